@@ -1,0 +1,45 @@
+# The two commands that matter: `make run` and `make test`.
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test bench lint clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+install: $(READY)  ## build .venv with everything that running and testing needs
+
+run: $(READY)  ## serve; hand over arguments with ARGS='-p 9000'
+	@exec $(VENV)/bin/bigfib serve $(ARGS)
+
+test: $(READY)  ## run the tests; hand over arguments with ARGS='-k log'
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+bench: $(READY)  ## run the benchmarks
+	$(VENV)/bin/python -m pytest --benchmark-enable --benchmark-only benchmarks $(ARGS)
+
+lint: $(READY)  ## check style and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:  ## remove .venv and all that tools leave behind
+	rm -rf $(VENV) build dist .benchmarks .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# Debian keeps the module that builds environments in a package of its own; elsewhere it is there.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "bigfib needs Python 3.10 or later as $(PYTHON); name another with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  echo "installing python3-venv, which building .venv needs" >&2; \
+	  { $$as_root apt-get update -qq && $$as_root apt-get install -qq -y python3-venv >/dev/null; } || { \
+	    echo "could not; install python3-venv by hand, then try again" >&2; exit 1; }; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

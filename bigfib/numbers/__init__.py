@@ -1,0 +1,1 @@
+"""The mathematics: exact terms, residues, digit counts, packed decimals. Pure functions."""

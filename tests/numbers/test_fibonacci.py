@@ -1,0 +1,209 @@
+"""Exact terms, residues, digit counts and leading digits against other implementations."""
+
+import decimal
+import random
+from decimal import Decimal
+
+import pytest
+from flint import fmpz
+
+from bigfib.numbers import fibonacci
+from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
+
+# OEIS A039834: F(-n), from n = 0.
+NEGAFIBONACCI = [0, 1, -1, 2, -3, 5, -8, 13, -21, 34, -55, 89, -144, 233, -377, 610, -987]
+
+# OEIS A068070: the digit count of F(10^k), by k.
+DIGITS_AT_POWERS_OF_TEN = {
+    0: 1,
+    1: 2,
+    2: 21,
+    3: 209,
+    4: 2090,
+    5: 20899,
+    6: 208988,
+    7: 2089877,
+    8: 20898764,
+    17: 20898764024997874,
+    18: 208987640249978734,
+}
+
+
+def independent_term(n: int) -> int:
+    """F(n) for n >= 0 by FLINT, whose recurrence is not GMP's."""
+    return int(fmpz.fib_ui(fmpz(n)))
+
+
+def independent_digits(n: int, base: int = 10) -> str:
+    """The digits of F(n) for n >= 0, by FLINT."""
+    return fmpz.fib_ui(fmpz(n)).str(base=base)
+
+
+def independent_log10(n: int, precision: int = 60) -> Decimal:
+    """log10 F(n) for large n by libmpdec and Binet's formula."""
+    with decimal.localcontext(decimal.Context(prec=precision + len(str(n)))):
+        phi = (1 + Decimal(5).sqrt()) / 2
+        return n * phi.log10() - Decimal(5).sqrt().log10()
+
+
+class TestParseIndex:
+    @pytest.mark.parametrize("text", ["0", "7", "-6", "1000", "9" * 10_000, "-" + "9" * 10_000])
+    def test_reads_decimal(self, text: str) -> None:
+        assert fibonacci.parse_index(text).digits() == text
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "-",
+            "+5",
+            "007",
+            "-0",
+            "00",
+            "1_000",
+            "1e9",
+            "1.0",
+            " 5",
+            "5\n",
+            "abc",
+            "0x10",
+            "٣",
+            "²",
+        ],
+    )
+    def test_refuses_anything_else(self, text: str) -> None:
+        with pytest.raises(InvalidIndex, match="whole number"):
+            fibonacci.parse_index(text)
+
+    def test_refuses_more_than_ten_thousand_digits(self) -> None:
+        with pytest.raises(IndexTooLarge, match="at most 10000 digits, not 10001"):
+            fibonacci.parse_index("1" * 10_001)
+        with pytest.raises(IndexTooLarge):
+            fibonacci.parse_index("-" + "1" * 10_001)
+
+    def test_a_long_refused_text_is_not_repeated_whole(self) -> None:
+        with pytest.raises(InvalidIndex) as refusal:
+            fibonacci.parse_index("x" * 9_000)
+        assert len(str(refusal.value)) < 200
+
+
+class TestTerm:
+    def test_small_terms(self) -> None:
+        assert [fibonacci.term(n) for n in range(10)] == [0, 1, 1, 2, 3, 5, 8, 13, 21, 34]
+
+    def test_negative_indices(self) -> None:
+        assert [fibonacci.term(-n) for n in range(len(NEGAFIBONACCI))] == NEGAFIBONACCI
+
+    @pytest.mark.parametrize("n", [93, 94, 186, 1000, 4784, 99_999, 1_234_567])
+    def test_large_terms(self, n: int) -> None:
+        assert fibonacci.term(n) == independent_term(n)
+
+    @pytest.mark.parametrize("n", [1, -1])
+    def test_the_bound_comes_before_gmp(self, n: int) -> None:
+        # GMP aborts the process on 2^63.
+        for beyond in (fibonacci.MAX_INDEX + 1, 2**63, 10**9_999):
+            with pytest.raises(IndexTooLarge, match="F\\(1000000000\\)"):
+                fibonacci.term(n * beyond)
+
+
+class TestPair:
+    @pytest.mark.parametrize("n", [0, 1, 2, 93, 5000, -1, -2, -3, -16])
+    def test_is_a_term_and_the_next(self, n: int) -> None:
+        def expected(index: int) -> int:
+            return independent_term(index) if index >= 0 else NEGAFIBONACCI[-index]
+
+        assert fibonacci.pair(n) == (expected(n), expected(n + 1))
+
+    def test_is_bounded(self) -> None:
+        for beyond in (fibonacci.MAX_INDEX, -fibonacci.MAX_INDEX - 1, 2**63):
+            with pytest.raises(IndexTooLarge):
+                fibonacci.pair(beyond)
+
+
+class TestResidue:
+    @pytest.mark.parametrize("modulus", [1, 2, 10, 97, 2**61 - 1, 10**40])
+    def test_equals_the_remainder_of_the_term(self, modulus: int) -> None:
+        for n in [*range(40), 1000, 12_345]:
+            assert fibonacci.residue(n, modulus) == independent_term(n) % modulus
+        for n, value in enumerate(NEGAFIBONACCI):
+            assert fibonacci.residue(-n, modulus) == value % modulus
+
+    @pytest.mark.parametrize(
+        ("modulus", "period"), [(2, 3), (10, 60), (1000, 1500), (10**6, 1_500_000)]
+    )
+    def test_far_away_by_pisano_periods(self, modulus: int, period: int) -> None:
+        n = 10**1000 + 7
+        assert fibonacci.residue(n, modulus) == independent_term(n % period) % modulus
+
+    def test_fermat_like_identity_at_a_large_prime(self) -> None:
+        # F(p) = (5|p) mod p, and F(p - (5|p)) = 0 mod p, for every prime p but 5.
+        p = 2**127 - 1  # = 2 mod 5, so 5 is no square
+        assert fibonacci.residue(p, p) == p - 1
+        assert fibonacci.residue(p + 1, p) == 0
+
+    @pytest.mark.parametrize("modulus", [0, -7])
+    def test_refuses_a_modulus_below_one(self, modulus: int) -> None:
+        with pytest.raises(ValueError, match="at least 1"):
+            fibonacci.residue(5, modulus)
+
+
+class TestDigitCount:
+    def test_at_powers_of_ten(self) -> None:
+        for exponent, digits in DIGITS_AT_POWERS_OF_TEN.items():
+            assert fibonacci.digit_count(10**exponent) == digits
+
+    def test_where_the_count_changes(self) -> None:
+        # From n to n + 1 the count grows by one; both sides of such places, near and far.
+        last = 1
+        for n in range(1, 12_000):
+            count = fibonacci.digit_count(n)
+            if count != last:
+                assert count == len(independent_digits(n))
+                assert last == len(independent_digits(n - 1))
+                last = int(count)
+        assert last == len(independent_digits(11_999))
+
+    @pytest.mark.parametrize("base", [2, 3, 7, 16, 36])
+    def test_in_other_bases(self, base: int) -> None:
+        for n in [0, 1, 2, 100, 9_999, 10_000, 10_001, 20_011, 50_021]:
+            assert fibonacci.digit_count(n, base) == len(independent_digits(n, base))
+
+    @pytest.mark.parametrize("exponent", [9, 18, 100, 1000])
+    def test_far_away(self, exponent: int) -> None:
+        n = 10**exponent + 1
+        assert fibonacci.digit_count(n) == int(independent_log10(n)) + 1
+
+    def test_ignores_the_sign(self) -> None:
+        assert fibonacci.digit_count(-10_000) == fibonacci.digit_count(-100) * 100 - 10 == 2090
+
+
+class TestEnds:
+    @pytest.mark.parametrize("n", [0, 1, 12, 100, 9_999, 10_000, 10_007, 100_003])
+    def test_equal_the_ends_of_the_term(self, n: int) -> None:
+        text = independent_digits(n)
+        for count in (1, 2, 20, 1000):
+            assert fibonacci.leading_digits(n, count) == text[:count]
+            assert fibonacci.trailing_digits(n, count) == text[-count:]
+            assert fibonacci.leading_digits(-n, count) == text[:count]
+
+    def test_at_random(self) -> None:
+        for n in random.Random(2).sample(range(10_000, 200_000), 50):
+            text = independent_digits(n)
+            assert fibonacci.leading_digits(n, 25) == text[:25]
+            assert fibonacci.trailing_digits(n, 25) == text[-25:]
+
+    @pytest.mark.parametrize("exponent", [9, 30, 100])
+    def test_far_away(self, exponent: int) -> None:
+        n = 10**exponent
+        with decimal.localcontext(decimal.Context(prec=100 + exponent)):
+            significand = 10 ** (independent_log10(n, 100) % 1)
+        assert fibonacci.leading_digits(n, 30) == str(significand).replace(".", "")[:30]
+
+    def test_trailing_zeros_stay(self) -> None:
+        # 10^4 divides F(7500), so four digits in a row are zeros.
+        assert fibonacci.trailing_digits(7500 * 10**20, 4) == "0000"
+
+    @pytest.mark.parametrize("count", [0, -1, 1001])
+    def test_refuses_other_counts(self, count: int) -> None:
+        with pytest.raises(ValueError, match="1 to 1000"):
+            fibonacci.leading_digits(100, count)
