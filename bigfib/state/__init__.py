@@ -1,0 +1,1 @@
+"""The positions of all sequences, kept on disk. Knows nothing of HTTP or of Fibonacci."""

@@ -1,0 +1,327 @@
+"""The state log on real files: what it promises, and what it says when it cannot."""
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bigfib.state import log, records
+from bigfib.state.log import (
+    AppendFailed,
+    Durability,
+    Locked,
+    Log,
+    SyncFailed,
+    Unusable,
+)
+
+SHARED = b"shared"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.log"
+
+
+@contextmanager
+def file_size_limit(limit: int) -> Iterator[None]:
+    """Let no file of this process grow beyond ``limit`` bytes: EFBIG, by the kernel itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+class TestReplay:
+    def test_a_new_log_is_empty(self, path: Path) -> None:
+        with Log(path) as opened:
+            assert opened.positions == {}
+            assert opened.records == 0
+        assert path.stat().st_size == records.HEADER_SIZE
+
+    def test_creates_the_directories_to_it(self, tmp_path: Path) -> None:
+        path = tmp_path / "a" / "b" / "state.log"
+        Log(path).close()
+        assert path.exists()
+
+    def test_only_the_user_may_read_it(self, path: Path) -> None:
+        Log(path).close()
+        assert path.stat().st_mode & 0o777 == 0o600
+
+    def test_the_last_position_of_each_sequence_comes_back(self, path: Path) -> None:
+        with Log(path) as opened:
+            for sequence_id, position in ((SHARED, 1), (b"a", 7), (SHARED, 2), (b"b", 2**5000)):
+                opened.append(sequence_id, position)
+            opened.append(b"a", 6)
+        with Log(path) as opened:
+            assert opened.positions == {SHARED: 2, b"a": 6, b"b": 2**5000}
+            assert opened.records == 5
+
+    def test_a_log_longer_than_a_piece_of_reading(self, path: Path) -> None:
+        # Records of 1 byte to 300 KB, so that they lie across every border.
+        positions = [1 << bits for bits in range(0, 2_400_000, 60_000)]
+        with Log(path, Durability.OS) as opened:
+            for number, position in enumerate(positions):
+                opened.append(b"%d" % number, position)
+        assert path.stat().st_size > 5_000_000
+        expected = {b"%d" % number: position for number, position in enumerate(positions)}
+        assert log.read(path).positions == expected
+
+    def test_through_a_link(self, path: Path, tmp_path: Path) -> None:
+        link = tmp_path / "link.log"
+        link.symlink_to(path)
+        with Log(link) as opened:
+            opened.append(SHARED, 5)
+        assert link.is_symlink()
+        assert log.read(path).positions == {SHARED: 5}
+
+
+class TestTornTail:
+    def test_cut_at_every_byte(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        with Log(path) as opened:
+            ends = [opened.append(SHARED, position) for position in range(1, 31)]
+        whole = path.read_bytes()
+        assert len(whole) == ends[-1]
+        for length in range(len(whole)):
+            path.write_bytes(whole[:length])
+            # The position is the one of the last record that is there to its end.
+            expected = sum(end <= length for end in ends)
+            assert log.read(path).positions.get(SHARED, 0) == expected
+            assert path.stat().st_size == length, "reading changed the file"
+            caplog.clear()
+            with Log(path) as opened:
+                assert opened.positions.get(SHARED, 0) == expected
+                at_an_end = length in (*ends, records.HEADER_SIZE)
+                assert bool(caplog.records) == (not at_an_end)
+                opened.append(SHARED, 1000)
+            assert log.read(path).positions == {SHARED: 1000}
+
+    def test_the_warning_names_file_offset_and_bytes(
+        self, path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with Log(path) as opened:
+            end = opened.append(SHARED, 1)
+        with path.open("ab") as file:
+            file.write(b"\x20torn")
+        Log(path).close()
+        assert f"{path}: torn at offset {end} (a record of 37 bytes is cut off)" in caplog.text
+        assert "cutting off the last 5 bytes" in caplog.text
+        assert path.stat().st_size == end
+
+    def test_zeros_that_a_file_system_leaves(self, path: Path) -> None:
+        with Log(path) as opened:
+            opened.append(SHARED, 1)
+        with path.open("ab") as file:
+            file.write(bytes(4096))
+        assert log.read(path).fault
+        with Log(path) as opened:
+            assert opened.positions == {SHARED: 1}
+
+    def test_records_of_another_log_do_not_count(self, path: Path, tmp_path: Path) -> None:
+        other = tmp_path / "other.log"
+        for where, position in ((path, 1), (other, 99)):
+            with Log(where) as opened:
+                opened.append(SHARED, position)
+        with path.open("ab") as file:
+            file.write(other.read_bytes()[records.HEADER_SIZE :])
+        assert log.read(path).positions == {SHARED: 1}
+
+    def test_a_torn_record_is_not_joined_with_the_next(self, path: Path) -> None:
+        with Log(path) as opened:
+            opened.append(SHARED, 1)
+        torn = path.read_bytes()[:-1]
+        path.write_bytes(torn)
+        with Log(path) as opened:
+            opened.append(SHARED, 2)
+        contents = log.read(path)
+        assert (contents.positions, contents.records, contents.fault) == ({SHARED: 2}, 1, "")
+
+
+class TestCommit:
+    def test_syncs_what_was_appended_before_it_returns(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        synced: list[int] = []
+        real = os.fdatasync
+
+        def fdatasync(fd: int) -> None:
+            real(fd)
+            synced.append(os.fstat(fd).st_size)
+
+        monkeypatch.setattr(os, "fdatasync", fdatasync)
+        with Log(path) as opened:
+            first = opened.append(SHARED, 1)
+            second = opened.append(SHARED, 2)
+            assert opened.committed < first
+            opened.commit(first)
+            assert synced == [second], "one sync is for all that was appended"
+            assert opened.committed == second
+            opened.commit(second)
+            assert synced == [second], "what is durable is not synced again"
+            third = opened.append(SHARED, 3)
+        assert synced == [second, third], "closing commits"
+
+    def test_without_fsync_there_is_nothing_to_wait_for(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with Log(path, Durability.OS) as opened:
+            monkeypatch.setattr(os, "fdatasync", None)
+            lsn = opened.append(SHARED, 1)
+            assert opened.committed == lsn
+            opened.commit(lsn)
+
+    def test_a_record_says_what_was_durable_before_it(self, path: Path) -> None:
+        with Log(path) as opened:
+            first = opened.append(SHARED, 1)
+            opened.append(SHARED, 2)
+            opened.commit(first)
+            opened.append(SHARED, 3)
+            opened.commit(opened.end)
+        with path.open("rb") as file:
+            found = [(record.position, record.durable) for _, record in log.Reader(file)]
+        second = first + (first - records.HEADER_SIZE)
+        assert found == [(1, records.HEADER_SIZE), (2, records.HEADER_SIZE), (3, second)]
+
+    def test_with_os_durability_nothing_is_said_to_be_durable(self, path: Path) -> None:
+        with Log(path, Durability.OS) as opened:
+            for position in (1, 2, 3):
+                opened.append(SHARED, position)
+        with path.open("rb") as file:
+            assert {record.durable for _, record in log.Reader(file)} == {records.HEADER_SIZE}
+
+    def test_a_failed_sync_is_final(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        opened = Log(path)
+        lsn = opened.append(SHARED, 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fdatasync", _fail_with(errno.EIO))
+            with pytest.raises(SyncFailed, match="Input/output error"):
+                opened.commit(lsn)
+        # The disk works again, but what was lost is not known.
+        for use in (lambda: opened.commit(lsn), lambda: opened.append(SHARED, 2), opened.close):
+            with pytest.raises(SyncFailed):
+                use()
+        Log(path).close()  # the lock was let go
+
+
+class TestAppend:
+    def test_without_room_nothing_changes_and_it_resumes(self, path: Path) -> None:
+        with Log(path) as opened:
+            opened.append(SHARED, 1)
+            end, size = opened.end, path.stat().st_size
+            for room in range(17):
+                with file_size_limit(size + room):
+                    with pytest.raises(AppendFailed, match="File too large"):
+                        opened.append(SHARED, 2)
+                    assert (opened.end, opened.positions) == (end, {SHARED: 1})
+                    assert path.stat().st_size == size, "a part of the record stayed"
+            opened.append(SHARED, 2)
+        assert log.read(path).positions == {SHARED: 2}
+
+    @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+    def test_other_reasons(self, path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+        with Log(path) as opened:
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "pwrite", _fail_with(code))
+                with pytest.raises(AppendFailed, match=os.strerror(code)):
+                    opened.append(SHARED, 1)
+            assert opened.positions == {}
+
+    def test_short_writes_are_completed(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = os.pwrite
+        monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:1], offset))
+        with Log(path) as opened:
+            opened.append(SHARED, 12345)
+        assert log.read(path).positions == {SHARED: 12345}
+
+
+class TestLock:
+    def test_a_second_writer_is_told_who_holds_it(self, path: Path) -> None:
+        with Log(path, contact="http://127.0.0.1:1234"):
+            with pytest.raises(Locked, match=f"in use by process {os.getpid()}") as refusal:
+                Log(path)
+            assert refusal.value.contact == "http://127.0.0.1:1234"
+        Log(path).close()
+
+    def test_from_another_process(self, path: Path) -> None:
+        program = (
+            "import pathlib, sys; from bigfib.state.log import Log; Log(pathlib.Path(sys.argv[1]))"
+        )
+        with Log(path):
+            second = subprocess.run(
+                [sys.executable, "-c", program, path], capture_output=True, text=True, check=False
+            )
+        assert second.returncode == 1
+        assert f"in use by process {os.getpid()}" in second.stderr
+
+    def test_goes_with_a_killed_process(self, path: Path) -> None:
+        program = (
+            "import os, sys, pathlib; from bigfib.state.log import Log;"
+            "Log(pathlib.Path(sys.argv[1])).append(b'shared', 5); os.kill(os.getpid(), 9)"
+        )
+        killed = subprocess.run([sys.executable, "-c", program, path], check=False)
+        assert killed.returncode == -signal.SIGKILL
+        with Log(path) as opened:
+            assert opened.positions == {SHARED: 5}
+
+    def test_reading_needs_none(self, path: Path) -> None:
+        with Log(path) as opened:
+            opened.append(SHARED, 1)
+            assert log.read(path).positions == {SHARED: 1}
+            opened.append(SHARED, 2)
+            assert log.read(path).positions == {SHARED: 2}
+
+
+class TestUnusable:
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (b"root:x:0:0:root:/root:/bin/bash\n", "magic bytes"),
+            (b"\x00" * 16, "magic bytes"),  # the state of the service that bigfib replaces
+            (b"\x89bigfib\n\x09\x00", "version 9"),
+            (b"\x89bigfib\n\x01\x00saltsaltbad!", "checksum of its header"),
+        ],
+    )
+    def test_another_file_is_refused_and_left_alone(
+        self, path: Path, content: bytes, reason: str
+    ) -> None:
+        path.write_bytes(content)
+        for use in (Log, log.read):
+            with pytest.raises(Unusable, match=f"{path}.*{reason}.*--file"):
+                use(path)
+        assert path.read_bytes() == content
+        assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+    def test_a_directory(self, tmp_path: Path) -> None:
+        for use in (Log, log.read):
+            with pytest.raises(Unusable, match="Is a directory"):
+                use(tmp_path)
+
+    def test_below_a_file(self, path: Path) -> None:
+        path.touch()
+        for use in (Log, log.read):
+            with pytest.raises(Unusable, match="Not a directory"):
+                use(path / "state.log")
+
+    def test_reading_what_is_not_there(self, path: Path) -> None:
+        assert log.read(path).positions == {}
+        assert not path.exists()
+
+
+def _fail_with(code: int) -> Callable[..., int]:
+    """Return a system call that fails, where the real one cannot be made to."""
+
+    def fail(*_: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    return fail
