@@ -1,0 +1,1 @@
+"""The HTTP interface: Falcon resources over the domain objects."""

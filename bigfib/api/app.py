@@ -1,0 +1,68 @@
+"""The composition root: everything that answers HTTP is put together here."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import falcon
+
+from bigfib.api import problems
+from bigfib.api.operations import Stats
+from bigfib.api.representations import CommittedReply, DateHeader
+from bigfib.api.stepping import Stepping
+from bigfib.sequences import Sequences
+from bigfib.state.log import Log
+
+
+def create_app(log: Log, sequences: Sequences, *, per_client: bool) -> "App":
+    """Return the application over ``sequences``.
+
+    Args:
+        log: The state log that the sequences are in.
+        sequences: The sequences.
+        per_client: Whether ``/api0`` gives each client a sequence of its own.
+    """
+    date = DateHeader()
+    stepping = Stepping(sequences, CommittedReply(log, date), per_client)
+    app = App(stepping, date)
+    app.set_error_serializer(problems.serialize)
+    app.add_route("/test/stats", Stats())
+    return app
+
+
+class App(falcon.App[falcon.Request, falcon.Response]):
+    """A Falcon application in which the requests of ``/api0`` take a shorter way.
+
+    See `bigfib.api.stepping` for what that gains.
+    """
+
+    def __init__(self, stepping: Stepping, date: DateHeader) -> None:
+        super().__init__(middleware=[_Dated(date)])
+        self._stepping = stepping.routes
+        self.add_sink(self._refuse_method, "|".join(f"{path}$" for path in stepping.routes))
+
+    def __call__(self, env: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request, as WSGI has it."""
+        methods = self._stepping.get(env["PATH_INFO"])
+        if methods:
+            answer = methods.get(env["REQUEST_METHOD"])
+            if answer:
+                status, headers, body = answer(env)
+                start_response(status, headers)
+                return body
+        return super().__call__(env, start_response)
+
+    def _refuse_method(self, req: falcon.Request, *_: Any, **__: Any) -> None:
+        raise falcon.HTTPMethodNotAllowed(self._stepping[req.path])
+
+
+class _Dated:
+    """Puts the ``Date`` on what Falcon answers."""
+
+    def __init__(self, date: DateHeader) -> None:
+        self._date = date
+
+    def process_response(
+        self, _req: falcon.Request, resp: falcon.Response, _resource: object, _succeeded: bool
+    ) -> None:
+        """Add the header to any reply, errors included."""
+        resp.set_header(*self._date())

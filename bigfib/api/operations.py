@@ -1,0 +1,22 @@
+"""What operators ask: how the service is."""
+
+from pathlib import Path
+from typing import Final
+
+import falcon
+
+_STATUS: Final = Path("/proc/self/status")
+
+
+class Stats:
+    """``GET /test/stats``: memory in use, in the words of the service that bigfib replaces."""
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """Say how much memory the process holds, and how much of it is its own data."""
+        status = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+        total, heap = (int(status[name].split()[0]) * 1024 for name in ("VmRSS", "RssAnon"))
+        resp.content_type = falcon.MEDIA_TEXT
+        resp.cache_control = ["no-store"]
+        resp.text = f"Total system memory used: {total} bytes. Allocated on heap: {heap} bytes."
+
+    on_head = on_get

@@ -1,0 +1,393 @@
+"""The command line. Imports the server only when it serves: the other commands are to be quick."""
+
+import argparse
+import dataclasses
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NoReturn, TextIO
+
+from gmpy2 import mpz
+
+import bigfib
+from bigfib.numbers import fibonacci
+from bigfib.numbers.decimals import StartOfSequence
+from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
+from bigfib.sequences import SHARED, Sequences
+from bigfib.settings import InvalidSetting, Settings, variable
+from bigfib.state import log
+from bigfib.state.log import Locked, Log, LogError
+
+_DESCRIPTION: Final = """\
+The Fibonacci sequence as a service without a ceiling.
+
+Without a command, bigfib serves: try `bigfib`, then `curl localhost:8080/api0/next`."""
+
+_SERVE_SETTINGS: Final = [setting.name for setting in dataclasses.fields(Settings)]
+
+# On a terminal a term longer than this is shown by its ends.
+_SHOWN_WHOLE: Final = 1000
+_SHOWN_ENDS: Final = 40
+
+_SUMMARY_DIGITS: Final = 20
+
+
+class Failure(Exception):
+    """A command cannot do what it was asked; the message says why and what to do."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, 1 (it failed) or 2 (it was misused)."""
+    logging.basicConfig(format="bigfib: %(message)s", level=logging.INFO)
+    command = _parse(sys.argv[1:] if arguments is None else list(arguments))
+    try:
+        command.run(command)
+        sys.stdout.flush()
+    except (InvalidIndex, InvalidSetting) as error:
+        return _fail(str(error), 2)
+    except (Failure, IndexTooLarge, LogError) as error:
+        return _fail(str(error), 1)
+    except BrokenPipeError:
+        # Whoever read has seen enough. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"bigfib: {message}", file=sys.stderr)
+    return status
+
+
+# --- What is asked ---------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"bigfib: {message}; see {self.prog} --help\n")
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = _Parser(
+        prog="bigfib",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"bigfib {bigfib.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], None], meaning: str, *aliases: str
+    ) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = commands.add_parser(
+            name, aliases=aliases, help=meaning, description=meaning, allow_abbrev=False
+        )
+        added.set_defaults(run=run)
+        return added
+
+    serve = command("serve", _serve, "Serve over HTTP until SIGTERM or Ctrl-C (the default).")
+    _add_settings(serve, *_SERVE_SETTINGS)
+    current = command("current", _current, "Print the current term; changes nothing.", "c")
+    _add_settings(current, "file")
+    following = command("next", _next, "Step forward and print the term.", "n")
+    previous = command("previous", _previous, "Step back and print the term.", "p")
+    for stepping in (current, following, previous):
+        if stepping is not current:
+            _add_settings(stepping, "file", "durability")
+        stepping.add_argument(
+            "--url", help="ask the service at this address, such as http://127.0.0.1:8080"
+        )
+        stepping.add_argument(
+            "-v", "--verbose", action="store_true", help="add position, digits and log on stderr"
+        )
+        _add_output(stepping)
+
+    term = command("term", _term, "Print F(N) for any N; touches no sequence.")
+    term.add_argument("n", metavar="N", help="the index: a whole number, negative ones too")
+    kind = term.add_mutually_exclusive_group()
+    kind.add_argument("--modulo", metavar="M", help="print F(N) mod M instead, for huge N too")
+    kind.add_argument(
+        "--summary", action="store_true", help="print digit count and ends only, for huge N too"
+    )
+    kind.add_argument("--base", type=_base, default=10, help="write it in base 2 to 62")
+    term.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it to FILE")
+    _add_output(term)
+
+    logs = command("log", lambda _: logs.error("say verify or dump"), "Look into a state log.")
+    log_commands = logs.add_subparsers(title="commands", metavar="COMMAND")
+    for name, run, meaning in (
+        ("verify", _log_verify, "Check every record; changes nothing."),
+        ("dump", _log_dump, "Print every record: offset, id, position, durable offset."),
+    ):
+        looking = log_commands.add_parser(name, help=meaning, description=meaning)
+        looking.set_defaults(run=run)
+        _add_settings(looking, "file")
+
+    return parser.parse_args(_command_first(arguments, serve, set(commands.choices)))
+
+
+def _command_first(
+    arguments: list[str], serve: argparse.ArgumentParser, commands: set[str]
+) -> list[str]:
+    """Return ``arguments`` with the command in front, also where flags stood before it or none is.
+
+    The service that bigfib replaces took its flags before the command.
+    """
+    if arguments and (arguments[0] in {"-h", "--help", "--version"} or arguments[0][:1] != "-"):
+        return arguments
+    _, others = serve.parse_known_args([a for a in arguments if a not in {"-h", "--help"}])
+    for other in others:
+        if other in commands:
+            rest = arguments.copy()
+            rest.remove(other)
+            return [other, *rest]
+    return ["serve", *arguments]
+
+
+def _add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Let the command take these settings, as text: `Settings.resolve` reads them."""
+    for setting in dataclasses.fields(Settings):
+        if setting.name not in names:
+            continue
+        default = setting.default
+        if default is dataclasses.MISSING and setting.default_factory is not dataclasses.MISSING:
+            default = setting.default_factory()
+        shown = getattr(default, "value", default)
+        options: dict[str, Any] = {"metavar": setting.name.upper()}
+        if default is False:
+            shown, options = "off", {"action": "store_const", "const": "yes"}
+        parser.add_argument(
+            *setting.metadata["flags"],
+            dest=setting.name,
+            help=f"{setting.metadata['meaning']} [{variable(setting.name)}, default: {shown}]",
+            **options,
+        )
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print a JSON document")
+    parser.add_argument(
+        "--full", action="store_true", help="print a long term whole on a terminal too"
+    )
+
+
+def _base(text: str) -> int:
+    if text.isascii() and text.isdecimal() and 2 <= int(text[:3]) <= 62:
+        return int(text)
+    raise argparse.ArgumentTypeError("a base is a number from 2 to 62")
+
+
+def _settings(command: argparse.Namespace) -> Settings:
+    return Settings.resolve(vars(command), os.environ)
+
+
+# --- What is done ----------------------------------------------------------------------------
+
+
+def _serve(command: argparse.Namespace) -> None:
+    from bigfib import server
+
+    settings = _settings(command)
+    if settings.debug:
+        logging.getLogger().setLevel(logging.DEBUG)
+    try:
+        server.serve(settings)
+    except server.CannotServe as error:
+        raise Failure(str(error)) from error
+
+
+def _current(command: argparse.Namespace) -> None:
+    if command.url is not None:
+        _ask(command, "current")
+        return
+    settings = _settings(command)
+    contents = log.read(settings.file)
+    position = contents.positions.get(SHARED, 0)
+    digits = fibonacci.term(position).digits()
+    _show_sequence(command, digits, position)
+    if command.verbose:
+        _show_log(settings.file, contents.end, contents.records)
+
+
+def _next(command: argparse.Namespace) -> None:
+    _step(command, "next", Sequences.forward)
+
+
+def _previous(command: argparse.Namespace) -> None:
+    _step(command, "previous", Sequences.back)
+
+
+def _step(command: argparse.Namespace, name: str, step: Callable[[Sequences, bytes], Any]) -> None:
+    if command.url is not None:
+        _ask(command, name)
+        return
+    settings = _settings(command)
+    try:
+        with Log(settings.file, settings.durability) as opened:
+            sequence = step(Sequences(opened), SHARED)
+            opened.commit(sequence.lsn)
+    except Locked as error:
+        way = f"; use --url {error.contact}" if error.contact else "; try again when it is done"
+        raise Failure(f"{error}{way}") from error
+    except StartOfSequence:
+        raise Failure("the sequence is at its start, F(0) = 0; there is no previous term") from None
+    _show_sequence(command, sequence.pair.digits().decode(), sequence.pair.position)
+    if command.verbose:
+        _show_log(settings.file, opened.end, opened.records)
+
+
+def _ask(command: argparse.Namespace, name: str) -> None:
+    """Do what the command says by asking the service at ``--url``."""
+    import http.client
+    import json
+    import urllib.error
+    import urllib.request
+
+    url = f"{command.url.rstrip('/')}/api0/{name}"
+    try:
+        # Whoever gives another kind of address than http gets what it stands for.
+        with urllib.request.urlopen(url, timeout=60) as reply:  # noqa: S310
+            value = json.load(reply)["value"]
+    except urllib.error.HTTPError as error:
+        reasons = {
+            409: "the sequence is at its start, F(0) = 0; there is no previous term",
+            507: "the service has no room to keep the step; the sequence has not moved",
+        }
+        reason = reasons.get(error.code, f"{url} answers {error.code} {error.reason}")
+        raise Failure(reason) from error
+    except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException) as error:
+        cause = getattr(error, "reason", error)
+        raise Failure(f"no bigfib answers at {url}: {cause}") from error
+    _show_sequence(command, value, None)
+
+
+def _term(command: argparse.Namespace) -> None:
+    n = fibonacci.parse_index(command.n)
+    document: dict[str, str]
+    if command.modulo is not None:
+        modulo = fibonacci.parse_index(command.modulo)
+        if modulo < 1:
+            raise InvalidIndex("--modulo takes a whole number of at least 1")
+        text = fibonacci.residue(n, modulo).digits()
+        document = {"n": n.digits(), "modulo": modulo.digits(), "residue": text}
+    elif command.summary:
+        document = _summary(n)
+        text = "\n".join(f"{name}: {value}" for name, value in document.items())
+    else:
+        term = fibonacci.term(n)
+        text = term.digits(command.base)
+        document = {"n": n.digits(), "digits": str(len(text.lstrip("-"))), "value": text}
+        if command.base != 10:
+            document["base"] = str(command.base)
+    with _output(command.output) as file:
+        if command.json:
+            _print_json(document, file)
+        else:
+            print(text if command.summary else _shortened(text, command.full, file), file=file)
+
+
+def _summary(n: mpz) -> dict[str, str]:
+    sign = "-" if fibonacci.is_negative(n) else ""
+    return {
+        "n": n.digits(),
+        "digits": fibonacci.digit_count(n).digits(),
+        "leading": sign + fibonacci.leading_digits(n, _SUMMARY_DIGITS),
+        "trailing": fibonacci.trailing_digits(n, _SUMMARY_DIGITS),
+        "bytes": (fibonacci.digit_count(n, base=2) // 8 + 1).digits(),
+    }
+
+
+def _log_verify(command: argparse.Namespace) -> None:
+    path = _settings(command).file
+    contents = _existing(path)
+    state = "whole"
+    if contents.fault:
+        state = (
+            f"torn at offset {contents.end} ({contents.fault}); the last "
+            f"{contents.size - contents.end} bytes will be cut off when it is next written to"
+        )
+    counts = f"records {contents.records}, sequences {len(contents.positions)}"
+    print(f"{path}: {counts}, bytes {contents.end}: {state}")
+
+
+def _log_dump(command: argparse.Namespace) -> None:
+    path = _settings(command).file
+    _existing(path)
+    with path.open("rb", buffering=0) as file:
+        for offset, record in log.Reader(file):
+            name = record.sequence_id
+            shown = name.decode() if name == SHARED else name.hex()
+            print(f"{offset} {shown} {mpz(record.position).digits()} {record.durable}")
+
+
+def _existing(path: Path) -> log.Contents:
+    if not path.exists():
+        raise Failure(f"there is no state log at {path}; name another with --file")
+    return log.read(path)
+
+
+# --- What is shown ---------------------------------------------------------------------------
+
+
+def _show_sequence(command: argparse.Namespace, digits: str, position: int | None) -> None:
+    """Print the term of the shared sequence; of a service asked by URL the position is unknown."""
+    facts = {} if position is None else {"position": mpz(position).digits()}
+    facts["digits"] = str(len(digits))
+    if command.json:
+        _print_json({"id": SHARED.decode(), **facts, "value": digits}, sys.stdout)
+    else:
+        print(_shortened(digits, command.full, sys.stdout))
+    if command.verbose:
+        for name, value in facts.items():
+            print(f"{name}: {value}", file=sys.stderr)
+
+
+def _show_log(path: Path, size: int, records: int) -> None:
+    print(f"log: {path}\nlog bytes: {size}\nlog records: {records}", file=sys.stderr)
+
+
+def _shortened(text: str, full: bool, file: TextIO) -> str:
+    """Return a long term by its ends where a person reads it, and whole anywhere else."""
+    if full or len(text) <= _SHOWN_WHOLE or not file.isatty():
+        return text
+    ends = f"{text[:_SHOWN_ENDS]}...{text[-_SHOWN_ENDS:]}"
+    return f"{ends} ({len(text.lstrip('-'))} digits; --full shows them)"
+
+
+def _print_json(document: dict[str, str], file: TextIO) -> None:
+    import json
+
+    print(json.dumps(document, separators=(",", ":")), file=file)
+
+
+@contextmanager
+def _output(path: Path | None) -> Iterator[TextIO]:
+    """Give standard output, or a file that takes its name only once it is whole."""
+    if path is None:
+        yield sys.stdout
+        return
+    try:
+        if path.exists() and not path.is_file():
+            # A device or a pipe is not to be replaced.
+            with path.open("w") as file:
+                yield file
+            return
+        unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+        try:
+            with unfinished.open("w") as file:
+                yield file
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Failure(f"cannot write {path}: {error.strerror}") from error

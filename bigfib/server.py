@@ -1,0 +1,235 @@
+"""The process that serves: its socket, its signals, its beginning and its end.
+
+bjoern runs the event loop of libev, which takes SIGINT for itself: it then stops accepting, and
+returns when the last connection is closed, which an idle keep-alive client puts off for ever; and
+no Python code runs on its thread any more to do something about it. Hence:
+
+* SIGTERM is handled in Python, on bjoern's tick ten times a second. It passes a SIGINT on to libev
+  and starts a thread that drains the connections.
+* SIGINT from outside is blocked, so that libev sees only the one passed on. A thread waits for it
+  and turns it into a SIGTERM.
+* To drain is to shut the receiving half of every connection. An idle one then reads the end of
+  file and is closed; a reply under way goes out first. After a deadline both halves are shut.
+* No handler raises an exception: where bjoern calls Python before its loop, that is a crash.
+"""
+
+import contextlib
+import ctypes
+import ipaddress
+import logging
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+import bjoern
+
+import bigfib
+from bigfib.api.app import create_app
+from bigfib.numbers.fibonacci import IndexTooLarge
+from bigfib.sequences import SHARED, Sequences
+from bigfib.settings import Settings
+from bigfib.state.log import Log
+
+_logger = logging.getLogger(__name__)
+
+_WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+_DRAIN_SECONDS: Final = 5.0
+_DRAIN_INTERVAL: Final = 0.05
+
+# The kernel cuts this down to net.core.somaxconn.
+_BACKLOG: Final = 4096
+
+# From <malloc.h>.
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+
+
+class CannotServe(Exception):
+    """The service cannot start; the message says why and what to do."""
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then let the replies under way finish, for 5 seconds at most.
+
+    Raises:
+        CannotServe: the address cannot be had, or the log is at a position beyond computing.
+        LogError: the state log cannot be opened, or not be made durable at the end.
+    """
+    if settings.one_cpu:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    keep_freed_memory()
+    _allow_all_descriptors()
+    with contextlib.closing(_bind(settings.host, settings.port)) as listener:
+        url = _url(listener)
+        with Log(settings.file, settings.durability, contact=url) as log:
+            sequences = Sequences(log)
+            try:
+                position = sequences.current(SHARED).pair.position
+            except IndexTooLarge as error:
+                raise CannotServe(f"state log {settings.file}: {error}") from error
+            app: _WSGI = create_app(log, sequences, per_client=settings.per_client)
+            with _stopping_by_signal(listener):
+                # Only now, so that nobody waits for a service that does not come up.
+                listener.listen(_BACKLOG)
+                _logger.info(
+                    "bigfib %s listens on %s; state log %s at position %d, durability %s",
+                    *(bigfib.__version__, url, settings.file, position, settings.durability.value),
+                )
+                host = listener.getsockname()[0].partition("%")[0]
+                if not ipaddress.ip_address(host).is_loopback:
+                    _logger.warning(
+                        "open to the network, without passwords, time-outs or size limits; "
+                        "put a proxy in front, or listen on --host 127.0.0.1"
+                    )
+                bjoern.server_run(listener, _logged(app) if settings.debug else app)
+            _logger.info("stopped")
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            *(host, port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (socket.gaierror, UnicodeError):
+        raise CannotServe(
+            f"{host!r:.60} is neither an address nor a known name; choose another with --host"
+        ) from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted sockets inherit it. Without it the digits wait for the client to acknowledge
+        # the chunk before them.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if family == socket.AF_INET6:
+            # `::` means all addresses, of both kinds.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        # bjoern accepts once an event; a client gone by then must not stall it.
+        listener.setblocking(False)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise CannotServe(
+            f"cannot listen on {host} port {port}: {error.strerror}; "
+            "choose another with --host or --port"
+        ) from error
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.contextmanager
+def _stopping_by_signal(listener: socket.socket) -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the loop run within, as told at the top of this module."""
+    passed_on = ended = False
+    taken_by_python = False
+
+    def drain() -> None:
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while not ended:
+            late = time.monotonic() > deadline
+            # Again and again, for those that bjoern accepts until it hears of the signal.
+            _shut_connections(listener, socket.SHUT_RDWR if late else socket.SHUT_RD)
+            time.sleep(_DRAIN_INTERVAL)
+
+    def stop(_signal: int, _frame: object) -> None:
+        nonlocal passed_on, taken_by_python
+        if passed_on:
+            return
+        taken_by_python = False
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.raise_signal(signal.SIGINT)
+        # At once: libev will restore the default action, by which a second SIGINT would kill.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        if taken_by_python:
+            threading.Timer(_DRAIN_INTERVAL, terminate).start()
+        else:
+            passed_on = True
+            _logger.info("stopping")
+            threading.Thread(target=drain, daemon=True).start()
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        # From `stop`, before libev has taken the signal over; and from bjoern, when it returns.
+        nonlocal taken_by_python
+        taken_by_python = True
+
+    def turn_interrupt_into_termination() -> None:
+        signal.sigwait({signal.SIGINT})
+        terminate()
+
+    def terminate() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, stop)
+    threading.Thread(target=turn_interrupt_into_termination, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended = True
+
+
+def _shut_connections(listener: socket.socket, how: int) -> None:
+    """Shut down every connection that came in by ``listener``; bjoern does not tell them."""
+    for connection in _connections(listener.getsockname()[1]):
+        with contextlib.closing(connection), contextlib.suppress(OSError):
+            connection.shutdown(how)
+
+
+def _connections(port: int) -> Iterator[socket.socket]:
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are what is wanted
+        with contextlib.suppress(OSError):
+            # A duplicate: should bjoern close the connection meanwhile, its number may be given
+            # to another file, but the duplicate stays what it is.
+            duplicate = os.dup(int(name))
+            try:
+                connection = socket.socket(fileno=duplicate)
+            except OSError:
+                os.close(duplicate)
+                continue
+            if connection.getsockname()[1:2] == (port,):
+                yield connection
+            else:
+                connection.close()
+
+
+def keep_freed_memory() -> None:
+    """Let malloc keep the memory of large numbers for the next ones.
+
+    By default it returns a freed number of more than 128 KB to the system, which clears it anew,
+    page by page, for the next: measured at 209 thousand digits, a step then takes 2.7 times as
+    long. Kept are at most 64 MB.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:  # glibc has it, musl does not
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 64 << 20)
+
+
+def _allow_all_descriptors() -> None:
+    """Allow as many connections as the system lets us: out of descriptors, bjoern spins."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _logged(app: _WSGI) -> _WSGI:
+    """Return ``app`` with a line in the log for every answer."""
+
+    def logged_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        def logged_start(status: str, headers: list[tuple[str, str]]) -> Any:
+            request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']!r}"
+            _logger.debug("%s %s: %s", environ["REMOTE_ADDR"], request, status)
+            return start_response(status, headers)
+
+        return app(environ, logged_start)
+
+    return logged_app

@@ -1,0 +1,102 @@
+"""Every setting once: its flags, its ``BIGFIB_*`` variable, its default and its meaning.
+
+A flag goes before the variable, the variable before the default. Both are given as text and read
+by the same parser, so that they are refused with the same words.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from bigfib.state.log import Durability
+
+
+class InvalidSetting(ValueError):
+    """A setting was given a value that it cannot have; the message says which it can."""
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdecimal() and int(text[:6]) <= 65535:
+        return int(text)
+    raise ValueError("a port is a number from 0 to 65535 (0 takes any free one)")
+
+
+def _durability(text: str) -> Durability:
+    try:
+        return Durability(text)
+    except ValueError:
+        raise ValueError("durability is fsync or os") from None
+
+
+def _switch(text: str) -> bool:
+    switches = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    try:
+        return switches[text.lower()]
+    except KeyError:
+        raise ValueError("a switch is 1, true, yes, 0, false or no") from None
+
+
+def _setting(default: Any, meaning: str, *flags: str, parse: Callable[[str], Any]) -> Any:
+    source = {"default_factory": default} if callable(default) else {"default": default}
+    return field(**source, metadata={"flags": flags, "meaning": meaning, "parse": parse})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the service is told before it starts."""
+
+    port: int = _setting(8080, "port to listen on", "-p", "--port", parse=_port)
+    host: str = _setting("127.0.0.1", "address or name to listen on", "--host", parse=str)
+    file: Path = _setting(
+        lambda: platformdirs.user_state_path("bigfib") / "state.log",
+        *("state log, which keeps the position of every sequence", "-f", "--file"),
+        parse=lambda text: Path(text).expanduser(),
+    )
+    durability: Durability = _setting(
+        Durability.FSYNC,
+        "what an acknowledged step survives: fsync, power loss; os, the end of the process only",
+        *("--durability",),
+        parse=_durability,
+    )
+    per_client: bool = _setting(
+        False, "give each client its own sequence, by a cookie", "--per-client", parse=_switch
+    )
+    one_cpu: bool = _setting(False, "stay on one CPU", "-t", "--one-cpu", parse=_switch)
+    debug: bool = _setting(
+        False, "log every request to standard error", "-d", "--debug", parse=_switch
+    )
+
+    @classmethod
+    def resolve(cls, flags: Mapping[str, str | None], environ: Mapping[str, str]) -> "Settings":
+        """Return the settings that flags, variables and defaults amount to.
+
+        Args:
+            flags: What the command line gave, by field name; None or absent where it did not.
+            environ: The environment.
+
+        Raises:
+            InvalidSetting: a text is not a value of its setting.
+        """
+        values = {}
+        for setting in dataclasses.fields(cls):
+            origin = setting.metadata["flags"][-1]
+            text = flags.get(setting.name)
+            if text is None:
+                origin = variable(setting.name)
+                text = environ.get(origin)
+            if text is None:
+                continue
+            try:
+                values[setting.name] = setting.metadata["parse"](text)
+            except ValueError as error:
+                raise InvalidSetting(f"{origin} {text!r:.60}: {error}") from None
+        return cls(**values)
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of the setting ``name``."""
+    return f"BIGFIB_{name.upper()}"

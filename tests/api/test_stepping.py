@@ -1,0 +1,244 @@
+"""``/api0`` as a client meets it: to the byte, on real sockets."""
+
+import json
+import re
+import resource
+from email.utils import parsedate_to_datetime
+
+import pytest
+from flint import fmpz
+
+from bigfib.state.log import Log
+from tests.service import Serve, exchange
+
+JSON_HEADERS = (
+    b"HTTP/1.1 200 OK\r\n"
+    b"Content-Type: application/json\r\n"
+    b"Content-Length: %d\r\n"
+    b"Cache-Control: no-store\r\n"
+    b"Date: "
+)
+
+
+def request(method: str, path: str) -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+
+
+def test_the_session_of_the_contract(serve: Serve) -> None:
+    service = serve()
+    steps = ["current", "next", "next", "next", "previous"]
+    assert [service.value(name) for name in steps] == [0, 1, 1, 2, 1]
+
+
+@pytest.mark.parametrize("name", ["current", "next"])
+def test_the_whole_reply(serve: Serve, name: str) -> None:
+    value = b"0" if name == "current" else b"1"
+    head, _, body = exchange(serve(), request("GET", f"/api0/{name}")).partition(b"\r\n\r\n")
+    assert head.startswith(JSON_HEADERS % 28)
+    date = re.search(r"Date: (.* GMT)", head.decode())
+    assert date
+    parsedate_to_datetime(date[1])
+    assert body == b'{"value":"%b","status":"200"}' % value
+
+
+def test_previous_at_the_start_changes_nothing(serve: Serve) -> None:
+    service = serve()
+    for _ in range(2):
+        reply, body = service.ask("/api0/previous")
+        assert (reply.status, reply.reason) == (409, "Conflict")
+        assert body == b'{"value":"-1","status":"409"}'
+        assert reply.headers["Content-Type"] == "application/json"
+        assert service.value("current") == 0
+    assert service.value("next") == 1
+
+
+def test_3000_steps_forward_and_back(serve: Serve) -> None:
+    service = serve("--durability", "os")
+    terms = [0, 1]
+    while len(terms) <= 3000:
+        terms.append(terms[-1] + terms[-2])
+    with service.connect() as connection:
+
+        def ask(name: str) -> bytes:
+            connection.request("GET", f"/api0/{name}")
+            return connection.getresponse().read()
+
+        for term in terms[1:]:
+            assert ask("next") == b'{"value":"%d","status":"200"}' % term
+        for term in reversed(terms[:-1]):
+            assert ask("previous") == b'{"value":"%d","status":"200"}' % term
+        assert ask("previous") == b'{"value":"-1","status":"409"}'
+
+
+def test_no_ceiling(serve: Serve) -> None:
+    """From a term of 209 thousand digits onwards, the body in one piece as with one digit."""
+    service = serve()
+    service.stop(15)
+    with Log(service.file) as log:
+        log.append(b"shared", 10**6)
+    service = serve()
+    for name, n in (
+        ("current", 10**6),
+        ("next", 10**6 + 1),
+        ("next", 10**6 + 2),
+        ("previous", 10**6 + 1),
+    ):
+        reply, body = service.ask(f"/api0/{name}")
+        assert body == b'{"value":"%b","status":"200"}' % str(fmpz.fib_ui(fmpz(n))).encode()
+        assert reply.headers["Content-Length"] == str(len(body))
+
+
+class TestMethods:
+    def test_head_on_current(self, serve: Serve) -> None:
+        received = exchange(serve(), request("HEAD", "/api0/current"))
+        assert received.startswith(JSON_HEADERS % 28)
+        assert received.endswith(b"\r\n\r\n")
+        assert received.count(b"\r\n\r\n") == 1
+
+    @pytest.mark.parametrize(
+        ("method", "target", "allowed"),
+        [
+            ("HEAD", "/api0/next", {"GET"}),
+            ("HEAD", "/api0/previous", {"GET"}),
+            ("POST", "/api0/next", {"GET"}),
+            ("PUT", "/api0/current", {"GET", "HEAD"}),
+            ("DELETE", "/api0/previous", {"GET"}),
+            ("OPTIONS", "/api0/current", {"GET", "HEAD"}),
+            ("POST", "/test/stats", {"GET", "HEAD", "OPTIONS"}),
+        ],
+    )
+    def test_others_are_refused(
+        self, serve: Serve, method: str, target: str, allowed: set[str]
+    ) -> None:
+        service = serve()
+        reply, body = service.ask(target, method)
+        assert reply.status == 405
+        assert set(reply.headers["Allow"].split(", ")) == allowed
+        assert reply.headers["Date"]
+        if method != "HEAD":
+            assert json.loads(body)["status"] == 405
+        assert service.value("current") == 0
+
+    @pytest.mark.parametrize("target", ["/api0/next", "/test/stats", "/nothing"])
+    def test_head_never_has_a_body(self, serve: Serve, target: str) -> None:
+        received = exchange(serve(), request("HEAD", target))
+        assert received.startswith(b"HTTP/1.1 ")
+        assert received.index(b"\r\n\r\n") == len(received) - 4
+
+
+@pytest.mark.parametrize(
+    "target", ["/", "/api0", "/api0/current/", "/api0/nex", "/api0/next%00", "/" + "a" * 5000]
+)
+@pytest.mark.parametrize("accept", ["*/*", "text/html", "image/png"])
+def test_an_unknown_path_is_a_problem_document(serve: Serve, target: str, accept: str) -> None:
+    service = serve()
+    reply, body = service.ask(target, headers={"Accept": accept})
+    assert reply.status == 404
+    assert reply.headers["Content-Type"] == "application/problem+json"
+    problem = json.loads(body)
+    assert problem["type"] == "about:blank"
+    assert (problem["title"], problem["status"]) == ("Not Found", 404)
+    assert "/api0/current" in problem["detail"]
+    assert len(body) < 1000
+
+
+class TestWithoutRoom:
+    def test_507_until_there_is_room(self, serve: Serve) -> None:
+        service = serve()
+        assert service.value("next") == 1
+        assert service.value("next") == 1
+        size = service.file.stat().st_size
+        # The kernel's own refusal, EFBIG: this process may write no file beyond this size.
+        resource.prlimit(
+            service.process.pid, resource.RLIMIT_FSIZE, (size + 5, resource.RLIM_INFINITY)
+        )
+        for name in ("next", "previous", "next"):
+            reply, body = service.ask(f"/api0/{name}")
+            assert (reply.status, reply.reason) == (507, "Insufficient Storage")
+            assert body == b'{"value":"-2","status":"507"}'
+            assert service.value("current") == 1
+        assert service.file.stat().st_size == size
+        resource.prlimit(
+            service.process.pid,
+            resource.RLIMIT_FSIZE,
+            (resource.RLIM_INFINITY, resource.RLIM_INFINITY),
+        )
+        assert service.value("next") == 2
+        assert service.value("previous") == 1
+        assert service.stop(15) == 0
+        assert "File too large; the sequence stays where it is" in "".join(service.said)
+
+
+class TestPerClient:
+    def test_each_client_has_its_own(self, serve: Serve) -> None:
+        service = serve("--per-client")
+        cookies = []
+        for _ in range(3):
+            reply, body = service.ask("/api0/next")
+            assert body == b'{"value":"1","status":"200"}'
+            cookie, *attributes = reply.headers["Set-Cookie"].split("; ")
+            assert re.fullmatch(r"bigfib=[0-9a-f]{32}", cookie)
+            assert {"HttpOnly", "SameSite=Lax", "Path=/api0"} < set(attributes)
+            cookies.append(cookie)
+        assert len(set(cookies)) == 3
+        for steps, cookie in enumerate(cookies, 1):
+            for _ in range(steps):
+                reply, _ = service.ask("/api0/next", headers={"Cookie": f"a=b; {cookie}; c=d"})
+                assert reply.headers["Set-Cookie"] is None
+        shown = [service.ask("/api0/current", headers={"Cookie": cookie})[1] for cookie in cookies]
+        assert shown == [b'{"value":"%d","status":"200"}' % value for value in (1, 2, 3)]
+
+    def test_they_survive_the_service(self, serve: Serve) -> None:
+        service = serve("--per-client")
+        cookie = service.ask("/api0/next")[0].headers["Set-Cookie"].split("; ")[0]
+        for _ in range(5):
+            service.ask("/api0/next", headers={"Cookie": cookie})
+        service.process.kill()
+        service.wait()
+        service = serve("--per-client")
+        assert (
+            service.ask("/api0/current", headers={"Cookie": cookie})[1]
+            == b'{"value":"8","status":"200"}'
+        )
+
+    @pytest.mark.parametrize(
+        "cookie", ["bigfib=", "bigfib=zz", "bigfib=" + "0" * 31, "xbigfib=" + "0" * 32]
+    )
+    def test_a_cookie_of_no_sequence_gets_a_new_one(self, serve: Serve, cookie: str) -> None:
+        service = serve("--per-client")
+        reply, body = service.ask("/api0/next", headers={"Cookie": cookie})
+        assert body == b'{"value":"1","status":"200"}'
+        assert re.match(r"bigfib=[0-9a-f]{32};", reply.headers["Set-Cookie"])
+
+    def test_looking_leaves_no_trace(self, serve: Serve) -> None:
+        service = serve("--per-client")
+        size = service.file.stat().st_size
+        for _ in range(10):
+            service.ask("/api0/current")
+        assert service.file.stat().st_size == size
+
+    def test_more_clients_than_are_kept_in_memory(self, serve: Serve) -> None:
+        service = serve("--per-client", "--durability", "os")
+        cookies = [
+            service.ask("/api0/next")[0].headers["Set-Cookie"].split("; ")[0] for _ in range(1100)
+        ]
+        for cookie in cookies:
+            assert (
+                service.ask("/api0/next", headers={"Cookie": cookie})[1]
+                == b'{"value":"1","status":"200"}'
+            )
+
+
+def test_stats(serve: Serve) -> None:
+    service = serve()
+    reply, body = service.ask("/test/stats")
+    assert reply.status == 200
+    assert reply.headers["Content-Type"].startswith("text/plain")
+    found = re.fullmatch(
+        rb"Total system memory used: (\d+) bytes\. Allocated on heap: (\d+) bytes\.", body
+    )
+    assert found
+    total, heap = map(int, found.groups())
+    assert 10_000_000 < heap < total < 100_000_000
+    reply, body = service.ask("/test/stats", "HEAD")
+    assert (reply.status, body) == (200, b"")

@@ -1,0 +1,78 @@
+"""A real service in a real process, for the tests that talk to one."""
+
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+
+
+class Service:
+    """A service that has said where it listens."""
+
+    def __init__(self, arguments: list[str], file: Path, before: list[str]) -> None:
+        self.file = file
+        self.process = subprocess.Popen(
+            [*before, sys.executable, "-m", "bigfib", "serve", "-p", "0", "-f", file, *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stderr is not None
+        self.said: list[str] = []
+        for line in self.process.stderr:
+            self.said.append(line)
+            found = re.search(r"listens on http://(.*):(\d+); .* at position (\d+),", line)
+            if found:
+                self.host, self.port = found[1].strip("[]"), int(found[2])
+                self.start_position = int(found[3])
+                self.url = f"http://{found[1]}:{found[2]}"
+                return
+        self.process.communicate()
+        raise AssertionError(f"the service did not start: {self.said}")
+
+    def connect(self) -> "closing[HTTPConnection]":
+        return closing(HTTPConnection(self.host, self.port, timeout=20))
+
+    def ask(
+        self, path: str, method: str = "GET", headers: dict[str, str] | None = None
+    ) -> tuple[HTTPResponse, bytes]:
+        """Send one request on a connection of its own; return reply and body."""
+        with self.connect() as connection:
+            connection.request(method, path, headers=headers or {})
+            reply = connection.getresponse()
+            return reply, reply.read()
+
+    def value(self, name: str) -> int:
+        """Ask for ``/api0/name`` and return the value of a ``200``."""
+        reply, body = self.ask(f"/api0/{name}")
+        found = re.fullmatch(rb'\{"value":"(\d+)","status":"200"\}', body)
+        assert reply.status == 200, body
+        assert found, body
+        return int(found[1])
+
+    def stop(self, signal_number: int) -> int:
+        """Send the signal, read what is still said, and return the exit status."""
+        self.process.send_signal(signal_number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for the end of the process, and return the exit status."""
+        self.said.append(self.process.communicate(timeout=20)[1])
+        return self.process.returncode
+
+
+def exchange(service: Service, request: bytes) -> bytes:
+    """Send the bytes and return all that comes until the service closes the connection."""
+    with socket.create_connection((service.host, service.port), timeout=20) as connection:
+        connection.sendall(request)
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+    return received
+
+
+Serve = Callable[..., Service]
+"""What the fixture `serve` is."""

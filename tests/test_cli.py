@@ -1,0 +1,381 @@
+"""The command line as a person meets it: in a real process, on a real terminal where it matters."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from flint import fmpz
+
+from bigfib.state import log
+from bigfib.state.log import Log
+from tests.service import Serve
+
+Done = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture
+def bigfib(path: Path) -> "Command":
+    return Command(path)
+
+
+class Command:
+    """Runs ``python -m bigfib`` with its state log at ``file``."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.before: list[str] = []
+        self.environ = {**os.environ, "BIGFIB_FILE": str(file)}
+
+    def __call__(self, *arguments: str) -> Done:
+        return subprocess.run(
+            [*self.before, sys.executable, "-m", "bigfib", *arguments],
+            capture_output=True,
+            text=True,
+            env=self.environ,
+            timeout=30,
+            check=False,
+        )
+
+    def prints(self, *arguments: str) -> str:
+        """Run, and return what a command that succeeds prints on stdout; it says nothing else."""
+        done = self(*arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    def fails(self, *arguments: str) -> str:
+        """Run, and return the one line on stderr of a command that fails."""
+        done = self(*arguments)
+        assert done.returncode in (1, 2)
+        assert done.stdout == ""
+        assert re.fullmatch(r"bigfib: [^\n]+\n", done.stderr), done.stderr
+        assert "Traceback" not in done.stderr
+        return f"{done.returncode}: {done.stderr}"
+
+    def on_terminal(self, *arguments: str) -> str:
+        """Run on a terminal and return what appears there."""
+        terminal, end = pty.openpty()
+        with subprocess.Popen(
+            [sys.executable, "-m", "bigfib", *arguments],
+            stdin=end,
+            stdout=end,
+            stderr=end,
+            env=self.environ,
+        ):
+            os.close(end)
+            shown = b""
+            while True:
+                try:
+                    piece = os.read(terminal, 65536)
+                except OSError:  # EIO: the last user of the terminal has left it
+                    break
+                shown += piece
+        os.close(terminal)
+        return shown.decode()
+
+
+class TestStepping:
+    def test_the_session_of_the_contract(self, bigfib: Command) -> None:
+        commands = ["current", "next", "next", "next", "previous", "c", "n", "p", "c"]
+        shown = [bigfib.prints(command) for command in commands]
+        assert shown == ["0\n", "1\n", "1\n", "2\n", "1\n", "1\n", "2\n", "1\n", "1\n"]
+
+    def test_previous_at_the_start(self, bigfib: Command) -> None:
+        assert bigfib.fails("previous").startswith("1: bigfib: the sequence is at its start")
+        assert bigfib.prints("current") == "0\n"
+
+    def test_current_creates_nothing(self, bigfib: Command) -> None:
+        assert bigfib.prints("current") == "0\n"
+        assert not bigfib.file.exists()
+
+    def test_json(self, bigfib: Command) -> None:
+        for _ in range(7):
+            bigfib.prints("next")
+        expected = {"id": "shared", "position": "7", "digits": "2", "value": "13"}
+        assert json.loads(bigfib.prints("current", "--json")) == expected
+
+    def test_verbose_says_more_on_stderr(self, bigfib: Command) -> None:
+        bigfib("next")
+        done = bigfib("next", "-v")
+        assert done.stdout == "1\n"
+        size = bigfib.file.stat().st_size
+        assert done.stderr.splitlines() == [
+            "position: 2",
+            "digits: 1",
+            f"log: {bigfib.file}",
+            f"log bytes: {size}",
+            "log records: 2",
+        ]
+        assert bigfib("current", "-v").stderr == done.stderr
+
+    @pytest.mark.parametrize("before", [["-f"], ["--file"]])
+    def test_the_file_may_come_before_the_command(
+        self, bigfib: Command, tmp_path: Path, before: list[str]
+    ) -> None:
+        other = str(tmp_path / "other.log")
+        assert bigfib.prints(*before, other, "next") == "1\n"
+        assert bigfib.prints("current", *before, other) == "1\n"
+        assert not bigfib.file.exists()
+
+    def test_a_long_term(self, bigfib: Command) -> None:
+        with Log(bigfib.file) as opened:
+            opened.append(b"shared", 50_000)
+        whole = str(fmpz.fib_ui(fmpz(50_000)))
+        assert bigfib.prints("current") == whole + "\n"
+        shown = bigfib.on_terminal("current")
+        assert shown == f"{whole[:40]}...{whole[-40:]} (10450 digits; --full shows them)\r\n"
+        assert bigfib.on_terminal("current", "--full") == whole + "\r\n"
+
+    def test_a_reader_that_has_seen_enough(self, bigfib: Command) -> None:
+        with Log(bigfib.file) as opened:
+            opened.append(b"shared", 5_000_000)
+        with subprocess.Popen(
+            [sys.executable, "-m", "bigfib", "current"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=bigfib.environ,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.read(10)
+            process.stdout.close()
+            assert process.stderr.read() == b""
+
+
+class TestBesideAService:
+    def test_current_reads(self, serve: Serve, bigfib: Command) -> None:
+        service = serve()
+        service.value("next")
+        assert bigfib.prints("current") == "1\n"
+
+    def test_a_step_is_told_who_holds_the_log(self, serve: Serve, bigfib: Command) -> None:
+        service = serve()
+        refusal = bigfib.fails("next")
+        assert f"in use by process {service.process.pid}" in refusal
+        assert f"use --url {service.url}" in refusal
+        assert service.value("current") == 0
+
+    def test_url(self, serve: Serve, bigfib: Command) -> None:
+        service = serve()
+        commands = ["current", "n", "n", "next", "p", "c"]
+        shown = [bigfib.prints(command, "--url", service.url) for command in commands]
+        assert shown == ["0\n", "1\n", "1\n", "2\n", "1\n", "1\n"]
+        assert bigfib.prints("c", "--url", service.url + "/", "--json") == (
+            '{"id":"shared","digits":"1","value":"1"}\n'
+        )
+        for expected in ("1\n", "0\n"):
+            assert bigfib.prints("p", "--url", service.url) == expected
+        assert "at its start" in bigfib.fails("p", "--url", service.url)
+
+    @pytest.mark.parametrize(
+        "url",
+        ["http://127.0.0.1:1", "127.0.0.1:8080", "nonsense", "", "http://", "file:///etc/passwd"],
+    )
+    def test_no_service_there(self, bigfib: Command, url: str) -> None:
+        assert "no bigfib answers at" in bigfib.fails("current", "--url", url)
+
+    def test_another_service_there(self, serve: Serve, bigfib: Command) -> None:
+        service = serve()
+        assert "404" in bigfib.fails("current", "--url", f"{service.url}/elsewhere")
+
+
+class TestTerm:
+    @pytest.mark.parametrize(
+        ("n", "value"), [("0", "0"), ("10", "55"), ("-1", "1"), ("-6", "-8"), ("-7", "13")]
+    )
+    def test_small(self, bigfib: Command, n: str, value: str) -> None:
+        assert bigfib.prints("term", n) == value + "\n"
+
+    def test_large(self, bigfib: Command) -> None:
+        assert bigfib.prints("term", "100000") == f"{fmpz.fib_ui(fmpz(100_000))}\n"
+
+    def test_json(self, bigfib: Command) -> None:
+        document = json.loads(bigfib.prints("term", "-6", "--json"))
+        assert document == {"n": "-6", "digits": "1", "value": "-8"}
+        document = json.loads(bigfib.prints("term", "10", "--base", "2", "--json"))
+        assert document == {"n": "10", "digits": "6", "value": "110111", "base": "2"}
+
+    def test_base(self, bigfib: Command) -> None:
+        assert bigfib.prints("term", "300", "--base", "16") == f"{int(fmpz.fib_ui(fmpz(300))):x}\n"
+
+    def test_modulo(self, bigfib: Command) -> None:
+        # 60 is the Pisano period of 10, and 10^1000 = 40 mod 60: F(40) = 102334155.
+        n = "1" + "0" * 1000
+        assert bigfib.prints("term", n, "--modulo", "10") == "5\n"
+        document = json.loads(bigfib.prints("term", n, "--modulo", "10", "--json"))
+        assert document == {"n": n, "modulo": "10", "residue": "5"}
+
+    def test_ten_thousand_digits(self, bigfib: Command) -> None:
+        n = "9" * 10_000
+        assert "largest term computed in full is F(1000000000)" in bigfib.fails("term", n)
+        # 1 less than a multiple of 20, the Pisano period of 5: F(19) = 4181.
+        assert bigfib.prints("term", n, "--modulo", "5") == "1\n"
+        assert "at most 10000 digits" in bigfib.fails("term", n + "9", "--modulo", "5")
+
+    def test_summary(self, bigfib: Command) -> None:
+        whole = str(fmpz.fib_ui(fmpz(12_345)))
+        size = (int(fmpz.fib_ui(fmpz(12_345))).bit_length()) // 8 + 1
+        assert bigfib.prints("term", "12345", "--summary").splitlines() == [
+            "n: 12345",
+            f"digits: {len(whole)}",
+            f"leading: {whole[:20]}",
+            f"trailing: {whole[-20:]}",
+            f"bytes: {size}",
+        ]
+        document = json.loads(bigfib.prints("term", "-6", "--summary", "--json"))
+        assert document == {
+            "n": "-6",
+            "digits": "1",
+            "leading": "-8",
+            "trailing": "8",
+            "bytes": "1",
+        }
+
+    def test_into_a_file(self, bigfib: Command, tmp_path: Path) -> None:
+        target = tmp_path / "term.txt"
+        for n in (100_000, 1000):
+            assert bigfib.prints("term", str(n), "-o", str(target)) == ""
+            assert target.read_text() == f"{fmpz.fib_ui(fmpz(n))}\n"
+        assert [entry.name for entry in tmp_path.iterdir()] == ["term.txt"]
+        assert bigfib.prints("term", "10", "-o", "/dev/stdout") == "55\n"
+
+    @pytest.mark.parametrize("target", ["/nowhere/x", "/proc/x", "."])
+    def test_into_no_file(self, bigfib: Command, target: str) -> None:
+        assert "cannot write" in bigfib.fails("term", "10", "-o", target)
+
+    def test_into_a_full_file_system(self, bigfib: Command) -> None:
+        assert "No space left on device" in bigfib.fails("term", "100000", "-o", "/dev/full")
+
+
+class TestMisuse:
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["term", "abc"], "'abc' is not an index"),
+            (["term", "1e9"], "'1e9' is not an index"),
+            (["term", "007"], "not an index"),
+            (["term", ""], "not an index"),
+            (["term"], "required: N"),
+            (["term", "5", "--modulo", "0"], "at least 1"),
+            (["term", "5", "--modulo", "x"], "'x' is not"),
+            (["term", "5", "--base", "1"], "from 2 to 62"),
+            (["term", "5", "--base", "99999999999999999999"], "from 2 to 62"),
+            (["term", "5", "--base", "7", "--summary"], "not allowed with"),
+            (["bogus"], "'bogus'"),
+            (["serve", "--bogus"], "--bogus"),
+            (["-p", "70000"], "from 0 to 65535"),
+            (["-p", "-1"], "-p"),
+            (["-p", "8o80"], "from 0 to 65535"),
+            (["--durability", "maybe"], "fsync or os"),
+            (["log"], "verify or dump"),
+        ],
+    )
+    def test_exits_2_with_one_line(self, bigfib: Command, arguments: list[str], says: str) -> None:
+        refusal = bigfib.fails(*arguments)
+        assert refusal.startswith("2: ")
+        assert says in refusal
+        assert not bigfib.file.exists()
+
+    def test_variables_are_refused_by_name(self, bigfib: Command) -> None:
+        bigfib.environ["BIGFIB_PORT"] = "http"
+        assert "BIGFIB_PORT 'http': a port is" in bigfib.fails("serve")
+
+    @pytest.mark.parametrize("command", ["current", "next", "serve"])
+    def test_a_file_that_is_no_log(self, bigfib: Command, command: str) -> None:
+        bigfib.file.write_text("something else")
+        port = ["-p", "0"] if command == "serve" else []
+        assert "does not begin with the magic bytes" in bigfib.fails(command, *port)
+        assert bigfib.file.read_text() == "something else"
+
+    def test_no_permission(self, bigfib: Command, require: Callable[[str], str]) -> None:
+        bigfib("next")
+        bigfib.file.chmod(0)
+        if os.geteuid() == 0:
+            # Root without its power to ignore permissions.
+            powers = "-dac_override,-dac_read_search"
+            bigfib.before = [require("setpriv"), "--bounding-set", powers, "--inh-caps", powers]
+        for command in ("current", "next", "serve"):
+            assert "Permission denied" in bigfib.fails(command)
+
+    def test_no_permission_to_write(self, bigfib: Command) -> None:
+        refusal = bigfib.fails("next", "-f", "/proc/bigfib/state.log")
+        assert "cannot use /proc/bigfib/state.log as state log" in refusal
+
+
+class TestLog:
+    def test_verify(self, bigfib: Command) -> None:
+        for _ in range(3):
+            bigfib("next")
+        size = bigfib.file.stat().st_size
+        whole = f"{bigfib.file}: records 3, sequences 1, bytes {size}: whole\n"
+        assert bigfib.prints("log", "verify") == whole
+        with bigfib.file.open("ab") as file:
+            file.write(b"\x10")
+        assert f"bytes {size}: torn at offset {size} (" in bigfib.prints("log", "verify")
+        assert bigfib.file.stat().st_size == size + 1
+
+    def test_dump(self, bigfib: Command) -> None:
+        with Log(bigfib.file) as opened:
+            ends = [opened.end]
+            for sequence_id, position in ((b"shared", 1), (b"\xab" * 16, 10**30)):
+                opened.append(sequence_id, position)
+                opened.commit(opened.end)
+                ends.append(opened.end)
+        assert bigfib.prints("log", "dump").splitlines() == [
+            f"{ends[0]} shared 1 {ends[0]}",
+            f"{ends[1]} {'ab' * 16} {10**30} {ends[1]}",
+        ]
+
+    def test_nothing_there(self, bigfib: Command) -> None:
+        for command in ("verify", "dump"):
+            assert "there is no state log" in bigfib.fails("log", command)
+
+
+class TestHelp:
+    def test_version(self, bigfib: Command) -> None:
+        assert re.fullmatch(r"bigfib \d+\.\d+\.\d+\n", bigfib.prints("--version"))
+
+    def test_names_every_command(self, bigfib: Command) -> None:
+        shown = bigfib.prints("--help")
+        for command in ("serve", "current", "next", "previous", "term", "log"):
+            assert command in shown
+
+    def test_names_variables_and_defaults(self, bigfib: Command) -> None:
+        shown = " ".join(bigfib.prints("serve", "--help").split())
+        assert "[BIGFIB_PORT, default: 8080]" in shown
+        assert "[BIGFIB_DURABILITY, default: fsync]" in shown
+
+
+def test_current_needs_no_web_framework(bigfib: Command) -> None:
+    program = (
+        "import sys; from bigfib.cli import main; main(['current']);"
+        "print([name for name in ('falcon', 'bjoern', 'http') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=bigfib.environ,
+        check=True,
+    )
+    assert done.stdout == "0\n[]\n"
+
+
+def test_serves_without_a_command(bigfib: Command) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "bigfib", "-p", "0"],
+        stderr=subprocess.PIPE,
+        env=bigfib.environ,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        assert "listens on http://127.0.0.1:" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    assert log.read(bigfib.file).positions == {}

@@ -1,0 +1,135 @@
+"""An acknowledged step is never lost: the whole service, killed, traced and failed for real."""
+
+import random
+import re
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from http.client import HTTPException
+from pathlib import Path
+
+import pytest
+from flint import fmpz
+
+from tests.service import Serve, Service
+
+CLIENTS = 4
+
+
+class Client(threading.Thread):
+    """Steps forward as fast as it can until the service is gone."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__()
+        self._service = service
+        self.sent = 0
+        self.acknowledged: list[bytes] = []
+
+    def run(self) -> None:
+        try:
+            with self._service.connect() as connection:
+                while True:
+                    self.sent += 1
+                    connection.request("GET", "/api0/next")
+                    reply = connection.getresponse()
+                    self.acknowledged.append(reply.read())
+        except (OSError, HTTPException):
+            pass
+
+
+def test_killed_200_times_under_load(serve: Serve) -> None:
+    moments = random.Random(4)
+    least = most = 0
+    acknowledged: list[bytes] = []
+    for _ in range(200):
+        service = serve()
+        position = service.start_position
+        assert least <= position <= most
+        assert service.ask("/api0/current")[1] == body_at(position)
+        clients = [Client(service) for _ in range(CLIENTS)]
+        for client in clients:
+            client.start()
+        threading.Timer(moments.uniform(0, 0.1), service.process.kill).start()
+        assert service.wait() == -signal.SIGKILL
+        for client in clients:
+            client.join()
+        least = position + sum(len(client.acknowledged) for client in clients)
+        most = position + sum(client.sent for client in clients)
+        assert most <= least + CLIENTS
+        for client in clients:
+            acknowledged += client.acknowledged
+    assert len(acknowledged) > 2000
+    # No step was acknowledged twice: only F(1) = F(2) is a term that occurs again.
+    assert len(set(acknowledged)) >= len(acknowledged) - 1
+
+
+def body_at(position: int) -> bytes:
+    return b'{"value":"%b","status":"200"}' % str(fmpz.fib_ui(fmpz(position))).encode()
+
+
+class TestSystemCalls:
+    """What the kernel is asked for, in its order, by strace."""
+
+    @pytest.fixture
+    def strace(self, require: Callable[[str], str], tmp_path: Path) -> list[str]:
+        # -D: the service is our child, and strace is not between us.
+        return [require("strace"), "-D", "-f", "-s", "60", "-o", str(tmp_path / "trace")]
+
+    def test_every_step_is_written_then_synced_then_told(
+        self, serve: Serve, strace: list[str], tmp_path: Path
+    ) -> None:
+        service = serve(before=[*strace, "-e", "trace=pwrite64,fdatasync,write"])
+        with service.connect() as connection:
+            for _ in range(5):
+                connection.request("GET", "/api0/next")
+                connection.getresponse().read()
+        assert service.stop(signal.SIGTERM) == 0
+        order = []
+        for line in (tmp_path / "trace").read_text().splitlines():
+            if "pwrite64(" in line and "shared" in line:
+                order.append("record")
+            elif "fdatasync(" in line:
+                order.append("sync")
+            elif '\\"status\\":\\"200\\"' in line:
+                order.append("digits")
+        assert order == ["record", "sync", "digits"] * 5
+
+    def test_one_sync_for_all_that_wait(
+        self, serve: Serve, strace: list[str], tmp_path: Path
+    ) -> None:
+        # Every sync takes 50 ms, so that all others have sent their request when the first is done.
+        delay = "inject=fdatasync:delay_enter=50000"
+        service = serve(before=[*strace, "-e", "trace=fdatasync", "-e", delay])
+        address = (service.host, service.port)
+        with ExitStack() as connections:
+            clients = [
+                connections.enter_context(socket.create_connection(address)) for _ in range(20)
+            ]
+            for _ in range(3):
+                for client in clients:
+                    client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: x\r\n\r\n")
+                for client in clients:
+                    while not client.recv(65536).endswith(b"}"):
+                        pass
+        assert service.stop(signal.SIGTERM) == 0
+        assert serve().start_position == 60
+        syncs = (tmp_path / "trace").read_text().count("fdatasync(")
+        assert 3 <= syncs <= 12
+
+    def test_a_failed_sync_is_the_end(
+        self, serve: Serve, strace: list[str], tmp_path: Path
+    ) -> None:
+        failure = "inject=fdatasync:error=EIO:when=3"
+        service = serve(before=[*strace, "-e", "trace=fdatasync", "-e", failure])
+        assert [service.value("next") for _ in range(2)] == [1, 1]
+        with pytest.raises(HTTPException):
+            service.ask("/api0/next")
+        assert service.wait() == 1
+        said = "".join(service.said[1:])
+        assert re.fullmatch(
+            r"bigfib: state log .*: Input/output error while syncing; .* restart it .*\n", said
+        )
+        assert (tmp_path / "trace").read_text().count("fdatasync(") == 3, "it was tried again"
+        assert serve().start_position in (2, 3)

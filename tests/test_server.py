@@ -1,0 +1,221 @@
+"""The process: where it listens, what it says, how it ends."""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bigfib.state.log import Log
+from tests.service import Serve, Service, exchange
+
+STOPPING = [signal.SIGTERM, signal.SIGINT]
+
+
+def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    """Run a service that is not to come up."""
+    return subprocess.run(
+        [sys.executable, "-m", "bigfib", "serve", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+class TestListening:
+    def test_the_start_line(self, serve: Serve, path: Path) -> None:
+        service = serve()
+        assert len(service.said) == 1
+        line = service.said[0]
+        assert line.startswith("bigfib: bigfib ")
+        assert f"listens on http://127.0.0.1:{service.port};" in line
+        assert f"state log {path} at position 0, durability fsync" in line
+
+    def test_ipv6(self, serve: Serve) -> None:
+        service = serve("--host", "::1")
+        assert service.url == f"http://[::1]:{service.port}"
+        assert service.value("next") == 1
+
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+    def test_all_addresses_with_a_warning(self, serve: Serve, host: str) -> None:
+        service = serve("--host", host)
+        for address in ("127.0.0.1", "::1") if host == "::" else ("127.0.0.1",):
+            service.host = address
+            assert service.ask("/api0/current")[0].status == 200
+        service.stop(signal.SIGTERM)
+        assert "open to the network" in "".join(service.said)
+
+    def test_a_taken_port(self, serve: Serve, path: Path) -> None:
+        service = serve()
+        second = run("-p", str(service.port), "-f", path.with_name("other.log"))
+        assert second.returncode == 1
+        assert second.stderr == (
+            f"bigfib: cannot listen on 127.0.0.1 port {service.port}: Address already in use; "
+            "choose another with --host or --port\n"
+        )
+        assert not path.with_name("other.log").exists()
+
+    def test_a_taken_log(self, serve: Serve, path: Path) -> None:
+        service = serve()
+        second = run("-p", "0", "-f", path)
+        assert second.returncode == 1
+        assert f"in use by process {service.process.pid}" in second.stderr
+        assert service.value("next") == 1
+
+    def test_a_port_is_free_again_at_once(self, serve: Serve) -> None:
+        service = serve()
+        service.value("next")
+        service.stop(signal.SIGTERM)
+        again = serve("-p", str(service.port))
+        assert again.port == service.port
+        assert again.value("current") == 1
+
+    @pytest.mark.parametrize("host", ["nowhere.invalid", "300.1.1.1", "a" * 300, "192.0.2.1"])
+    def test_no_such_address(self, path: Path, host: str) -> None:
+        refused = run("--host", host, "-p", "0", "-f", path)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("bigfib: ")
+        assert refused.stderr.count("\n") == 1
+        assert "--host" in refused.stderr
+        assert not path.exists()
+
+    def test_on_one_cpu(self, serve: Serve) -> None:
+        service = serve("-t")
+        assert len(os.sched_getaffinity(service.process.pid)) == 1
+
+    def test_debug_logs_requests(self, serve: Serve) -> None:
+        service = serve("-d")
+        service.ask("/api0/next")
+        exchange(service, b"GET /%1b[31m HTTP/1.1\r\nConnection: close\r\n\r\n")
+        service.stop(signal.SIGTERM)
+        said = "".join(service.said)
+        assert "127.0.0.1 GET '/api0/next': 200 OK" in said
+        assert "404 Not Found" in said
+        assert "\x1b" not in said
+
+
+def serve_large_term(serve: Serve, path: Path) -> Service:
+    """Return a service at F(30,000,000), whose 6 MB are more than the sockets hold at once."""
+    with Log(path) as log:
+        log.append(b"shared", 30_000_000)
+    return serve()
+
+
+def slow_client(service: Service) -> socket.socket:
+    """Return a connection that takes in little before it is read."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(20)
+    client.connect((service.host, service.port))
+    return client
+
+
+class TestStopping:
+    @pytest.mark.parametrize("number", STOPPING)
+    def test_exits_0_with_idle_clients(self, serve: Serve, number: int) -> None:
+        service = serve()
+        with contextlib.ExitStack() as connections:
+            for _ in range(20):
+                connection = connections.enter_context(service.connect())
+                connection.request("GET", "/api0/next")
+                connection.getresponse().read()
+            silent = socket.create_connection((service.host, service.port))
+            connections.enter_context(silent)
+            assert service.stop(number) == 0
+        assert "stopped" in service.said[-1]
+        assert serve().start_position == 20
+
+    @pytest.mark.parametrize("number", STOPPING)
+    def test_without_any_client(self, serve: Serve, number: int) -> None:
+        assert serve().stop(number) == 0
+
+    def test_both_signals_many_times(self, serve: Serve) -> None:
+        service = serve()
+        for number in STOPPING * 5:
+            service.process.send_signal(number)
+        assert service.wait() == 0
+
+    @pytest.mark.parametrize("number", STOPPING)
+    def test_a_reply_under_way_is_finished(self, serve: Serve, path: Path, number: int) -> None:
+        service = serve_large_term(serve, path)
+        with slow_client(service) as client:
+            client.sendall(b"GET /api0/current HTTP/1.1\r\nHost: x\r\n\r\n")
+            received = client.recv(1000)
+            service.process.send_signal(number)
+            assert service.process.stderr is not None
+            assert "stopping" in service.process.stderr.readline()
+            while piece := client.recv(1 << 20):
+                received += piece
+        head, _, body = received.partition(b"\r\n\r\n")
+        assert b"Content-Length: %d\r\n" % len(body) in head
+        assert len(body) == 6_269_629 + len('{"value":"","status":"200"}')
+        assert service.wait() == 0
+
+    def test_not_for_ever(self, serve: Serve, path: Path) -> None:
+        service = serve_large_term(serve, path)
+        with slow_client(service) as client:
+            client.sendall(b"GET /api0/current HTTP/1.1\r\nHost: x\r\n\r\n")
+            select.select([client], [], [])
+            # Never read: the deadline of 5 seconds ends it.
+            assert service.stop(signal.SIGTERM) == 0
+
+    def test_no_new_client_is_taken(self, serve: Serve) -> None:
+        service = serve()
+        service.stop(signal.SIGTERM)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((service.host, service.port))
+
+
+class TestGarbage:
+    @pytest.mark.parametrize(
+        "garbage",
+        [
+            b"\r\n\r\n",
+            b"hello\r\n\r\n",
+            b"GET\r\n\r\n",
+            b"GET /api0/next SMTP/1.1\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100),
+            bytes(range(256)) * 10,
+            b"G" * 100_000,
+            b"GET /api0/next HTTP/1.1\r\nX: " + b"x" * 200_000,
+            b"POST /api0/next HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        ],
+    )
+    def test_instead_of_http(self, serve: Serve, garbage: bytes) -> None:
+        service = serve()
+        with (
+            socket.create_connection((service.host, service.port), timeout=20) as client,
+            contextlib.suppress(ConnectionError),
+        ):
+            client.sendall(garbage)
+            client.shutdown(socket.SHUT_WR)
+            answer = client.recv(65536)
+            assert answer == b"" or answer.startswith(b"HTTP/1.1 4"), answer
+        assert service.value("current") == 0
+        assert service.stop(signal.SIGTERM) == 0
+        assert "Traceback" not in "".join(service.said)
+
+    def test_gone_before_the_reply(self, serve: Serve) -> None:
+        service = serve()
+        for _ in range(50):
+            with socket.create_connection((service.host, service.port)) as client:
+                client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: x\r\n\r\n")
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        assert service.value("current") >= 0
+        assert service.stop(signal.SIGTERM) == 0
+        assert "Traceback" not in "".join(service.said)
+
+
+def test_a_position_beyond_computing(path: Path) -> None:
+    with Log(path) as log:
+        log.append(b"shared", 10**12)
+    refused = run("-p", "0", "-f", path)
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert f"state log {path}" in refused.stderr

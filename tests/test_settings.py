@@ -1,0 +1,58 @@
+"""Where a setting comes from, and what it may be."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from bigfib.settings import InvalidSetting, Settings
+from bigfib.state.log import Durability
+
+
+def test_a_flag_goes_before_the_variable_and_that_before_the_default() -> None:
+    environ = {"BIGFIB_PORT": "1111", "BIGFIB_HOST": "::1", "OTHER": "x"}
+    settings = Settings.resolve({"port": "2222", "host": None, "unrelated": "x"}, environ)
+    assert (settings.port, settings.host) == (2222, "::1")
+    assert settings.durability is Durability.FSYNC
+
+
+def test_every_setting_has_a_variable(tmp_path: Path) -> None:
+    environ = {
+        "BIGFIB_PORT": "0",
+        "BIGFIB_HOST": "h",
+        "BIGFIB_FILE": str(tmp_path),
+        "BIGFIB_DURABILITY": "os",
+        "BIGFIB_PER_CLIENT": "yes",
+        "BIGFIB_ONE_CPU": "1",
+        "BIGFIB_DEBUG": "True",
+    }
+    expected = Settings(0, "h", tmp_path, Durability.OS, True, True, True)
+    assert Settings.resolve({}, environ) == expected
+    assert len(environ) == len(dataclasses.fields(Settings))
+
+
+def test_the_state_log_is_in_the_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/somewhere")
+    assert Settings().file == Path("/somewhere/bigfib/state.log")
+
+
+@pytest.mark.parametrize("off", ["0", "no", "FALSE"])
+def test_switches_can_be_off(off: str) -> None:
+    assert Settings.resolve({}, {"BIGFIB_DEBUG": off}).debug is False
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("PORT", "", "a port is a number"),
+        ("PORT", "65536", "a port is a number"),
+        ("PORT", "9" * 5000, "a port is a number"),
+        ("PORT", "٣", "a port is a number"),
+        ("DURABILITY", "FSYNC!", "durability is fsync or os"),
+        ("DEBUG", "maybe", "a switch is"),
+    ],
+)
+def test_others_are_refused(name: str, text: str, says: str) -> None:
+    with pytest.raises(InvalidSetting, match=f"BIGFIB_{name} .*{says}") as refusal:
+        Settings.resolve({}, {f"BIGFIB_{name}": text})
+    assert len(str(refusal.value)) < 200
