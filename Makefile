@@ -20,7 +20,9 @@ test: $(READY)  ## run the tests; hand over arguments with ARGS='-k log'
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 bench: $(READY)  ## run the benchmarks
-	$(VENV)/bin/python -m pytest --benchmark-enable --benchmark-only benchmarks $(ARGS)
+	$(VENV)/bin/python -m pytest --benchmark-enable --benchmark-only benchmarks \
+	  --benchmark-columns=median,iqr,rounds --benchmark-sort=name $(ARGS)
+	$(VENV)/bin/python benchmarks/throughput.py
 
 lint: $(READY)  ## check style and types
 	$(VENV)/bin/ruff check .

@@ -1,0 +1,7 @@
+-- next and previous in turn, so that the numbers stay small
+local count = 0
+
+request = function()
+  count = count + 1
+  return wrk.format("GET", count % 2 == 1 and "/api0/next" or "/api0/previous")
+end
