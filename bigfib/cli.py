@@ -41,6 +41,7 @@ class Failure(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, 1 (it failed) or 2 (it was misused)."""
+    _open_closed_streams()
     logging.basicConfig(format="bigfib: %(message)s", level=logging.INFO)
     command = _parse(sys.argv[1:] if arguments is None else list(arguments))
     try:
@@ -50,13 +51,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), 2)
     except (Failure, IndexTooLarge, LogError) as error:
         return _fail(str(error), 1)
-    except BrokenPipeError:
-        # Whoever read has seen enough. Python would complain again when it flushes at exit.
+    except OSError as error:
+        # Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        if isinstance(error, BrokenPipeError):  # whoever read has seen enough
+            return 1
+        return _fail(f"cannot write the answer: {error.strerror}", 1)
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _open_closed_streams() -> None:
+    """Open what was closed of stdin, stdout and stderr.
+
+    The next file opened, the state log, would take the place of stderr, and messages go into it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - for good
 
 
 def _fail(message: str, status: int) -> int:

@@ -75,8 +75,6 @@ def serve(settings: Settings) -> None:
                 raise CannotServe(f"state log {settings.file}: {error}") from error
             app: _WSGI = create_app(log, sequences, per_client=settings.per_client)
             with _stopping_by_signal(listener):
-                # Only now, so that nobody waits for a service that does not come up.
-                listener.listen(_BACKLOG)
                 _logger.info(
                     "bigfib %s listens on %s; state log %s at position %d, durability %s",
                     *(bigfib.__version__, url, settings.file, position, settings.durability.value),
@@ -112,6 +110,7 @@ def _bind(host: str, port: int) -> socket.socket:
         # bjoern accepts once an event; a client gone by then must not stall it.
         listener.setblocking(False)
         listener.bind(address)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise CannotServe(

@@ -25,6 +25,13 @@ def _port(text: str) -> int:
     raise ValueError("a port is a number from 0 to 65535 (0 takes any free one)")
 
 
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("there is no such home directory") from None
+
+
 def _durability(text: str) -> Durability:
     try:
         return Durability(text)
@@ -54,7 +61,7 @@ class Settings:
     file: Path = _setting(
         lambda: platformdirs.user_state_path("bigfib") / "state.log",
         *("state log, which keeps the position of every sequence", "-f", "--file"),
-        parse=lambda text: Path(text).expanduser(),
+        parse=_path,
     )
     durability: Durability = _setting(
         Durability.FSYNC,

@@ -147,6 +147,34 @@ class TestStepping:
             process.stdout.close()
             assert process.stderr.read() == b""
 
+    @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+    def test_closed_streams(self, bigfib: Command, closed: str) -> None:
+        """The state log must not take the place of a stream that messages go to."""
+        for _ in range(2):
+            done = subprocess.run(
+                ["sh", "-c", f"{sys.executable} -m bigfib next {closed}"],
+                capture_output=True,
+                env=bigfib.environ,
+                check=True,
+            )
+            assert done.stderr == b""
+            assert done.stdout == (b"" if ">&-" in closed.replace("2>&-", "") else b"1\n")
+        assert log.read(bigfib.file).positions == {b"shared": 2}
+        assert log.read(bigfib.file).fault == ""
+
+    def test_an_answer_that_cannot_be_written(self, bigfib: Command) -> None:
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "bigfib", "current"],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                env=bigfib.environ,
+                text=True,
+                check=False,
+            )
+        assert done.returncode == 1
+        assert done.stderr == "bigfib: cannot write the answer: No space left on device\n"
+
 
 class TestBesideAService:
     def test_current_reads(self, serve: Serve, bigfib: Command) -> None:
@@ -274,6 +302,7 @@ class TestMisuse:
             (["-p", "8o80"], "from 0 to 65535"),
             (["--durability", "maybe"], "fsync or os"),
             (["log"], "verify or dump"),
+            (["current", "-f", "~nobody-of-that-name/x"], "no such home directory"),
         ],
     )
     def test_exits_2_with_one_line(self, bigfib: Command, arguments: list[str], says: str) -> None:

@@ -185,6 +185,7 @@ class TestGarbage:
             b"G" * 100_000,
             b"GET /api0/next HTTP/1.1\r\nX: " + b"x" * 200_000,
             b"POST /api0/next HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+            b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n",
         ],
     )
     def test_instead_of_http(self, serve: Serve, garbage: bytes) -> None:

@@ -42,7 +42,8 @@ class App(falcon.App[falcon.Request, falcon.Response]):
 
     def __call__(self, env: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request, as WSGI has it."""
-        methods = self._stepping.get(env["PATH_INFO"])
+        # CONNECT has none.
+        methods = self._stepping.get(env.setdefault("PATH_INFO", ""))
         if methods:
             answer = methods.get(env["REQUEST_METHOD"])
             if answer:
