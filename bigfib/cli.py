@@ -16,10 +16,11 @@ import bigfib
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
-from bigfib.sequences import SHARED, Sequences
+from bigfib.sequences import SHARED, Sequences, open_log
 from bigfib.settings import InvalidSetting, Settings, variable
-from bigfib.state import log
-from bigfib.state.log import Locked, Log, LogError
+from bigfib.state import reader
+from bigfib.state.log import Locked, Log
+from bigfib.state.reader import LogError, Reader
 
 _DESCRIPTION: Final = """\
 The Fibonacci sequence as a service without a ceiling.
@@ -134,11 +135,15 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     term.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it to FILE")
     _add_output(term)
 
-    logs = command("log", lambda _: logs.error("say verify or dump"), "Look into a state log.")
+    logs = command(
+        "log", lambda _: logs.error("say verify, dump, compact or repair"), "Look into a state log."
+    )
     log_commands = logs.add_subparsers(title="commands", metavar="COMMAND")
     for name, run, meaning in (
         ("verify", _log_verify, "Check every record; changes nothing."),
-        ("dump", _log_dump, "Print every record: offset, id, position, durable offset."),
+        ("dump", _log_dump, "Print every record: offset, id, position, day, durable offset."),
+        ("compact", _log_compact, "Write anew what is still true; so does the service by itself."),
+        ("repair", _log_repair, "Write beside a damaged log what can be saved of it."),
     ):
         looking = log_commands.add_parser(name, help=meaning, description=meaning)
         looking.set_defaults(run=run)
@@ -222,8 +227,8 @@ def _current(command: argparse.Namespace) -> None:
         _ask(command, "current")
         return
     settings = _settings(command)
-    contents = log.read(settings.file)
-    position = contents.positions.get(SHARED, 0)
+    contents = reader.read(settings.file)
+    position = contents.position(SHARED)
     digits = fibonacci.term(position).digits()
     _show_sequence(command, digits, position)
     if command.verbose:
@@ -244,17 +249,25 @@ def _step(command: argparse.Namespace, name: str, step: Callable[[Sequences, byt
         return
     settings = _settings(command)
     try:
-        with Log(settings.file, settings.durability) as opened:
+        with _opened_log(command) as opened:
             sequence = step(Sequences(opened), SHARED)
             opened.commit(sequence.lsn)
-    except Locked as error:
-        way = f"; use --url {error.contact}" if error.contact else "; try again when it is done"
-        raise Failure(f"{error}{way}") from error
     except StartOfSequence:
         raise Failure("the sequence is at its start, F(0) = 0; there is no previous term") from None
     _show_sequence(command, sequence.pair.digits().decode(), sequence.pair.position)
     if command.verbose:
         _show_log(settings.file, opened.end, opened.records)
+
+
+@contextmanager
+def _opened_log(command: argparse.Namespace) -> Iterator[Log]:
+    settings = _settings(command)
+    try:
+        with open_log(settings) as opened:
+            yield opened
+    except Locked as error:
+        way = f"; use --url {error.contact}" if error.contact else "; try again when it is done"
+        raise Failure(f"{error}{way}") from error
 
 
 def _ask(command: argparse.Namespace, name: str) -> None:
@@ -319,32 +332,72 @@ def _summary(n: mpz) -> dict[str, str]:
 
 
 def _log_verify(command: argparse.Namespace) -> None:
-    path = _settings(command).file
-    contents = _existing(path)
+    path = _existing(command)
+    contents = reader.read(path)
     state = "whole"
     if contents.fault:
         state = (
-            f"torn at offset {contents.end} ({contents.fault}); the last "
-            f"{contents.size - contents.end} bytes will be cut off when it is next written to"
+            f"torn: {contents.fault}; the last {contents.size - contents.end} bytes will be cut "
+            "off when it is next written to"
         )
-    counts = f"records {contents.records}, sequences {len(contents.positions)}"
+    counts = f"records {contents.records}, sequences {len(contents.latest)}"
     print(f"{path}: {counts}, bytes {contents.end}: {state}")
 
 
 def _log_dump(command: argparse.Namespace) -> None:
-    path = _settings(command).file
-    _existing(path)
+    path = _existing(command)
+    reader.inspect(path)
     with path.open("rb", buffering=0) as file:
-        for offset, record in log.Reader(file):
+        records = Reader(file)
+        for offset, record in records:
             name = record.sequence_id
             shown = name.decode() if name == SHARED else name.hex()
-            print(f"{offset} {shown} {mpz(record.position).digits()} {record.durable}")
+            position = "removed" if record.position is None else mpz(record.position).digits()
+            print(offset, shown, position, record.day, record.durable)
+        if records.fault:
+            raise Failure(f"state log {path}: {records.fault}")
 
 
-def _existing(path: Path) -> log.Contents:
+def _log_compact(command: argparse.Namespace) -> None:
+    path = _existing(command)
+    before = path.stat().st_size
+    with _opened_log(command) as opened:
+        opened.rewrite()
+    print(f"{path}: bytes {before} before, {path.stat().st_size} now")
+
+
+def _log_repair(command: argparse.Namespace) -> None:
+    from bigfib.state.files import Held
+    from bigfib.state.repair import repair
+
+    path = _existing(command)
+    try:
+        contents = reader.inspect(path)
+    except LogError:
+        pass
+    else:
+        if not contents.fault or contents.fault.promised is None:
+            print(f"{path}: needs no repair")
+            return
+    try:
+        repaired = repair(path)
+    except Held as holder:
+        raise Locked(path, holder) from None
+    except OSError as error:
+        raise Failure(f"cannot repair {path}: {error.strerror}") from error
+    print(f"{repaired.target}: sequences {repaired.sequences}, from records {repaired.records}")
+    for start, end in repaired.lost:
+        print(f"lost: bytes {start} to {end - 1}")
+    if repaired.lost:
+        print("A sequence whose last record was there now stands at an earlier position.")
+    print(f"Put it in place with: mv {repaired.target} {path}")
+
+
+def _existing(command: argparse.Namespace) -> Path:
+    path = _settings(command).file
     if not path.exists():
         raise Failure(f"there is no state log at {path}; name another with --file")
-    return log.read(path)
+    return path
 
 
 # --- What is shown ---------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from typing import Final
 
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
+from bigfib.settings import Settings
 from bigfib.state.log import Log
 
 SHARED: Final = b"shared"
@@ -15,6 +16,18 @@ SHARED: Final = b"shared"
 
 MOST_LOADED: Final = 1000
 """How many sequences have their terms in memory; the others are computed again when asked for."""
+
+
+def open_log(settings: Settings, contact: str = "") -> Log:
+    """Open the state log of the sequences as ``settings`` have it; see `Log`."""
+    return Log(
+        settings.file,
+        settings.durability,
+        contact=contact,
+        rewrite_bytes=settings.rewrite_bytes,
+        days_kept=settings.sequence_ttl,
+        permanent=SHARED,
+    )
 
 
 class Sequence:
@@ -58,7 +71,7 @@ class Sequences:
         """Step the sequence forward and return it.
 
         Raises:
-            AppendFailed, SyncFailed: as `Log.append`; the sequence has not moved.
+            AppendFailed, CommitFailed: as `Log.append`; the sequence has not moved.
         """
         sequence = self.current(sequence_id)
         pair = sequence.pair
@@ -71,7 +84,7 @@ class Sequences:
 
         Raises:
             StartOfSequence: it stands at 0, and still does.
-            AppendFailed, SyncFailed: as `Log.append`; the sequence has not moved.
+            AppendFailed, CommitFailed: as `Log.append`; the sequence has not moved.
         """
         sequence = self.current(sequence_id)
         pair = sequence.pair
@@ -83,7 +96,7 @@ class Sequences:
 
     def _load(self, sequence_id: bytes) -> Sequence:
         # If its last step was appended and not yet committed, it is at or before the log's end.
-        position, lsn = self._log.positions.get(sequence_id, 0), self._log.end
+        position, lsn = self._log.position(sequence_id), self._log.end
         sequence = self._loaded[sequence_id] = Sequence(sequence_id, position, lsn)
         if len(self._loaded) > MOST_LOADED:
             self._loaded.popitem(last=False)

@@ -31,9 +31,8 @@ import bjoern
 import bigfib
 from bigfib.api.app import create_app
 from bigfib.numbers.fibonacci import IndexTooLarge
-from bigfib.sequences import SHARED, Sequences
+from bigfib.sequences import SHARED, Sequences, open_log
 from bigfib.settings import Settings
-from bigfib.state.log import Log
 
 _logger = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ def serve(settings: Settings) -> None:
     _allow_all_descriptors()
     with contextlib.closing(_bind(settings.host, settings.port)) as listener:
         url = _url(listener)
-        with Log(settings.file, settings.durability, contact=url) as log:
+        with open_log(settings, contact=url) as log:
             sequences = Sequences(log)
             try:
                 position = sequences.current(SHARED).pair.position

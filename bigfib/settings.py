@@ -12,7 +12,7 @@ from typing import Any
 
 import platformdirs
 
-from bigfib.state.log import Durability
+from bigfib.state.log import REWRITE_BYTES, Durability
 
 
 class InvalidSetting(ValueError):
@@ -23,6 +23,18 @@ def _port(text: str) -> int:
     if text.isascii() and text.isdecimal() and int(text[:6]) <= 65535:
         return int(text)
     raise ValueError("a port is a number from 0 to 65535 (0 takes any free one)")
+
+
+def _bytes(text: str) -> int:
+    if text.isascii() and text.isdecimal() and len(text) <= 18:
+        return int(text)
+    raise ValueError("a size is a number of bytes")
+
+
+def _days(text: str) -> int:
+    if text.isascii() and text.isdecimal() and int(text[:8]) >= 1 and len(text) <= 6:
+        return int(text)
+    raise ValueError("a time to live is a number of days, at least 1")
 
 
 def _path(text: str) -> Path:
@@ -68,6 +80,19 @@ class Settings:
         "what an acknowledged step survives: fsync, power loss; os, the end of the process only",
         *("--durability",),
         parse=_durability,
+    )
+    rewrite_bytes: int = _setting(
+        REWRITE_BYTES,
+        "size from which the state log is rewritten when most of it is out of date; a log of the "
+        "default size is read in less than 0.1 s",
+        *("--rewrite-bytes",),
+        parse=_bytes,
+    )
+    sequence_ttl: int = _setting(
+        90,
+        "days after which a sequence that nobody steps may be forgotten; never the shared one",
+        *("--sequence-ttl",),
+        parse=_days,
     )
     per_client: bool = _setting(
         False, "give each client its own sequence, by a cookie", "--per-client", parse=_switch

@@ -2,12 +2,42 @@
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.service import Serve, Service
+
+_TRIED = pytest.StashKey[Counter[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--torture", action="store_true", help="cause twenty times as many faults")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_TRIED] = Counter()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    for what, count in config.stash[_TRIED].items():
+        terminalreporter.write_line(f"{what}: {count:,} tried")
+
+
+@pytest.fixture
+def tried(request: pytest.FixtureRequest) -> Counter[str]:
+    """Count what has been tried; the end of the run says how much that was."""
+    return request.config.stash[_TRIED]
+
+
+@pytest.fixture
+def times(request: pytest.FixtureRequest) -> int:
+    """How many times as many faults are to be caused as in an ordinary run."""
+    return 20 if request.config.getoption("torture") else 1
 
 
 @pytest.fixture

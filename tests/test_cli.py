@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from flint import fmpz
 
-from bigfib.state import log
+from bigfib.state import reader
 from bigfib.state.log import Log
 from tests.service import Serve
 
@@ -159,8 +159,8 @@ class TestStepping:
             )
             assert done.stderr == b""
             assert done.stdout == (b"" if ">&-" in closed.replace("2>&-", "") else b"1\n")
-        assert log.read(bigfib.file).positions == {b"shared": 2}
-        assert log.read(bigfib.file).fault == ""
+        assert reader.read(bigfib.file).position(b"shared") == 2
+        assert reader.read(bigfib.file).fault is None
 
     def test_an_answer_that_cannot_be_written(self, bigfib: Command) -> None:
         with Path("/dev/full").open("w") as full:
@@ -301,7 +301,7 @@ class TestMisuse:
             (["-p", "-1"], "-p"),
             (["-p", "8o80"], "from 0 to 65535"),
             (["--durability", "maybe"], "fsync or os"),
-            (["log"], "verify or dump"),
+            (["log"], "verify, dump, compact or repair"),
             (["current", "-f", "~nobody-of-that-name/x"], "no such home directory"),
         ],
     )
@@ -346,23 +346,66 @@ class TestLog:
         assert bigfib.prints("log", "verify") == whole
         with bigfib.file.open("ab") as file:
             file.write(b"\x10")
-        assert f"bytes {size}: torn at offset {size} (" in bigfib.prints("log", "verify")
+        assert f"bytes {size}: torn: at offset {size} there is" in bigfib.prints("log", "verify")
         assert bigfib.file.stat().st_size == size + 1
 
     def test_dump(self, bigfib: Command) -> None:
-        with Log(bigfib.file) as opened:
+        other = b"\xab" * 16
+        with Log(bigfib.file, clock=lambda: 20_000 * 86_400) as opened:
             ends = [opened.end]
-            for sequence_id, position in ((b"shared", 1), (b"\xab" * 16, 10**30)):
+            for sequence_id, position in ((b"shared", 1), (other, 10**30), (other, None)):
                 opened.append(sequence_id, position)
                 opened.commit(opened.end)
                 ends.append(opened.end)
         assert bigfib.prints("log", "dump").splitlines() == [
-            f"{ends[0]} shared 1 {ends[0]}",
-            f"{ends[1]} {'ab' * 16} {10**30} {ends[1]}",
+            f"{ends[0]} shared 1 20000 {ends[0]}",
+            f"{ends[1]} {'ab' * 16} {10**30} 20000 {ends[1]}",
+            f"{ends[2]} {'ab' * 16} removed 20000 {ends[2]}",
         ]
 
+    def test_compact(self, bigfib: Command) -> None:
+        for _ in range(5):
+            bigfib("next")
+        before = bigfib.file.stat().st_size
+        shown = bigfib.prints("log", "compact")
+        after = bigfib.file.stat().st_size
+        assert after < before
+        assert shown == f"{bigfib.file}: bytes {before} before, {after} now\n"
+        assert bigfib.prints("current") == "5\n"
+
+    def test_compact_beside_a_service(self, serve: Serve, bigfib: Command) -> None:
+        service = serve()
+        assert f"in use by process {service.process.pid}" in bigfib.fails("log", "compact")
+
+    def test_damage(self, bigfib: Command) -> None:
+        with Log(bigfib.file) as opened:
+            ends = []
+            for position in range(1, 11):
+                ends.append(opened.append(b"shared", position))
+                opened.commit(ends[-1])
+        harmed = bytearray(bigfib.file.read_bytes())
+        harmed[ends[3] + 3] ^= 1
+        bigfib.file.write_bytes(harmed)
+        damage = f"state log {bigfib.file} is damaged: at offset {ends[3]} there is a"
+        for command in (["current"], ["next"], ["log", "verify"], ["log", "compact"], ["-p", "0"]):
+            assert damage in bigfib.fails(*command)
+        listed = bigfib("log", "dump")
+        assert listed.returncode == 1
+        assert len(listed.stdout.splitlines()) == 4
+        assert f"at offset {ends[3]}" in listed.stderr
+        assert bigfib.prints("log", "repair").splitlines() == [
+            f"{bigfib.file}.repaired: sequences 1, from records 9",
+            f"lost: bytes {ends[3]} to {ends[4] - 1}",
+            "A sequence whose last record was there now stands at an earlier position.",
+            f"Put it in place with: mv {bigfib.file}.repaired {bigfib.file}",
+        ]
+        assert bigfib.file.read_bytes() == harmed
+        bigfib.file.with_name("state.log.repaired").rename(bigfib.file)
+        assert bigfib.prints("current") == "55\n"
+        assert bigfib.prints("log", "repair") == f"{bigfib.file}: needs no repair\n"
+
     def test_nothing_there(self, bigfib: Command) -> None:
-        for command in ("verify", "dump"):
+        for command in ("verify", "dump", "compact", "repair"):
             assert "there is no state log" in bigfib.fails("log", command)
 
 
@@ -407,4 +450,4 @@ def test_serves_without_a_command(bigfib: Command) -> None:
         assert "listens on http://127.0.0.1:" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
-    assert log.read(bigfib.file).positions == {}
+    assert reader.read(bigfib.file).latest == {}

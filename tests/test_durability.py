@@ -4,7 +4,9 @@ import random
 import re
 import signal
 import socket
+import subprocess
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from http.client import HTTPException
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 from flint import fmpz
 
+from bigfib.state import reader
 from tests.service import Serve, Service
 
 CLIENTS = 4
@@ -39,12 +42,14 @@ class Client(threading.Thread):
             pass
 
 
-def test_killed_200_times_under_load(serve: Serve) -> None:
+def test_killed_200_times_under_load(serve: Serve, tried: Counter[str], times: int) -> None:
     moments = random.Random(4)
     least = most = 0
     acknowledged: list[bytes] = []
-    for _ in range(200):
-        service = serve()
+    for number in range(200 * times):
+        # Every other time the log is being rewritten all the while.
+        rewriting = ["--rewrite-bytes", "1000"] if number % 2 else []
+        service = serve(*rewriting)
         position = service.start_position
         assert least <= position <= most
         assert service.ask("/api0/current")[1] == body_at(position)
@@ -57,6 +62,7 @@ def test_killed_200_times_under_load(serve: Serve) -> None:
             client.join()
         least = position + sum(len(client.acknowledged) for client in clients)
         most = position + sum(client.sent for client in clients)
+        tried["kills under load"] += 1
         assert most <= least + CLIENTS
         for client in clients:
             acknowledged += client.acknowledged
@@ -133,3 +139,52 @@ class TestSystemCalls:
         )
         assert (tmp_path / "trace").read_text().count("fdatasync(") == 3, "it was tried again"
         assert serve().start_position in (2, 3)
+
+
+class TestTheFileItself:
+    @pytest.mark.parametrize("how", ["removed", "replaced"])
+    def test_a_log_taken_away_is_the_end(self, serve: Serve, path: Path, how: str) -> None:
+        service = serve()
+        assert service.value("next") == 1
+        if how == "removed":
+            path.unlink()
+        else:
+            other = path.with_name("other")
+            other.write_bytes(path.read_bytes())
+            other.rename(path)
+        with pytest.raises(HTTPException):
+            service.ask("/api0/next")
+        assert service.wait() == 1
+        assert f"state log {path}: it has been {how};" in "".join(service.said)
+
+    def test_a_full_file_system(
+        self, serve: Serve, require: Callable[[str], str], tmp_path: Path
+    ) -> None:
+        small = tmp_path / "small"
+        small.mkdir()
+        mounted = subprocess.run(
+            [require("mount"), "-t", "tmpfs", "-o", "size=64k", "tmpfs", small],
+            capture_output=True,
+            check=False,
+        )
+        if mounted.returncode != 0:
+            pytest.skip("mounting is not permitted; test_507_until_there_is_room limits the file")
+        try:
+            service = serve("-f", str(small / "state.log"))
+            ballast = small / "ballast"
+            with pytest.raises(OSError, match="No space left"):
+                ballast.write_bytes(bytes(1 << 20))
+            steps = 0
+            while (answer := service.ask("/api0/next"))[0].status == 200:
+                steps += 1
+            # What the last page of the log had room for.
+            assert 10 < steps < 1000
+            assert answer[0].status == 507
+            assert answer[1] == b'{"value":"-2","status":"507"}'
+            assert service.ask("/api0/current")[1] == body_at(steps)
+            ballast.unlink()
+            assert service.ask("/api0/next")[1] == body_at(steps + 1)
+            assert service.stop(signal.SIGTERM) == 0
+            assert reader.read(small / "state.log").position(b"shared") == steps + 1
+        finally:
+            subprocess.run(["umount", "-l", small], check=True)

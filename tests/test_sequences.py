@@ -16,7 +16,7 @@ def test_steps_are_in_the_log(path: Path) -> None:
             sequence = sequences.forward(SHARED)
         assert sequence.pair.digits() == b"55"
         assert sequences.back(SHARED).pair.digits() == b"34"
-        assert log.positions == {SHARED: 9}
+        assert log.position(SHARED) == 9
     with Log(path) as log:
         assert Sequences(log).current(SHARED).pair.digits() == b"34"
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from email.utils import formatdate
 from typing import Final
 
-from bigfib.state.log import Log, SyncFailed
+from bigfib.state.log import CommitFailed, Log
 
 Header = tuple[str, str]
 
@@ -84,7 +84,7 @@ class CommittedReply:
         yield b'{"value":"'
         try:
             self._log.commit(lsn)
-        except SyncFailed as error:
+        except CommitFailed as error:
             # bjoern ends the process on this exception, with the message on stderr and status 1.
             # Nothing less will do: none of the waiting replies may be finished.
             raise SystemExit(f"bigfib: {error}") from error

@@ -4,7 +4,7 @@
 
 These three are answered without Falcon's request and response objects, which cost as much as all
 of the rest: with them a step reached 0.46 of a bare bjoern application even with everything else
-written into one function; so, it reaches 0.60 (64 connections, ``--durability os``).
+written into one function; so, it reaches 0.57 (64 connections, ``--durability os``).
 """
 
 import logging

@@ -1,32 +1,43 @@
-"""The append-only state log: lock, replay, append, commit. Its bytes are drawn in `records`.
+"""The append-only state log: replay, append, commit, rewrite. Its bytes are drawn in `records`.
 
-What it promises:
+What it promises, and `tests/state` show:
 
-* A step is lost by nothing once `Log.commit` has returned for it: not by ``kill -9``, and with
-  `Durability.FSYNC` not by power loss either.
-* A tail that a crash left torn is cut off, with a warning, when the log is next opened for writing.
-* There is one writer. It holds a lock beside the log; a second one is told who holds it.
-* `Reader` and `read` need no lock and never change the file.
+1. A step is lost by nothing once `Log.commit` has returned for it: not by ``kill -9``, and with
+   `Durability.FSYNC` not by power loss either. A sync that fails is final.
+2. A tail that a crash left torn is cut off, with a warning, when the log is next opened for
+   writing. Damage to what was once durable is never taken for that: the log is then refused.
+3. There is one writer. It holds a lock beside the log; a second one is told who holds it.
+4. The log stays within a few times what is still true in it, or `REWRITE_BYTES`.
+5. `reader.read` needs no lock and never changes the file.
 """
 
 import contextlib
-import fcntl
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final
+from typing import Final
 
-from bigfib.state import records
-from bigfib.state.records import Record
+from bigfib.state import files, records
+from bigfib.state.files import System
+from bigfib.state.reader import Damaged, LogError, Unusable, inspect, require_log_or_nothing
+from bigfib.state.records import DAY_BITS
+from bigfib.state.rewrite import Rewrite, new_path
 
 _logger = logging.getLogger(__name__)
 
-# Replay reads this much at a time: enough that the joins of two pieces do not count.
-_PIECE: Final = 1 << 20
+REWRITE_BYTES: Final = 1 << 20
+"""A shorter log is not rewritten: its 50 thousand records are read in less than 0.1 s."""
+
+# A longer one is rewritten when it has more than this many records for each sequence: it then
+# shrinks to a third, and a step pays for half a record more. With four for each of a million
+# sequences, a log took 4.9 s to open.
+_RECORDS_FOR_EACH: Final = 3
+
+_DAY_SECONDS: Final = 86_400
 
 
 class Durability(str, Enum):
@@ -39,14 +50,6 @@ class Durability(str, Enum):
     """The end of the process, but not that of the operating system."""
 
 
-class LogError(Exception):
-    """The state log cannot be used as asked; the message names the file and what to do."""
-
-
-class Unusable(LogError):
-    """The path is not a log that this program can open."""
-
-
 class Locked(LogError):
     """Another process is writing to the log.
 
@@ -54,111 +57,44 @@ class Locked(LogError):
         contact: Where the holder can be reached, as it said when it opened the log, or ``""``.
     """
 
-    def __init__(self, path: Path, pid: str, contact: str) -> None:
-        super().__init__(f"state log {path} is in use by process {pid or 'unknown'}")
-        self.contact = contact
+    def __init__(self, path: Path, holder: files.Held) -> None:
+        super().__init__(f"state log {path} is in use by process {holder.pid or 'unknown'}")
+        self.contact = holder.contact
 
 
 class AppendFailed(LogError):
     """The record could not be written (disk full, quota, limit, fault); the log is as before."""
 
 
-class SyncFailed(LogError):
+class CommitFailed(LogError):
     """The log could not be made durable. Final: what the disk now holds is unknown.
 
     A second ``fdatasync`` may succeed although the first one lost the pages, so it is never tried.
     """
 
 
-class Reader:
-    """Iterates over a log's records as ``(offset, record)``, up to the first that is none.
-
-    Attributes:
-        seed: Where the checksums of this log start from.
-        end: Offset after the last good record so far.
-        fault: What was found at ``end``, once the iteration is over; empty at a clean end.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        """Read the header.
-
-        Raises:
-            NotALog, UnknownVersion, Incomplete: as `records.decode_header`.
-        """
-        self._file = file
-        file.seek(0)
-        self.seed = records.decode_header(file.read(records.HEADER_SIZE))
-        self.end = records.HEADER_SIZE
-        self.fault = ""
-
-    def __iter__(self) -> Iterator[tuple[int, Record]]:
-        piece, at = b"", 0
-        while True:
-            try:
-                record, after = records.decode(piece, at, self.end, self.seed)
-            except records.Incomplete as error:
-                # Twice the length each time, so that a record of any size is read in linear time.
-                more = self._file.read(max(_PIECE, len(piece)))
-                if not more:
-                    self.fault = str(error) if at < len(piece) else ""
-                    return
-                piece, at = piece[at:] + more, 0
-                continue
-            except records.BadRecord as error:
-                self.fault = str(error)
-                return
-            offset = self.end
-            self.end += after - at
-            at = after
-            yield offset, record
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a log says.
-
-    Attributes:
-        positions: The position of every sequence, by its id.
-        records: The number of records.
-        end: Bytes of header and good records; the offset of the fault, if there is one.
-        size: Bytes of the file.
-        fault: What was found at ``end``; empty where the log ends cleanly.
-    """
-
-    positions: dict[bytes, int]
-    records: int
-    end: int
-    size: int
-    fault: str
-
-
-def read(path: Path) -> Contents:
-    """Return what the log at ``path`` says, without a lock. A log that is not there is empty.
-
-    Raises:
-        Unusable: there is something else at ``path``, or it may not be read.
-    """
-    try:
-        with path.open("rb", buffering=0) as file:
-            return _replay(path, file)[0]
-    except FileNotFoundError:
-        return Contents({}, 0, 0, 0, "")
-    except OSError as error:
-        raise _unusable(path, error) from error
-
-
 class Log:
     """A state log open for writing.
 
     Attributes:
-        positions: The position of every sequence, by its id. To be read, and changed by `append`.
-        end: Offset after the last record; the log sequence number (lsn) of the last append.
+        path: Its file, where links lead.
+        latest: Position and day of each sequence, as `records.pack` joins them. To be read only.
+        end: The log sequence number (lsn) of the last append.
         committed: The lsn up to which the durability asked for has been reached.
         records: The number of records.
     """
 
     def __init__(
-        self, path: Path, durability: Durability = Durability.FSYNC, contact: str = ""
+        self,
+        path: Path,
+        durability: Durability = Durability.FSYNC,
+        *,
+        contact: str = "",
+        rewrite_bytes: int = REWRITE_BYTES,
+        days_kept: int | None = None,
+        permanent: bytes = b"",
+        system: System = os,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """Open the log at ``path``, or create it, with the directories that lead to it.
 
@@ -169,72 +105,126 @@ class Log:
             path: The log's file; its lock lies beside it, with ``.lock`` behind the name.
             durability: What a committed step survives.
             contact: Where the writer can be reached, for those who find the log locked.
+            rewrite_bytes: Not to be rewritten while it has fewer bytes.
+            days_kept: Sequences not touched for more days may be dropped when the log is
+                rewritten; None keeps all.
+            permanent: The id of a sequence that is always kept.
+            system: How files are changed.
+            clock: Seconds since 1970-01-01 (UTC).
 
         Raises:
             Locked: another process is writing to it.
+            Damaged: something that was durable in it is no longer there.
             Unusable: there is something else at ``path``, or it may not be written.
         """
         # Where links lead, so that the renaming of a new log replaces the file and not the link.
         self.path = Path(os.path.realpath(path))
         self._syncs = durability is Durability.FSYNC
-        self._failure: SyncFailed | None = None
-        with contextlib.ExitStack() as opened:
-            try:
-                # First of all, so that nothing is left beside a file that is none of ours.
-                _has_header(self.path)
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                lock = _lock(self.path, contact)
-                opened.callback(os.close, lock)
-                if _has_header(self.path):
-                    self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-                else:
-                    if self.path.exists():
-                        _logger.warning("state log %s: no whole header; beginning anew", path)
-                    self._fd = _create(self.path)
-                opened.callback(os.close, self._fd)
-                with open(self._fd, "rb", buffering=0, closefd=False) as file:
-                    contents, self._seed = _replay(self.path, file)
-                if contents.end < contents.size:
-                    _logger.warning(
-                        "state log %s: torn at offset %d (%s); cutting off the last %d bytes",
-                        *(path, contents.end, contents.fault, contents.size - contents.end),
-                    )
-                    os.ftruncate(self._fd, contents.end)
-                os.fsync(self._fd)
-            except OSError as error:
-                raise _unusable(path, error) from error
-            self._closing = opened.pop_all()
-        self.positions = contents.positions
-        self.records = contents.records
-        self.end = self.committed = self._durable = contents.end
+        self._rewrite_bytes = self._rewrite_at = rewrite_bytes
+        self._days_kept = days_kept
+        self._permanent = permanent
+        self._system = system
+        self._clock = clock
+        self._failure: CommitFailed | None = None
+        self._rewriting: Rewrite | None = None
+        try:
+            # First of all, so that nothing is left beside a file that is none of ours.
+            require_log_or_nothing(self.path)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = files.lock(self.path.with_name(self.path.name + ".lock"), contact)
+        except files.Held as holder:
+            raise Locked(path, holder) from None
+        except OSError as error:
+            raise Unusable(path, error) from error
+        self._fd = -1
+        try:
+            self._open(path)
+        except (OSError, LogError) as error:
+            self._let_go()
+            if isinstance(error, LogError):
+                raise
+            raise Unusable(path, error) from error
 
-    def append(self, sequence_id: bytes, position: int) -> int:
-        """Write that the sequence is at ``position``, and return the lsn to commit.
+    def _open(self, path: Path) -> None:
+        """Open the file; ``path`` is what the caller calls it."""
+        contents = inspect(self.path)
+        fault = contents.fault
+        if fault and fault.promised is not None:
+            raise Damaged(path, fault)
+        with contextlib.suppress(FileNotFoundError):
+            # Of a rewriting that came to no end.
+            self._system.unlink(new_path(self.path))
+        if contents.end == 0:
+            if fault:
+                _logger.warning("state log %s: no whole header; beginning anew", path)
+            self._fd, self._seed = files.create(self._system, new_path(self.path))
+            # The header is on disk before the log has its name: no crash leaves half of it.
+            self._system.fsync(self._fd)
+            self._system.rename(new_path(self.path), self.path)
+            end = records.HEADER_SIZE
+        else:
+            self._fd = self._system.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            self._seed = contents.seed
+            end = contents.end
+            if fault:
+                _logger.warning(
+                    "state log %s is torn: %s; cutting off the last %d bytes",
+                    *(path, fault, contents.size - end),
+                )
+                self._system.ftruncate(self._fd, end)
+            self._system.fsync(self._fd)
+        files.sync_directory(self._system, self.path.parent)
+        self._identity = _identity(os.fstat(self._fd))
+        self.latest = contents.latest
+        self.records = contents.records
+        self.end = self.committed = self._durable = end
+        # Lsns go on through a rewriting; offsets in the file begin anew.
+        self._base = 0
+        self._day = max((packed & records.MAX_DAY for packed in self.latest.values()), default=0)
+        self._begin_day()
+        if end > self._rewrite_at and self._has_more_records_than_needed():
+            self.rewrite()
+
+    def position(self, sequence_id: bytes) -> int:
+        """Return where the sequence is; one that nobody has stepped is at 0."""
+        return self.latest.get(sequence_id, 0) >> DAY_BITS
+
+    def append(self, sequence_id: bytes, position: int | None) -> int:
+        """Write that the sequence is at ``position``, or is no more, and return the lsn to commit.
 
         Raises:
             AppendFailed: the disk is full, a quota or limit is reached, or the system cannot
                 write; nothing has changed, and a later append may succeed.
-            SyncFailed: an earlier commit failed.
+            CommitFailed: an earlier commit failed.
         """
         if self._failure:
             raise self._failure
-        record = records.encode(sequence_id, position, self._durable, self.end, self._seed)
+        if self._clock() >= self._day_end:
+            self._begin_day()
+        end = self.end
+        offset = end - self._base
+        record = records.encode(sequence_id, position, self._stamp, offset, self._seed)
+        length = len(record)
         try:
-            written = os.pwrite(self._fd, record, self.end)
-            while written < len(record):
-                written += os.pwrite(self._fd, record[written:], self.end + written)
+            if self._system.pwrite(self._fd, record, offset) < length:
+                files.write(self._system, self._fd, record, offset)
         except OSError as error:
             # What was written would be overwritten by the next append anyway; but a whole record
             # that nobody was told of must not come back at the next start.
             with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, self.end)
+                self._system.ftruncate(self._fd, offset)
             raise AppendFailed(f"state log {self.path}: {error.strerror}") from error
-        self.end += len(record)
+        self.end = end = end + length
         self.records += 1
-        self.positions[sequence_id] = position
+        if position is None:
+            self.latest.pop(sequence_id, None)
+        else:
+            self.latest[sequence_id] = position << DAY_BITS | self._day
         if not self._syncs:
-            self.committed = self.end
-        return self.end
+            self.committed = end
+        if offset >= self._rewrite_at:
+            self._rewrite_a_little(sequence_id)
+        return end
 
     def commit(self, lsn: int) -> None:
         """Return when everything up to ``lsn`` is as durable as was asked for.
@@ -242,7 +232,7 @@ class Log:
         One sync serves all appends before it, so those who wait together pay for it together.
 
         Raises:
-            SyncFailed: the disk could not; now and at every later call.
+            CommitFailed: it cannot be; now and at every later call.
         """
         if lsn <= self.committed:
             return
@@ -250,23 +240,51 @@ class Log:
             raise self._failure
         end = self.end
         try:
-            os.fdatasync(self._fd)
+            self._system.fdatasync(self._fd)
         except OSError as error:
-            self._failure = SyncFailed(
-                f"state log {self.path}: {error.strerror} while syncing; steps since the last "
-                "sync may be lost, so bigfib stops here; restart it when the disk is well"
-            )
-            raise self._failure from error
-        self._durable = self.committed = end
+            raise self._fail(f"{error.strerror} while syncing") from error
+        try:
+            if _identity(self.path.stat()) != self._identity:
+                raise self._fail("it has been replaced")
+        except OSError as error:
+            raise self._fail("it has been removed") from error
+        self.committed = end
+        self._set_durable(end - self._base)
+
+    def rewrite(self) -> None:
+        """Rewrite the log, without stopping until that is done.
+
+        If it cannot be done there is a warning, and the log is as before.
+
+        Raises:
+            CommitFailed: as `commit`.
+        """
+        if not self._rewriting:
+            self._begin_rewriting()
+        while self._rewriting:
+            self._rewriting.wait()
+            self._go_on(self._rewriting)
+        if self._failure:
+            raise self._failure
 
     def close(self) -> None:
         """Commit what is left, and let go of the file and the lock.
 
         Raises:
-            SyncFailed: as `commit`.
+            CommitFailed: as `commit`.
         """
-        with self._closing:
+        try:
+            if self._rewriting:
+                self._rewriting.abandon()
+                self._rewriting = None
             self.commit(self.end)
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._fd >= 0:
+            self._system.close(self._fd)
+        os.close(self._lock)
 
     def __enter__(self) -> "Log":
         return self
@@ -279,74 +297,80 @@ class Log:
     ) -> None:
         self.close()
 
+    def _begin_day(self) -> None:
+        # A clock that was set back makes no sequence older than it is.
+        day = max(int(self._clock()) // _DAY_SECONDS, self._day)
+        self._day = min(day, records.MAX_DAY)
+        self._day_end = (day + 1) * _DAY_SECONDS
+        self._set_durable(self._durable)
 
-def _has_header(path: Path) -> bool:
-    """Return whether there is a log at ``path``; a header that is cut off is none.
+    def _set_durable(self, offset: int) -> None:
+        self._durable = offset
+        self._stamp = records.stamp(offset, self._day)
 
-    Raises:
-        Unusable: there is something else.
-        OSError: it cannot be read or written.
-    """
-    try:
-        with path.open("r+b", buffering=0) as file:
-            records.decode_header(file.read(records.HEADER_SIZE))
-    except (FileNotFoundError, records.Incomplete):
-        return False
-    except (records.NotALog, records.UnknownVersion) as error:
-        raise _unusable(path, error) from error
-    return True
+    def _fail(self, what: str) -> CommitFailed:
+        self._failure = CommitFailed(
+            f"state log {self.path}: {what}; steps since the last sync may be lost, so bigfib "
+            "stops here; restart it when that is mended"
+        )
+        return self._failure
+
+    def _has_more_records_than_needed(self) -> bool:
+        return self.records > _RECORDS_FOR_EACH * len(self.latest)
+
+    def _rewrite_a_little(self, appended: bytes) -> None:
+        if self._rewriting:
+            self._rewriting.touch(appended)
+            self._go_on(self._rewriting)
+        elif self._has_more_records_than_needed():
+            self._begin_rewriting()
+
+    def _begin_rewriting(self) -> None:
+        if self._clock() >= self._day_end:
+            self._begin_day()
+        try:
+            self._rewriting = Rewrite(
+                self._system,
+                self.path,
+                self.latest,
+                today=self._day,
+                oldest_day=0 if self._days_kept is None else self._day - self._days_kept,
+                permanent=self._permanent,
+            )
+        except OSError as error:
+            self._put_off_rewriting(error)
+
+    def _go_on(self, rewriting: Rewrite) -> None:
+        try:
+            if not rewriting.advance():
+                return
+            rewriting.finish()
+            self._system.rename(rewriting.new_path, self.path)
+        except OSError as error:
+            rewriting.abandon()
+            self._put_off_rewriting(error)
+            return
+        # From here on the old file is no more, whatever happens.
+        self._rewriting = None
+        self._system.close(self._fd)
+        self._fd, self._seed = rewriting.fd, rewriting.seed
+        self._identity = _identity(os.fstat(self._fd))
+        self.records = rewriting.records
+        self._base = self.end - rewriting.end
+        self._rewrite_at = max(self._rewrite_bytes, 2 * rewriting.end)
+        try:
+            files.sync_directory(self._system, self.path.parent)
+        except OSError as error:
+            self._fail(f"{error.strerror} while syncing its directory")
+        else:
+            self.committed = self.end
+            self._set_durable(rewriting.end)
+
+    def _put_off_rewriting(self, error: OSError) -> None:
+        _logger.warning("state log %s cannot be rewritten now: %s", self.path, error.strerror)
+        self._rewriting = None
+        self._rewrite_at = 2 * (self.end - self._base)
 
 
-def _lock(path: Path, contact: str) -> int:
-    """Return the descriptor of the lock file beside ``path``, locked, with pid and contact in it.
-
-    The lock goes with the descriptor, so a process that is killed leaves none behind.
-    """
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid, _, contact = os.pread(lock, 1000, 0).decode().partition("\n")
-        os.close(lock)
-        raise Locked(path, pid, contact.strip()) from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n{contact}\n".encode(), 0)
-    return lock
-
-
-def _create(path: Path) -> int:
-    """Create an empty log at ``path`` and return its descriptor."""
-    # The header is on disk before the log has its name: no crash leaves half of it.
-    unnamed = path.with_name(path.name + ".new")
-    # Ids of sequences are secrets between a client and the service, hence the mode.
-    fd = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    os.write(fd, records.encode_header(os.urandom(records.SALT_SIZE)))
-    os.fsync(fd)
-    unnamed.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    os.fsync(directory)
-    os.close(directory)
-    return fd
-
-
-def _replay(path: Path, file: BinaryIO) -> tuple[Contents, int]:
-    """Return what the log in ``file`` says, and its seed."""
-    try:
-        reader = Reader(file)
-    except records.Incomplete as error:
-        size = os.fstat(file.fileno()).st_size
-        return Contents({}, 0, 0, size, str(error) if size else ""), 0
-    except (records.NotALog, records.UnknownVersion) as error:
-        raise _unusable(path, error) from error
-    positions = {}
-    count = 0
-    for _, record in reader:
-        positions[record.sequence_id] = record.position
-        count += 1
-    size = max(reader.end, os.fstat(file.fileno()).st_size)
-    return Contents(positions, count, reader.end, size, reader.fault), reader.seed
-
-
-def _unusable(path: Path, error: Exception) -> Unusable:
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    return Unusable(f"cannot use {path} as state log: {reason}; name another file with --file")
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

@@ -10,17 +10,19 @@ A log is a header and then records, one after another, with nothing between them
                 salt      8 bytes   random, different in every log
                 checksum  4 bytes   little-endian, CRC-32 of the 18 bytes before it
 
-    record   := length kind durable id position checksum
+    record   := length kind durable day id position? checksum
 
-                +--------+------+---------+---------+----------+----------+
-                | length | kind | durable | id      | position | checksum |
-                +--------+------+---------+---------+----------+----------+
-                 count    B1     integer   string    integer    4 bytes
+                +--------+------+---------+---------+--------+----------+----------+
+                | length | kind | durable | day     | id     | position | checksum |
+                +--------+------+---------+---------+--------+----------+----------+
+                 count    B1     integer   integer   string   integer    4 bytes
+                 count    B2     integer   integer   string              4 bytes
 
                 length    bytes from kind to position
-                kind      B1: the sequence `id` is at `position`
+                kind      B1: the sequence `id` is at `position`; B2: it is no more
                 durable   offset in this log up to which everything was known to be on disk when
                           the record was written
+                day       when the sequence was last touched, in days since 1970-01-01 (UTC)
                 checksum  little-endian, CRC-32 of all bytes from length to position, started from
                           (checksum of the header + offset of the record) mod 2^32
 
@@ -28,10 +30,10 @@ A log is a header and then records, one after another, with nothing between them
     integer  := string, read big-endian without leading zeros (0 is the empty string)
     count    := 7 bits a byte, the lowest first; the top bit is set in all bytes but the last
 
-Example, sequence ``shared`` at position 300, written at offset 22 of a log whose header's checksum
-is 0, when the first 22 bytes were durable::
+Example, sequence ``shared`` at position 300 on day 20000 (2024-10-04), written at offset 22 of a
+log whose header's checksum is 0, when the first 22 bytes were durable::
 
-    0D  B1  01 16  06 73 68 61 72 65 64  02 01 2C  7B E3 96 3E
+    10  B1  01 16  02 4E 20  06 73 68 61 72 65 64  02 01 2C  14 43 8B 14
 
 Why so:
 
@@ -43,10 +45,12 @@ Why so:
   later valid record was once safely on disk.
 * A byte of zeros is no record, so neither is a tail that the file system had not filled in yet.
 
-Known downsides: an unharmed record behind a harmed one is found only by trying every offset, and
-CRC-32 tells damage, not malice.
+Known downsides: an unharmed record behind a harmed one is found only by trying every offset that
+could begin one, and CRC-32 tells damage, not malice.
 """
 
+import re
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -55,9 +59,13 @@ HEADER_SIZE: Final = 22
 SALT_SIZE: Final = 8
 
 _MAGIC: Final = b"\x89bigfib\n"
-_POSITION: Final = b"\xb1"
+_POSITION: Final = 0xB1
+_REMOVAL: Final = 0xB2
+_KINDS: Final = re.compile(b"[\xb1\xb2]")
+# What `crc32` starts from is taken mod 2^32.
 _CHECKSUM_SIZE: Final = 4
-_MASK: Final = 0xFFFFFFFF
+DAY_BITS: Final = 24
+MAX_DAY: Final = (1 << DAY_BITS) - 1
 _LONGEST_COUNT: Final = 9  # 63 bits, as many as a file offset has
 
 
@@ -78,10 +86,18 @@ class Incomplete(BadRecord):
 
 
 class Record(NamedTuple):
-    """The sequence ``sequence_id`` is at ``position``; the log was durable up to ``durable``."""
+    """What a record says.
+
+    Attributes:
+        sequence_id: Which sequence it is about.
+        position: Where the sequence is, or None if it is no more.
+        day: When the sequence was last touched.
+        durable: The offset up to which the log was known to be on disk.
+    """
 
     sequence_id: bytes
-    position: int
+    position: int | None
+    day: int
     durable: int
 
 
@@ -107,21 +123,44 @@ def decode_header(header: bytes) -> int:
             f"it has format version {version}, and this bigfib knows only {VERSION}"
         )
     if len(header) < HEADER_SIZE:
-        raise Incomplete("the header is cut off")
+        raise Incomplete("a header that is cut off")
     seed = int.from_bytes(header[18:HEADER_SIZE], "little")
     if crc32(header[:18]) != seed:
         raise NotALog("the checksum of its header is wrong")
     return seed
 
 
-def encode(sequence_id: bytes, position: int, durable: int, offset: int, seed: int) -> bytes:
-    """Return the record ``(sequence_id, position, durable)`` for the place ``offset`` in a log.
+def stamp(durable: int, day: int) -> bytes:
+    """Return the fields that records have in common which are written at the same time."""
+    return _integer(durable) + _integer(day)
 
-    ``seed`` is what `decode_header` returned for that log.
+
+def encode(sequence_id: bytes, position: int | None, stamp: bytes, offset: int, seed: int) -> bytes:
+    """Return the record that says where a sequence is, for the place ``offset`` in a log.
+
+    Args:
+        sequence_id: The sequence.
+        position: Where it is, or None if it is no more.
+        stamp: What `stamp` has returned.
+        offset: Offset in the log of the record.
+        seed: What `decode_header` returned for that log.
     """
-    body = _POSITION + _integer(durable) + _string(sequence_id) + _integer(position)
+    if position is None:
+        body = b"\xb2" + stamp + _string(sequence_id)
+    else:
+        size = (position.bit_length() + 7) >> 3
+        length = len(stamp) + len(sequence_id) + size + 3
+        if length < 0x80:
+            # All counts are one byte: nearly every record, at 0.6 of the cost of the general way.
+            counts = _SMALL_COUNTS
+            name, number = counts[len(sequence_id)], position.to_bytes(size, "big")
+            framed = b"".join(
+                (counts[length], b"\xb1", stamp, name, sequence_id, counts[size], number)
+            )
+            return framed + crc32(framed, seed + offset).to_bytes(_CHECKSUM_SIZE, "little")
+        body = b"\xb1" + stamp + _string(sequence_id) + _integer(position)
     framed = _count(len(body)) + body
-    return framed + crc32(framed, seed + offset & _MASK).to_bytes(_CHECKSUM_SIZE, "little")
+    return framed + crc32(framed, seed + offset).to_bytes(_CHECKSUM_SIZE, "little")
 
 
 def decode(buffer: bytes, start: int, offset: int, seed: int) -> tuple[Record, int]:
@@ -141,30 +180,116 @@ def decode(buffer: bytes, start: int, offset: int, seed: int) -> tuple[Record, i
     end = at + length
     after = end + _CHECKSUM_SIZE
     if after > len(buffer):
-        raise Incomplete(f"a record of {after - start} bytes is cut off")
-    found = int.from_bytes(buffer[end:after], "little")
-    if crc32(buffer[start:end], seed + offset & _MASK) != found:
-        raise BadRecord("the checksum is wrong")
-    # From here on the bytes are as some writer left them.
-    if buffer[at : at + 1] != _POSITION:
-        raise BadRecord("a record of an unknown kind")
-    durable, at = _read_string(buffer, at + 1)
-    sequence_id, at = _read_string(buffer, at)
-    position, at = _read_string(buffer, at)
+        raise Incomplete(f"a record of {after - start} bytes that is cut off")
+    # The fields first: where a record is searched for, they refuse most bytes at less cost.
+    kind = buffer[at] if length else None
+    if kind not in (_POSITION, _REMOVAL):
+        raise BadRecord("bytes that are not a record")
+    durable, at = _read_string(buffer, at + 1, end)
+    day, at = _read_string(buffer, at, end)
+    sequence_id, at = _read_string(buffer, at, end)
+    position = None
+    if kind == _POSITION:
+        encoded, at = _read_string(buffer, at, end)
+        position = int.from_bytes(encoded, "big")
     if at != end:
-        raise BadRecord("the fields do not fill the record")
+        raise BadRecord("fields that do not fill their record")
+    found = int.from_bytes(buffer[end:after], "little")
+    if crc32(buffer[start:end], seed + offset) != found:
+        raise BadRecord("a record with a wrong checksum")
     return (
-        Record(sequence_id, int.from_bytes(position, "big"), int.from_bytes(durable, "big")),
+        Record(sequence_id, position, int.from_bytes(day, "big"), int.from_bytes(durable, "big")),
         after,
     )
 
 
+def replay(
+    buffer: bytes, start: int, offset: int, seed: int, latest: dict[bytes, int]
+) -> tuple[int, int]:
+    """Apply the records from ``buffer[start]`` on to ``latest``, as far as they are common ones.
+
+    A common record says where a sequence is, and all its counts are one byte. What stops this may
+    be another record, the end of the buffer, or harm: `decode` tells. Measured beside `decode` and
+    the same bookkeeping, a record takes 0.4 of the time.
+
+    Args:
+        buffer: Bytes of the log.
+        start: Index in ``buffer`` of the first record.
+        offset: Offset in the log of that record.
+        seed: What `decode_header` returned.
+        latest: Position and day of each sequence, as `pack` joins them.
+
+    Returns:
+        The index in ``buffer`` after the last record applied, and the number of those.
+    """
+    count = 0
+    integer = int.from_bytes
+    begin = seed + offset - start
+    try:
+        while True:
+            end = start + 1 + buffer[start]
+            if buffer[start] >= 0x80 or buffer[start + 1] != _POSITION:
+                break
+            day = start + 3 + buffer[start + 2]
+            name = day + 1 + buffer[day]
+            position = name + 1 + buffer[name]
+            if position + 1 + buffer[position] != end or crc32(
+                buffer[start:end], begin + start
+            ) != integer(buffer[end : end + _CHECKSUM_SIZE], "little"):
+                break
+            latest[buffer[name + 1 : position]] = integer(
+                buffer[position + 1 : end], "big"
+            ) << DAY_BITS | integer(buffer[day + 1 : name], "big")
+            start = end + _CHECKSUM_SIZE
+            count += 1
+    except IndexError:
+        pass
+    return start, count
+
+
+def pack(position: int, day: int) -> int:
+    """Return position and day as one integer.
+
+    Measured with a million sequences: 132 MB for their dictionary; with a tuple for each, 224 MB.
+    """
+    return position << DAY_BITS | day
+
+
+def unpack(packed: int) -> tuple[int, int]:
+    """Return the position and the day that `pack` has joined."""
+    return packed >> DAY_BITS, packed & MAX_DAY
+
+
+def search(buffer: bytes, offset: int, seed: int) -> Iterator[tuple[int, Record, int]]:
+    """Find the records in bytes of which some are harmed.
+
+    Args:
+        buffer: Bytes of the log.
+        offset: Offset in the log of the first of them.
+        seed: What `decode_header` returned.
+
+    Yields:
+        Index in ``buffer`` of the record, the record, index after it.
+    """
+    searched = 0
+    for found in _KINDS.finditer(buffer):
+        # The kind stands behind a count: a byte below 0x80, perhaps after bytes that are not.
+        for start in range(
+            found.start() - 1, max(searched, found.start() - _LONGEST_COUNT) - 1, -1
+        ):
+            if (buffer[start] < 0x80) != (start == found.start() - 1):
+                break
+            try:
+                record, after = decode(buffer, start, offset + start, seed)
+            except BadRecord:
+                continue
+            yield start, record, after
+            searched = after
+            break
+
+
 def _integer(value: int) -> bytes:
-    size = (value.bit_length() + 7) >> 3
-    if size < 0x80:
-        # The count as one more byte of the number: one conversion instead of two and a join.
-        return (size << 8 * size | value).to_bytes(size + 1, "big")
-    return _string(value.to_bytes(size, "big"))
+    return _string(value.to_bytes((value.bit_length() + 7) >> 3, "big"))
 
 
 def _string(value: bytes) -> bytes:
@@ -194,6 +319,8 @@ def _read_count(buffer: bytes, at: int) -> tuple[int, int]:
     raise Incomplete("a length is cut off")
 
 
-def _read_string(buffer: bytes, at: int) -> tuple[bytes, int]:
+def _read_string(buffer: bytes, at: int, end: int) -> tuple[bytes, int]:
     length, at = _read_count(buffer, at)
+    if length > end - at:
+        raise BadRecord("a field longer than its record")
     return buffer[at : at + length], at + length

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from bigfib.state import log, records
+from bigfib.state import reader, records
 from bigfib.state.log import (
     AppendFailed,
+    CommitFailed,
     Durability,
     Locked,
     Log,
-    SyncFailed,
-    Unusable,
 )
+from bigfib.state.reader import Contents, Unusable
 
 SHARED = b"shared"
 
@@ -43,10 +43,15 @@ def file_size_limit(limit: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
+def positions(log: Log | Contents) -> dict[bytes, int]:
+    """Return the position of every sequence in ``log``."""
+    return {name: records.unpack(packed)[0] for name, packed in log.latest.items()}
+
+
 class TestReplay:
     def test_a_new_log_is_empty(self, path: Path) -> None:
         with Log(path) as opened:
-            assert opened.positions == {}
+            assert positions(opened) == {}
             assert opened.records == 0
         assert path.stat().st_size == records.HEADER_SIZE
 
@@ -65,18 +70,18 @@ class TestReplay:
                 opened.append(sequence_id, position)
             opened.append(b"a", 6)
         with Log(path) as opened:
-            assert opened.positions == {SHARED: 2, b"a": 6, b"b": 2**5000}
+            assert positions(opened) == {SHARED: 2, b"a": 6, b"b": 2**5000}
             assert opened.records == 5
 
     def test_a_log_longer_than_a_piece_of_reading(self, path: Path) -> None:
         # Records of 1 byte to 300 KB, so that they lie across every border.
-        positions = [1 << bits for bits in range(0, 2_400_000, 60_000)]
+        sizes = [1 << bits for bits in range(0, 2_400_000, 60_000)]
         with Log(path, Durability.OS) as opened:
-            for number, position in enumerate(positions):
+            for number, position in enumerate(sizes):
                 opened.append(b"%d" % number, position)
         assert path.stat().st_size > 5_000_000
-        expected = {b"%d" % number: position for number, position in enumerate(positions)}
-        assert log.read(path).positions == expected
+        expected = {b"%d" % number: position for number, position in enumerate(sizes)}
+        assert positions(reader.read(path)) == expected
 
     def test_through_a_link(self, path: Path, tmp_path: Path) -> None:
         link = tmp_path / "link.log"
@@ -84,7 +89,7 @@ class TestReplay:
         with Log(link) as opened:
             opened.append(SHARED, 5)
         assert link.is_symlink()
-        assert log.read(path).positions == {SHARED: 5}
+        assert positions(reader.read(path)) == {SHARED: 5}
 
 
 class TestTornTail:
@@ -97,15 +102,15 @@ class TestTornTail:
             path.write_bytes(whole[:length])
             # The position is the one of the last record that is there to its end.
             expected = sum(end <= length for end in ends)
-            assert log.read(path).positions.get(SHARED, 0) == expected
+            assert reader.read(path).position(SHARED) == expected
             assert path.stat().st_size == length, "reading changed the file"
             caplog.clear()
             with Log(path) as opened:
-                assert opened.positions.get(SHARED, 0) == expected
+                assert opened.position(SHARED) == expected
                 at_an_end = length in (*ends, records.HEADER_SIZE)
                 assert bool(caplog.records) == (not at_an_end)
                 opened.append(SHARED, 1000)
-            assert log.read(path).positions == {SHARED: 1000}
+            assert positions(reader.read(path)) == {SHARED: 1000}
 
     def test_the_warning_names_file_offset_and_bytes(
         self, path: Path, caplog: pytest.LogCaptureFixture
@@ -115,7 +120,10 @@ class TestTornTail:
         with path.open("ab") as file:
             file.write(b"\x20torn")
         Log(path).close()
-        assert f"{path}: torn at offset {end} (a record of 37 bytes is cut off)" in caplog.text
+        assert (
+            f"{path} is torn: at offset {end} there is a record of 37 bytes that is cut off;"
+            in caplog.text
+        )
         assert "cutting off the last 5 bytes" in caplog.text
         assert path.stat().st_size == end
 
@@ -124,9 +132,9 @@ class TestTornTail:
             opened.append(SHARED, 1)
         with path.open("ab") as file:
             file.write(bytes(4096))
-        assert log.read(path).fault
+        assert reader.read(path).fault
         with Log(path) as opened:
-            assert opened.positions == {SHARED: 1}
+            assert positions(opened) == {SHARED: 1}
 
     def test_records_of_another_log_do_not_count(self, path: Path, tmp_path: Path) -> None:
         other = tmp_path / "other.log"
@@ -135,7 +143,7 @@ class TestTornTail:
                 opened.append(SHARED, position)
         with path.open("ab") as file:
             file.write(other.read_bytes()[records.HEADER_SIZE :])
-        assert log.read(path).positions == {SHARED: 1}
+        assert positions(reader.read(path)) == {SHARED: 1}
 
     def test_a_torn_record_is_not_joined_with_the_next(self, path: Path) -> None:
         with Log(path) as opened:
@@ -144,8 +152,8 @@ class TestTornTail:
         path.write_bytes(torn)
         with Log(path) as opened:
             opened.append(SHARED, 2)
-        contents = log.read(path)
-        assert (contents.positions, contents.records, contents.fault) == ({SHARED: 2}, 1, "")
+        contents = reader.read(path)
+        assert (positions(contents), contents.records, contents.fault) == ({SHARED: 2}, 1, None)
 
 
 class TestCommit:
@@ -189,7 +197,7 @@ class TestCommit:
             opened.append(SHARED, 3)
             opened.commit(opened.end)
         with path.open("rb") as file:
-            found = [(record.position, record.durable) for _, record in log.Reader(file)]
+            found = [(record.position, record.durable) for _, record in reader.Reader(file)]
         second = first + (first - records.HEADER_SIZE)
         assert found == [(1, records.HEADER_SIZE), (2, records.HEADER_SIZE), (3, second)]
 
@@ -198,18 +206,18 @@ class TestCommit:
             for position in (1, 2, 3):
                 opened.append(SHARED, position)
         with path.open("rb") as file:
-            assert {record.durable for _, record in log.Reader(file)} == {records.HEADER_SIZE}
+            assert {record.durable for _, record in reader.Reader(file)} == {records.HEADER_SIZE}
 
     def test_a_failed_sync_is_final(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         opened = Log(path)
         lsn = opened.append(SHARED, 1)
         with monkeypatch.context() as patched:
             patched.setattr(os, "fdatasync", _fail_with(errno.EIO))
-            with pytest.raises(SyncFailed, match="Input/output error"):
+            with pytest.raises(CommitFailed, match="Input/output error"):
                 opened.commit(lsn)
         # The disk works again, but what was lost is not known.
         for use in (lambda: opened.commit(lsn), lambda: opened.append(SHARED, 2), opened.close):
-            with pytest.raises(SyncFailed):
+            with pytest.raises(CommitFailed):
                 use()
         Log(path).close()  # the lock was let go
 
@@ -223,10 +231,10 @@ class TestAppend:
                 with file_size_limit(size + room):
                     with pytest.raises(AppendFailed, match="File too large"):
                         opened.append(SHARED, 2)
-                    assert (opened.end, opened.positions) == (end, {SHARED: 1})
+                    assert (opened.end, positions(opened)) == (end, {SHARED: 1})
                     assert path.stat().st_size == size, "a part of the record stayed"
             opened.append(SHARED, 2)
-        assert log.read(path).positions == {SHARED: 2}
+        assert positions(reader.read(path)) == {SHARED: 2}
 
     @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
     def test_other_reasons(self, path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
@@ -235,14 +243,14 @@ class TestAppend:
                 patched.setattr(os, "pwrite", _fail_with(code))
                 with pytest.raises(AppendFailed, match=os.strerror(code)):
                     opened.append(SHARED, 1)
-            assert opened.positions == {}
+            assert positions(opened) == {}
 
     def test_short_writes_are_completed(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         real = os.pwrite
         monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:1], offset))
         with Log(path) as opened:
             opened.append(SHARED, 12345)
-        assert log.read(path).positions == {SHARED: 12345}
+        assert positions(reader.read(path)) == {SHARED: 12345}
 
 
 class TestLock:
@@ -272,14 +280,14 @@ class TestLock:
         killed = subprocess.run([sys.executable, "-c", program, path], check=False)
         assert killed.returncode == -signal.SIGKILL
         with Log(path) as opened:
-            assert opened.positions == {SHARED: 5}
+            assert positions(opened) == {SHARED: 5}
 
     def test_reading_needs_none(self, path: Path) -> None:
         with Log(path) as opened:
             opened.append(SHARED, 1)
-            assert log.read(path).positions == {SHARED: 1}
+            assert positions(reader.read(path)) == {SHARED: 1}
             opened.append(SHARED, 2)
-            assert log.read(path).positions == {SHARED: 2}
+            assert positions(reader.read(path)) == {SHARED: 2}
 
 
 class TestUnusable:
@@ -296,25 +304,25 @@ class TestUnusable:
         self, path: Path, content: bytes, reason: str
     ) -> None:
         path.write_bytes(content)
-        for use in (Log, log.read):
+        for use in (Log, reader.read):
             with pytest.raises(Unusable, match=f"{path}.*{reason}.*--file"):
                 use(path)
         assert path.read_bytes() == content
         assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
     def test_a_directory(self, tmp_path: Path) -> None:
-        for use in (Log, log.read):
+        for use in (Log, reader.read):
             with pytest.raises(Unusable, match="Is a directory"):
                 use(tmp_path)
 
     def test_below_a_file(self, path: Path) -> None:
         path.touch()
-        for use in (Log, log.read):
+        for use in (Log, reader.read):
             with pytest.raises(Unusable, match="Not a directory"):
                 use(path / "state.log")
 
     def test_reading_what_is_not_there(self, path: Path) -> None:
-        assert log.read(path).positions == {}
+        assert positions(reader.read(path)) == {}
         assert not path.exists()
 
 

@@ -1,0 +1,231 @@
+"""Reading a state log: its records, what they amount to, and what is wrong with it.
+
+Where there is no record although the file goes on, a crash may have left the last writes torn:
+nobody was told of those. But each record carries the offset up to which everything was durable when
+it was written. If a later record says so of the place of the fault, bytes that were promised have
+been damaged.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from bigfib.state import records
+from bigfib.state.records import Record
+
+# Read at a time: enough that the joins of two pieces do not count.
+_PIECE: Final = 1 << 20
+
+
+class LogError(Exception):
+    """The state log cannot be used as asked; the message names the file and what to do."""
+
+
+class Unusable(LogError):
+    """The path is not a log that this program can open."""
+
+    def __init__(self, path: Path, reason: Exception | str) -> None:
+        text = reason.strerror if isinstance(reason, OSError) else reason
+        super().__init__(f"cannot use {path} as state log: {text}; name another file with --file")
+
+
+class Damaged(LogError):
+    """Something that was once durable in the log is no longer there."""
+
+    def __init__(self, path: Path, fault: "Fault") -> None:
+        super().__init__(
+            f"state log {path} is damaged: {fault}; "
+            f"see what can be saved with `bigfib log repair -f {path}`"
+        )
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is in a log in place of a record.
+
+    Attributes:
+        offset: Where.
+        found: What.
+        promised: Offset of a later record, when which was written everything here was durable;
+            None if there is none.
+    """
+
+    offset: int
+    found: str
+    promised: int | None
+
+    def __str__(self) -> str:
+        text = f"at offset {self.offset} there is {self.found}"
+        if self.promised is not None:
+            text += f", where the record at offset {self.promised} was written after a sync"
+        return text
+
+
+class Reader:
+    """The records of a log, in order, up to the first fault.
+
+    Attributes:
+        seed: Where the checksums of this log start from.
+        end: Offset after the last record read.
+        fault: The fault that ended the reading; None at a clean end.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        """Read the header.
+
+        Raises:
+            NotALog, UnknownVersion, Incomplete: as `records.decode_header`.
+        """
+        self._file = file
+        self.seed = records.decode_header(file.read(records.HEADER_SIZE))
+        self.end = records.HEADER_SIZE
+        self.fault: Fault | None = None
+        self._piece = b""
+        self._at = 0
+
+    def __iter__(self) -> Iterator[tuple[int, Record]]:
+        """Yield each record with its offset."""
+        while True:
+            offset = self.end
+            record = self._next()
+            if record is None:
+                return
+            yield offset, record
+
+    def replay(self, latest: dict[bytes, int]) -> int:
+        """Apply all records to ``latest``, and return how many they are.
+
+        Args:
+            latest: Position and day of each sequence, as `records.pack` joins them.
+        """
+        count = 0
+        while True:
+            at, applied = records.replay(self._piece, self._at, self.end, self.seed, latest)
+            self.end += at - self._at
+            self._at = at
+            record = self._next()
+            if record is None:
+                return count + applied
+            count += applied + 1
+            if record.position is None:
+                latest.pop(record.sequence_id, None)
+            else:
+                latest[record.sequence_id] = records.pack(record.position, record.day)
+
+    def _next(self) -> Record | None:
+        while True:
+            try:
+                record, after = records.decode(self._piece, self._at, self.end, self.seed)
+            except records.Incomplete as error:
+                # Twice the length each time, so that a record of any size is read in linear time.
+                more = self._file.read(max(_PIECE, len(self._piece)))
+                self._piece = self._piece[self._at :] + more
+                self._at = 0
+                if more:
+                    continue
+                if self._piece:
+                    self._find_promise(str(error))
+                return None
+            except records.BadRecord as error:
+                self._piece = self._piece[self._at :] + self._file.read()
+                self._at = 0
+                self._find_promise(str(error))
+                return None
+            self.end += after - self._at
+            self._at = after
+            return record
+
+    def _find_promise(self, found: str) -> None:
+        promised = None
+        for start, record, _ in records.search(self._piece, self.end, self.seed):
+            if record.durable > self.end:
+                promised = self.end + start
+                break
+        self.fault = Fault(self.end, found, promised)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a log says.
+
+    Attributes:
+        seed: Where its checksums start from.
+        latest: Position and day of each sequence, as `records.pack` joins them.
+        records: The number of records.
+        end: Bytes of header and records before a fault.
+        size: Bytes of the file.
+        fault: What follows at ``end``; None if nothing does.
+    """
+
+    seed: int
+    latest: dict[bytes, int]
+    records: int
+    end: int
+    size: int
+    fault: Fault | None
+
+    def position(self, sequence_id: bytes) -> int:
+        """Return where the sequence is; one that nobody has stepped is at 0."""
+        return self.latest.get(sequence_id, 0) >> records.DAY_BITS
+
+
+def require_log_or_nothing(path: Path) -> None:
+    """Return if a log may be opened for writing at ``path``, or created.
+
+    Raises:
+        Unusable: there is something else, or it may not be written.
+    """
+    try:
+        with path.open("r+b", buffering=0) as file:
+            records.decode_header(file.read(records.HEADER_SIZE))
+    except (FileNotFoundError, records.Incomplete):
+        pass
+    except (OSError, records.NotALog, records.UnknownVersion) as error:
+        raise Unusable(path, error) from error
+
+
+def inspect(path: Path) -> Contents:
+    """Return what the log at ``path`` says before its first fault. One that is not there is empty.
+
+    Raises:
+        Unusable: there is something else at ``path``, or it may not be read.
+    """
+    contents = _inspect(path)
+    if contents.fault and contents.fault.promised is not None:
+        # No lock is held: a writer may have cut off a failed append and written in its place
+        # between two pieces of reading. It does not happen twice.
+        contents = _inspect(path)
+    return contents
+
+
+def read(path: Path) -> Contents:
+    """Return what the log at ``path`` says. One that is not there is empty.
+
+    Raises:
+        Unusable: as `inspect`.
+        Damaged: what it says before the fault may not be its last word.
+    """
+    contents = inspect(path)
+    if contents.fault and contents.fault.promised is not None:
+        raise Damaged(path, contents.fault)
+    return contents
+
+
+def _inspect(path: Path) -> Contents:
+    try:
+        with path.open("rb", buffering=0) as file:
+            try:
+                reader = Reader(file)
+            except records.Incomplete as error:
+                size = os.fstat(file.fileno()).st_size
+                return Contents(0, {}, 0, 0, size, Fault(0, str(error), None))
+            latest: dict[bytes, int] = {}
+            count = reader.replay(latest)
+            size = max(reader.end, os.fstat(file.fileno()).st_size)
+            return Contents(reader.seed, latest, count, reader.end, size, reader.fault)
+    except FileNotFoundError:
+        return Contents(0, {}, 0, 0, 0, None)
+    except (OSError, records.NotALog, records.UnknownVersion) as error:
+        raise Unusable(path, error) from error

@@ -1,0 +1,301 @@
+"""The fault campaign: every fault that can be caused, on the log that is to stand it."""
+
+import errno
+import os
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bigfib.state import reader, records
+from bigfib.state.log import AppendFailed, CommitFailed, Durability, Log
+from bigfib.state.reader import Damaged, LogError, Unusable
+from tests.state.crash import Disk, Recorder
+
+IDS = [b"shared", b"a", b"b", bytes(16)]
+
+# So few that a log of some records is already rewritten.
+REWRITE_BYTES = 150
+
+
+class Unsynced:
+    """The real system, but for the time that syncs take."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def fsync(self, _fd: int) -> None:
+        pass
+
+    fdatasync = fsync
+
+
+def put(directory: Path, files: dict[str, bytes]) -> None:
+    """Let these be the files in ``directory``, and no others."""
+    for entry in directory.iterdir():
+        entry.unlink()
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+
+
+class TestPowerLoss:
+    def work(self, path: Path, recorder: Recorder, chance: random.Random) -> None:
+        """Step, remove, commit and rewrite at random."""
+        with Log(path, system=recorder, rewrite_bytes=REWRITE_BYTES) as log:
+            shown = {sequence_id: log.position(sequence_id) for sequence_id in IDS}
+            recorder.acknowledge(dict(shown))
+            for _ in range(40):
+                sequence_id = chance.choice(IDS)
+                position: int | None = log.position(sequence_id) + 1
+                if chance.random() < 0.1:
+                    position = chance.choice([None, 2**64, 2 ** chance.randrange(9_000)])
+                recorder.append(sequence_id, position)
+                lsn = log.append(sequence_id, position)
+                if chance.random() < 0.4:
+                    log.commit(lsn)
+                    recorder.acknowledge({name: log.position(name) for name in IDS})
+                if chance.random() < 0.03:
+                    log.rewrite()
+        recorder.acknowledge({name: log.position(name) for name in IDS})
+
+    def test_no_acknowledged_step_is_lost(
+        self, tmp_path: Path, tried: Counter[str], times: int
+    ) -> None:
+        chance = random.Random(6)
+        work, crashed = tmp_path / "work", tmp_path / "crashed"
+        work.mkdir()
+        crashed.mkdir()
+        files: dict[str, bytes] = {}
+        for generation in range(20 * times):
+            # Every other one goes on from what a crash has left of the one before.
+            if generation % 2 == 0:
+                files = {}
+            put(work, files)
+            found = {name: reader.read(work / "state.log").position(name) for name in IDS}
+            recorder = Recorder()
+            self.work(work / "state.log", recorder, chance)
+            disk = Disk(files)
+            disk.do(("acknowledged", found))
+            end = chance.randrange(len(recorder.calls))
+            for number, call in enumerate(recorder.calls):
+                disk.do(call)
+                for _ in range(5):
+                    survivors = disk.survivors(chance)
+                    put(crashed, survivors)
+                    self.check(crashed / "state.log", disk)
+                    tried["crash states"] += 1
+                if number == end:
+                    files = survivors
+
+    def check(self, path: Path, disk: Disk) -> None:
+        """Open what a crash has left: it opens, and nothing acknowledged is lost."""
+        before = {entry.name: entry.read_bytes() for entry in path.parent.iterdir()}
+        shown = reader.read(path)
+        assert {entry.name: entry.read_bytes() for entry in path.parent.iterdir()} == before
+        with Log(path, system=Unsynced(), rewrite_bytes=1 << 40) as log:
+            for sequence_id in IDS:
+                honest = disk.honest(sequence_id)
+                assert log.position(sequence_id) in honest
+                assert shown.position(sequence_id) in honest
+            log.append(b"shared", 12345)
+        assert reader.read(path).position(b"shared") == 12345
+
+
+class TestDamage:
+    """A log in which some records were promised; whatever is then done to its bytes."""
+
+    @pytest.fixture
+    def history(self, path: Path) -> list[dict[bytes, int]]:
+        """Make the log, and return the positions after each of its records."""
+        history: list[dict[bytes, int]] = [{}]
+        with Log(path) as log:
+            for number in range(1, 13):
+                sequence_id = IDS[number % 2]
+                lsn = log.append(sequence_id, number * 1000)
+                history.append({**history[-1], sequence_id: number * 1000})
+                if number % 3 == 0:
+                    log.commit(lsn)
+        return history
+
+    @pytest.fixture
+    def content(self, path: Path, history: list[dict[bytes, int]]) -> bytes:
+        assert history
+        return path.read_bytes()
+
+    def present(self, path: Path, content: bytes) -> dict[bytes, int] | None:
+        """Return the positions in a log of this content; None if it is refused."""
+        path.write_bytes(content)
+        try:
+            contents = reader.read(path)
+        except (Damaged, Unusable) as refusal:
+            with pytest.raises(type(refusal), match=re.escape(str(refusal))):
+                Log(path, system=Unsynced())
+            assert path.read_bytes() == content
+            return None
+        with Log(path, system=Unsynced()) as log:
+            assert log.latest == contents.latest
+        return {name: packed >> records.DAY_BITS for name, packed in contents.latest.items()}
+
+    def test_every_bit_flipped(
+        self, path: Path, history: list[dict[bytes, int]], content: bytes, tried: Counter[str]
+    ) -> None:
+        with path.open("rb") as file:
+            found = list(reader.Reader(file))
+        promised = found[-1][1].durable
+        for bit in range(8 * len(content)):
+            flipped = bytearray(content)
+            flipped[bit // 8] ^= 1 << bit % 8
+            shown = self.present(path, bytes(flipped))
+            if bit // 8 < promised:
+                assert shown is None, "what was promised is damaged, and nobody says so"
+            else:
+                assert shown in history
+            tried["damaged files"] += 1
+
+    def test_what_is_said_of_damage(self, path: Path, content: bytes) -> None:
+        with path.open("rb") as file:
+            offsets = [offset for offset, _ in reader.Reader(file)]
+        harmed = bytearray(content)
+        harmed[offsets[1] + 5] ^= 0xFF
+        path.write_bytes(harmed)
+        # The third record was the first to be synced, so the fourth is the first to promise it.
+        with pytest.raises(
+            Damaged,
+            match=f"{path} is damaged: at offset {offsets[1]} there is .*, where the record at "
+            f"offset {offsets[3]} was written after a sync; .*repair",
+        ):
+            Log(path)
+
+    def test_blocks_moved_and_lost(
+        self,
+        path: Path,
+        history: list[dict[bytes, int]],
+        content: bytes,
+        tried: Counter[str],
+        times: int,
+    ) -> None:
+        chance = random.Random(7)
+        for _ in range(2000 * times):
+            size = chance.choice([1, 7, 16, 24, 64])
+            a, b = (chance.randrange(len(content)) for _ in range(2))
+            changed = bytearray(content)
+            match chance.randrange(6):
+                case 0:
+                    changed[a : a + size] = bytes(len(changed[a : a + size]))
+                case 1:
+                    changed[a : a + size], changed[b : b + size] = (
+                        changed[b : b + size],
+                        changed[a : a + size],
+                    )
+                case 2:
+                    changed[a:a] = content[b : b + size]
+                case 3:
+                    del changed[a : a + size]
+                case 4:
+                    changed[a:] = content[b:]
+                case 5:
+                    changed += content[b:]
+            shown = self.present(path, bytes(changed))
+            assert shown is None or shown in history
+            tried["damaged files"] += 1
+
+    def test_two_logs_in_one(
+        self, path: Path, history: list[dict[bytes, int]], content: bytes, tmp_path: Path
+    ) -> None:
+        other = tmp_path / "other.log"
+        with Log(other) as log:
+            for position in range(1, 50):
+                log.commit(log.append(b"shared", position))
+        assert self.present(path, content + other.read_bytes()) == history[-1]
+        assert self.present(path, content + content) == history[-1]
+        # Magic bytes and version, 10 of them, are the same in both.
+        for cut in range(11, len(content), 7):
+            shown = self.present(path, content[:cut] + other.read_bytes()[cut:])
+            assert shown is None or shown in history
+
+
+class Failing:
+    """The real system, whose k-th call fails."""
+
+    def __init__(self, k: int, error: int | None) -> None:
+        self.left = k
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+
+        def call(*arguments: Any) -> Any:
+            if name == "close":
+                return real(*arguments)
+            self.left -= 1
+            if self.left == 0:
+                if self._error is not None:
+                    raise OSError(self._error, os.strerror(self._error))
+                if name == "pwrite":
+                    fd, data, offset = arguments
+                    return real(fd, data[: len(data) // 2], offset)
+            if name in ("fsync", "fdatasync"):
+                return None
+            return real(*arguments)
+
+        return call
+
+
+class TestCallsThatFail:
+    ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EINTR, None)
+
+    @pytest.mark.parametrize("error", ERRORS, ids=lambda error: errno.errorcode.get(error, "short"))
+    @pytest.mark.parametrize("durability", Durability)
+    def test_the_kth_call(
+        self, path: Path, tried: Counter[str], error: int | None, durability: Durability
+    ) -> None:
+        k = 0
+        while True:
+            k += 1
+            for entry in path.parent.iterdir():
+                entry.unlink()
+            system = Failing(k, error)
+            acknowledged = self.work(path, system, durability)
+            shown = reader.read(path)
+            for sequence_id, position in acknowledged.items():
+                assert shown.position(sequence_id) >= position
+            tried["failed calls"] += 1
+            if system.left > 0:
+                break
+        assert k > 50
+
+    def work(self, path: Path, system: Failing, durability: Durability) -> dict[bytes, int]:
+        """Step and rewrite as far as it goes; return what was acknowledged."""
+        acknowledged: dict[bytes, int] = {}
+        try:
+            with Log(path, durability, system=system, rewrite_bytes=REWRITE_BYTES) as log:
+                for number in range(40):
+                    sequence_id = IDS[number % 3]
+                    before = log.latest.copy(), log.end
+                    try:
+                        lsn = log.append(sequence_id, log.position(sequence_id) + 1)
+                    except AppendFailed:
+                        assert (log.latest, log.end) == before
+                        continue
+                    if number % 3 == 0:
+                        log.commit(lsn)
+                        acknowledged = {name: log.position(name) for name in IDS}
+                    if number % 10 == 0:
+                        log.rewrite()
+        except CommitFailed as final:
+            with pytest.raises(CommitFailed, match=str(final).split(";")[0]):
+                log.append(b"shared", 1)
+        except LogError:
+            assert not acknowledged
+        return acknowledged
+
+
+@pytest.fixture(autouse=True)
+def _no_descriptor_is_left() -> Iterator[None]:
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    yield
+    assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208

@@ -1,0 +1,100 @@
+"""The log against a plain dictionary, by steps, crashes and reopenings that Hypothesis finds."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from bigfib.state import reader
+from bigfib.state.log import Log
+
+ids = st.sampled_from([b"shared", b"a", b"b", b"", bytes(300)])
+positions = st.one_of(st.integers(0, 300), st.integers(0, 2**2000))
+
+
+class LogMachine(RuleBasedStateMachine):
+    """A log and what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp())
+        self.path = self.directory / "state.log"
+        self.log: Log | None = None
+        self.model: dict[bytes, int] = {}
+        self.open()
+
+    def open(self) -> None:
+        self.log = Log(self.path, rewrite_bytes=200)
+
+    @property
+    def opened(self) -> Log:
+        assert self.log
+        return self.log
+
+    @rule(sequence_id=ids, position=positions)
+    def seek(self, sequence_id: bytes, position: int) -> None:
+        self.opened.append(sequence_id, position)
+        self.model[sequence_id] = position
+
+    @rule(sequence_id=ids)
+    def step(self, sequence_id: bytes) -> None:
+        self.seek(sequence_id, self.model.get(sequence_id, 0) + 1)
+
+    @rule(sequence_id=ids)
+    def delete(self, sequence_id: bytes) -> None:
+        self.opened.append(sequence_id, None)
+        self.model.pop(sequence_id, None)
+
+    @rule()
+    def commit(self) -> None:
+        self.opened.commit(self.opened.end)
+
+    @rule()
+    def rewrite(self) -> None:
+        self.opened.rewrite()
+
+    @rule()
+    def reopen(self) -> None:
+        self.opened.close()
+        self.open()
+
+    @rule(tail=st.binary(min_size=1, max_size=100))
+    def crash_with_a_torn_tail(self, tail: bytes) -> None:
+        """Close, and let a write that nobody was told of be torn."""
+        self.opened.close()
+        with self.path.open("ab") as file:
+            file.write(tail)
+        self.open()
+
+    @invariant()
+    def the_log_is_the_model(self) -> None:
+        log = self.opened
+        assert {name: log.position(name) for name in log.latest} == self.model
+        contents = reader.read(self.path)
+        assert contents.fault is None
+        assert {name: contents.position(name) for name in contents.latest} == self.model
+
+    def teardown(self) -> None:
+        self.opened.close()
+        shutil.rmtree(self.directory)
+
+
+def test_model(times: int) -> None:
+    run_state_machine_as_test(
+        LogMachine,
+        settings=settings(
+            max_examples=60 * times,
+            stateful_step_count=40,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,0 +1,224 @@
+"""The rewriting of the log: small, whole, and without anyone noticing."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from bigfib.state import reader, records
+from bigfib.state.log import CommitFailed, Durability, Log
+from bigfib.state.rewrite import new_path
+
+SHARED = b"shared"
+DAY = 86_400
+
+
+def positions(path: Path) -> dict[bytes, int]:
+    contents = reader.read(path)
+    assert contents.fault is None
+    return {name: contents.position(name) for name in contents.latest}
+
+
+class TestRewrite:
+    def test_keeps_every_position_and_shrinks(self, path: Path) -> None:
+        with Log(path) as log:
+            for number in range(3000):
+                log.append(b"%d" % (number % 10), 2**number)
+            log.append(b"3", None)
+            before = path.stat().st_size
+            log.rewrite()
+            assert path.stat().st_size < before / 50
+            assert log.records == 9
+            log.commit(log.append(SHARED, 5))
+        expected = {b"%d" % digit: 2 ** (2990 + digit) for digit in range(10) if digit != 3}
+        assert positions(path) == {**expected, SHARED: 5}
+
+    def test_begins_by_itself_and_keeps_the_log_small(self, path: Path) -> None:
+        largest = 0
+        with Log(path, rewrite_bytes=2000) as log:
+            for position in range(1, 20_001):
+                log.append(SHARED, position)
+                largest = max(largest, path.stat().st_size)
+        # While one file is being synced by its thread, the other goes on growing.
+        assert largest < 200_000
+        assert positions(path) == {SHARED: 20_000}
+
+    def test_not_while_most_of_it_is_true(self, path: Path) -> None:
+        with Log(path, Durability.OS, rewrite_bytes=2000) as log:
+            for number in range(1000):
+                log.append(b"%d" % number, 1)
+            inode = path.stat().st_ino
+            for number in range(1000):
+                log.append(b"%d" % number, 2)
+            assert path.stat().st_ino == inode
+
+    def test_when_opened(self, path: Path) -> None:
+        with Log(path, rewrite_bytes=1 << 40) as log:
+            for position in range(1000):
+                log.append(SHARED, position)
+        with Log(path, rewrite_bytes=2000) as log:
+            assert (log.records, log.position(SHARED)) == (1, 999)
+        assert path.stat().st_size < 100
+
+    def test_lsns_go_on(self, path: Path) -> None:
+        with Log(path) as log:
+            lsns = [log.append(SHARED, position) for position in range(100)]
+            log.rewrite()
+            assert log.committed == log.end == lsns[-1]
+            lsns.append(log.append(SHARED, 100))
+            assert lsns == sorted(set(lsns))
+            assert log.committed < lsns[-1]
+            log.commit(lsns[-1])
+            assert log.committed == lsns[-1]
+
+    def test_what_is_appended_meanwhile_is_in_both(self, path: Path) -> None:
+        """Stopped at any append of a rewriting, the log has every position."""
+        for stop in range(1, 60):
+            path.unlink(missing_ok=True)
+            with Log(path, Durability.OS, rewrite_bytes=1) as log:
+                # Three slices.
+                for _ in range(4):
+                    for number in range(1200):
+                        log.append(b"%d" % number, 1)
+                expected = {b"%d" % number: 1 for number in range(1200)}
+                for number in range(stop):
+                    name = b"%d" % (number * 37 % 1300)
+                    log.append(name, None if number % 5 == 0 else number + 2)
+                    expected[name] = number + 2
+                    if number % 5 == 0:
+                        del expected[name]
+            assert positions(path) == expected
+            assert not new_path(path).exists()
+
+    def test_the_leftover_of_a_killed_one_is_removed(self, path: Path) -> None:
+        Log(path).close()
+        new_path(path).write_bytes(b"half")
+        Log(path).close()
+        assert not new_path(path).exists()
+
+    def test_a_reader_meanwhile(self, path: Path) -> None:
+        seen: list[int] = []
+        done = threading.Event()
+
+        def look() -> None:
+            while not done.is_set():
+                seen.append(reader.read(path).position(SHARED))
+
+        with Log(path, Durability.OS, rewrite_bytes=500) as log:
+            log.append(SHARED, 1)
+            looking = threading.Thread(target=look)
+            looking.start()
+            identities = set()
+            for position in range(2, 30_000):
+                log.append(SHARED, position)
+                if position % 100 == 0:
+                    identities.add(path.stat().st_ino)
+            done.set()
+            looking.join()
+        assert len(seen) > 10
+        assert seen == sorted(seen)
+        assert 0 not in seen
+        assert len(identities) > 1
+
+    def test_through_a_link(self, path: Path, tmp_path: Path) -> None:
+        link = tmp_path / "link.log"
+        link.symlink_to(path)
+        with Log(link) as log:
+            log.append(SHARED, 5)
+            log.rewrite()
+        assert link.is_symlink()
+        assert positions(path) == {SHARED: 5}
+
+    def test_keeps_its_mode(self, path: Path) -> None:
+        with Log(path) as log:
+            log.rewrite()
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+class TestExpiry:
+    def test_drops_what_nobody_has_touched(self, path: Path) -> None:
+        now = 20_000.0 * DAY
+        with Log(path, clock=lambda: now, days_kept=90, permanent=SHARED) as log:
+            for name in (SHARED, b"old", b"touched", b"removed"):
+                log.append(name, 7)
+            now += 50 * DAY
+            log.append(b"touched", 8)
+            log.append(b"young", 9)
+            log.append(b"removed", None)
+            now += 40 * DAY
+            log.rewrite()
+            assert set(log.latest) == {SHARED, b"old", b"touched", b"young"}, "90 days are kept"
+            now += DAY
+            log.rewrite()
+            assert set(log.latest) == {SHARED, b"touched", b"young"}
+            assert log.position(b"old") == 0
+        assert positions(path) == {SHARED: 7, b"touched": 8, b"young": 9}
+
+    def test_days_are_kept_by_a_rewriting_and_a_restart(self, path: Path) -> None:
+        now = 20_000.0 * DAY
+        with Log(path, clock=lambda: now) as log:
+            log.append(b"old", 7)
+            now += 80 * DAY
+            log.rewrite()
+        now += 11 * DAY
+        with Log(path, clock=lambda: now, days_kept=90) as log:
+            log.append(b"new", 1)
+            log.rewrite()
+            assert set(log.latest) == {b"new"}
+
+    def test_without_a_number_of_days_all_are_kept(self, path: Path) -> None:
+        now = 0.0
+        with Log(path, clock=lambda: now) as log:
+            log.append(b"old", 7)
+            now += 10**6 * DAY
+            log.rewrite()
+            assert log.position(b"old") == 7
+
+    def test_a_clock_set_back_makes_nothing_older(self, path: Path) -> None:
+        now = 20_000.0 * DAY
+        with Log(path, clock=lambda: now, days_kept=90) as log:
+            log.append(b"a", 1)
+            now -= 1000 * DAY
+            log.append(b"b", 2)
+        with Log(path, clock=lambda: now, days_kept=90) as log:
+            log.append(b"c", 3)
+            now += 1050 * DAY
+            log.rewrite()
+            assert set(log.latest) == {b"a", b"b", b"c"}
+
+    def test_touched_while_it_was_being_dropped(self, path: Path) -> None:
+        now = 20_000.0 * DAY
+        with Log(path, clock=lambda: now, days_kept=90, rewrite_bytes=1) as log:
+            for _ in range(4):
+                for number in range(2000):
+                    log.append(b"%d" % number, 1)
+            now += 91 * DAY
+            for number in range(2000):
+                log.append(b"%d" % (number % 10), 2)
+            log.rewrite()
+            assert set(log.latest) == {b"%d" % number for number in range(10)}
+        assert positions(path) == {b"%d" % number: 2 for number in range(10)}
+
+
+class TestTakenAway:
+    def test_a_removed_log_is_the_end(self, path: Path) -> None:
+        log = Log(path)
+        log.commit(log.append(SHARED, 1))
+        path.unlink()
+        lsn = log.append(SHARED, 2)
+        with pytest.raises(CommitFailed, match="removed"):
+            log.commit(lsn)
+        with pytest.raises(CommitFailed):
+            log.close()
+
+    def test_a_replaced_log_is_the_end(self, path: Path, tmp_path: Path) -> None:
+        other = tmp_path / "other.log"
+        Log(other).close()
+        log = Log(path)
+        other.replace(path)
+        lsn = log.append(SHARED, 2)
+        with pytest.raises(CommitFailed, match="replaced"):
+            log.commit(lsn)
+        with pytest.raises(CommitFailed):
+            log.close()
+        assert path.stat().st_size == records.HEADER_SIZE
