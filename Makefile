@@ -6,7 +6,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test bench lint clean
+.PHONY: help install run test torture bench lint clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -19,10 +19,14 @@ run: $(READY)  ## serve; hand over arguments with ARGS='-p 9000'
 test: $(READY)  ## run the tests; hand over arguments with ARGS='-k log'
 	$(VENV)/bin/python -m pytest $(ARGS)
 
+torture: $(READY)  ## cause twenty times the faults that the tests cause
+	$(VENV)/bin/python -m pytest --torture tests/state tests/test_durability.py $(ARGS)
+
 bench: $(READY)  ## run the benchmarks
 	$(VENV)/bin/python -m pytest --benchmark-enable --benchmark-only benchmarks \
 	  --benchmark-columns=median,iqr,rounds --benchmark-sort=name $(ARGS)
 	$(VENV)/bin/python benchmarks/throughput.py
+	$(VENV)/bin/python benchmarks/large_log.py
 
 lint: $(READY)  ## check style and types
 	$(VENV)/bin/ruff check .
@@ -30,7 +34,7 @@ lint: $(READY)  ## check style and types
 	$(VENV)/bin/mypy
 
 clean:  ## remove .venv and all that tools leave behind
-	rm -rf $(VENV) build dist .benchmarks .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Debian keeps the module that builds environments in a package of its own; elsewhere it is there.
