@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from bigfib.sequences import SHARED, Sequences, open_log
 from bigfib.settings import InvalidSetting, Settings, variable
 from bigfib.state import reader
 from bigfib.state.log import Locked, Log
-from bigfib.state.reader import LogError, Reader
+from bigfib.state.reader import LogError, Reader, Unusable
 
 _DESCRIPTION: Final = """\
 The Fibonacci sequence as a service without a ceiling.
@@ -43,6 +44,8 @@ class Failure(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, 1 (it failed) or 2 (it was misused)."""
     _open_closed_streams()
+    # A file's name may have bytes that are no text; it is shown all the same.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     logging.basicConfig(format="bigfib: %(message)s", level=logging.INFO)
     command = _parse(sys.argv[1:] if arguments is None else list(arguments))
     try:
@@ -57,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):  # whoever read has seen enough
             return 1
-        return _fail(f"cannot write the answer: {error.strerror}", 1)
+        what = error.filename or "cannot write the answer"
+        return _fail(f"{what}: {error.strerror}", 1)
     except KeyboardInterrupt:
         return 130
     return 0
@@ -198,7 +202,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _base(text: str) -> int:
-    if text.isascii() and text.isdecimal() and 2 <= int(text[:3]) <= 62:
+    if text.isascii() and text.isdecimal() and len(text) <= 2 and 2 <= int(text) <= 62:
         return int(text)
     raise argparse.ArgumentTypeError("a base is a number from 2 to 62")
 
@@ -282,6 +286,9 @@ def _ask(command: argparse.Namespace, name: str) -> None:
         # Whoever gives another kind of address than http gets what it stands for.
         with urllib.request.urlopen(url, timeout=60) as reply:  # noqa: S310
             value = json.load(reply)["value"]
+            own = "Set-Cookie" in reply.headers
+        if not (isinstance(value, str) and re.fullmatch("[0-9]+", value)):
+            raise ValueError("its answer is not a term")
     except urllib.error.HTTPError as error:
         reasons = {
             409: "the sequence is at its start, F(0) = 0; there is no previous term",
@@ -289,17 +296,39 @@ def _ask(command: argparse.Namespace, name: str) -> None:
         }
         reason = reasons.get(error.code, f"{url} answers {error.code} {error.reason}")
         raise Failure(reason) from error
-    except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException) as error:
+    except (
+        *(OSError, ValueError, LookupError, TypeError, RecursionError),
+        http.client.HTTPException,
+    ) as error:
         cause = getattr(error, "reason", error)
         raise Failure(f"no bigfib answers at {url}: {cause}") from error
+    if own:
+        raise Failure(
+            f"{url} gives each client a sequence of its own, by a cookie, which no later command "
+            "would have; use curl with --cookie-jar"
+        )
     _show_sequence(command, value, None)
 
 
 def _term(command: argparse.Namespace) -> None:
     n = fibonacci.parse_index(command.n)
+    # First the file: who cannot write the answer need not wait for it.
+    with _output(command.output) as file:
+        document, text = _answer(command, n)
+        if command.json:
+            _print_json(document, file)
+        else:
+            print(text if command.summary else _shortened(text, command.full, file), file=file)
+
+
+def _answer(command: argparse.Namespace, n: mpz) -> tuple[dict[str, str], str]:
+    """Return what is asked of F(n), as a document and as text."""
     document: dict[str, str]
     if command.modulo is not None:
-        modulo = fibonacci.parse_index(command.modulo)
+        try:
+            modulo = fibonacci.parse_index(command.modulo)
+        except InvalidIndex:
+            modulo = mpz(0)
         if modulo < 1:
             raise InvalidIndex("--modulo takes a whole number of at least 1")
         text = fibonacci.residue(n, modulo).digits()
@@ -313,11 +342,7 @@ def _term(command: argparse.Namespace) -> None:
         document = {"n": n.digits(), "digits": str(len(text.lstrip("-"))), "value": text}
         if command.base != 10:
             document["base"] = str(command.base)
-    with _output(command.output) as file:
-        if command.json:
-            _print_json(document, file)
-        else:
-            print(text if command.summary else _shortened(text, command.full, file), file=file)
+    return document, text
 
 
 def _summary(n: mpz) -> dict[str, str]:
@@ -346,7 +371,9 @@ def _log_verify(command: argparse.Namespace) -> None:
 
 def _log_dump(command: argparse.Namespace) -> None:
     path = _existing(command)
-    reader.inspect(path)
+    contents = reader.inspect(path)
+    if contents.end == 0:
+        raise Failure(f"state log {path}: {contents.fault}")
     with path.open("rb", buffering=0) as file:
         records = Reader(file)
         for offset, record in records:
@@ -395,8 +422,12 @@ def _log_repair(command: argparse.Namespace) -> None:
 
 def _existing(command: argparse.Namespace) -> Path:
     path = _settings(command).file
-    if not path.exists():
-        raise Failure(f"there is no state log at {path}; name another with --file")
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise Failure(f"there is no state log at {path}; name another with --file") from None
+    except OSError as error:
+        raise Unusable(path, error) from error
     return path
 
 
@@ -446,11 +477,15 @@ def _output(path: Path | None) -> Iterator[TextIO]:
             with path.open("w") as file:
                 yield file
             return
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+        # Where links lead, so that the link stays one.
+        target = path.resolve()
+        unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
         try:
             with unfinished.open("w") as file:
+                if target.exists():
+                    unfinished.chmod(target.stat().st_mode & 0o777)
                 yield file
-            unfinished.replace(path)
+            unfinished.replace(target)
         finally:
             unfinished.unlink(missing_ok=True)
     except BrokenPipeError:

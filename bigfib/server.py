@@ -127,15 +127,19 @@ def _url(listener: socket.socket) -> str:
 @contextlib.contextmanager
 def _stopping_by_signal(listener: socket.socket) -> Iterator[None]:
     """Let SIGTERM and SIGINT end the loop run within, as told at the top of this module."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     passed_on = ended = False
     taken_by_python = False
 
     def drain() -> None:
         deadline = time.monotonic() + _DRAIN_SECONDS
+        # Where connections have taken all descriptors, looking for them asks for more.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         while not ended:
             late = time.monotonic() > deadline
             # Again and again, for those that bjoern accepts until it hears of the signal.
-            _shut_connections(listener, socket.SHUT_RDWR if late else socket.SHUT_RD)
+            with contextlib.suppress(OSError):
+                _shut_connections(listener, socket.SHUT_RDWR if late else socket.SHUT_RD)
             time.sleep(_DRAIN_INTERVAL)
 
     def stop(_signal: int, _frame: object) -> None:
@@ -174,6 +178,8 @@ def _stopping_by_signal(listener: socket.socket) -> Iterator[None]:
         yield
     finally:
         ended = True
+        # Python's end restores the default of signals that have a handler; one more would kill.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _shut_connections(listener: socket.socket, how: int) -> None:
@@ -214,9 +220,12 @@ def keep_freed_memory() -> None:
 
 
 def _allow_all_descriptors() -> None:
-    """Allow as many connections as the system lets us: out of descriptors, bjoern spins."""
+    """Allow as many connections as the system lets us: out of descriptors, bjoern spins.
+
+    A few are left for the end, which has to find the connections.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(hard - 16, hard // 2), hard))
 
 
 def _logged(app: _WSGI) -> _WSGI:

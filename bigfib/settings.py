@@ -20,7 +20,7 @@ class InvalidSetting(ValueError):
 
 
 def _port(text: str) -> int:
-    if text.isascii() and text.isdecimal() and int(text[:6]) <= 65535:
+    if text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= 65535:
         return int(text)
     raise ValueError("a port is a number from 0 to 65535 (0 takes any free one)")
 

@@ -5,8 +5,10 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -208,6 +210,38 @@ class TestBesideAService:
     def test_no_service_there(self, bigfib: Command, url: str) -> None:
         assert "no bigfib answers at" in bigfib.fails("current", "--url", url)
 
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b'{"value":5}',
+            b'{"value":null}',
+            b'{"value":["x"]}',
+            b'{"value":"\\ud800"}',
+            b'{"value":"\\u001b[31m"}',
+            b"[]",
+            b"[" * 200_000,
+            b"\xff",
+        ],
+        ids=range(8),
+    )
+    def test_something_else_there(self, bigfib: Command, answer: bytes) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            def serve_once() -> None:
+                with listener.accept()[0] as connection:
+                    connection.recv(65536)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + answer)
+
+            thread = threading.Thread(target=serve_once)
+            thread.start()
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            assert "no bigfib answers at" in bigfib.fails("current", "--url", url)
+            thread.join()
+
+    def test_one_sequence_a_client(self, serve: Serve, bigfib: Command) -> None:
+        service = serve("--per-client")
+        assert "a sequence of its own" in bigfib.fails("next", "--url", service.url)
+
     def test_another_service_there(self, serve: Serve, bigfib: Command) -> None:
         service = serve()
         assert "404" in bigfib.fails("current", "--url", f"{service.url}/elsewhere")
@@ -273,6 +307,16 @@ class TestTerm:
         assert [entry.name for entry in tmp_path.iterdir()] == ["term.txt"]
         assert bigfib.prints("term", "10", "-o", "/dev/stdout") == "55\n"
 
+    def test_into_a_link(self, bigfib: Command, tmp_path: Path) -> None:
+        target, link = tmp_path / "target", tmp_path / "link"
+        target.touch()
+        target.chmod(0o640)
+        link.symlink_to(target)
+        bigfib.prints("term", "10", "-o", str(link))
+        assert link.is_symlink()
+        assert target.read_text() == "55\n"
+        assert target.stat().st_mode & 0o777 == 0o640
+
     @pytest.mark.parametrize("target", ["/nowhere/x", "/proc/x", "."])
     def test_into_no_file(self, bigfib: Command, target: str) -> None:
         assert "cannot write" in bigfib.fails("term", "10", "-o", target)
@@ -291,7 +335,9 @@ class TestMisuse:
             (["term", ""], "not an index"),
             (["term"], "required: N"),
             (["term", "5", "--modulo", "0"], "at least 1"),
-            (["term", "5", "--modulo", "x"], "'x' is not"),
+            (["term", "5", "--modulo", "x"], "--modulo takes a whole number"),
+            (["term", "5", "--base", "0100"], "from 2 to 62"),
+            (["-p", "00655350"], "from 0 to 65535"),
             (["term", "5", "--base", "1"], "from 2 to 62"),
             (["term", "5", "--base", "99999999999999999999"], "from 2 to 62"),
             (["term", "5", "--base", "7", "--summary"], "not allowed with"),
@@ -331,6 +377,27 @@ class TestMisuse:
             bigfib.before = [require("setpriv"), "--bounding-set", powers, "--inh-caps", powers]
         for command in ("current", "next", "serve"):
             assert "Permission denied" in bigfib.fails(command)
+
+    @pytest.mark.parametrize("command", ["current", "next"])
+    def test_no_file(self, bigfib: Command, tmp_path: Path, command: str) -> None:
+        """A pipe would be waited for, a device be replaced."""
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        for other in (pipe, Path("/dev/null")):
+            assert "it is not a file" in bigfib.fails(command, "-f", str(other))
+        assert pipe.is_fifo()
+        assert Path("/dev/null").is_char_device()
+
+    @pytest.mark.parametrize("command", ["verify", "dump", "compact", "repair"])
+    def test_a_name_that_is_too_long(self, bigfib: Command, command: str) -> None:
+        refusal = bigfib.fails("log", command, "-f", "a" * 300)
+        assert "File name too long; name another" in refusal
+
+    def test_a_name_that_is_no_text(self, bigfib: Command, tmp_path: Path) -> None:
+        odd = os.fsencode(tmp_path) + b"/\xff.log"
+        bigfib.environ["PYTHONIOENCODING"] = "utf-8:strict"
+        assert bigfib.prints("next", "-f", os.fsdecode(odd)) == "1\n"
+        assert "dcff.log" in bigfib.prints("log", "verify", "-f", os.fsdecode(odd))
 
     def test_no_permission_to_write(self, bigfib: Command) -> None:
         refusal = bigfib.fails("next", "-f", "/proc/bigfib/state.log")
@@ -403,6 +470,10 @@ class TestLog:
         bigfib.file.with_name("state.log.repaired").rename(bigfib.file)
         assert bigfib.prints("current") == "55\n"
         assert bigfib.prints("log", "repair") == f"{bigfib.file}: needs no repair\n"
+
+    def test_dump_of_half_a_header(self, bigfib: Command) -> None:
+        bigfib.file.write_bytes(b"\x89big")
+        assert "a header that is cut off" in bigfib.fails("log", "dump")
 
     def test_nothing_there(self, bigfib: Command) -> None:
         for command in ("verify", "dump", "compact", "repair"):

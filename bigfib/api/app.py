@@ -1,5 +1,7 @@
 """The composition root: everything that answers HTTP is put together here."""
 
+import logging
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +13,8 @@ from bigfib.api.representations import CommittedReply, DateHeader
 from bigfib.api.stepping import Stepping
 from bigfib.sequences import Sequences
 from bigfib.state.log import Log
+
+_logger = logging.getLogger(__name__)
 
 
 def create_app(log: Log, sequences: Sequences, *, per_client: bool) -> "App":
@@ -38,7 +42,9 @@ class App(falcon.App[falcon.Request, falcon.Response]):
     def __init__(self, stepping: Stepping, date: DateHeader) -> None:
         super().__init__(middleware=[_Dated(date)])
         self._stepping = stepping.routes
-        self.add_sink(self._refuse_method, "|".join(f"{path}$" for path in stepping.routes))
+        self.add_sink(
+            self._refuse_method, "|".join(rf"{re.escape(path)}\Z" for path in stepping.routes)
+        )
 
     def __call__(self, env: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request, as WSGI has it."""
@@ -47,7 +53,11 @@ class App(falcon.App[falcon.Request, falcon.Response]):
         if methods:
             answer = methods.get(env["REQUEST_METHOD"])
             if answer:
-                status, headers, body = answer(env)
+                try:
+                    status, headers, body = answer(env)
+                except Exception:
+                    _logger.exception("%s", env["PATH_INFO"])
+                    status, headers, body = problems.failure()
                 start_response(status, headers)
                 return body
         return super().__call__(env, start_response)

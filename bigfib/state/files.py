@@ -80,6 +80,26 @@ class Held(Exception):
         self.contact = contact
 
 
+def lock_open(fd: int) -> None:
+    """Lock the file that is open as ``fd`` for this process.
+
+    Raises:
+        Held: another process holds it.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Held("", "") from None
+
+
+def make_directory(system: System, path: Path) -> None:
+    """Create the directory ``path``, and those that lead to it, durably."""
+    missing = [parent for parent in (path, *path.parents) if not parent.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for directory in missing:
+        sync_directory(system, directory.parent)
+
+
 def lock(path: Path, contact: str) -> int:
     """Lock the file ``path`` for this process, and say in it who holds it.
 
@@ -90,9 +110,9 @@ def lock(path: Path, contact: str) -> int:
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid, _, holder = os.pread(fd, 1000, 0).decode().partition("\n")
+        lock_open(fd)
+    except Held:
+        pid, _, holder = os.pread(fd, 1000, 0).decode(errors="replace").partition("\n")
         os.close(fd)
         raise Held(pid, holder.strip()) from None
     os.ftruncate(fd, 0)

@@ -130,7 +130,7 @@ class Log:
         try:
             # First of all, so that nothing is left beside a file that is none of ours.
             require_log_or_nothing(self.path)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            files.make_directory(system, self.path.parent)
             self._lock = files.lock(self.path.with_name(self.path.name + ".lock"), contact)
         except files.Held as holder:
             raise Locked(path, holder) from None
@@ -139,14 +139,20 @@ class Log:
         self._fd = -1
         try:
             self._open(path)
-        except (OSError, LogError) as error:
+        except (OSError, LogError, files.Held) as error:
             self._let_go()
-            if isinstance(error, LogError):
-                raise
-            raise Unusable(path, error) from error
+            if isinstance(error, files.Held):
+                raise Locked(path, error) from None
+            if isinstance(error, OSError):
+                raise Unusable(path, error) from error
+            raise
 
     def _open(self, path: Path) -> None:
         """Open the file; ``path`` is what the caller calls it."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fd = self._system.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            # The log may have another name too, whose lock beside it is another.
+            files.lock_open(self._fd)
         contents = inspect(self.path)
         fault = contents.fault
         if fault and fault.promised is not None:
@@ -157,13 +163,16 @@ class Log:
         if contents.end == 0:
             if fault:
                 _logger.warning("state log %s: no whole header; beginning anew", path)
+            if self._fd >= 0:
+                self._system.close(self._fd)
+                self._fd = -1
             self._fd, self._seed = files.create(self._system, new_path(self.path))
+            files.lock_open(self._fd)
             # The header is on disk before the log has its name: no crash leaves half of it.
             self._system.fsync(self._fd)
             self._system.rename(new_path(self.path), self.path)
             end = records.HEADER_SIZE
         else:
-            self._fd = self._system.open(self.path, os.O_RDWR | os.O_CLOEXEC)
             self._seed = contents.seed
             end = contents.end
             if fault:
@@ -345,6 +354,7 @@ class Log:
             if not rewriting.advance():
                 return
             rewriting.finish()
+            files.lock_open(rewriting.fd)
             self._system.rename(rewriting.new_path, self.path)
         except OSError as error:
             rewriting.abandon()

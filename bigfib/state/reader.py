@@ -178,6 +178,7 @@ def require_log_or_nothing(path: Path) -> None:
         Unusable: there is something else, or it may not be written.
     """
     try:
+        _require_file(path)
         with path.open("r+b", buffering=0) as file:
             records.decode_header(file.read(records.HEADER_SIZE))
     except (FileNotFoundError, records.Incomplete):
@@ -213,8 +214,15 @@ def read(path: Path) -> Contents:
     return contents
 
 
+def _require_file(path: Path) -> None:
+    # What is no file may be replaced by one, or be waited for without end.
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise Unusable(path, "it is not a file")
+
+
 def _inspect(path: Path) -> Contents:
     try:
+        _require_file(path)
         with path.open("rb", buffering=0) as file:
             try:
                 reader = Reader(file)

@@ -225,10 +225,11 @@ def replay(
     count = 0
     integer = int.from_bytes
     begin = seed + offset - start
+    limit = len(buffer) - _CHECKSUM_SIZE
     try:
         while True:
             end = start + 1 + buffer[start]
-            if buffer[start] >= 0x80 or buffer[start + 1] != _POSITION:
+            if end > limit or buffer[start] >= 0x80 or buffer[start + 1] != _POSITION:
                 break
             day = start + 3 + buffer[start + 2]
             name = day + 1 + buffer[day]

@@ -4,6 +4,7 @@ import json
 import re
 import resource
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 
 import pytest
 from flint import fmpz
@@ -127,7 +128,16 @@ class TestMethods:
 
 
 @pytest.mark.parametrize(
-    "target", ["/", "/api0", "/api0/current/", "/api0/nex", "/api0/next%00", "/" + "a" * 5000]
+    "target",
+    [
+        "/",
+        "/api0",
+        "/api0/current/",
+        "/api0/nex",
+        "/api0/next%00",
+        "/api0/next%0a",
+        "/" + "a" * 5000,
+    ],
 )
 @pytest.mark.parametrize("accept", ["*/*", "text/html", "image/png"])
 def test_an_unknown_path_is_a_problem_document(serve: Serve, target: str, accept: str) -> None:
@@ -140,6 +150,18 @@ def test_an_unknown_path_is_a_problem_document(serve: Serve, target: str, accept
     assert (problem["title"], problem["status"]) == ("Not Found", 404)
     assert "/api0/current" in problem["detail"]
     assert len(body) < 1000
+
+
+def test_what_cannot_be_shown_is_a_problem_document(serve: Serve, path: Path) -> None:
+    client = "0" * 32
+    with Log(path) as log:
+        log.append(bytes(16), 10**12)
+    service = serve("--per-client")
+    reply, body = service.ask("/api0/current", headers={"Cookie": f"bigfib={client}"})
+    assert reply.status == 500
+    assert reply.headers["Content-Type"] == "application/problem+json"
+    assert json.loads(body)["status"] == 500
+    assert service.ask("/api0/next")[1] == b'{"value":"1","status":"200"}'
 
 
 class TestWithoutRoom:

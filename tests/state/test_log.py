@@ -91,6 +91,20 @@ class TestReplay:
         assert link.is_symlink()
         assert positions(reader.read(path)) == {SHARED: 5}
 
+    def test_new_directories_are_durable(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        synced = set()
+        real = os.fsync
+
+        def fsync(fd: int) -> None:
+            real(fd)
+            synced.add(str(Path(f"/proc/self/fd/{fd}").readlink()))
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        Log(tmp_path / "a" / "b" / "state.log").close()
+        assert {str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")} <= synced
+
 
 class TestTornTail:
     def test_cut_at_every_byte(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -271,6 +285,29 @@ class TestLock:
             )
         assert second.returncode == 1
         assert f"in use by process {os.getpid()}" in second.stderr
+
+    def test_through_another_name(self, path: Path, tmp_path: Path) -> None:
+        """The lock beside a hard link is another; so the log itself is locked too."""
+        with Log(path) as log:
+            other = tmp_path / "other.log"
+            other.hardlink_to(path)
+            with pytest.raises(Locked):
+                Log(other)
+            path.with_name("state.log.lock").unlink()
+            with pytest.raises(Locked):
+                Log(path)
+            log.append(SHARED, 1)
+            log.rewrite()
+            path.with_name("state.log.lock").unlink()
+            with pytest.raises(Locked):
+                Log(path)
+        assert positions(reader.read(path)) == {SHARED: 1}
+
+    def test_a_lock_file_of_odd_bytes(self, path: Path) -> None:
+        with Log(path):
+            path.with_name("state.log.lock").write_bytes(b"\xff\xfe\n\xff")
+            with pytest.raises(Locked):
+                Log(path)
 
     def test_goes_with_a_killed_process(self, path: Path) -> None:
         program = (

@@ -167,6 +167,16 @@ class TestReplay:
         for length in range(len(first), len(log)):
             assert records.replay(log[:length], 0, 1000, self.SEED, {}) == (len(first), 1)
 
+    def test_a_checksum_that_ends_in_zeros_is_not_complete_without_them(self) -> None:
+        ending = [log for log in map(self.step, range(2000)) if log.endswith(b"\0")]
+        assert ending
+        for log in ending:
+            assert records.replay(log, 0, 1000, self.SEED, {}) == (len(log), 1)
+            assert records.replay(log[:-1], 0, 1000, self.SEED, {}) == (0, 0)
+
+    def step(self, position: int) -> bytes:
+        return self.log((b"shared", position, 20_000))
+
 
 class TestSearch:
     def test_finds_records_anywhere_in_noise(self) -> None:
