@@ -9,6 +9,7 @@ decimal digits.
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 import gmpy2
@@ -158,13 +159,18 @@ def leading_digits(n: int | mpz, count: int) -> str:
 
 
 def trailing_digits(n: int | mpz, count: int) -> str:
-    """Return the last ``count`` decimal digits of ``|F(n)|``, or all where it has fewer."""
+    """Return the last ``count`` decimal digits of ``|F(n)|``, or all where it has fewer.
+
+    The last k digits of the sequence repeat after 15 * 10^(k-1) terms, for k >= 3 (Wall 1960), so
+    that the length of ``n`` does not count.
+    """
     n = abs(n)
     digits: str
     if n < _BINET_FROM:
         digits = gmpy2.fib(int(n)).digits()
         return digits[-count:]
-    digits = residue(n, mpz(10) ** count).digits()
+    period = 15 * mpz(10) ** (max(count, 3) - 1)
+    digits = residue(n % period, mpz(10) ** count).digits()
     return digits.zfill(count)
 
 
@@ -178,10 +184,20 @@ def _log_term(n: int | mpz, base: int, guard: int) -> mpz:
     """Return ``log_base F(n) * 2^guard`` as an integer less than one off, for n >= _BINET_FROM."""
     # Four roundings, each of half a unit in the last place of a number below 2^bits(n), stay
     # below 2^-13 of the returned unit.
-    with gmpy2.context(precision=mpz(n).bit_length() + guard + 16):
-        log_phi = gmpy2.log((1 + gmpy2.sqrt(gmpy2.mpfr(5))) / 2)
-        log_term = gmpy2.mpfr(n) * log_phi - gmpy2.log(gmpy2.mpfr(5)) / 2
+    precision = mpz(n).bit_length() + guard + 16
+    log_phi, half_log_5 = _binet_logarithms(-precision // 4096 * -4096)
+    with gmpy2.context(precision=precision):
+        log_term = gmpy2.mpfr(n) * log_phi - half_log_5
         return mpz(gmpy2.floor(gmpy2.mul_2exp(log_term / gmpy2.log(gmpy2.mpfr(base)), guard)))
+
+
+# Most of the cost of a summary of a far term, which needs them for base 2 and twice for base 10.
+@lru_cache(maxsize=4)
+def _binet_logarithms(precision: int) -> tuple[gmpy2.mpfr, gmpy2.mpfr]:
+    """Return ``log(phi)`` and ``log(5)/2`` to so many bits."""
+    with gmpy2.context(precision=precision):
+        log_phi = gmpy2.log((1 + gmpy2.sqrt(gmpy2.mpfr(5))) / 2)
+        return log_phi, gmpy2.log(gmpy2.mpfr(5)) / 2
 
 
 def _power_of_ten(scaled: mpz, guard: int, digits: int) -> mpz:

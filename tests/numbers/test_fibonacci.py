@@ -4,6 +4,7 @@ import decimal
 import random
 from decimal import Decimal
 
+import gmpy2
 import pytest
 from flint import fmpz
 
@@ -198,6 +199,14 @@ class TestEnds:
         with decimal.localcontext(decimal.Context(prec=100 + exponent)):
             significand = 10 ** (independent_log10(n, 100) % 1)
         assert fibonacci.leading_digits(n, 30) == str(significand).replace(".", "")[:30]
+
+    @pytest.mark.parametrize("exponent", [100, 1000, 9999])
+    @pytest.mark.parametrize("count", [1, 2, 3, 20, 500])
+    def test_last_digits_far_away(self, exponent: int, count: int) -> None:
+        n = 10**exponent + 7
+        # GMP's Lucas sequence U(1, -1) is the Fibonacci sequence.
+        expected = int(gmpy2.lucasu_mod(1, -1, n, 10**count))
+        assert fibonacci.trailing_digits(n, count) == f"{expected:0{count}}"
 
     def test_trailing_zeros_stay(self) -> None:
         # 10^4 divides F(7500), so four digits in a row are zeros.
