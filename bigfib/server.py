@@ -67,7 +67,9 @@ def serve(settings: Settings) -> None:
     with contextlib.closing(_bind(settings.host, settings.port)) as listener:
         url = _url(listener)
         with open_log(settings, contact=url) as log:
-            sequences = Sequences(log)
+            sequences = Sequences(
+                log, cache_bytes=settings.cache_bytes, max_sequences=settings.max_sequences
+            )
             try:
                 position = sequences.current(SHARED).pair.position
             except IndexTooLarge as error:

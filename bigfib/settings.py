@@ -8,11 +8,17 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import platformdirs
 
 from bigfib.state.log import REWRITE_BYTES, Durability
+
+CACHE_BYTES: Final = 64 << 20
+"""Default of ``cache_bytes``: 80 thousand sequences at small terms, 500 at 20 thousand digits."""
+
+MAX_SEQUENCES: Final = 1_000_000
+"""Default of ``max_sequences``; a service that has read a log of as many has taken 152 MB."""
 
 
 class InvalidSetting(ValueError):
@@ -25,10 +31,10 @@ def _port(text: str) -> int:
     raise ValueError("a port is a number from 0 to 65535 (0 takes any free one)")
 
 
-def _bytes(text: str) -> int:
+def _whole(text: str) -> int:
     if text.isascii() and text.isdecimal() and len(text) <= 18:
         return int(text)
-    raise ValueError("a size is a number of bytes")
+    raise ValueError("it is a whole number, in digits")
 
 
 def _days(text: str) -> int:
@@ -86,13 +92,22 @@ class Settings:
         "size from which the state log is rewritten when most of it is out of date; a log of the "
         "default size is read in less than 0.1 s",
         *("--rewrite-bytes",),
-        parse=_bytes,
+        parse=_whole,
     )
     sequence_ttl: int = _setting(
         90,
         "days after which a sequence that nobody steps may be forgotten; never the shared one",
         *("--sequence-ttl",),
         parse=_days,
+    )
+    max_sequences: int = _setting(
+        MAX_SEQUENCES, "how many sequences there may be", "--max-sequences", parse=_whole
+    )
+    cache_bytes: int = _setting(
+        CACHE_BYTES,
+        "memory for the terms of sequences used lately; others are computed again when asked for",
+        *("--cache-bytes",),
+        parse=_whole,
     )
     per_client: bool = _setting(
         False, "give each client its own sequence, by a cookie", "--per-client", parse=_switch

@@ -1,12 +1,36 @@
 """Sequences over a real log."""
 
+import gc
+import itertools
+import random
+import secrets
 from pathlib import Path
 
 import pytest
+from flint import fmpz
 
 from bigfib.numbers.decimals import StartOfSequence
-from bigfib.sequences import MOST_LOADED, SHARED, Sequences
+from bigfib.numbers.fibonacci import IndexTooLarge
+from bigfib.sequences import (
+    FARTHEST,
+    SHARED,
+    Sequences,
+    TooManySequences,
+    UnknownSequence,
+    format_id,
+    parse_id,
+)
 from bigfib.state.log import Durability, Log
+
+
+def term(position: int) -> bytes:
+    return fmpz.fib_ui(fmpz(position)).str(base=10).encode()
+
+
+def resident_bytes() -> int:
+    gc.collect()
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["VmRSS"].split()[0]) * 1024
 
 
 def test_steps_are_in_the_log(path: Path) -> None:
@@ -36,23 +60,157 @@ def test_the_start_is_left_alone(path: Path) -> None:
         end = log.end
         with pytest.raises(StartOfSequence):
             sequences.back(SHARED)
+        with pytest.raises(StartOfSequence):
+            sequences.step(SHARED, -2)
         assert log.end == end
         assert sequences.current(SHARED).pair.position == 0
 
 
-def test_a_sequence_that_left_memory_comes_back_where_it_stood(path: Path) -> None:
-    with Log(path, Durability.OS) as log:
-        sequences = Sequences(log)
-        for number in range(2 * MOST_LOADED):
-            sequences.forward(b"%d" % number)
-        for number in range(2 * MOST_LOADED):
-            assert sequences.forward(b"%d" % number).pair.position == 2
+class TestMoves:
+    def test_at_random(self, path: Path) -> None:
+        # Short ones are walked, long ones computed anew.
+        randomness = random.Random(4)
+        with Log(path, Durability.OS) as log:
+            sequences = Sequences(log)
+            position = 0
+            for _ in range(300):
+                by = randomness.choice([-1, 1]) * int(10 ** randomness.uniform(0, 4.3))
+                if position + by < 0:
+                    with pytest.raises(StartOfSequence):
+                        sequences.step(SHARED, by)
+                else:
+                    position += by
+                    sequences.step(SHARED, by)
+                sequence = sequences.current(SHARED)
+                assert sequence.pair.position == log.position(SHARED) == position
+                assert sequence.pair.digits() == term(position)
+
+    def test_every_short_distance(self, path: Path) -> None:
+        with Log(path, Durability.OS) as log:
+            sequences = Sequences(log)
+            for distance in range(-25, 26):
+                sequences.seek(SHARED, 5000)
+                assert sequences.step(SHARED, distance).pair.digits() == term(5000 + distance)
+
+    def test_as_far_as_moves_go_and_on_by_steps(self, path: Path) -> None:
+        with Log(path) as log:
+            sequences = Sequences(log)
+            assert sequences.seek(SHARED, FARTHEST).pair.digits() == term(FARTHEST)
+            end = log.end
+            for too_far in (FARTHEST + 1, 10**30):
+                with pytest.raises(IndexTooLarge, match="1000000"):
+                    sequences.seek(SHARED, too_far)
+            with pytest.raises(IndexTooLarge, match="steps of one"):
+                sequences.step(SHARED, 2)
+            assert log.end == end
+            assert sequences.step(SHARED, 1).pair.digits() == term(FARTHEST + 1)
+            assert sequences.step(SHARED, -2).pair.digits() == term(FARTHEST - 1)
+
+    def test_a_move_is_in_the_log(self, path: Path) -> None:
+        with Log(path) as log:
+            assert Sequences(log).seek(SHARED, 300).lsn == log.end
+        with Log(path) as log:
+            assert Sequences(log).current(SHARED).pair.digits() == term(300)
 
 
-def test_one_that_came_back_is_not_shown_before_it_is_durable(path: Path) -> None:
-    with Log(path) as log:
-        sequences = Sequences(log)
-        stepped = sequences.forward(SHARED).lsn
-        for number in range(MOST_LOADED):
-            sequences.current(b"%d" % number)
-        assert log.committed < stepped <= sequences.current(SHARED).lsn
+class TestOwn:
+    def test_created_found_and_deleted(self, path: Path) -> None:
+        with Log(path) as log:
+            sequences = Sequences(log)
+            sequence = sequences.create()
+            assert sequence.lsn == log.end
+            assert len(sequence.id) == 16
+            assert sequences.existing(sequence.id).pair.position == 0
+            sequences.step(sequence.id, 10)
+            assert sequences.delete(sequence.id) == log.end
+            with pytest.raises(UnknownSequence):
+                sequences.existing(sequence.id)
+        with Log(path) as log, pytest.raises(UnknownSequence):
+            Sequences(log).existing(sequence.id)
+
+    def test_the_shared_one_needs_no_creation(self, path: Path) -> None:
+        with Log(path) as log:
+            assert Sequences(log).existing(SHARED).pair.position == 0
+
+    def test_as_many_as_there_may_be(self, path: Path) -> None:
+        with Log(path) as log:
+            sequences = Sequences(log, max_sequences=3)
+            first = sequences.create()
+            sequences.create()
+            sequences.forward(bytes(16))
+            end = log.end
+            with pytest.raises(TooManySequences, match="3"):
+                sequences.create()
+            with pytest.raises(TooManySequences, match="3"):
+                sequences.forward(b"another of 16 by")
+            assert log.end == end
+            # Those that are there go on, and so does the shared one.
+            assert sequences.forward(first.id).pair.position == 1
+            assert sequences.forward(SHARED).pair.position == 1
+            sequences.delete(first.id)
+            assert sequences.delete(bytes(16))
+            assert sequences.create().pair.position == 0
+
+    def test_ids_as_text(self) -> None:
+        assert parse_id("shared") == SHARED
+        assert format_id(SHARED) == "shared"
+        assert parse_id("00" * 15 + "ff") == bytes(15) + b"\xff"
+        assert format_id(bytes(15) + b"\xff") == "00" * 15 + "ff"
+        for text in ("", "Shared", "0" * 31, "0" * 33, "g" * 32, "A" * 32, "\u0660" * 32):
+            with pytest.raises(UnknownSequence):
+                parse_id(text)
+
+
+class TestMemory:
+    def test_a_sequence_that_left_it_comes_back_where_it_stood(self, path: Path) -> None:
+        with Log(path, Durability.OS) as log:
+            sequences = Sequences(log, cache_bytes=100_000)
+            for step in (1, 2):
+                for number in range(1000):
+                    assert sequences.forward(b"%d" % number).pair.position == step
+            assert sequences.cached_bytes <= 100_000
+
+    def test_one_that_came_back_is_not_shown_before_it_is_durable(self, path: Path) -> None:
+        with Log(path) as log:
+            sequences = Sequences(log, cache_bytes=0)
+            stepped = sequences.forward(SHARED).lsn
+            sequences.current(b"another")
+            assert log.committed < stepped <= sequences.current(SHARED).lsn
+
+    def test_the_count_is_that_of_what_is_there(self, path: Path) -> None:
+        # However its terms grew and shrank, a sequence leaves as much room as it took.
+        randomness = random.Random(5)
+        with Log(path, Durability.OS) as log:
+            sequences = Sequences(log, cache_bytes=200_000)
+            ids = [sequences.create().id for _ in range(50)]
+            for _ in range(2000):
+                sequence_id = randomness.choice(ids)
+                sequences.step(sequence_id, 5 + int(10 ** randomness.uniform(0, 3)))
+                for _ in range(5):
+                    sequences.back(sequence_id)
+                assert sequences.cached_bytes <= 200_000
+            for sequence_id in ids:
+                sequences.delete(sequence_id)
+            assert sequences.cached_bytes == 0
+
+    def test_a_hundred_thousand_clients_taking_turns(self, path: Path) -> None:
+        with Log(path, Durability.OS) as log:
+            sequences = Sequences(log, cache_bytes=8 << 20)
+            ids = [secrets.token_bytes(16) for _ in range(100_000)]
+            for sequence_id in ids:
+                log.append(sequence_id, 0)
+            before = resident_bytes()
+            for sequence_id in itertools.chain(ids, ids):
+                sequences.forward(sequence_id)
+            assert all(position >> 24 == 2 for position in log.latest.values())
+            assert resident_bytes() - before < 24 << 20
+
+    def test_ten_thousand_sequences_at_twenty_thousand_digits(self, path: Path) -> None:
+        with Log(path, Durability.OS) as log:
+            sequences = Sequences(log, cache_bytes=16 << 20)
+            before = resident_bytes()
+            for _ in range(10_000):
+                sequence = sequences.seek(sequences.create().id, 95_700)
+                assert len(sequence.pair.digits()) == 20_000
+            assert sequences.cached_bytes <= 16 << 20
+            assert resident_bytes() - before < 32 << 20

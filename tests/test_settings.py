@@ -24,11 +24,13 @@ def test_every_setting_has_a_variable(tmp_path: Path) -> None:
         "BIGFIB_DURABILITY": "os",
         "BIGFIB_REWRITE_BYTES": "1000",
         "BIGFIB_SEQUENCE_TTL": "7",
+        "BIGFIB_MAX_SEQUENCES": "5",
+        "BIGFIB_CACHE_BYTES": "2000",
         "BIGFIB_PER_CLIENT": "yes",
         "BIGFIB_ONE_CPU": "1",
         "BIGFIB_DEBUG": "True",
     }
-    expected = Settings(0, "h", tmp_path, Durability.OS, 1000, 7, True, True, True)
+    expected = Settings(0, "h", tmp_path, Durability.OS, 1000, 7, 5, 2000, True, True, True)
     assert Settings.resolve({}, environ) == expected
     assert len(environ) == len(dataclasses.fields(Settings))
 
@@ -51,7 +53,7 @@ def test_switches_can_be_off(off: str) -> None:
         ("PORT", "9" * 5000, "a port is a number"),
         ("PORT", "٣", "a port is a number"),
         ("DURABILITY", "FSYNC!", "durability is fsync or os"),
-        ("REWRITE_BYTES", "1e6", "a size is a number of bytes"),
+        ("REWRITE_BYTES", "1e6", "a whole number"),
         ("SEQUENCE_TTL", "0", "at least 1"),
         ("SEQUENCE_TTL", "9" * 5000, "at least 1"),
         ("DEBUG", "maybe", "a switch is"),

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from bigfib.api.representations import Answer, CommittedReply
 from bigfib.numbers.decimals import StartOfSequence
-from bigfib.sequences import SHARED, Sequences
+from bigfib.sequences import SHARED, Sequences, TooManySequences
 from bigfib.state.log import AppendFailed
 
 _logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Stepping:
     def _next(self, sequence_id: bytes) -> Answer:
         try:
             sequence = self._sequences.forward(sequence_id)
-        except AppendFailed as error:
+        except (AppendFailed, TooManySequences) as error:
             return self._no_room(error)
         return self._reply(_OK, sequence.pair.digits(), sequence.lsn)
 
@@ -86,7 +86,7 @@ class Stepping:
             return self._no_room(error)
         return self._reply(_OK, sequence.pair.digits(), sequence.lsn)
 
-    def _no_room(self, error: AppendFailed) -> Answer:
+    def _no_room(self, error: Exception) -> Answer:
         _logger.error("%s; the sequence stays where it is", error)
         return self._reply(_NO_ROOM, b"-2", 0)
 

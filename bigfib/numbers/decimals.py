@@ -37,16 +37,21 @@ class StartOfSequence(ValueError):
 
 
 class DecimalPair:
-    """The terms F(position) and F(position + 1), position >= 0, as packed decimals."""
+    """The terms F(position) and F(position + 1), position >= 0, as packed decimals.
+
+    Attributes:
+        position: Where it stands.
+        length: Decimal digits of F(position + 1), and bytes of each of six numbers held.
+    """
 
     __slots__ = (
         "_ascii",
         "_biases",
         "_digits",
         "_following",
-        "_length",
         "_this",
         "_tops",
+        "length",
         "position",
     )
 
@@ -60,12 +65,12 @@ class DecimalPair:
         this, following = fibonacci.pair(position)
         text = following.digits().encode()
         self.position = position
-        self._length = len(text)
-        self._biases = mpz.from_bytes(bytes([_CARRY_BIAS]) * self._length, "big")
-        self._tops = mpz.from_bytes(bytes([_TOP_BIT]) * self._length, "big")
-        self._ascii = mpz.from_bytes(bytes([_ASCII_ZERO]) * self._length, "big")
+        self.length = len(text)
+        self._biases = mpz.from_bytes(bytes([_CARRY_BIAS]) * self.length, "big")
+        self._tops = mpz.from_bytes(bytes([_TOP_BIT]) * self.length, "big")
+        self._ascii = mpz.from_bytes(bytes([_ASCII_ZERO]) * self.length, "big")
         self._following = mpz.from_bytes(text, "big") ^ self._ascii
-        text = this.digits().encode().rjust(self._length, b"0")
+        text = this.digits().encode().rjust(self.length, b"0")
         self._this = mpz.from_bytes(text, "big") ^ self._ascii
         self._digits: bytes | None = None
 
@@ -77,9 +82,9 @@ class DecimalPair:
     def digits(self) -> bytes:
         """Return F(position) as ASCII digits; converted once, however often it is asked for."""
         if self._digits is None:
-            text = (self._this | self._ascii).to_bytes(self._length, "big")
+            text = (self._this | self._ascii).to_bytes(self.length, "big")
             # A term is at most one digit shorter than the next, whose length the masks have.
-            self._digits = text[self._length - self.digit_count :]
+            self._digits = text[self.length - self.digit_count :]
         return self._digits
 
     def forward(self) -> None:
@@ -89,8 +94,8 @@ class DecimalPair:
         self._following = raw - ((raw & self._tops) >> 7) * _CARRY_BIAS
         self.position += 1
         self._digits = None
-        if self._following.bit_length() > 8 * self._length:
-            self._length += 1
+        if self._following.bit_length() > 8 * self.length:
+            self.length += 1
             self._biases = self._biases << 8 | _CARRY_BIAS
             self._tops = self._tops << 8 | _TOP_BIT
             self._ascii = self._ascii << 8 | _ASCII_ZERO
@@ -108,8 +113,8 @@ class DecimalPair:
         self._this = raw - ((raw & self._tops) >> 7) * _CARRY_BIAS
         self.position -= 1
         self._digits = None
-        if self._following.bit_length() <= 8 * (self._length - 1):
-            self._length -= 1
+        if self._following.bit_length() <= 8 * (self.length - 1):
+            self.length -= 1
             self._biases >>= 8
             self._tops >>= 8
             self._ascii >>= 8

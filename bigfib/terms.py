@@ -1,0 +1,155 @@
+"""Random access to F(n): what is shown of it, and what that costs before anyone pays for it."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final
+
+from gmpy2 import mpz
+
+from bigfib.numbers import fibonacci
+from bigfib.numbers.decimals import DecimalPair
+from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
+
+INLINE_LIMIT: Final = 1_000_000
+"""Largest |n| whose term is computed while other requests wait: 208,988 digits.
+
+Measured: F(10^6) and its digits take 10 ms, 11 ms in the dearest base (3), and a pair to step from
+takes 20 ms; at 2 * 10^6 these are 23, 30 and 48 ms.
+"""
+
+BASES: Final = range(2, 63)
+"""The bases that terms are written in, with the digits 0-9a-z; above 36, 0-9A-Za-z."""
+
+MAX_ENDS: Final = 500
+"""Most leading and trailing digits in a summary; for an index of 10,000 digits one takes 20 ms."""
+
+MAX_MODULUS_DIGITS: Final = 1_000
+"""Most digits of a modulus."""
+
+MAX_RESIDUE_WORK: Final = 1_000_000
+"""Most that digits of the index times digits of the modulus may come to: then it takes 20 ms."""
+
+# Who downloads a long term in pieces pays for it once.
+_TEXTS_KEPT: Final = 8
+
+
+class InvalidModulus(ValueError):
+    """The text is not a modulus: a whole number of at least 1."""
+
+
+def require_inline(n: int | mpz) -> None:
+    """Return if the term may be computed while other requests wait.
+
+    Raises:
+        IndexTooLarge: |n| exceeds `INLINE_LIMIT`.
+    """
+    if abs(n) > INLINE_LIMIT:
+        raise IndexTooLarge(
+            f"a term is given in full from F(-{INLINE_LIMIT}) to F({INLINE_LIMIT}); "
+            "its summary and its residues go further"
+        )
+
+
+@lru_cache(maxsize=_TEXTS_KEPT)
+def text(n: mpz, base: int = 10) -> bytes:
+    """Return F(n) in ``base`` as ASCII, behind a minus sign if it is negative.
+
+    Raises:
+        IndexTooLarge: as `fibonacci.term`.
+    """
+    digits: str = fibonacci.term(n).digits(base)
+    return digits.encode()
+
+
+def text_length(n: mpz, base: int = 10) -> int:
+    """Return how many bytes `text` has, without computing them."""
+    return int(fibonacci.digit_count(n, base)) + fibonacci.is_negative(n)
+
+
+def octets(n: mpz) -> bytes:
+    """Return F(n) in big-endian two's complement, in as few bytes as hold it with its sign.
+
+    Raises:
+        IndexTooLarge: as `fibonacci.term`.
+    """
+    octets: bytes = fibonacci.term(n).to_bytes(octets_length(n), "big", signed=True)
+    return octets
+
+
+def octets_length(n: mpz) -> int:
+    """Return how many bytes `octets` has, without computing them."""
+    # -2^(8k-1) would fit into a byte less, but for -1 and -8 that says the same.
+    return int(fibonacci.digit_count(n, base=2)) // 8 + 1
+
+
+def walk(first: int, count: int) -> Iterator[tuple[int, bytes]]:
+    """Yield each of ``count`` indices from ``first`` on with its term, one linear step each.
+
+    Raises:
+        IndexTooLarge: as `fibonacci.pair`.
+    """
+    pair = DecimalPair(abs(first))
+    for n in range(first, first + count):
+        digits = pair.digits()
+        yield n, b"-" + digits if fibonacci.is_negative(n) else digits
+        if n < 0:
+            pair.back()
+        else:
+            pair.forward()
+
+
+def summary(n: mpz, ends: int) -> dict[str, str]:
+    """Return what can be said of F(n) for any ``n``, as a document.
+
+    Its members are ``n``, ``digits`` (how many there are), ``leading`` and ``trailing`` (the first
+    and last ``ends`` of them) and ``bytes`` (as many as `octets` has).
+
+    Raises:
+        ValueError: ``ends`` is not in 1 .. `MAX_ENDS`.
+    """
+    if not 1 <= ends <= MAX_ENDS:
+        raise ValueError(f"a summary has 1 to {MAX_ENDS} digits of either end, not {ends}")
+    sign = "-" if fibonacci.is_negative(n) else ""
+    return {
+        "n": n.digits(),
+        "digits": fibonacci.digit_count(n).digits(),
+        "leading": sign + fibonacci.leading_digits(n, ends),
+        "trailing": fibonacci.trailing_digits(n, ends),
+        "bytes": mpz(octets_length(n)).digits(),
+    }
+
+
+def parse_modulus(text: str) -> mpz:
+    """Return the modulus that ``text`` writes in ASCII decimal.
+
+    Raises:
+        InvalidModulus: it is not a whole number of at least 1.
+        IndexTooLarge: as `fibonacci.parse_index`.
+    """
+    try:
+        modulus = fibonacci.parse_index(text)
+    except InvalidIndex:
+        modulus = mpz(0)
+    if modulus < 1:
+        raise InvalidModulus(
+            f"{text!r:.60} is not a modulus; write a whole number of at least 1 in digits"
+        )
+    return modulus
+
+
+def require_cheap_residue(n: mpz, modulus: mpz) -> None:
+    """Return if ``F(n) mod modulus`` may be computed while other requests wait.
+
+    Raises:
+        IndexTooLarge: `MAX_MODULUS_DIGITS` or `MAX_RESIDUE_WORK` is exceeded.
+    """
+    index_digits, modulus_digits = len(abs(n).digits()), len(modulus.digits())
+    if modulus_digits > MAX_MODULUS_DIGITS:
+        raise IndexTooLarge(
+            f"a modulus has at most {MAX_MODULUS_DIGITS} digits, not {modulus_digits}"
+        )
+    if index_digits * modulus_digits > MAX_RESIDUE_WORK:
+        raise IndexTooLarge(
+            f"an index of {index_digits} digits takes a modulus of at most "
+            f"{MAX_RESIDUE_WORK // index_digits} digits, not {modulus_digits}"
+        )
