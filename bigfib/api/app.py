@@ -7,10 +7,12 @@ from typing import Any
 
 import falcon
 
-from bigfib.api import problems
+from bigfib.api import problems, requests
 from bigfib.api.operations import Stats
 from bigfib.api.representations import CommittedReply, DateHeader
+from bigfib.api.sequences import SequenceCollection, SequenceResource, SequenceStep
 from bigfib.api.stepping import Stepping
+from bigfib.api.terms import Summary, Term, TermRange
 from bigfib.sequences import Sequences
 from bigfib.state.log import Log
 
@@ -28,8 +30,17 @@ def create_app(log: Log, sequences: Sequences, *, per_client: bool) -> "App":
     date = DateHeader()
     stepping = Stepping(sequences, CommittedReply(log, date), per_client)
     app = App(stepping, date)
-    app.set_error_serializer(problems.serialize)
+    problems.add_to(app)
+    app.req_options.media_handlers = requests.json_only()
     app.add_route("/test/stats", Stats())
+    app.add_route("/api1/sequences", SequenceCollection(log, sequences))
+    one = "/api1/sequences/{sequence_id}"
+    app.add_route(one, SequenceResource(log, sequences))
+    app.add_route(f"{one}/next", SequenceStep(log, sequences, 1))
+    app.add_route(f"{one}/previous", SequenceStep(log, sequences, -1))
+    app.add_route("/api1/terms", TermRange())
+    app.add_route("/api1/terms/{n}", Term())
+    app.add_route("/api1/terms/{n}/summary", Summary())
     return app
 
 

@@ -5,38 +5,102 @@ asked for something else is better served by a reason than by an empty body.
 """
 
 import json
-from typing import Final
+import logging
+from typing import Any, Final
 
 import falcon
 
-_PROBLEM: Final = "application/problem+json"
+from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
+from bigfib.sequences import TooManySequences, UnknownSequence
+from bigfib.state.log import AppendFailed
+from bigfib.terms import InvalidModulus
+
+_logger = logging.getLogger(__name__)
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+_NOT_KEPT: Final = ("Cache-Control", "no-store")
 
 _ADVICE = {
-    404: "There is nothing at {path}. The service answers at /api0/current, /api0/next and "
-    "/api0/previous.",
+    404: "There is nothing at {path}; /openapi.json says what there is.",
     405: "{path} does not take {method}; see the Allow header for what it takes.",
+    415: "Send the document as application/json.",
     500: "The service failed, and says why on its standard error.",
 }
 
 
-def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
-    """Write ``error`` to ``resp`` as a problem document."""
-    status = falcon.util.code_to_http_status(error.status)
-    code, _, title = status.partition(" ")
-    advice = _ADVICE.get(int(code), "")
-    # A path may be of any length; enough of it to recognise it will do.
-    detail = error.description or advice.format(path=req.path[:200], method=req.method)
-    resp.content_type = _PROBLEM
-    resp.data = _document(title, int(code), detail)
+class Problem(falcon.HTTPError):
+    """An error that says more than what is common to all."""
+
+    def __init__(
+        self, status: int, detail: str, *, headers: dict[str, str] | None = None, **members: str
+    ) -> None:
+        """Describe it.
+
+        Args:
+            status: HTTP's status.
+            detail: What is wrong with this request, and what to do about it.
+            headers: Headers of the reply.
+            members: Members of the document besides those that all have.
+        """
+        super().__init__(status, description=detail, headers=headers)
+        self.members = members
+
+
+def add_to(app: falcon.App[Any, Any]) -> None:
+    """Let all errors that ``app`` answers be problem documents."""
+    app.set_error_serializer(_serialize)
+    for kind in (InvalidIndex, InvalidModulus, IndexTooLarge):
+        app.add_error_handler(kind, _refuse_number)
+    app.add_error_handler(UnknownSequence, _deny_sequence)
+    app.add_error_handler(TooManySequences, _refuse_sequence)
+    app.add_error_handler(AppendFailed, _lack_room)
 
 
 def failure() -> tuple[str, list[tuple[str, str]], list[bytes]]:
     """Return the answer of WSGI to a request that an unforeseen error has ended."""
     document = _document("Internal Server Error", 500, _ADVICE[500])
-    headers = [("Content-Type", _PROBLEM), ("Content-Length", str(len(document)))]
+    headers = [
+        ("Content-Type", MEDIA_TYPE),
+        ("Content-Length", str(len(document))),
+        _NOT_KEPT,
+    ]
     return "500 Internal Server Error", headers, [document]
 
 
-def _document(title: str, code: int, detail: str) -> bytes:
+def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
+    status = falcon.util.code_to_http_status(error.status)
+    code, _, title = status.partition(" ")
+    advice = _ADVICE.get(int(code), "")
+    # A path may be of any length; enough of it to recognise it will do.
+    detail = error.description or advice.format(path=req.path[:200], method=req.method)
+    resp.content_type = MEDIA_TYPE
+    # Also in place of the lifetime that what was asked for would have had.
+    resp.set_header(*_NOT_KEPT)
+    resp.data = _document(title, int(code), detail, getattr(error, "members", {}))
+
+
+def _document(title: str, code: int, detail: str, members: dict[str, str] | None = None) -> bytes:
     problem = {"type": "about:blank", "title": title, "status": code, "detail": detail}
-    return json.dumps(problem).encode()
+    return json.dumps(problem | (members or {})).encode()
+
+
+def _refuse_number(_req: object, _resp: object, error: Exception, _params: object) -> None:
+    raise falcon.HTTPUnprocessableEntity(description=str(error))
+
+
+def _deny_sequence(_req: object, _resp: object, _error: Exception, _params: object) -> None:
+    raise falcon.HTTPNotFound(
+        description="There is no such sequence: it was never created, has been deleted, or nobody "
+        "has stepped it for too long. POST /api1/sequences creates one."
+    )
+
+
+def _refuse_sequence(_req: object, _resp: object, error: Exception, _params: object) -> None:
+    raise Problem(507, str(error))
+
+
+def _lack_room(_req: object, _resp: object, error: Exception, _params: object) -> None:
+    # Where the log is, is the operator's business.
+    _logger.error("%s; nothing has changed", error)
+    raise Problem(507, "The service has no room to keep this; nothing has changed.")

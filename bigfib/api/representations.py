@@ -8,7 +8,8 @@ steps committed. Measured beside one ``fdatasync`` a reply, at 64 connections: e
 replies a second.
 
 This asks for a ``Content-Length`` (a reply cut off before its commit is then no reply) and for
-``TCP_NODELAY`` (the second chunk is not held back until the first is acknowledged).
+``TCP_NODELAY`` (the second chunk is not held back until the first is acknowledged). A reply without
+a body has no second chunk, and commits before it begins.
 """
 
 import time
@@ -16,6 +17,9 @@ from collections.abc import Callable, Iterable, Iterator
 from email.utils import formatdate
 from typing import Final
 
+import falcon
+
+from bigfib.sequences import Sequence, format_id
 from bigfib.state.log import CommitFailed, Log
 
 Header = tuple[str, str]
@@ -26,10 +30,15 @@ Answer = tuple[str, list[Header], Iterable[bytes]]
 The list must be a new one each time, for bjoern writes into it.
 """
 
+JSON: Final = "application/json"
+LINES_OF_JSON: Final = "application/x-ndjson"
+TEXT: Final = "text/plain"
+OCTETS: Final = "application/octet-stream"
+
 # From here on a copy of the body costs more than a system call for each of its parts.
 _JOINED_UP_TO: Final = 1 << 16
 
-_JSON: Final = ("Content-Type", "application/json")
+_JSON_TYPE: Final = ("Content-Type", JSON)
 _NO_STORE: Final = ("Cache-Control", "no-store")
 
 
@@ -50,6 +59,27 @@ class DateHeader:
         return self._header
 
 
+def commit(log: Log, lsn: int) -> None:
+    """Commit everything up to ``lsn``, or end the process.
+
+    Raises:
+        SystemExit: it cannot be committed. bjoern ends the process on this exception, with the
+            message on stderr and status 1. Nothing less will do: none of the replies that wait
+            for the log may be finished.
+    """
+    try:
+        log.commit(lsn)
+    except CommitFailed as error:
+        raise SystemExit(f"bigfib: {error}") from error
+
+
+def after_commit(log: Log, lsn: int, opening: bytes, *rest: bytes) -> Iterator[bytes]:
+    """Yield ``opening``, and what follows it once everything up to ``lsn`` is committed."""
+    yield opening
+    commit(log, lsn)
+    yield from rest
+
+
 class CommittedReply:
     """The JSON ``{"value":"13","status":"200"}``, held back until the log has been committed."""
 
@@ -67,29 +97,56 @@ class CommittedReply:
         """
         closing = b'","status":"%b"}' % status[:3].encode()
         length = 10 + len(value) + len(closing)
+        rest = (value + closing,) if length <= _JOINED_UP_TO else (value, closing)
         body: Iterable[bytes]
         if lsn > self._log.committed:
-            body = self._after_commit(lsn, value, closing)
-        elif length > _JOINED_UP_TO:
-            body = (b'{"value":"', value, closing)
+            body = after_commit(self._log, lsn, b'{"value":"', *rest)
+        elif length <= _JOINED_UP_TO:
+            body = [b'{"value":"' + rest[0]]
         else:
-            body = [b'{"value":"' + value + closing]
+            body = (b'{"value":"', *rest)
         return status, self.headers(length), body
 
     def headers(self, length: int) -> list[Header]:
         """Return the headers of an answer whose body has ``length`` bytes."""
-        return [_JSON, ("Content-Length", str(length)), _NO_STORE, self._date()]
+        return [_JSON_TYPE, ("Content-Length", str(length)), _NO_STORE, self._date()]
 
-    def _after_commit(self, lsn: int, value: bytes, closing: bytes) -> Iterator[bytes]:
-        yield b'{"value":"'
-        try:
-            self._log.commit(lsn)
-        except CommitFailed as error:
-            # bjoern ends the process on this exception, with the message on stderr and status 1.
-            # Nothing less will do: none of the waiting replies may be finished.
-            raise SystemExit(f"bigfib: {error}") from error
-        if len(value) > _JOINED_UP_TO:
-            yield value
-            yield closing
+
+class CommittedSequence:
+    """The document ``{"id","position","digits","value"}``, held back until it is committed."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def __call__(self, resp: falcon.Response, sequence: Sequence) -> None:
+        """Show ``sequence`` in ``resp``, with its position as ``ETag``.
+
+        The headers leave before the commit, as the length of the body does. Both are good for
+        nothing without the body: that position is compared with the one in the log before
+        anything is done on its account.
+        """
+        opening, rest = self._document(sequence)
+        self._describe(resp, sequence, len(opening) + len(rest))
+        if sequence.lsn > self._log.committed:
+            resp.stream = after_commit(self._log, sequence.lsn, opening, rest)
         else:
-            yield value + closing
+            resp.data = opening + rest
+
+    def head(self, resp: falcon.Response, sequence: Sequence) -> None:
+        """Say in ``resp`` what showing ``sequence`` would say, but for the document itself."""
+        commit(self._log, sequence.lsn)
+        self._describe(resp, sequence, sum(map(len, self._document(sequence))))
+
+    @staticmethod
+    def _document(sequence: Sequence) -> tuple[bytes, bytes]:
+        digits = sequence.pair.digits()
+        opening = b'{"id":"%b",' % format_id(sequence.id).encode()
+        facts = b'"position":"%d","digits":"%d"' % (sequence.pair.position, len(digits))
+        return opening, facts + b',"value":"' + digits + b'"}'
+
+    @staticmethod
+    def _describe(resp: falcon.Response, sequence: Sequence, length: int) -> None:
+        resp.content_type = JSON
+        resp.content_length = length
+        resp.etag = str(sequence.pair.position)
+        resp.cache_control = ["no-cache"]

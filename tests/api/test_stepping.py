@@ -148,7 +148,8 @@ def test_an_unknown_path_is_a_problem_document(serve: Serve, target: str, accept
     problem = json.loads(body)
     assert problem["type"] == "about:blank"
     assert (problem["title"], problem["status"]) == ("Not Found", 404)
-    assert "/api0/current" in problem["detail"]
+    assert "/openapi.json" in problem["detail"]
+    assert reply.headers["Cache-Control"] == "no-store"
     assert len(body) < 1000
 
 
@@ -240,15 +241,24 @@ class TestPerClient:
         assert service.file.stat().st_size == size
 
     def test_more_clients_than_are_kept_in_memory(self, serve: Serve) -> None:
-        service = serve("--per-client", "--durability", "os")
+        service = serve("--per-client", "--durability", "os", "--cache-bytes", "100000")
         cookies = [
-            service.ask("/api0/next")[0].headers["Set-Cookie"].split("; ")[0] for _ in range(1100)
+            service.ask("/api0/next")[0].headers["Set-Cookie"].split("; ")[0] for _ in range(300)
         ]
+        for value in (b"1", b"2"):
+            for cookie in cookies:
+                _, body = service.ask("/api0/next", headers={"Cookie": cookie})
+                assert body == b'{"value":"%b","status":"200"}' % value
+
+    def test_no_more_clients_than_there_may_be_sequences(self, serve: Serve) -> None:
+        service = serve("--per-client", "--max-sequences", "2")
+        cookies = [service.ask("/api0/next")[0].headers["Set-Cookie"] for _ in range(2)]
+        reply, body = service.ask("/api0/next")
+        assert (reply.status, body) == (507, b'{"value":"-2","status":"507"}')
+        assert service.ask("/api0/current")[1] == b'{"value":"0","status":"200"}'
         for cookie in cookies:
-            assert (
-                service.ask("/api0/next", headers={"Cookie": cookie})[1]
-                == b'{"value":"1","status":"200"}'
-            )
+            reply, body = service.ask("/api0/next", headers={"Cookie": cookie.split("; ")[0]})
+            assert body == b'{"value":"1","status":"200"}'
 
 
 def test_stats(serve: Serve) -> None:

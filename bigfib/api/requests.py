@@ -1,0 +1,108 @@
+"""What a request asks for, beyond its path: parameters, media type, preconditions, range, body."""
+
+import json
+from typing import Any, Final
+
+import falcon
+import falcon.media
+
+from bigfib.api.problems import Problem
+
+MAX_BODY_BYTES: Final = 1 << 20
+"""Longest body that is read: a sequence's own document at a million digits fits."""
+
+
+def parameters(req: falcon.Request, *names: str) -> dict[str, str]:
+    """Return the query parameters, each of which must be one of ``names`` and be given once.
+
+    Raises:
+        Problem: 422, some other is given, or one twice.
+    """
+    given = {}
+    for name, value in req.params.items():
+        if name not in names:
+            known = " and ".join(names) or "none"
+            raise Problem(422, f"There is no parameter {name!r:.60} here; there is {known}.")
+        if not isinstance(value, str):
+            raise Problem(422, f"Give the parameter {name} once.")
+        given[name] = value
+    return given
+
+
+def media_type(req: falcon.Request, *offered: str) -> str:
+    """Return which of the media types ``Accept`` prefers; the first of those that it likes alike.
+
+    Raises:
+        Problem: 406, it accepts none of them.
+    """
+    chosen = req.client_prefers(offered)
+    if chosen is None:
+        raise Problem(406, f"This is to be had as {' or '.join(offered)}; see the Accept header.")
+    return chosen
+
+
+def meets_if_match(req: falcon.Request, etag: str) -> bool:
+    """Return whether ``If-Match`` (RFC 9110, 13.1.1) lets the request be done."""
+    if req.get_header("If-Match") is None:
+        return True
+    # What cannot be parsed matches nothing: a client that meant to be careful must not step.
+    return any(tag == "*" or tag.strong_compare(falcon.ETag(etag)) for tag in req.if_match or ())
+
+
+def is_known(req: falcon.Request, etag: str) -> bool:
+    """Return whether the client says by ``If-None-Match`` (RFC 9110, 13.1.2) that it has it."""
+    return any(tag in ("*", etag) for tag in req.if_none_match or ())
+
+
+def byte_range(req: falcon.Request, etag: str, length: int) -> tuple[int, int] | None:
+    """Return the first and the last byte asked for by ``Range`` (RFC 9110, 14), if any are.
+
+    What is no single range of bytes is ignored, as is one for which ``If-Range`` does not hold.
+
+    Raises:
+        HTTPRangeNotSatisfiable: the range begins behind the end.
+    """
+    if_range = req.get_header("If-Range")
+    if if_range is not None and if_range.strip() != f'"{etag}"':
+        return None
+    try:
+        asked = req.range
+    except falcon.HTTPInvalidHeader:
+        return None
+    if asked is None or req.range_unit != "bytes":
+        return None
+    first, last = asked
+    if first < 0:
+        return max(length + first, 0), length - 1
+    if first >= length:
+        raise falcon.HTTPRangeNotSatisfiable(
+            length, description=f"There are {length} bytes, numbered from 0."
+        )
+    return first, length - 1 if last < 0 else min(last, length - 1)
+
+
+def document(req: falcon.Request) -> Any:
+    """Return the JSON document in the body.
+
+    Raises:
+        Problem: 411 or 413, the body has no stated length or one beyond `MAX_BODY_BYTES`.
+        HTTPError: 400 or 415, there is none, it is malformed or something else than JSON.
+    """
+    if req.get_header("Transfer-Encoding") is not None:
+        raise Problem(411, "Send the document with a Content-Length, not in chunks.")
+    if (req.content_length or 0) > MAX_BODY_BYTES:
+        raise Problem(413, f"A document has at most {MAX_BODY_BYTES} bytes.")
+    return req.get_media()
+
+
+def json_only() -> falcon.media.Handlers:
+    """Return what reads the bodies of requests: JSON and nothing else."""
+    handler = falcon.media.JSONHandler(loads=_loads)
+    return falcon.media.Handlers({falcon.MEDIA_JSON: handler})
+
+
+def _loads(text: str | bytes) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

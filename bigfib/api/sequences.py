@@ -1,0 +1,135 @@
+"""``/api1/sequences``: sequences of one's own, and the shared one.
+
+An id is a capability: whoever knows it may step the sequence, and nothing lists them. The position
+is the ``ETag``, so that a change with ``If-Match`` is made at most once however often it is sent.
+"""
+
+import falcon
+from gmpy2 import mpz
+
+from bigfib.api import requests
+from bigfib.api.problems import Problem
+from bigfib.api.representations import CommittedSequence, commit
+from bigfib.numbers.decimals import StartOfSequence
+from bigfib.numbers.fibonacci import InvalidIndex, parse_index
+from bigfib.sequences import SHARED, Sequence, Sequences, format_id, parse_id
+from bigfib.state.log import Log
+
+
+class SequenceCollection:
+    """``/api1/sequences``."""
+
+    def __init__(self, log: Log, sequences: Sequences) -> None:
+        self._sequences = sequences
+        self._show = CommittedSequence(log)
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Create a sequence at 0."""
+        requests.parameters(req)
+        sequence = self._sequences.create()
+        resp.status = falcon.HTTP_201
+        resp.location = f"/api1/sequences/{format_id(sequence.id)}"
+        self._show(resp, sequence)
+
+
+class _OneSequence:
+    """What the resources of one sequence have in common."""
+
+    def __init__(self, log: Log, sequences: Sequences) -> None:
+        self._log = log
+        self._sequences = sequences
+        self._show = CommittedSequence(log)
+
+    def _existing(self, sequence_id: str) -> Sequence:
+        return self._sequences.existing(parse_id(sequence_id))
+
+    def _require_match(self, req: falcon.Request, sequence: Sequence) -> None:
+        if not requests.meets_if_match(req, str(sequence.pair.position)):
+            raise self._problem(412, sequence, "the sequence is not where If-Match has it")
+
+    def _problem(self, status: int, sequence: Sequence, what: str) -> Problem:
+        """Return an error that gives away where the sequence stands."""
+        commit(self._log, sequence.lsn)
+        position = str(sequence.pair.position)
+        return Problem(
+            status,
+            f"Nothing has changed: {what}; it is at position {position}.",
+            headers={"ETag": f'"{position}"'},
+            position=position,
+        )
+
+
+class SequenceResource(_OneSequence):
+    """``/api1/sequences/{sequence_id}``."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
+        """Show the sequence, or that the client has seen it as it is."""
+        requests.parameters(req)
+        sequence = self._existing(sequence_id)
+        self._require_match(req, sequence)
+        if requests.is_known(req, str(sequence.pair.position)):
+            self._show.head(resp, sequence)
+            resp.status = falcon.HTTP_304
+        elif req.method == "HEAD":
+            self._show.head(resp, sequence)
+        else:
+            self._show(resp, sequence)
+
+    on_head = on_get
+
+    def on_put(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
+        """Put the sequence at another position."""
+        requests.parameters(req)
+        sequence = self._existing(sequence_id)
+        position = _position(requests.document(req))
+        self._require_match(req, sequence)
+        self._show(resp, self._sequences.seek(sequence.id, int(position)))
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
+        """Delete the sequence."""
+        requests.parameters(req)
+        sequence = self._existing(sequence_id)
+        if sequence.id == SHARED:
+            raise falcon.HTTPMethodNotAllowed(
+                ["GET", "HEAD", "PUT"],
+                description="The shared sequence is not deleted; it may be PUT at position 0.",
+            )
+        self._require_match(req, sequence)
+        commit(self._log, self._sequences.delete(sequence.id))
+        resp.status = falcon.HTTP_204
+
+
+class SequenceStep(_OneSequence):
+    """``/api1/sequences/{sequence_id}/next``, and ``previous``."""
+
+    def __init__(self, log: Log, sequences: Sequences, direction: int) -> None:
+        """Step by so many terms, or as many times of that as ``by`` says."""
+        super().__init__(log, sequences)
+        self._direction = direction
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
+        """Step the sequence."""
+        steps = _steps(requests.parameters(req, "by").get("by", "1"))
+        sequence = self._existing(sequence_id)
+        self._require_match(req, sequence)
+        try:
+            self._show(resp, self._sequences.step(sequence.id, int(self._direction * steps)))
+        except StartOfSequence:
+            raise self._problem(409, sequence, "there is no term before F(0)") from None
+
+
+def _steps(text: str) -> mpz:
+    steps = parse_index(text)
+    if steps < 1:
+        raise InvalidIndex("by is the number of steps, at least 1; next and previous are the ways")
+    return steps
+
+
+def _position(document: object) -> mpz:
+    text = document.get("position") if isinstance(document, dict) else None
+    if not isinstance(text, str):
+        raise Problem(422, 'Send a document such as {"position":"1000"}, the number as a string.')
+    position = parse_index(text)
+    if position < 0:
+        raise InvalidIndex("a sequence begins at position 0; there is none before it")
+    return position
