@@ -8,7 +8,7 @@ from typing import Any
 import falcon
 
 from bigfib.api import problems, requests
-from bigfib.api.operations import Stats
+from bigfib.api.operations import Interface, Stats
 from bigfib.api.representations import CommittedReply, DateHeader
 from bigfib.api.sequences import SequenceCollection, SequenceResource, SequenceStep
 from bigfib.api.stepping import Stepping
@@ -32,6 +32,7 @@ def create_app(log: Log, sequences: Sequences, *, per_client: bool) -> "App":
     app = App(stepping, date)
     problems.add_to(app)
     app.req_options.media_handlers = requests.json_only()
+    app.add_route("/openapi.json", Interface())
     app.add_route("/test/stats", Stats())
     app.add_route("/api1/sequences", SequenceCollection(log, sequences))
     one = "/api1/sequences/{sequence_id}"

@@ -1,9 +1,13 @@
-"""What operators ask: how the service is."""
+"""What operators ask: how the service is, and what it does."""
 
+import json
 from pathlib import Path
 from typing import Final
 
 import falcon
+
+from bigfib.api import openapi
+from bigfib.api.representations import JSON
 
 _STATUS: Final = Path("/proc/self/status")
 
@@ -18,5 +22,20 @@ class Stats:
         resp.content_type = falcon.MEDIA_TEXT
         resp.cache_control = ["no-store"]
         resp.text = f"Total system memory used: {total} bytes. Allocated on heap: {heap} bytes."
+
+    on_head = on_get
+
+
+class Interface:
+    """``GET /openapi.json``: what there is to ask for, for people and programs."""
+
+    def __init__(self) -> None:
+        self._document = json.dumps(openapi.describe()).encode()
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """Show the OpenAPI document."""
+        resp.content_type = JSON
+        resp.cache_control = ["no-cache"]
+        resp.data = self._document
 
     on_head = on_get
