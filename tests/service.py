@@ -37,11 +37,15 @@ class Service:
         return closing(HTTPConnection(self.host, self.port, timeout=20))
 
     def ask(
-        self, path: str, method: str = "GET", headers: dict[str, str] | None = None
+        self,
+        path: str,
+        method: str = "GET",
+        headers: dict[str, str] | None = None,
+        body: bytes | None = None,
     ) -> tuple[HTTPResponse, bytes]:
         """Send one request on a connection of its own; return reply and body."""
         with self.connect() as connection:
-            connection.request(method, path, headers=headers or {})
+            connection.request(method, path, body, headers or {})
             reply = connection.getresponse()
             return reply, reply.read()
 

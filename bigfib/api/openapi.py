@@ -24,8 +24,9 @@ Numbers that may exceed 2^53 are strings. An index is written `0|-?[1-9][0-9]*`.
 repeated parameters are refused.
 
 Every error outside `/api0` is a problem document (RFC 9457), whatever `Accept` says; but for what \
-is no HTTP at all, or a method that HTTP does not know, which gets a bare `400`. A path that takes \
-other methods than the one asked for answers `405` with `Allow`.
+is no HTTP at all, a method that HTTP does not know, or more than 80 KiB before the body, which \
+gets a bare `400`. A path that takes other methods than the one asked for answers `405` with \
+`Allow`.
 """
 
 
@@ -189,7 +190,7 @@ def _term_paths() -> _Object:
     if_none_match = _header("If-None-Match", "Show it only if it has another tag.")
     unacceptable = _problem("It is not to be had as Accept asks.")
     same = _answer("It has the tag that If-None-Match has.", *tagged)
-    other = _problem("It has another tag than If-Match has.", "ETag", "Vary")
+    other = _problem("It has another tag than If-Match has.", "ETag")
     digits = {"schema": {"type": "string"}}
     octets = {"schema": {"type": "string", "contentEncoding": "binary"}}
     in_full = {TEXT: digits, OCTETS: octets}
@@ -216,7 +217,7 @@ def _term_paths() -> _Object:
                     "206": _answer(
                         "Some bytes of it.",
                         *("Accept-Ranges", "Content-Range", *tagged),
-                        content={JSON: digits} | in_full,
+                        content={JSON: {}} | in_full,
                     ),
                     "304": same | {"headers": _headers("Accept-Ranges", *tagged)},
                     "406": unacceptable,
@@ -360,20 +361,22 @@ def _path(
     if head and "get" in methods:
         methods["head"] = _without_content(methods["get"])
     if options:
-        methods["options"] = {
-            "summary": "Say what it takes",
-            "responses": {"200": _answer("The header says it.", "Allow")},
-        }
+        methods["options"] = _operation(
+            "Say what it takes", {"200": _answer("The header says it.", "Allow")}
+        )
     path: _Object = {"parameters": list(parameters)} if parameters else {}
     return path | {method: {"tags": [tag]} | done for method, done in methods.items()}
 
 
 def _operation(summary: str, answers: _Object, *parameters: _Object) -> _Object:
-    failed = _problem("The service failed.")
+    always = {
+        "400": {"description": "No HTTP, or more than 80 KiB before the body; the end."},
+        "500": _problem("The service failed."),
+    }
     return {
         "summary": summary,
         "parameters": list(parameters),
-        "responses": dict(sorted((answers | {"500": failed}).items())),
+        "responses": dict(sorted((always | answers).items())),
     }
 
 
@@ -381,6 +384,8 @@ def _without_content(get: _Object) -> _Object:
     answers = {
         status: {name: part for name, part in answer.items() if name != "content"}
         for status, answer in get["responses"].items()
+        # A method other than GET has no ranges.
+        if status not in {"206", "416"}
     }
     return get | {"summary": f"{get['summary']}: the headers alone", "responses": answers}
 
@@ -470,7 +475,11 @@ _SCHEMAS: Final = {
 }
 
 _HEADERS: Final = {
-    name: {"description": description, "schema": {"type": "string"} | schema}
+    name: {
+        "description": description,
+        "required": name not in {"Accept-Ranges", "Link", "Set-Cookie"},
+        "schema": {"type": "string"} | schema,
+    }
     for name, description, schema in (
         ("Accept-Ranges", "That ranges are had of it.", {"const": "bytes"}),
         ("Allow", "The methods that it takes.", {}),

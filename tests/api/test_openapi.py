@@ -1,0 +1,301 @@
+"""The OpenAPI document against the standard, the routes, and what a real service answers."""
+
+import json
+import re
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import falcon.inspect
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from bigfib.api.app import create_app
+from bigfib.api.representations import CommittedReply, DateHeader
+from bigfib.api.stepping import Stepping
+from bigfib.api.terms import MAX_STREAMS
+from bigfib.sequences import Sequences
+from bigfib.state.log import Log
+from tests.service import Serve, Service
+
+CONFIGURATION = Path(__file__).parent / "schemathesis.toml"
+
+# What HTTP itself has said about headers, OpenAPI need not repeat.
+OF_THE_TRANSFER = {"connection", "content-length", "content-type", "transfer-encoding"}
+
+
+class Asked:
+    """Asks a service, and holds each answer against the document.
+
+    Attributes:
+        seen: Path, method and status of what has been answered.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.document = json.loads(service.ask("/openapi.json")[1])
+        self.seen: set[tuple[str, str, str]] = set()
+
+    def __call__(
+        self,
+        expected: str,
+        method: str,
+        template: str,
+        headers: dict[str, str] | None = None,
+        body: bytes | None = None,
+        *,
+        query: str = "",
+        sequence_id: str = "",
+        n: str = "",
+    ) -> tuple[HTTPResponse, bytes]:
+        target = template.format(sequence_id=sequence_id, n=n) + query
+        reply, content = self.service.ask(target, method, headers, body)
+        self.check(expected, method, template, reply, content)
+        return reply, content
+
+    def check(
+        self, expected: str, method: str, template: str, reply: HTTPResponse, content: bytes
+    ) -> None:
+        """Record the answer; it is as expected and as documented, no more and no less."""
+        where = f"{method} {template} {reply.status}"
+        assert str(reply.status) == expected, (where, content[:500])
+        answers = self.document["paths"][template][method.lower()]["responses"]
+        assert expected in answers, where
+        answer = answers[expected]
+        sent = {name.lower() for name in reply.headers} - OF_THE_TRANSFER
+        documented = answer.get("headers", {})
+        assert sent <= set(map(str.lower, documented)), where
+        for name, reference in documented.items():
+            header = self._resolve(reference)
+            value = reply.headers[name]
+            assert value is not None or not header["required"], (where, name)
+            if value is not None:
+                assert re.search(header["schema"].get("pattern", ""), value), (where, name)
+                assert header["schema"].get("const", value) == value, (where, name)
+        if method == "HEAD" or not content:
+            assert not content, where
+        else:
+            assert reply.headers["Content-Type"] in answer["content"], where
+        self.seen.add((template, method.lower(), expected))
+
+    def _resolve(self, reference: dict[str, str]) -> Any:
+        found = self.document
+        for name in reference["$ref"].removeprefix("#/").split("/"):
+            found = found[name]
+        return found
+
+    def documented(self) -> set[tuple[str, str, str]]:
+        return {
+            (path, method, status)
+            for path, item in self.document["paths"].items()
+            for method, operation in item.items()
+            if method != "parameters"
+            for status in operation["responses"]
+        }
+
+
+@contextmanager
+def full_disk(service: Service) -> Iterator[None]:
+    """Let the service write no further; the kernel refuses it."""
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    size = service.file.stat().st_size
+    resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (size, unlimited[1]))
+    yield
+    resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, unlimited)
+
+
+@contextmanager
+def as_many_streams_as_there_may_be(service: Service) -> Iterator[None]:
+    """Ask for terms in a row, and read none."""
+    with ExitStack() as connections:
+        for _ in range(MAX_STREAMS):
+            client = connections.enter_context(
+                closing(socket.create_connection((service.host, service.port)))
+            )
+            client.sendall(b"GET /api1/terms?from=900000 HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(12) == b"HTTP/1.1 200"
+        yield
+
+
+class TestDocument:
+    def test_is_valid(self, serve: Serve) -> None:
+        reply, body = serve().ask("/openapi.json")
+        assert reply.headers["Content-Type"] == "application/json"
+        document = json.loads(body)
+        assert document["openapi"] == "3.1.0"
+        assert list(OpenAPIV31SpecValidator(document).iter_errors()) == []
+
+    def test_has_every_route_and_no_other(self, serve: Serve, path: Path) -> None:
+        document = json.loads(serve().ask("/openapi.json")[1])
+        documented = {
+            (route, method.upper())
+            for route, item in document["paths"].items()
+            for method in item
+            if method != "parameters"
+        }
+        with Log(path.with_name("other")) as log:
+            sequences = Sequences(log)
+            app = create_app(log, sequences, per_client=False)
+            routed = {
+                (route.path, method.method)
+                for route in falcon.inspect.inspect_routes(app)
+                for method in route.methods
+                if not (method.internal and method.method != "OPTIONS")
+            }
+            stepping = Stepping(sequences, CommittedReply(log, DateHeader()), per_client=False)
+            routed |= {
+                (route, method) for route, methods in stepping.routes.items() for method in methods
+            }
+        assert documented == routed
+
+
+SEQUENCES, SEQUENCE = "/api1/sequences", "/api1/sequences/{sequence_id}"
+NEXT, PREVIOUS = f"{SEQUENCE}/next", f"{SEQUENCE}/previous"
+TERMS, TERM, SUMMARY = "/api1/terms", "/api1/terms/{n}", "/api1/terms/{n}/summary"
+
+
+class TestAnswers:
+    def test_every_documented_one_and_no_other(self, serve: Serve) -> None:
+        ask = Asked(serve("--per-client"))
+        self._sequences(ask)
+        for method in ("GET", "HEAD"):
+            self._terms(ask, method)
+        self._stepping(ask)
+        for method in ("GET", "HEAD"):
+            ask("200", method, "/test/stats")
+            ask("200", method, "/openapi.json")
+        every = ask.documented()
+        for template, method, _ in sorted(every):
+            if method == "options":
+                ask("200", "OPTIONS", template, sequence_id="shared", n="1")
+            # Longer than bjoern's parser takes.
+            if (method, template) != ("put", SEQUENCE):
+                ask(
+                    "400",
+                    method.upper(),
+                    template,
+                    {"X": "x" * 82_000},
+                    sequence_id="shared",
+                    n="1",
+                )
+        # A failure of the service itself is not had by asking; see test_stepping.py.
+        assert ask.seen == {answer for answer in every if answer[2] != "500"}
+
+    @staticmethod
+    def _sequences(ask: Asked) -> None:
+        reply, body = ask("201", "POST", SEQUENCES)
+        one: str = json.loads(body)["id"]
+        none = "0" * 32
+        assert reply.headers["Location"] == SEQUENCE.format(sequence_id=one)
+        ask("422", "POST", SEQUENCES, query="?x=1")
+        stale = {"If-Match": '"7"'}
+        for method in ("GET", "HEAD"):
+            ask("200", method, SEQUENCE, sequence_id=one)
+            ask("304", method, SEQUENCE, {"If-None-Match": '"0"'}, sequence_id=one)
+            ask("404", method, SEQUENCE, sequence_id=none)
+            ask("412", method, SEQUENCE, stale, sequence_id=one)
+            ask("422", method, SEQUENCE, query="?x=1", sequence_id=one)
+        ask("409", "POST", PREVIOUS, sequence_id=one)
+        for template in (NEXT, PREVIOUS):
+            ask("200", "POST", template, sequence_id=one)
+            ask("404", "POST", template, sequence_id=none)
+            ask("412", "POST", template, stale, sequence_id=one)
+            ask("422", "POST", template, query="?by=0", sequence_id=one)
+        json_type = {"Content-Type": "application/json"}
+        at_five = b'{"position":"5"}'
+        ask("200", "PUT", SEQUENCE, json_type, at_five, sequence_id=one)
+        ask("400", "PUT", SEQUENCE, json_type, b"{", sequence_id=one)
+        ask("400", "PUT", SEQUENCE, json_type, sequence_id=one)
+        with ask.service.connect() as connection:
+            connection.request(
+                "PUT",
+                SEQUENCE.format(sequence_id=one),
+                iter([at_five]),
+                json_type,
+                encode_chunked=True,
+            )
+            answer = connection.getresponse()
+            ask.check("411", "PUT", SEQUENCE, answer, answer.read())
+        ask("413", "PUT", SEQUENCE, json_type, b" " * (1 << 20) + b"1", sequence_id=one)
+        ask("415", "PUT", SEQUENCE, {"Content-Type": "text/plain"}, at_five, sequence_id=one)
+        ask("422", "PUT", SEQUENCE, json_type, b'{"position":5}', sequence_id=one)
+        ask("404", "PUT", SEQUENCE, json_type, at_five, sequence_id=none)
+        ask("412", "PUT", SEQUENCE, json_type | stale, at_five, sequence_id=one)
+        ask("404", "DELETE", SEQUENCE, sequence_id=none)
+        ask("405", "DELETE", SEQUENCE, sequence_id="shared")
+        ask("412", "DELETE", SEQUENCE, stale, sequence_id=one)
+        ask("422", "DELETE", SEQUENCE, query="?x=1", sequence_id=one)
+        with full_disk(ask.service):
+            ask("507", "POST", SEQUENCES)
+            ask("507", "POST", NEXT, sequence_id=one)
+            ask("507", "POST", PREVIOUS, sequence_id=one)
+            ask("507", "PUT", SEQUENCE, json_type, at_five, sequence_id=one)
+            ask("507", "DELETE", SEQUENCE, sequence_id=one)
+        ask("204", "DELETE", SEQUENCE, sequence_id=one)
+
+    @staticmethod
+    def _terms(ask: Asked, method: str) -> None:
+        for accept in ("application/json", "text/plain", "application/octet-stream"):
+            reply, _ = ask("200", method, TERM, {"Accept": accept}, n="1000")
+            tag = {"If-None-Match": reply.headers["ETag"], "Accept": accept}
+            ask("304", method, TERM, tag, n="1000")
+            # Of HEAD, Range asks nothing (RFC 9110, 14.2).
+            if method == "GET":
+                ask("206", method, TERM, {"Accept": accept, "Range": "bytes=1-2"}, n="1000")
+        ask("200", method, TERM, query="?modulo=7", n="1000")
+        reply, _ = ask("200", method, SUMMARY, n="1000")
+        ask("304", method, SUMMARY, {"If-None-Match": reply.headers["ETag"]}, n="1000")
+        if method == "GET":
+            ask("416", method, TERM, {"Range": "bytes=9999-"}, n="1000")
+        for template in (TERM, SUMMARY):
+            ask("406", method, template, {"Accept": "image/png"}, n="1000")
+            ask("412", method, template, {"If-Match": '"x"'}, n="1000")
+            ask("422", method, template, n="007")
+        reply, _ = ask("422", method, TERM, n="1000001")
+        assert "/summary" in reply.headers["Link"]
+        if method == "GET":
+            for accept in ("text/plain", "application/x-ndjson"):
+                ask("200", method, TERMS, {"Accept": accept}, query="?count=3")
+            ask("406", method, TERMS, {"Accept": "image/png"})
+            ask("422", method, TERMS, query="?from=x")
+            with as_many_streams_as_there_may_be(ask.service):
+                ask("503", method, TERMS)
+
+    @staticmethod
+    def _stepping(ask: Asked) -> None:
+        for method in ("GET", "HEAD"):
+            ask("200", method, "/api0/current")
+        reply, _ = ask("200", "GET", "/api0/next")
+        cookie = {"Cookie": reply.headers["Set-Cookie"].partition(";")[0]}
+        ask("200", "GET", "/api0/previous", cookie)
+        ask("409", "GET", "/api0/previous", cookie)
+        ask("200", "GET", "/api0/next", cookie)
+        with full_disk(ask.service):
+            ask("507", "GET", "/api0/next", cookie)
+            ask("507", "GET", "/api0/previous", cookie)
+
+
+def test_schemathesis_finds_nothing(serve: Serve) -> None:
+    """No 5xx, no undocumented status, header or media type, no document against its schema."""
+    service = serve()
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "--config-file", CONFIGURATION, "run"),
+            *("--checks", "all", "--max-examples", "50", "--no-color"),
+            f"{service.url}/openapi.json",
+        ],
+        cwd=service.file.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    said = "\n".join(line[:300] for line in done.stdout.splitlines())
+    assert done.returncode == 0, said + done.stderr
+    assert int(re.search(r"(\d+) generated", said)[1]) > 500, said  # type: ignore[index]
+    assert service.process.poll() is None
