@@ -4,24 +4,34 @@ import argparse
 import dataclasses
 import logging
 import os
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final, NoReturn, TextIO
 
 from gmpy2 import mpz
 
 import bigfib
+from bigfib import terms
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
-from bigfib.sequences import SHARED, Sequences, open_log
+from bigfib.sequences import (
+    SHARED,
+    Sequence,
+    Sequences,
+    format_id,
+    open_log,
+    parse_position,
+    parse_steps,
+)
 from bigfib.settings import InvalidSetting, Settings, variable
 from bigfib.state import reader
 from bigfib.state.log import Locked, Log
 from bigfib.state.reader import LogError, Reader, Unusable
+from bigfib.terms import InvalidModulus
 
 _DESCRIPTION: Final = """\
 The Fibonacci sequence as a service without a ceiling.
@@ -34,24 +44,22 @@ _SERVE_SETTINGS: Final = [setting.name for setting in dataclasses.fields(Setting
 _SHOWN_WHOLE: Final = 1000
 _SHOWN_ENDS: Final = 40
 
-_SUMMARY_DIGITS: Final = 20
-
 
 class Failure(Exception):
     """A command cannot do what it was asked; the message says why and what to do."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, 1 (it failed) or 2 (it was misused)."""
     _open_closed_streams()
     # A file's name may have bytes that are no text; it is shown all the same.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     logging.basicConfig(format="bigfib: %(message)s", level=logging.INFO)
-    command = _parse(sys.argv[1:] if arguments is None else list(arguments))
+    command = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
         command.run(command)
         sys.stdout.flush()
-    except (InvalidIndex, InvalidSetting) as error:
+    except (InvalidIndex, InvalidModulus, InvalidSetting) as error:
         return _fail(str(error), 2)
     except (Failure, IndexTooLarge, LogError) as error:
         return _fail(str(error), 1)
@@ -117,16 +125,22 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     _add_settings(current, "file")
     following = command("next", _next, "Step forward and print the term.", "n")
     previous = command("previous", _previous, "Step back and print the term.", "p")
-    for stepping in (current, following, previous):
+    seek = command("seek", _seek, "Put the sequence at a position and print the term.")
+    seek.add_argument("position", metavar="POSITION", help="the index of the term, at least 0")
+    for stepping in (following, previous):
+        stepping.add_argument("--by", default="1", metavar="K", help="make K steps [default: 1]")
+    for stepping in (current, following, previous, seek):
         if stepping is not current:
             _add_settings(stepping, "file", "durability")
-        stepping.add_argument(
-            "--url", help="ask the service at this address, such as http://127.0.0.1:8080"
-        )
+        _add_url(stepping, "or the sequence of this address")
         stepping.add_argument(
             "-v", "--verbose", action="store_true", help="add position, digits and log on stderr"
         )
         _add_output(stepping)
+    create = command("create", _create, "Create a sequence at a service, and print its address.")
+    _add_url(create, required=True)
+    delete = command("delete", _delete, "Delete the sequence of an address.")
+    delete.add_argument("--url", required=True, help="the address, as `create` has printed it")
 
     term = command("term", _term, "Print F(N) for any N; touches no sequence.")
     term.add_argument("n", metavar="N", help="the index: a whole number, negative ones too")
@@ -136,7 +150,17 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--summary", action="store_true", help="print digit count and ends only, for huge N too"
     )
     kind.add_argument("--base", type=_base, default=10, help="write it in base 2 to 62")
-    term.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it to FILE")
+    row = command("terms", _terms, "Print terms in a row, one a line; touches no sequence.")
+    row.add_argument("first", metavar="FROM", help="the index of the first, negative ones too")
+    row.add_argument("count", metavar="COUNT", help="how many")
+    form = row.add_mutually_exclusive_group()
+    form.add_argument("--bfile", action="store_true", help="write the index before each, as OEIS")
+    form.add_argument("--json", action="store_true", help="print a JSON document for each")
+    for terms_command in (term, row):
+        _add_url(terms_command)
+        terms_command.add_argument(
+            "-o", "--output", type=Path, metavar="FILE", help="write it to FILE"
+        )
     _add_output(term)
 
     logs = command(
@@ -194,6 +218,11 @@ def _add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
         )
 
 
+def _add_url(parser: argparse.ArgumentParser, more: str = "", *, required: bool = False) -> None:
+    meaning = f"ask the service at this address, such as http://127.0.0.1:8080 {more}"
+    parser.add_argument("--url", required=required, help=meaning.rstrip())
+
+
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON document")
     parser.add_argument(
@@ -228,39 +257,68 @@ def _serve(command: argparse.Namespace) -> None:
 
 def _current(command: argparse.Namespace) -> None:
     if command.url is not None:
-        _ask(command, "current")
+        with _client() as client:
+            _show(command, client.current(client.sequence_address(command.url)))
         return
     settings = _settings(command)
     contents = reader.read(settings.file)
     position = contents.position(SHARED)
-    digits = fibonacci.term(position).digits()
-    _show_sequence(command, digits, position)
+    _show_shared(command, fibonacci.term(position).digits(), position)
     if command.verbose:
         _show_log(settings.file, contents.end, contents.records)
 
 
 def _next(command: argparse.Namespace) -> None:
-    _step(command, "next", Sequences.forward)
+    _step(command, "next", 1)
 
 
 def _previous(command: argparse.Namespace) -> None:
-    _step(command, "previous", Sequences.back)
+    _step(command, "previous", -1)
 
 
-def _step(command: argparse.Namespace, name: str, step: Callable[[Sequences, bytes], Any]) -> None:
+def _step(command: argparse.Namespace, way: str, direction: int) -> None:
+    by = parse_steps(command.by)
     if command.url is not None:
-        _ask(command, name)
+        with _client() as client:
+            address = client.sequence_address(command.url)
+            _show(command, client.step(address, way, by.digits()))
         return
-    settings = _settings(command)
     try:
-        with _opened_log(command) as opened:
-            sequence = step(Sequences(opened), SHARED)
-            opened.commit(sequence.lsn)
+        _move(command, lambda sequences: sequences.step(SHARED, int(direction * by)))
     except StartOfSequence:
-        raise Failure("the sequence is at its start, F(0) = 0; there is no previous term") from None
-    _show_sequence(command, sequence.pair.digits().decode(), sequence.pair.position)
+        raise Failure(
+            "nothing has changed: there is no term before F(0), the start of the sequence"
+        ) from None
+
+
+def _seek(command: argparse.Namespace) -> None:
+    position = parse_position(command.position)
+    if command.url is not None:
+        with _client() as client:
+            address = client.sequence_address(command.url)
+            _show(command, client.seek(address, position.digits()))
+        return
+    _move(command, lambda sequences: sequences.seek(SHARED, int(position)))
+
+
+def _move(command: argparse.Namespace, move: Callable[[Sequences], Sequence]) -> None:
+    """Move the shared sequence of the log, and show it."""
+    with _opened_log(command) as opened:
+        sequence = move(Sequences(opened))
+        opened.commit(sequence.lsn)
+    _show_shared(command, sequence.pair.digits().decode(), sequence.pair.position)
     if command.verbose:
-        _show_log(settings.file, opened.end, opened.records)
+        _show_log(_settings(command).file, opened.end, opened.records)
+
+
+def _create(command: argparse.Namespace) -> None:
+    with _client() as client:
+        print(client.create(command.url))
+
+
+def _delete(command: argparse.Namespace) -> None:
+    with _client() as client:
+        client.delete(command.url)
 
 
 @contextmanager
@@ -274,86 +332,82 @@ def _opened_log(command: argparse.Namespace) -> Iterator[Log]:
         raise Failure(f"{error}{way}") from error
 
 
-def _ask(command: argparse.Namespace, name: str) -> None:
-    """Do what the command says by asking the service at ``--url``."""
-    import http.client
-    import json
-    import urllib.error
-    import urllib.request
+@contextmanager
+def _client() -> Iterator[ModuleType]:
+    """Give the client of the service, which only the commands with ``--url`` need."""
+    from bigfib import client
 
-    url = f"{command.url.rstrip('/')}/api0/{name}"
     try:
-        # Whoever gives another kind of address than http gets what it stands for.
-        with urllib.request.urlopen(url, timeout=60) as reply:  # noqa: S310
-            value = json.load(reply)["value"]
-            own = "Set-Cookie" in reply.headers
-        if not (isinstance(value, str) and re.fullmatch("[0-9]+", value)):
-            raise ValueError("its answer is not a term")
-    except urllib.error.HTTPError as error:
-        reasons = {
-            409: "the sequence is at its start, F(0) = 0; there is no previous term",
-            507: "the service has no room to keep the step; the sequence has not moved",
-        }
-        reason = reasons.get(error.code, f"{url} answers {error.code} {error.reason}")
-        raise Failure(reason) from error
-    except (
-        *(OSError, ValueError, LookupError, TypeError, RecursionError),
-        http.client.HTTPException,
-    ) as error:
-        cause = getattr(error, "reason", error)
-        raise Failure(f"no bigfib answers at {url}: {cause}") from error
-    if own:
-        raise Failure(
-            f"{url} gives each client a sequence of its own, by a cookie, which no later command "
-            "would have; use curl with --cookie-jar"
-        )
-    _show_sequence(command, value, None)
+        yield client
+    except (client.Refused, client.Unanswered) as error:
+        raise Failure(str(error)) from error
 
 
 def _term(command: argparse.Namespace) -> None:
     n = fibonacci.parse_index(command.n)
     # First the file: who cannot write the answer need not wait for it.
     with _output(command.output) as file:
-        document, text = _answer(command, n)
+        document = _answer(command, n) if command.url is None else _asked(command, n)
         if command.json:
             _print_json(document, file)
+        elif command.summary:
+            print("\n".join(f"{name}: {value}" for name, value in document.items()), file=file)
         else:
-            print(text if command.summary else _shortened(text, command.full, file), file=file)
+            text = document["value" if command.modulo is None else "residue"]
+            print(_shortened(text, command.full, file), file=file)
 
 
-def _answer(command: argparse.Namespace, n: mpz) -> tuple[dict[str, str], str]:
-    """Return what is asked of F(n), as a document and as text."""
-    document: dict[str, str]
+def _answer(command: argparse.Namespace, n: mpz) -> dict[str, str]:
+    """Return what is asked of F(n)."""
     if command.modulo is not None:
-        try:
-            modulo = fibonacci.parse_index(command.modulo)
-        except InvalidIndex:
-            modulo = mpz(0)
-        if modulo < 1:
-            raise InvalidIndex("--modulo takes a whole number of at least 1")
-        text = fibonacci.residue(n, modulo).digits()
-        document = {"n": n.digits(), "modulo": modulo.digits(), "residue": text}
-    elif command.summary:
-        document = _summary(n)
-        text = "\n".join(f"{name}: {value}" for name, value in document.items())
-    else:
-        term = fibonacci.term(n)
-        text = term.digits(command.base)
-        document = {"n": n.digits(), "digits": str(len(text.lstrip("-"))), "value": text}
-        if command.base != 10:
-            document["base"] = str(command.base)
-    return document, text
+        modulus = terms.parse_modulus(command.modulo)
+        residue = fibonacci.residue(n, modulus)
+        return {"n": n.digits(), "modulo": modulus.digits(), "residue": residue.digits()}
+    if command.summary:
+        return terms.summary(n)
+    value = fibonacci.term(n).digits(command.base)
+    document = {"n": n.digits(), "digits": str(len(value.lstrip("-"))), "value": value}
+    if command.base != 10:
+        document["base"] = str(command.base)
+    return document
 
 
-def _summary(n: mpz) -> dict[str, str]:
-    sign = "-" if fibonacci.is_negative(n) else ""
-    return {
-        "n": n.digits(),
-        "digits": fibonacci.digit_count(n).digits(),
-        "leading": sign + fibonacci.leading_digits(n, _SUMMARY_DIGITS),
-        "trailing": fibonacci.trailing_digits(n, _SUMMARY_DIGITS),
-        "bytes": (fibonacci.digit_count(n, base=2) // 8 + 1).digits(),
-    }
+def _asked(command: argparse.Namespace, n: mpz) -> dict[str, str]:
+    """Return what is asked of F(n), as the service at ``--url`` has it."""
+    document: dict[str, str]
+    with _client() as client:
+        if command.summary:
+            document = client.summary(command.url, n.digits())
+        elif command.modulo is not None:
+            modulus = terms.parse_modulus(command.modulo)
+            document = client.term(command.url, n.digits(), modulo=modulus.digits())
+        else:
+            base = {} if command.base == 10 else {"base": str(command.base)}
+            document = client.term(command.url, n.digits(), **base)
+    return document
+
+
+def _terms(command: argparse.Namespace) -> None:
+    first, count = fibonacci.parse_index(command.first), fibonacci.parse_index(command.count)
+    if count < 1:
+        raise InvalidIndex("COUNT is the number of terms, at least 1")
+    with _output(command.output) as file:
+        if command.url is None:
+            for n, value in terms.walk(int(first), int(count)):
+                digits = value.decode()
+                if command.json:
+                    size = str(len(digits.lstrip("-")))
+                    _print_json({"n": mpz(n).digits(), "digits": size, "value": digits}, file)
+                else:
+                    print(f"{mpz(n).digits()} {digits}" if command.bfile else digits, file=file)
+            return
+        media_type = "application/x-ndjson" if command.json else "text/plain"
+        parameters = {"from": first.digits(), "count": count.digits()}
+        if command.bfile:
+            parameters["format"] = "bfile"
+        with _client() as client:
+            for line in client.lines(command.url, media_type, **parameters):
+                print(line, file=file)
 
 
 def _log_verify(command: argparse.Namespace) -> None:
@@ -377,10 +431,9 @@ def _log_dump(command: argparse.Namespace) -> None:
     with path.open("rb", buffering=0) as file:
         records = Reader(file)
         for offset, record in records:
-            name = record.sequence_id
-            shown = name.decode() if name == SHARED else name.hex()
+            name = format_id(record.sequence_id)
             position = "removed" if record.position is None else mpz(record.position).digits()
-            print(offset, shown, position, record.day, record.durable)
+            print(offset, name, position, record.day, record.durable)
         if records.fault:
             raise Failure(f"state log {path}: {records.fault}")
 
@@ -434,17 +487,20 @@ def _existing(command: argparse.Namespace) -> Path:
 # --- What is shown ---------------------------------------------------------------------------
 
 
-def _show_sequence(command: argparse.Namespace, digits: str, position: int | None) -> None:
-    """Print the term of the shared sequence; of a service asked by URL the position is unknown."""
-    facts = {} if position is None else {"position": mpz(position).digits()}
-    facts["digits"] = str(len(digits))
+def _show_shared(command: argparse.Namespace, digits: str, position: int) -> None:
+    facts = {"position": mpz(position).digits(), "digits": str(len(digits)), "value": digits}
+    _show(command, {"id": format_id(SHARED), **facts})
+
+
+def _show(command: argparse.Namespace, sequence: dict[str, str]) -> None:
+    """Print the term of a sequence."""
     if command.json:
-        _print_json({"id": SHARED.decode(), **facts, "value": digits}, sys.stdout)
+        _print_json(sequence, sys.stdout)
     else:
-        print(_shortened(digits, command.full, sys.stdout))
+        print(_shortened(sequence["value"], command.full, sys.stdout))
     if command.verbose:
-        for name, value in facts.items():
-            print(f"{name}: {value}", file=sys.stderr)
+        for name in ("position", "digits"):
+            print(f"{name}: {sequence[name]}", file=sys.stderr)
 
 
 def _show_log(path: Path, size: int, records: int) -> None:

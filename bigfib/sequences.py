@@ -10,8 +10,10 @@ import secrets
 from collections import OrderedDict
 from typing import Final
 
+from gmpy2 import mpz
+
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
-from bigfib.numbers.fibonacci import IndexTooLarge
+from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex, parse_index
 from bigfib.settings import CACHE_BYTES, MAX_SEQUENCES, Settings
 from bigfib.state.log import Log
 from bigfib.terms import INLINE_LIMIT
@@ -54,6 +56,32 @@ def parse_id(text: str) -> bytes:
 def format_id(sequence_id: bytes) -> str:
     """Return the text that `parse_id` reads as ``sequence_id``."""
     return SHARED.decode() if sequence_id == SHARED else sequence_id.hex()
+
+
+def parse_steps(text: str) -> mpz:
+    """Return the number of steps that ``text`` writes.
+
+    Raises:
+        InvalidIndex: it is not a whole number of at least 1.
+        IndexTooLarge: as `parse_index`.
+    """
+    steps = parse_index(text)
+    if steps < 1:
+        raise InvalidIndex("by is the number of steps, at least 1; next and previous are the ways")
+    return steps
+
+
+def parse_position(text: str) -> mpz:
+    """Return the position that ``text`` writes.
+
+    Raises:
+        InvalidIndex: it is not a whole number of at least 0.
+        IndexTooLarge: as `parse_index`.
+    """
+    position = parse_index(text)
+    if position < 0:
+        raise InvalidIndex("a sequence begins at position 0; there is none before it")
+    return position
 
 
 def open_log(settings: Settings, contact: str = "") -> Log:

@@ -20,6 +20,9 @@ takes 20 ms; at 2 * 10^6 these are 23, 30 and 48 ms.
 BASES: Final = range(2, 63)
 """The bases that terms are written in, with the digits 0-9a-z; above 36, 0-9A-Za-z."""
 
+DEFAULT_ENDS: Final = 20
+"""How many leading and trailing digits a summary has if it is not asked for others."""
+
 MAX_ENDS: Final = 500
 """Most leading and trailing digits in a summary; for an index of 10,000 digits one takes 20 ms."""
 
@@ -98,7 +101,7 @@ def walk(first: int, count: int) -> Iterator[tuple[int, bytes]]:
             pair.forward()
 
 
-def summary(n: mpz, ends: int) -> dict[str, str]:
+def summary(n: mpz, ends: int = DEFAULT_ENDS) -> dict[str, str]:
     """Return what can be said of F(n) for any ``n``, as a document.
 
     Its members are ``n``, ``digits`` (how many there are), ``leading`` and ``trailing`` (the first

@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,26 @@ class Command:
         return shown.decode()
 
 
+def term(n: int) -> str:
+    return str(fmpz.fib_ui(fmpz(n)))
+
+
+@contextmanager
+def one_answer(answer: bytes) -> Iterator[str]:
+    """Serve one request with these bytes, whatever it asks, and give the address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve_once() -> None:
+            with listener.accept()[0] as connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve_once)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()
+
+
 class TestStepping:
     def test_the_session_of_the_contract(self, bigfib: Command) -> None:
         commands = ["current", "next", "next", "next", "previous", "c", "n", "p", "c"]
@@ -89,8 +110,26 @@ class TestStepping:
         assert shown == ["0\n", "1\n", "1\n", "2\n", "1\n", "1\n", "2\n", "1\n", "1\n"]
 
     def test_previous_at_the_start(self, bigfib: Command) -> None:
-        assert bigfib.fails("previous").startswith("1: bigfib: the sequence is at its start")
+        assert bigfib.fails("previous").startswith(
+            "1: bigfib: nothing has changed: there is no term before F(0)"
+        )
         assert bigfib.prints("current") == "0\n"
+
+    def test_by(self, bigfib: Command) -> None:
+        assert bigfib.prints("next", "--by", "300") == f"{term(300)}\n"
+        assert bigfib.prints("p", "--by", "299") == "1\n"
+        assert "there is no term before F(0)" in bigfib.fails("p", "--by", "2")
+        for by in ("0", "-1", "x"):
+            assert bigfib.fails("n", f"--by={by}").startswith("2: ")
+        assert json.loads(bigfib.prints("c", "--json"))["position"] == "1"
+
+    def test_seek(self, bigfib: Command) -> None:
+        assert bigfib.prints("seek", "100") == f"{term(100)}\n"
+        assert bigfib.prints("next") == f"{term(101)}\n"
+        assert "position 1000000 at most" in bigfib.fails("seek", "1000001")
+        for position in ("-1", "x", "007"):
+            assert bigfib.fails("seek", position).startswith("2: ")
+        assert bigfib.prints("current") == f"{term(101)}\n"
 
     def test_current_creates_nothing(self, bigfib: Command) -> None:
         assert bigfib.prints("current") == "0\n"
@@ -192,16 +231,72 @@ class TestBesideAService:
         assert service.value("current") == 0
 
     def test_url(self, serve: Serve, bigfib: Command) -> None:
-        service = serve()
+        # With --per-client, which is of /api0 only, too.
+        service = serve("--per-client")
         commands = ["current", "n", "n", "next", "p", "c"]
         shown = [bigfib.prints(command, "--url", service.url) for command in commands]
         assert shown == ["0\n", "1\n", "1\n", "2\n", "1\n", "1\n"]
         assert bigfib.prints("c", "--url", service.url + "/", "--json") == (
-            '{"id":"shared","digits":"1","value":"1"}\n'
+            '{"id":"shared","position":"2","digits":"1","value":"1"}\n'
         )
+        assert bigfib("c", "-v", "--url", service.url).stderr == "position: 2\ndigits: 1\n"
         for expected in ("1\n", "0\n"):
             assert bigfib.prints("p", "--url", service.url) == expected
-        assert "at its start" in bigfib.fails("p", "--url", service.url)
+        assert "there is no term before F(0)" in bigfib.fails("p", "--url", service.url)
+        assert bigfib.prints("next", "--by", "300", "--url", service.url) == f"{term(300)}\n"
+        assert bigfib.prints("p", "--by", "299", "--url", service.url) == "1\n"
+        assert bigfib.prints("seek", "10000", "--url", service.url) == f"{term(10_000)}\n"
+        refusal = bigfib.fails("seek", "1000001", "--url", service.url)
+        assert "position 1000000 at most" in refusal
+        assert service.value("current") == 0, "the client's own sequence has moved"
+
+    def test_a_sequence_of_ones_own(self, serve: Serve, bigfib: Command) -> None:
+        service = serve()
+        own = bigfib.prints("create", "--url", service.url).strip()
+        assert re.fullmatch(re.escape(service.url) + "/api1/sequences/[0-9a-f]{32}", own)
+        assert bigfib.prints("next", "--url", own) == "1\n"
+        assert bigfib.prints("seek", "6", "--url", own) == "8\n"
+        document = json.loads(bigfib.prints("current", "--json", "--url", own))
+        assert document == {"id": own[-32:], "position": "6", "digits": "1", "value": "8"}
+        assert service.value("current") == 0
+        assert bigfib.prints("delete", "--url", own) == ""
+        for command in (["current"], ["next"], ["previous"], ["seek", "5"], ["delete"]):
+            assert "There is no such sequence" in bigfib.fails(*command, "--url", own)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["term", "100000"],
+            ["term", "-6"],
+            ["term", "-6", "--json"],
+            ["term", "300", "--base", "62"],
+            ["term", "300", "--base", "16", "--json"],
+            ["term", "1" + "0" * 50, "--modulo", "1" + "0" * 30],
+            ["term", "12345", "--modulo", "7", "--json"],
+            ["term", "-1" + "0" * 50, "--summary"],
+            ["term", "12345", "--summary", "--json"],
+            ["terms", "-6", "20"],
+            ["terms", "0", "301", "--bfile"],
+            ["terms", "-2", "5", "--json"],
+            # More than the service has in a reply.
+            ["terms", "0", "10002"],
+        ],
+    )
+    def test_terms_are_the_same_from_afar(
+        self, serve: Serve, bigfib: Command, arguments: list[str]
+    ) -> None:
+        service = serve()
+        assert bigfib.prints(*arguments, "--url", service.url) == bigfib.prints(*arguments)
+
+    def test_a_term_into_a_file(self, serve: Serve, bigfib: Command, tmp_path: Path) -> None:
+        target = tmp_path / "term.txt"
+        url = serve().url
+        assert bigfib.prints("term", "1000", "-o", str(target), "--url", url) == ""
+        assert target.read_text() == f"{term(1000)}\n"
+        # What is refused leaves it as it is.
+        assert "summary" in bigfib.fails("term", "1000001", "-o", str(target), "--url", url)
+        assert target.read_text() == f"{term(1000)}\n"
+        assert sorted(entry.name for entry in tmp_path.glob("term*")) == ["term.txt"]
 
     @pytest.mark.parametrize(
         "url",
@@ -225,26 +320,29 @@ class TestBesideAService:
         ids=range(8),
     )
     def test_something_else_there(self, bigfib: Command, answer: bytes) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-
-            def serve_once() -> None:
-                with listener.accept()[0] as connection:
-                    connection.recv(65536)
-                    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + answer)
-
-            thread = threading.Thread(target=serve_once)
-            thread.start()
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with one_answer(b"HTTP/1.1 200 OK\r\n\r\n" + answer) as url:
             assert "no bigfib answers at" in bigfib.fails("current", "--url", url)
-            thread.join()
 
-    def test_one_sequence_a_client(self, serve: Serve, bigfib: Command) -> None:
-        service = serve("--per-client")
-        assert "a sequence of its own" in bigfib.fails("next", "--url", service.url)
+    @pytest.mark.parametrize("command", [["next"], ["seek", "7"], ["create"]])
+    def test_a_lost_answer_is_said_to_be_lost(self, bigfib: Command, command: list[str]) -> None:
+        with one_answer(b"") as url:
+            assert "whether it has changed" in bigfib.fails(*command, "--url", url)
+        with one_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{") as url:
+            assert "whether it has changed" in bigfib.fails(*command, "--url", url)
+
+    def test_terms_in_a_row_of_something_else(self, bigfib: Command) -> None:
+        with one_answer(b"HTTP/1.1 200 OK\r\n\r\n\x1b[31m\n") as url:
+            assert "is not a row of terms" in bigfib.fails("terms", "0", "5", "--url", url)
+
+    def test_a_problem_that_may_not_be_shown(self, bigfib: Command) -> None:
+        answer = b'HTTP/1.1 404 Not\r\n\r\n{"detail":"\\u001b[31m"}'
+        with one_answer(answer) as url:
+            assert "answers 404 Not" in bigfib.fails("current", "--url", url)
 
     def test_another_service_there(self, serve: Serve, bigfib: Command) -> None:
         service = serve()
-        assert "404" in bigfib.fails("current", "--url", f"{service.url}/elsewhere")
+        refusal = bigfib.fails("current", "--url", f"{service.url}/elsewhere")
+        assert "There is nothing at /elsewhere/api1/sequences/shared" in refusal
 
 
 class TestTerm:
@@ -279,6 +377,17 @@ class TestTerm:
         # 1 less than a multiple of 20, the Pisano period of 5: F(19) = 4181.
         assert bigfib.prints("term", n, "--modulo", "5") == "1\n"
         assert "at most 10000 digits" in bigfib.fails("term", n + "9", "--modulo", "5")
+
+    def test_terms_in_a_row(self, bigfib: Command) -> None:
+        shown = bigfib.prints("terms", "-6", "10").split()
+        assert list(map(int, shown)) == [-8, 5, -3, 2, -1, 1, 0, 1, 1, 2]
+        assert bigfib.prints("terms", "300", "1", "--bfile") == f"300 {term(300)}\n"
+        documents = bigfib.prints("terms", "-2", "2", "--json").splitlines()
+        assert documents == [
+            '{"n":"-2","digits":"1","value":"-1"}',
+            '{"n":"-1","digits":"1","value":"1"}',
+        ]
+        assert bigfib.fails("terms", "0", "0").startswith("2: bigfib: COUNT is")
 
     def test_summary(self, bigfib: Command) -> None:
         whole = str(fmpz.fib_ui(fmpz(12_345)))
@@ -335,7 +444,7 @@ class TestMisuse:
             (["term", ""], "not an index"),
             (["term"], "required: N"),
             (["term", "5", "--modulo", "0"], "at least 1"),
-            (["term", "5", "--modulo", "x"], "--modulo takes a whole number"),
+            (["term", "5", "--modulo", "x"], "'x' is not a modulus"),
             (["term", "5", "--base", "0100"], "from 2 to 62"),
             (["-p", "00655350"], "from 0 to 65535"),
             (["term", "5", "--base", "1"], "from 2 to 62"),

@@ -10,10 +10,17 @@ import bigfib
 from bigfib.api import problems
 from bigfib.api.representations import JSON, LINES_OF_JSON, OCTETS, TEXT
 from bigfib.api.requests import MAX_BODY_BYTES
-from bigfib.api.terms import DEFAULT_ENDS, MAX_LINES, MAX_STREAMS
+from bigfib.api.terms import MAX_LINES, MAX_STREAMS
 from bigfib.numbers.fibonacci import MAX_INDEX_DIGITS
 from bigfib.sequences import FARTHEST
-from bigfib.terms import BASES, INLINE_LIMIT, MAX_ENDS, MAX_MODULUS_DIGITS, MAX_RESIDUE_WORK
+from bigfib.terms import (
+    BASES,
+    DEFAULT_ENDS,
+    INLINE_LIMIT,
+    MAX_ENDS,
+    MAX_MODULUS_DIGITS,
+    MAX_RESIDUE_WORK,
+)
 
 _Object = dict[str, Any]
 

@@ -11,8 +11,15 @@ from bigfib.api import requests
 from bigfib.api.problems import Problem
 from bigfib.api.representations import CommittedSequence, commit
 from bigfib.numbers.decimals import StartOfSequence
-from bigfib.numbers.fibonacci import InvalidIndex, parse_index
-from bigfib.sequences import SHARED, Sequence, Sequences, format_id, parse_id
+from bigfib.sequences import (
+    SHARED,
+    Sequence,
+    Sequences,
+    format_id,
+    parse_id,
+    parse_position,
+    parse_steps,
+)
 from bigfib.state.log import Log
 
 
@@ -109,7 +116,7 @@ class SequenceStep(_OneSequence):
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
         """Step the sequence."""
-        steps = _steps(requests.parameters(req, "by").get("by", "1"))
+        steps = parse_steps(requests.parameters(req, "by").get("by", "1"))
         sequence = self._existing(sequence_id)
         self._require_match(req, sequence)
         try:
@@ -118,18 +125,8 @@ class SequenceStep(_OneSequence):
             raise self._problem(409, sequence, "there is no term before F(0)") from None
 
 
-def _steps(text: str) -> mpz:
-    steps = parse_index(text)
-    if steps < 1:
-        raise InvalidIndex("by is the number of steps, at least 1; next and previous are the ways")
-    return steps
-
-
 def _position(document: object) -> mpz:
     text = document.get("position") if isinstance(document, dict) else None
     if not isinstance(text, str):
         raise Problem(422, 'Send a document such as {"position":"1000"}, the number as a string.')
-    position = parse_index(text)
-    if position < 0:
-        raise InvalidIndex("a sequence begins at position 0; there is none before it")
-    return position
+    return parse_position(text)

@@ -24,9 +24,6 @@ MAX_LINES: Final = 10_000
 MAX_STREAMS: Final = 32
 """Most replies with terms in a row at a time; at the far end each takes 1.5 MB."""
 
-DEFAULT_ENDS: Final = 20
-"""How many leading and trailing digits a summary has if it is not asked for others."""
-
 # Lines are sent by as many as fill this, but at least one: other requests wait for no more.
 _CHUNK_BYTES: Final = 1 << 14
 
@@ -56,7 +53,9 @@ class Summary:
     def on_get(self, req: falcon.Request, resp: falcon.Response, n: str) -> None:
         """Say how many digits F(n) has, and which are the first and the last."""
         index = parse_index(n)
-        ends = parse_index(requests.parameters(req, "digits").get("digits", str(DEFAULT_ENDS)))
+        ends = parse_index(
+            requests.parameters(req, "digits").get("digits", str(terms.DEFAULT_ENDS))
+        )
         if not 1 <= ends <= terms.MAX_ENDS:
             raise InvalidIndex(f"digits, how many to show of either end, is 1 to {terms.MAX_ENDS}")
         media_type = requests.media_type(req, JSON)

@@ -1,0 +1,160 @@
+"""A client of the service, for the command line's ``--url``.
+
+What answers at an address may be anything; nothing of it is passed on that is not a bigfib's.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse
+from typing import Final
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlencode, urljoin
+from urllib.request import Request, urlopen
+
+_TIMEOUT: Final = 60
+"""Seconds without a byte after which a service is given up."""
+
+_SEQUENCES: Final = "/api1/sequences"
+_TERMS: Final = "/api1/terms"
+
+_MEMBER: Final = re.compile("-?[0-9A-Za-z]+", re.ASCII)
+_LINE: Final = re.compile(rb'[-0-9A-Za-z {}":,]+\n')
+_NEXT: Final = re.compile(r"<([^>]+)>; rel=next")
+
+# Enough of a problem's detail to know what to do.
+_SHOWN_DETAIL: Final = 500
+
+Document = dict[str, str]
+
+
+class Refused(Exception):
+    """The service answers that it will not; the message is its own."""
+
+
+class Unanswered(Exception):
+    """There is no answer, or none of a bigfib; the message says of whom, and why."""
+
+
+def sequence_address(url: str) -> str:
+    """Return the address of a sequence: ``url`` if it is one, or else that of the shared one."""
+    url = url.rstrip("/")
+    return url if f"{_SEQUENCES}/" in url else f"{url}{_SEQUENCES}/shared"
+
+
+def current(address: str) -> Document:
+    """Return the sequence at ``address`` as it stands.
+
+    Raises, as do all functions here:
+        Refused: the service does not do it; nothing has changed.
+        Unanswered: no bigfib is there, or its answer is lost.
+    """
+    return _ask(address)
+
+
+def step(address: str, way: str, by: str) -> Document:
+    """Step the sequence at ``address`` by so many terms, and return it as it then stands.
+
+    Args:
+        address: Where it is.
+        way: ``next`` or ``previous``.
+        by: How many terms.
+    """
+    query = "" if by == "1" else f"?{urlencode({'by': by})}"
+    return _ask(f"{address}/{way}{query}", "POST")
+
+
+def seek(address: str, position: str) -> Document:
+    """Put the sequence at ``address`` at another position, and return it."""
+    return _ask(address, "PUT", json.dumps({"position": position}).encode())
+
+
+def create(url: str) -> str:
+    """Create a sequence at the service at ``url``, and return the address of the sequence."""
+    collection = f"{url.rstrip('/')}{_SEQUENCES}"
+    return f"{collection}/{_ask(collection, 'POST')['id']}"
+
+
+def delete(address: str) -> None:
+    """Delete the sequence at ``address``."""
+    with _answer(address, "DELETE") as reply:
+        reply.read()
+
+
+def term(url: str, n: str, **parameters: str) -> Document:
+    """Return F(n), or with ``modulo`` its residue, from the service at ``url``."""
+    query = f"?{urlencode(parameters)}" if parameters else ""
+    return _ask(f"{url.rstrip('/')}{_TERMS}/{n}{query}")
+
+
+def summary(url: str, n: str) -> Document:
+    """Return what the service at ``url`` says of F(n)."""
+    return _ask(f"{url.rstrip('/')}{_TERMS}/{n}/summary")
+
+
+def lines(url: str, media_type: str, **parameters: str) -> Iterator[str]:
+    """Yield the lines of the terms in a row that the parameters name, however many replies it is.
+
+    Args:
+        url: Where the service is.
+        media_type: In which form.
+        parameters: As ``GET /api1/terms`` takes them.
+    """
+    address: str | None = f"{url.rstrip('/')}{_TERMS}?{urlencode(parameters)}"
+    while address:
+        with _answer(address, headers={"Accept": media_type}) as reply:
+            for line in reply:
+                if not _LINE.fullmatch(line):
+                    raise ValueError("its answer is not a row of terms")
+                yield line.decode().rstrip("\n")
+            following = _NEXT.search(reply.headers.get("Link", ""))
+        address = urljoin(address, following[1]) if following else None
+
+
+def _ask(address: str, method: str = "GET", body: bytes | None = None) -> Document:
+    headers = {"Accept": "application/json"}
+    if body:
+        headers["Content-Type"] = "application/json"
+    with _answer(address, method, headers, body) as reply:
+        document = json.loads(reply.read())
+        members = document.values()
+        if not (members and all(_MEMBER.fullmatch(member) for member in members)):
+            raise ValueError("its answer is not a bigfib's")
+        answer: Document = document
+        return answer
+
+
+@contextmanager
+def _answer(
+    address: str,
+    method: str = "GET",
+    headers: dict[str, str] | None = None,
+    body: bytes | None = None,
+) -> Iterator[HTTPResponse]:
+    if not address.startswith(("http://", "https://")):
+        raise Unanswered(f"no bigfib answers at {address}: begin the address with http://")
+    try:
+        request = Request(address, body, headers or {}, method=method)  # noqa: S310 - see above
+        with urlopen(request, timeout=_TIMEOUT) as reply:  # noqa: S310
+            yield reply
+    except HTTPError as error:
+        raise Refused(_detail(error) or f"{address} answers {error.code} {error.reason}") from error
+    except URLError as error:
+        raise Unanswered(f"no bigfib answers at {address}: {error.reason}") from error
+    except (OSError, HTTPException) as error:
+        lost = f"the answer of {address} is lost: {error}"
+        if method != "GET":
+            lost += "; whether it has changed, ask with `current`"
+        raise Unanswered(lost) from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise Unanswered(f"no bigfib answers at {address}: {error}") from error
+
+
+def _detail(error: HTTPError) -> str | None:
+    """Return what a problem document says, if that may be shown."""
+    try:
+        detail = json.loads(error.read())["detail"]
+    except (OSError, HTTPException, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return detail[:_SHOWN_DETAIL] if isinstance(detail, str) and detail.isprintable() else None
