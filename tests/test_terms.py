@@ -1,0 +1,122 @@
+"""What is shown of a term, and what it is known to cost, against FLINT, libmpdec and arithmetic."""
+
+import random
+import string
+
+import pytest
+from flint import fmpz
+from gmpy2 import mpz
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bigfib import terms
+from bigfib.numbers.fibonacci import IndexTooLarge
+from bigfib.terms import InvalidModulus
+
+
+def expected(n: int) -> int:
+    """F(n) by FLINT; F(-n) = (-1)^(n+1) F(n)."""
+    magnitude = int(fmpz.fib_ui(fmpz(abs(n))))
+    return -magnitude if n < 0 and n % 2 == 0 else magnitude
+
+
+def digits_in(value: int, base: int) -> str:
+    """Digits by school division."""
+    alphabet = string.digits + (
+        string.ascii_lowercase if base <= 36 else string.ascii_uppercase + string.ascii_lowercase
+    )
+    rest, digits = abs(value), ""
+    while rest:
+        rest, digit = divmod(rest, base)
+        digits = alphabet[digit] + digits
+    return ("-" if value < 0 else "") + (digits or "0")
+
+
+SIZES = [*range(-200, 3000), *random.Random(1).sample(range(-200_000, 200_000), 100)]
+
+
+class TestText:
+    def test_decimal(self) -> None:
+        for n in SIZES:
+            text = terms.text(mpz(n))
+            sign = "-" if expected(n) < 0 else ""
+            assert text.decode() == sign + fmpz.fib_ui(fmpz(abs(n))).str(base=10)
+            assert terms.text_length(mpz(n)) == len(text)
+
+    @pytest.mark.parametrize("base", terms.BASES)
+    def test_other_bases(self, base: int) -> None:
+        for n in (0, 1, 2, -2, 10, -300, 1001, 9_999, 10_000, -10_002):
+            text = terms.text(mpz(n), base)
+            assert text.decode() == digits_in(expected(n), base)
+            assert terms.text_length(mpz(n), base) == len(text)
+
+    def test_a_million(self) -> None:
+        n = terms.INLINE_LIMIT
+        assert terms.text(mpz(n)) == fmpz.fib_ui(fmpz(n)).str(base=10).encode()
+        assert terms.text_length(mpz(-n)) == 208_989
+
+
+class TestOctets:
+    def test_are_twos_complement_in_as_few_as_hold_it(self) -> None:
+        for n in SIZES:
+            octets = terms.octets(mpz(n))
+            assert int.from_bytes(octets, "big", signed=True) == expected(n)
+            assert len(octets) == terms.octets_length(mpz(n))
+            if len(octets) > 1:
+                with pytest.raises(OverflowError):
+                    expected(n).to_bytes(len(octets) - 1, "big", signed=True)
+
+
+class TestWalk:
+    @given(st.integers(-3000, 3000), st.integers(1, 30))
+    def test_is_every_term_in_a_row(self, first: int, count: int) -> None:
+        assert list(terms.walk(first, count)) == [
+            (n, str(expected(n)).encode()) for n in range(first, first + count)
+        ]
+
+    def test_is_bounded(self) -> None:
+        with pytest.raises(IndexTooLarge):
+            next(terms.walk(10**30, 1))
+
+
+class TestLimits:
+    def test_inline(self) -> None:
+        for n in (0, 1_000_000, -1_000_000):
+            terms.require_inline(n)
+        for n in (1_000_001, -1_000_001, 10**100):
+            with pytest.raises(IndexTooLarge, match=r"F\(-1000000\) to F\(1000000\)"):
+                terms.require_inline(n)
+
+    def test_ends(self) -> None:
+        for ends in (1, 500):
+            assert len(terms.summary(mpz(10_000), ends)["leading"]) == ends
+        for ends in (0, 501, -1):
+            with pytest.raises(ValueError, match="1 to 500"):
+                terms.summary(mpz(10_000), ends)
+
+    def test_modulus(self) -> None:
+        longest = mpz(10**999)
+        terms.require_cheap_residue(mpz(10**999), longest)
+        with pytest.raises(IndexTooLarge, match="at most 1000 digits, not 1001"):
+            terms.require_cheap_residue(mpz(1), longest * 10)
+        with pytest.raises(IndexTooLarge, match=r"index of 1001 digits .* at most 999 digits"):
+            terms.require_cheap_residue(mpz(10**1000), longest)
+
+    @pytest.mark.parametrize("text", ["0", "-5", "", "x", "007", "1e9", "+7", "\u0663"])
+    def test_what_is_no_modulus(self, text: str) -> None:
+        with pytest.raises(InvalidModulus, match="at least 1"):
+            terms.parse_modulus(text)
+
+
+class TestSummary:
+    def test_of_terms_that_can_be_looked_at(self) -> None:
+        for n in random.Random(2).sample(range(-20_000, 20_000), 200):
+            value = expected(n)
+            digits = str(abs(value))
+            assert terms.summary(mpz(n), 30) == {
+                "n": str(n),
+                "digits": str(len(digits)),
+                "leading": str(value)[: 30 + (value < 0)],
+                "trailing": digits[-30:],
+                "bytes": str((value if value >= 0 else ~value).bit_length() // 8 + 1),
+            }
