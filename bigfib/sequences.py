@@ -269,7 +269,8 @@ class Sequences:
     def _require_room_for(self, sequence_id: bytes) -> None:
         latest = self._log.latest
         known = sequence_id == SHARED or sequence_id in latest
-        if not known and len(latest) >= self._max_sequences:
+        # The shared one is always there, and does not count.
+        if not known and len(latest) - (SHARED in latest) >= self._max_sequences:
             raise TooManySequences(
                 f"the service keeps {self._max_sequences} sequences and has as many; delete one "
                 "that is no longer needed"

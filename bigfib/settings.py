@@ -101,7 +101,10 @@ class Settings:
         parse=_days,
     )
     max_sequences: int = _setting(
-        MAX_SEQUENCES, "how many sequences there may be", "--max-sequences", parse=_whole
+        MAX_SEQUENCES,
+        "how many sequences there may be besides the shared one",
+        "--max-sequences",
+        parse=_whole,
     )
     cache_bytes: int = _setting(
         CACHE_BYTES,

@@ -102,6 +102,37 @@ class TestSystemCalls:
                 order.append("digits")
         assert order == ["record", "sync", "digits"] * 5
 
+    def test_so_is_every_change_of_a_sequence(
+        self, serve: Serve, strace: list[str], tmp_path: Path
+    ) -> None:
+        service = serve(before=[*strace, "-e", "trace=pwrite64,fdatasync,write"])
+        with service.connect() as connection:
+            connection.request("POST", "/api1/sequences")
+            reply = connection.getresponse()
+            reply.read()
+            path = reply.headers["Location"]
+            for method, rest in (
+                ("POST", "/next"),
+                ("POST", "/next?by=9"),
+                ("POST", "/previous"),
+                ("PUT", ""),
+                ("DELETE", ""),
+            ):
+                body = b'{"position":"3"}' if method == "PUT" else None
+                connection.request(method, path + rest, body, {"Content-Type": "application/json"})
+                connection.getresponse().read()
+        assert service.stop(signal.SIGTERM) == 0
+        order = []
+        for line in (tmp_path / "trace").read_text().splitlines():
+            if "pwrite64(" in line:
+                order.append("record")
+            elif "fdatasync(" in line:
+                order.append("sync")
+            elif '\\"position\\":' in line or "204 No Content" in line:
+                order.append("answer")
+        # The first record and sync are of the log's header.
+        assert order[-18:] == ["record", "sync", "answer"] * 6
+
     def test_one_sync_for_all_that_wait(
         self, serve: Serve, strace: list[str], tmp_path: Path
     ) -> None:
@@ -124,14 +155,22 @@ class TestSystemCalls:
         syncs = (tmp_path / "trace").read_text().count("fdatasync(")
         assert 3 <= syncs <= 12
 
+    @pytest.mark.parametrize(
+        ("method", "target"),
+        [
+            ("GET", "/api0/next"),
+            ("POST", "/api1/sequences/shared/next"),
+            ("POST", "/api1/sequences"),
+        ],
+    )
     def test_a_failed_sync_is_the_end(
-        self, serve: Serve, strace: list[str], tmp_path: Path
+        self, serve: Serve, strace: list[str], tmp_path: Path, method: str, target: str
     ) -> None:
         failure = "inject=fdatasync:error=EIO:when=3"
         service = serve(before=[*strace, "-e", "trace=fdatasync", "-e", failure])
         assert [service.value("next") for _ in range(2)] == [1, 1]
         with pytest.raises(HTTPException):
-            service.ask("/api0/next")
+            service.ask(target, method)
         assert service.wait() == 1
         said = "".join(service.said[1:])
         assert re.fullmatch(

@@ -24,7 +24,6 @@ _NOT_KEPT: Final = ("Cache-Control", "no-store")
 _ADVICE = {
     404: "There is nothing at {path}; /openapi.json says what there is.",
     405: "{path} does not take {method}; see the Allow header for what it takes.",
-    415: "Send the document as application/json.",
     500: "The service failed, and says why on its standard error.",
 }
 

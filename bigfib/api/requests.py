@@ -85,14 +85,18 @@ def document(req: falcon.Request) -> Any:
     """Return the JSON document in the body.
 
     Raises:
-        Problem: 411 or 413, the body has no stated length or one beyond `MAX_BODY_BYTES`.
-        HTTPError: 400 or 415, there is none, it is malformed or something else than JSON.
+        Problem: 411 or 413, the body has no stated length or one beyond `MAX_BODY_BYTES`; 415, it
+            is something else than JSON.
+        HTTPError: 400, there is none or it is malformed.
     """
     if req.get_header("Transfer-Encoding") is not None:
         raise Problem(411, "Send the document with a Content-Length, not in chunks.")
     if (req.content_length or 0) > MAX_BODY_BYTES:
         raise Problem(413, f"A document has at most {MAX_BODY_BYTES} bytes.")
-    return req.get_media()
+    try:
+        return req.get_media()
+    except falcon.HTTPUnsupportedMediaType as error:
+        raise Problem(415, f"Send the document as {falcon.MEDIA_JSON}.") from error
 
 
 def json_only() -> falcon.media.Handlers:

@@ -219,28 +219,28 @@ class TestKeeping:
             assert answer[0].headers["ETag"] == tag
 
     def test_nothing_is_computed_for_it(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Nor for the length: whoever asks for the term itself is refused."""
+        """Nor for the length."""
+        n = 123_457
+        digits = expected_text(n)
+        document = b'{"n":"%d","digits":"%d","value":"%b"}' % (n, len(digits), digits)
+        octets = expected(n).bit_length() // 8 + 1
+
+        def refuse(_: object) -> None:
+            raise AssertionError("the term was computed")
+
+        monkeypatch.setattr(fibonacci, "term", refuse)
         with Log(path) as log:
-            app = create_app(log, Sequences(log), per_client=False)
-            client = falcon.testing.TestClient(app)
+            client = falcon.testing.TestClient(create_app(log, Sequences(log), per_client=False))
 
             def ask(method: str, headers: dict[str, str]) -> falcon.testing.Result:
-                return client.simulate_request(method, "/api1/terms/123457", headers=headers)
+                return client.simulate_request(method, f"/api1/terms/{n}", headers=headers)
 
-            wanted = {
-                str(form): ask("GET", form).headers["Content-Length"]
-                for form in (JSON, TEXT, OCTETS)
-            }
-
-            def refuse(_: object) -> None:
-                raise AssertionError("the term was computed")
-
-            monkeypatch.setattr(fibonacci, "term", refuse)
-            for form in (JSON, TEXT, OCTETS):
+            for form, length in ((JSON, len(document)), (TEXT, len(digits)), (OCTETS, octets)):
                 reply = ask("HEAD", form)
-                assert reply.headers["Content-Length"] == wanted[str(form)]
+                assert reply.headers["Content-Length"] == str(length)
                 known = {"If-None-Match": reply.headers["ETag"]}
                 assert ask("GET", form | known).status_code == 304
+                assert ask("GET", form).status_code == 500
 
 
 class TestRange:
