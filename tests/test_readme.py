@@ -15,10 +15,9 @@ ROOT = Path(__file__).parent.parent
 def session() -> list[tuple[str, str]]:
     """Return the commands of the README's session, each with what it prints."""
     text = (ROOT / "README.md").read_text()
-    block = re.search(r"```console\n(.*?)```", text, re.DOTALL)
-    assert block
-    turns = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block[1], re.MULTILINE)
-    assert len(turns) > 5
+    blocks = "".join(re.findall(r"```console\n(.*?)```", text, re.DOTALL))
+    turns = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", blocks, re.MULTILINE)
+    assert len(turns) > 15
     return turns
 
 
@@ -28,13 +27,18 @@ def test_session(
     require("curl")
     service = serve()
     monkeypatch.setenv("BIGFIB_FILE", str(service.file))
-    for command, expected in session():
-        done = subprocess.run(
-            ["bash", "-c", command.replace("localhost:8080", f"localhost:{service.port}")],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        )
-        assert done.stdout == expected, command
+    turns = session()
+    # In one shell, as a reader would; a line of its own says where what a command prints ends.
+    script = "".join(f"{command}\necho end of turn $?\n" for command, _ in turns)
+    done = subprocess.run(
+        ["bash", "-c", script.replace("localhost:8080", f"localhost:{service.port}")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    shown = done.stdout.split("end of turn 0\n")
+    for (command, expected), printed in zip(turns, shown, strict=False):
+        assert printed == expected, (command, done.stderr)
+    assert len(shown) == len(turns) + 1

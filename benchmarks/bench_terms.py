@@ -1,0 +1,44 @@
+"""The dearest requests that the limits allow: none may hold up the others for much more than 20 ms.
+
+Read against the first, a term at the inline limit with its digits.
+"""
+
+from collections.abc import Callable
+
+import pytest
+from gmpy2 import mpz
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bigfib import terms
+from bigfib.numbers import fibonacci
+from bigfib.numbers.decimals import DecimalPair
+from bigfib.numbers.fibonacci import MAX_INDEX_DIGITS
+from bigfib.terms import INLINE_LIMIT, MAX_ENDS, MAX_MODULUS_DIGITS, MAX_RESIDUE_WORK
+
+LONGEST = mpz("7" * MAX_INDEX_DIGITS)
+"""The longest index."""
+
+SQUARE = mpz("7" * (MAX_RESIDUE_WORK // MAX_MODULUS_DIGITS))
+"""An index that takes the longest modulus."""
+
+DEAREST: dict[str, Callable[[], object]] = {
+    "term, base 10": lambda: fibonacci.term(INLINE_LIMIT).digits(),
+    "term, base 3": lambda: fibonacci.term(INLINE_LIMIT).digits(3),
+    "term, base 62": lambda: fibonacci.term(INLINE_LIMIT).digits(62),
+    "term, octets": lambda: terms.octets(mpz(INLINE_LIMIT)),
+    "its length": lambda: terms.text_length(mpz(INLINE_LIMIT), 3),
+    "pair to step from": lambda: DecimalPair(INLINE_LIMIT),
+    "summary of the longest index, not the first": lambda: terms.summary(LONGEST, MAX_ENDS),
+    "residue of the longest index": lambda: fibonacci.residue(
+        LONGEST, mpz("9" * (MAX_RESIDUE_WORK // MAX_INDEX_DIGITS))
+    ),
+    "residue by the longest modulus": lambda: fibonacci.residue(
+        SQUARE, mpz("9" * MAX_MODULUS_DIGITS)
+    ),
+}
+
+
+@pytest.mark.benchmark(group="the dearest requests")
+@pytest.mark.parametrize("request_", DEAREST)
+def bench_at_the_limit(benchmark: BenchmarkFixture, request_: str) -> None:
+    benchmark(DEAREST[request_])
