@@ -25,7 +25,7 @@ from bigfib.sequences import (
     format_id,
     open_log,
     parse_position,
-    parse_steps,
+    require_steps,
 )
 from bigfib.settings import InvalidSetting, Settings, variable
 from bigfib.state import reader
@@ -277,7 +277,7 @@ def _previous(command: argparse.Namespace) -> None:
 
 
 def _step(command: argparse.Namespace, way: str, direction: int) -> None:
-    by = parse_steps(command.by)
+    by = require_steps(fibonacci.parse_index(command.by))
     if command.url is not None:
         with _client() as client:
             address = client.sequence_address(command.url)

@@ -58,14 +58,12 @@ def format_id(sequence_id: bytes) -> str:
     return SHARED.decode() if sequence_id == SHARED else sequence_id.hex()
 
 
-def parse_steps(text: str) -> mpz:
-    """Return the number of steps that ``text`` writes.
+def require_steps(steps: mpz) -> mpz:
+    """Return ``steps``, if it is a number of steps.
 
     Raises:
-        InvalidIndex: it is not a whole number of at least 1.
-        IndexTooLarge: as `parse_index`.
+        InvalidIndex: it is less than 1.
     """
-    steps = parse_index(text)
     if steps < 1:
         raise InvalidIndex("by is the number of steps, at least 1; next and previous are the ways")
     return steps

@@ -5,8 +5,10 @@ from typing import Any, Final
 
 import falcon
 import falcon.media
+from gmpy2 import mpz
 
 from bigfib.api.problems import Problem
+from bigfib.numbers.fibonacci import InvalidIndex, parse_index
 
 MAX_BODY_BYTES: Final = 1 << 20
 """Longest body that is read: a sequence's own document at a million digits fits."""
@@ -27,6 +29,19 @@ def parameters(req: falcon.Request, *names: str) -> dict[str, str]:
             raise Problem(422, f"Give the parameter {name} once.")
         given[name] = value
     return given
+
+
+def number(given: dict[str, str], name: str, default: int) -> mpz:
+    """Return the number that the parameter ``name`` writes, or ``default`` if it is not given.
+
+    Raises:
+        Problem: 422, it is not a whole number.
+        IndexTooLarge: as `parse_index`.
+    """
+    try:
+        return parse_index(given[name]) if name in given else mpz(default)
+    except InvalidIndex:
+        raise Problem(422, f"{name} is a whole number, not {given[name]!r:.60}.") from None
 
 
 def media_type(req: falcon.Request, *offered: str) -> str:

@@ -18,7 +18,7 @@ from bigfib.sequences import (
     format_id,
     parse_id,
     parse_position,
-    parse_steps,
+    require_steps,
 )
 from bigfib.state.log import Log
 
@@ -116,7 +116,7 @@ class SequenceStep(_OneSequence):
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
         """Step the sequence."""
-        steps = parse_steps(requests.parameters(req, "by").get("by", "1"))
+        steps = require_steps(requests.number(requests.parameters(req, "by"), "by", 1))
         sequence = self._existing(sequence_id)
         self._require_match(req, sequence)
         try:

@@ -53,9 +53,8 @@ class Summary:
     def on_get(self, req: falcon.Request, resp: falcon.Response, n: str) -> None:
         """Say how many digits F(n) has, and which are the first and the last."""
         index = parse_index(n)
-        ends = parse_index(
-            requests.parameters(req, "digits").get("digits", str(terms.DEFAULT_ENDS))
-        )
+        given = requests.parameters(req, "digits")
+        ends = requests.number(given, "digits", terms.DEFAULT_ENDS)
         if not 1 <= ends <= terms.MAX_ENDS:
             raise InvalidIndex(f"digits, how many to show of either end, is 1 to {terms.MAX_ENDS}")
         media_type = requests.media_type(req, JSON)
@@ -75,14 +74,12 @@ class TermRange:
         """Send terms in a row, one a line."""
         parameters = requests.parameters(req, "from", "count", "format")
         media_type, line = _line(req, parameters.get("format"))
-        first = parse_index(parameters.get("from", "0"))
+        first = requests.number(parameters, "from", 0)
         terms.require_inline(first)
-        count = terms.INLINE_LIMIT - first + 1
-        if "count" in parameters:
-            count = parse_index(parameters["count"])
-            if count < 1:
-                raise InvalidIndex("count is the number of terms, at least 1")
-            terms.require_inline(first + count - 1)
+        count = requests.number(parameters, "count", int(terms.INLINE_LIMIT - first + 1))
+        if count < 1:
+            raise InvalidIndex("count is the number of terms, at least 1")
+        terms.require_inline(first + count - 1)
         if self._open_streams >= MAX_STREAMS:
             raise Problem(
                 503,
@@ -124,7 +121,9 @@ class _Stream:
 def _show_term(
     req: falcon.Request, resp: falcon.Response, n: mpz, parameters: dict[str, str]
 ) -> None:
-    base = _base(parameters["base"]) if "base" in parameters else 10
+    base = int(requests.number(parameters, "base", 10))
+    if base not in terms.BASES:
+        raise InvalidIndex(f"base is {terms.BASES[0]} to {terms.BASES[-1]}")
     media_type = requests.media_type(req, JSON, TEXT, OCTETS)
     if media_type == OCTETS and "base" in parameters:
         raise Problem(422, f"{OCTETS} has no base: leave it out, or accept {TEXT} or {JSON}.")
@@ -211,13 +210,6 @@ def _link_to_summary(n: mpz) -> dict[str, str]:
     path = f"/api1/terms/{n.digits()}/summary"
     # Of an index of thousands of digits the header would be more than others take.
     return {"Link": f'<{path}>; rel="related"'} if len(path) <= 1000 else {}
-
-
-def _base(text: str) -> int:
-    base = parse_index(text)
-    if base not in terms.BASES:
-        raise InvalidIndex(f"base is {terms.BASES[0]} to {terms.BASES[-1]}")
-    return int(base)
 
 
 def _json(members: Iterable[tuple[str, bytes]]) -> bytes:

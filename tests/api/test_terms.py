@@ -386,7 +386,7 @@ class TestSummary:
             assert get("/" + "9" * 10_000 + f"/summary?digits={digits}")[0].status == 200
         for digits in ("0", "501", "-1"):
             refused(get(f"/100/summary?digits={digits}"), 422, "is 1 to 500")
-        refused(get("/100/summary?digits=x"), 422, "is not an index")
+        refused(get("/100/summary?digits=x"), 422, "digits is a whole number, not 'x'")
         refused(get("/" + "9" * 10_001 + "/summary"), 422, "at most 10000 digits")
 
     def test_is_json_only(self, get: Get) -> None:
@@ -463,8 +463,8 @@ class TestRow:
             ("?from=1000000&count=2", "F(-1000000) to F(1000000)"),
             ("?count=0", "at least 1"),
             ("?count=-1", "at least 1"),
-            ("?count=x", "not an index"),
-            ("?from=", "not an index"),
+            ("?count=x", "count is a whole number, not 'x'"),
+            ("?from=", "from is a whole number, not ''"),
             ("?format=afile", "There is no format 'afile'; there is bfile"),
         ],
     )
