@@ -44,6 +44,8 @@ _SERVE_SETTINGS: Final = [setting.name for setting in dataclasses.fields(Setting
 _SHOWN_WHOLE: Final = 1000
 _SHOWN_ENDS: Final = 40
 
+_PIECE: Final = 1 << 20
+
 
 class Failure(Exception):
     """A command cannot do what it was asked; the message says why and what to do."""
@@ -354,7 +356,7 @@ def _term(command: argparse.Namespace) -> None:
             print("\n".join(f"{name}: {value}" for name, value in document.items()), file=file)
         else:
             text = document["value" if command.modulo is None else "residue"]
-            print(_shortened(text, command.full, file), file=file)
+            _write(_shortened(text, command.full, file), file)
 
 
 def _answer(command: argparse.Namespace, n: mpz) -> dict[str, str]:
@@ -365,11 +367,40 @@ def _answer(command: argparse.Namespace, n: mpz) -> dict[str, str]:
         return {"n": n.digits(), "modulo": modulus.digits(), "residue": residue.digits()}
     if command.summary:
         return terms.summary(n)
-    value = fibonacci.term(n).digits(command.base)
+    value = _digits(n) if command.base == 10 else fibonacci.term(n).digits(command.base)
     document = {"n": n.digits(), "digits": str(len(value.lstrip("-"))), "value": value}
     if command.base != 10:
         document["base"] = str(command.base)
     return document
+
+
+def _digits(n: mpz) -> str:
+    """Return F(n) in decimal, with a progress bar if a person waits for it."""
+    from bigfib import computation
+    from bigfib.numbers.doubling import DOUBLING_FROM
+
+    if abs(n) < DOUBLING_FROM:
+        text: str = fibonacci.term(n).digits()
+        return text
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
+
+    terminal = Console(stderr=True)
+    bar = Progress(
+        *("{task.description}", BarColumn(), TaskProgressColumn(), TimeElapsedColumn()),
+        console=terminal,
+        disable=not terminal.is_terminal,
+        transient=True,
+        # It is drawn when there is something to report: a thread would get no turn meanwhile.
+        auto_refresh=False,
+    )
+    with bar:
+        task = bar.add_task(f"F({n})", total=1)
+        bar.refresh()
+        digits = computation.digits(
+            int(abs(n)), lambda done: bar.update(task, completed=done, refresh=True)
+        )
+    return f"-{digits}" if fibonacci.is_negative(n) else digits
 
 
 def _asked(command: argparse.Namespace, n: mpz) -> dict[str, str]:
@@ -513,6 +544,13 @@ def _shortened(text: str, full: bool, file: TextIO) -> str:
         return text
     ends = f"{text[:_SHOWN_ENDS]}...{text[-_SHOWN_ENDS:]}"
     return f"{ends} ({len(text.lstrip('-'))} digits; --full shows them)"
+
+
+def _write(text: str, file: TextIO) -> None:
+    """Print the line in pieces, so that its bytes are not held a second time."""
+    for start in range(0, len(text), _PIECE):
+        file.write(text[start : start + _PIECE])
+    file.write("\n")
 
 
 def _print_json(document: dict[str, str], file: TextIO) -> None:

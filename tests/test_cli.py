@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -415,6 +416,35 @@ class TestTerm:
             assert target.read_text() == f"{fmpz.fib_ui(fmpz(n))}\n"
         assert [entry.name for entry in tmp_path.iterdir()] == ["term.txt"]
         assert bigfib.prints("term", "10", "-o", "/dev/stdout") == "55\n"
+
+    def test_progress_on_a_terminal(self, bigfib: Command) -> None:
+        n = 7_000_000
+        digits = fmpz.fib_ui(fmpz(n)).str(base=10)
+        shown = bigfib.on_terminal("term", f"-{n}")
+        assert f"F(-{n})" in shown
+        assert "0%" in shown
+        assert "100%" in shown
+        assert f"-{digits[:39]}...{digits[-40:]} ({len(digits)} digits" in shown
+        assert bigfib.prints("term", f"-{n}") == f"-{digits}\n"
+
+    def test_interrupted(self, tmp_path: Path) -> None:
+        target = tmp_path / "term.txt"
+        with subprocess.Popen(
+            [sys.executable, "-m", "bigfib", "term", "300000000", "-o", target],
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        ) as process:
+            while not any(tmp_path.iterdir()):
+                time.sleep(0.01)
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 130
+            assert process.stderr is not None
+            assert process.stderr.read() == b""
+            assert list(tmp_path.iterdir()) == []
+            # Nobody is left of its process group.
+            with pytest.raises(ProcessLookupError):
+                os.killpg(process.pid, 0)
 
     def test_into_a_link(self, bigfib: Command, tmp_path: Path) -> None:
         target, link = tmp_path / "target", tmp_path / "link"

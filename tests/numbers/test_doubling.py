@@ -1,0 +1,71 @@
+"""Digits by doubling in decimal, against FLINT."""
+
+import random
+from decimal import Decimal
+from multiprocessing.pool import ThreadPool
+
+import pytest
+from flint import fmpz
+
+from bigfib.numbers import doubling, fibonacci
+from bigfib.numbers.fibonacci import IndexTooLarge
+
+
+def expected(n: int) -> str:
+    return fmpz.fib_ui(fmpz(n)).str(base=10)
+
+
+@pytest.fixture
+def from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Double also where GMP would be faster, so that many more indices can be tried."""
+    monkeypatch.setattr(doubling, "DOUBLING_FROM", 1 << 13)
+    monkeypatch.setattr(doubling, "SQUARES_APART_FROM", 20_000)
+
+
+@pytest.mark.usefixtures("from_the_start")
+class TestAllKindsOfIndices:
+    INDICES = (
+        *range(1 << 13, (1 << 13) + 40),
+        *range((1 << 16) - 20, (1 << 16) + 20),
+        *random.Random(8).sample(range(1 << 13, 300_000), 100),
+    )
+
+    def test_one_after_the_other(self) -> None:
+        for n in self.INDICES:
+            assert doubling.digits(n) == expected(n)
+
+    def test_at_the_same_time(self) -> None:
+        taken = []
+        with ThreadPool(2) as pool:
+
+            def apart(first: Decimal, second: Decimal) -> tuple[Decimal, Decimal]:
+                taken.append(first)
+                one, other = pool.map(lambda number: doubling.square(number), [first, second])
+                return one, other
+
+            for n in self.INDICES:
+                assert doubling.digits(n, apart=apart) == expected(n)
+        assert taken
+
+    def test_the_report_rises_to_the_end(self) -> None:
+        told: list[float] = []
+        doubling.digits(299_999, told.append)
+        assert told == sorted(told)
+        assert told[0] < 0.1
+        assert told[-1] == 1
+        assert len(told) == (299_999).bit_length() - 13
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 93, 10_000, doubling.DOUBLING_FROM - 1])
+def test_below_it_is_the_term(n: int) -> None:
+    assert doubling.digits(n) == expected(n)
+
+
+@pytest.mark.parametrize("n", [doubling.DOUBLING_FROM, doubling.DOUBLING_FROM + 1, 10**7])
+def test_where_it_is_used(n: int) -> None:
+    assert doubling.digits(n) == expected(n)
+
+
+def test_is_bounded() -> None:
+    with pytest.raises(IndexTooLarge, match=r"F\(1000000000\)"):
+        doubling.digits(fibonacci.MAX_INDEX + 1)

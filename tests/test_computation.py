@@ -1,0 +1,76 @@
+"""Far terms on two cores, against FLINT; the second process killed."""
+
+import os
+import signal
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from flint import fmpz
+
+from bigfib import computation
+from bigfib.numbers import doubling
+
+NUMBER = "7" * 300_000
+
+
+def children() -> str:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize("n", [12_345_678, 20_000_001])
+def test_digits(monkeypatch: pytest.MonkeyPatch, cores: int, n: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
+    fork, forks = os.fork, []
+
+    def counted() -> int:
+        forks.append(n)
+        return fork()
+
+    monkeypatch.setattr(os, "fork", counted)
+    told: list[float] = []
+    assert computation.digits(n, told.append) == fmpz.fib_ui(fmpz(n)).str(base=10)
+    assert told[-1] == 1
+    assert bool(forks) == (cores > 1)
+    assert children() == ""
+
+
+def square_of(digit: int) -> Decimal:
+    """Return (digit * 111...1)^2, as FLINT multiplies."""
+    number = fmpz(NUMBER) // 7 * digit
+    return Decimal((number * number).str(base=10))
+
+
+def test_squares() -> None:
+    first, second = Decimal(NUMBER), Decimal(NUMBER.replace("7", "3"))
+    assert computation.squares_apart(first, second) == (square_of(7), square_of(3))
+    assert children() == ""
+
+
+def test_a_process_that_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it would have done is done after all."""
+    fork, killed = os.fork, []
+
+    def fork_and_kill() -> int:
+        child = fork()
+        if child:
+            os.kill(child, signal.SIGKILL)
+            killed.append(child)
+        return child
+
+    monkeypatch.setattr(os, "fork", fork_and_kill)
+    numbers = Decimal(NUMBER), Decimal(NUMBER.replace("7", "3"))
+    assert computation.squares_apart(*numbers) == (square_of(7), square_of(3))
+    assert killed
+    assert children() == ""
+
+
+def test_nobody_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: Decimal) -> Decimal:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doubling, "square", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        computation.squares_apart(Decimal(2), Decimal(3))
+    assert children() == ""
