@@ -8,21 +8,18 @@ as there is room for it.
 import re
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from gmpy2 import mpz
 
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
-from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex, parse_index
+from bigfib.numbers.fibonacci import MAX_INDEX, IndexTooLarge, InvalidIndex, parse_index
 from bigfib.settings import CACHE_BYTES, MAX_SEQUENCES, Settings
 from bigfib.state.log import Log
-from bigfib.terms import INLINE_LIMIT
 
 SHARED: Final = b"shared"
 """The id of the sequence that all clients share."""
-
-FARTHEST: Final = INLINE_LIMIT
-"""Farthest position that a sequence is moved to at once; steps of one go on from there."""
 
 _ID: Final = re.compile("[0-9a-f]{32}", re.ASCII)
 
@@ -106,14 +103,9 @@ class Sequence:
 
     __slots__ = ("id", "length_counted", "lsn", "pair")
 
-    def __init__(self, sequence_id: bytes, position: int, lsn: int) -> None:
-        """Compute the terms at ``position``.
-
-        Raises:
-            IndexTooLarge: as `DecimalPair`.
-        """
+    def __init__(self, sequence_id: bytes, pair: DecimalPair, lsn: int) -> None:
         self.id = sequence_id
-        self.pair = DecimalPair(position)
+        self.pair = pair
         self.lsn = lsn
         self.length_counted = 0
 
@@ -123,10 +115,17 @@ class Sequences:
 
     Attributes:
         cached_bytes: How much memory the terms of sequences take now, as far as it is counted.
+        pair_at: What gives the terms at a position; its errors are raised by all that needs them,
+            and then nothing has changed.
     """
 
     def __init__(
-        self, log: Log, *, cache_bytes: int = CACHE_BYTES, max_sequences: int = MAX_SEQUENCES
+        self,
+        log: Log,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+        max_sequences: int = MAX_SEQUENCES,
+        farthest: int = MAX_INDEX - 1,
     ) -> None:
         """Take the sequences that are in ``log``.
 
@@ -135,7 +134,10 @@ class Sequences:
             cache_bytes: How much memory terms may take; those of the sequence used last are kept
                 even if they need more.
             max_sequences: How many sequences there may be.
+            farthest: The position that a sequence is moved to at once at most.
         """
+        self.pair_at: Callable[[int], DecimalPair] = DecimalPair
+        self._farthest = farthest
         self._log = log
         self._cache_bytes = cache_bytes
         self._max_sequences = max_sequences
@@ -227,12 +229,13 @@ class Sequences:
         """Put the sequence at ``position`` >= 0 and return it.
 
         Raises:
-            IndexTooLarge: ``position`` is beyond `FARTHEST`.
+            IndexTooLarge: ``position`` is beyond the farthest.
             TooManySequences, AppendFailed, CommitFailed: as `forward`.
         """
-        if position > FARTHEST:
+        if position > self._farthest:
             raise IndexTooLarge(
-                f"a sequence is moved to position {FARTHEST} at most; steps of one go on from there"
+                f"a sequence is moved to position {self._farthest} at most; steps of one go on "
+                "from there"
             )
         self._require_room_for(sequence_id)
         sequence = self.current(sequence_id)
@@ -242,7 +245,7 @@ class Sequences:
         # 10, 107 and 315 steps to it.
         walks = distance * distance <= pair.length // 2
         if not walks:
-            pair = DecimalPair(position)
+            pair = self.pair_at(position)
         sequence.lsn = self._log.append(sequence_id, position)
         if walks:
             move = pair.forward if distance > 0 else pair.back
@@ -277,7 +280,8 @@ class Sequences:
     def _rebuild(self, sequence_id: bytes) -> Sequence:
         # If its last step was appended and not yet committed, it is at or before the log's end.
         position, lsn = self._log.position(sequence_id), self._log.end
-        sequence = self._cached[sequence_id] = Sequence(sequence_id, position, lsn)
+        sequence = Sequence(sequence_id, self.pair_at(position), lsn)
+        self._cached[sequence_id] = sequence
         self.cached_bytes += _SEQUENCE_BYTES
         self._count(sequence)
         return sequence

@@ -30,9 +30,12 @@ import bjoern
 
 import bigfib
 from bigfib.api.app import create_app
+from bigfib.digit_cache import DigitCache
+from bigfib.jobs import Jobs
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import SHARED, Sequences, open_log
 from bigfib.settings import Settings
+from bigfib.terms import INLINE_LIMIT
 
 _logger = logging.getLogger(__name__)
 
@@ -66,15 +69,24 @@ def serve(settings: Settings) -> None:
     _allow_all_descriptors()
     with contextlib.closing(_bind(settings.host, settings.port)) as listener:
         url = _url(listener)
-        with open_log(settings, contact=url) as log:
+        # Absolute, for the processes that write there have no directory of ours.
+        cache = DigitCache(settings.cache_dir.absolute(), settings.disk_cache_bytes)
+        jobs = Jobs(cache, settings.max_term)
+        with open_log(settings, contact=url) as log, contextlib.closing(jobs):
             sequences = Sequences(
-                log, cache_bytes=settings.cache_bytes, max_sequences=settings.max_sequences
+                log,
+                cache_bytes=settings.cache_bytes,
+                max_sequences=settings.max_sequences,
+                farthest=max(settings.max_term, INLINE_LIMIT),
             )
             try:
                 position = sequences.current(SHARED).pair.position
             except IndexTooLarge as error:
                 raise CannotServe(f"state log {settings.file}: {error}") from error
-            app: _WSGI = create_app(log, sequences, per_client=settings.per_client)
+            # Until now nobody has waited for it.
+            sequences.pair_at = jobs.pair
+            signal.signal(signal.SIGCHLD, lambda _signal, _frame: jobs.advance())
+            app: _WSGI = create_app(log, sequences, jobs, per_client=settings.per_client)
             with _stopping_by_signal(listener):
                 _logger.info(
                     "bigfib %s listens on %s; state log %s at position %d, durability %s",

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import platformdirs
 
+from bigfib.numbers.fibonacci import MAX_INDEX
 from bigfib.state.log import REWRITE_BYTES, Durability
 
 CACHE_BYTES: Final = 64 << 20
@@ -19,6 +20,12 @@ CACHE_BYTES: Final = 64 << 20
 
 MAX_SEQUENCES: Final = 1_000_000
 """Default of ``max_sequences``; a service that has read a log of as many has taken 152 MB."""
+
+MAX_TERM: Final = 100_000_000
+"""Default of ``max_term``: 21 million digits, which take 105 MB and 2 s on two cores to compute."""
+
+DISK_CACHE_BYTES: Final = 1 << 30
+"""Default of ``disk_cache_bytes``: fifty terms at ``MAX_TERM``."""
 
 
 class InvalidSetting(ValueError):
@@ -35,6 +42,12 @@ def _whole(text: str) -> int:
     if text.isascii() and text.isdecimal() and len(text) <= 18:
         return int(text)
     raise ValueError("it is a whole number, in digits")
+
+
+def _index(text: str) -> int:
+    if text.isascii() and text.isdecimal() and int(text[:12]) <= MAX_INDEX and len(text) <= 12:
+        return int(text)
+    raise ValueError(f"the largest term is a number from 0 to {MAX_INDEX}")
 
 
 def _days(text: str) -> int:
@@ -110,6 +123,24 @@ class Settings:
         CACHE_BYTES,
         "memory for the terms of sequences used lately; others are computed again when asked for",
         *("--cache-bytes",),
+        parse=_whole,
+    )
+    max_term: int = _setting(
+        MAX_TERM,
+        "largest N whose term is computed over HTTP; to F(1000000) at once, from there on beside",
+        *("--max-term",),
+        parse=_index,
+    )
+    cache_dir: Path = _setting(
+        lambda: platformdirs.user_cache_path("bigfib"),
+        "directory for the digits of far terms; services may share it",
+        "--cache-dir",
+        parse=_path,
+    )
+    disk_cache_bytes: int = _setting(
+        DISK_CACHE_BYTES,
+        "most bytes of digits there; those used least recently are removed",
+        "--disk-cache-bytes",
         parse=_whole,
     )
     per_client: bool = _setting(

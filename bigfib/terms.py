@@ -47,10 +47,7 @@ def require_inline(n: int | mpz) -> None:
         IndexTooLarge: |n| exceeds `INLINE_LIMIT`.
     """
     if abs(n) > INLINE_LIMIT:
-        raise IndexTooLarge(
-            f"a term is given in full from F(-{INLINE_LIMIT}) to F({INLINE_LIMIT}); "
-            "its summary and its residues go further"
-        )
+        raise IndexTooLarge(f"terms in a row go from F(-{INLINE_LIMIT}) to F({INLINE_LIMIT})")
 
 
 @lru_cache(maxsize=_TEXTS_KEPT)

@@ -9,6 +9,9 @@ from contextlib import closing
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
+from bigfib.digit_cache import DigitCache
+from bigfib.jobs import Jobs
+
 
 class Service:
     """A service that has said where it listens."""
@@ -16,7 +19,12 @@ class Service:
     def __init__(self, arguments: list[str], file: Path, before: list[str]) -> None:
         self.file = file
         self.process = subprocess.Popen(
-            [*before, sys.executable, "-m", "bigfib", "serve", "-p", "0", "-f", file, *arguments],
+            [
+                *before,
+                *(sys.executable, "-m", "bigfib", "serve", "-p", "0", "-f", str(file)),
+                *("--cache-dir", str(file.with_name("cache"))),
+                *arguments,
+            ],
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -76,6 +84,11 @@ def exchange(service: Service, request: bytes) -> bytes:
         while piece := connection.recv(65536):
             received += piece
     return received
+
+
+def jobs(path: Path) -> Jobs:
+    """Return what an application without a service gets far terms from."""
+    return Jobs(DigitCache(path.with_name("cache"), 1 << 20), 2_000_000)
 
 
 Serve = Callable[..., Service]

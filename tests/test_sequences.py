@@ -12,7 +12,6 @@ from flint import fmpz
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import (
-    FARTHEST,
     SHARED,
     Sequences,
     TooManySequences,
@@ -21,6 +20,8 @@ from bigfib.sequences import (
     parse_id,
 )
 from bigfib.state.log import Durability, Log
+
+FARTHEST = 1_000_000
 
 
 def term(position: int) -> bytes:
@@ -94,7 +95,7 @@ class TestMoves:
 
     def test_as_far_as_moves_go_and_on_by_steps(self, path: Path) -> None:
         with Log(path) as log:
-            sequences = Sequences(log)
+            sequences = Sequences(log, farthest=FARTHEST)
             assert sequences.seek(SHARED, FARTHEST).pair.digits() == term(FARTHEST)
             end = log.end
             for too_far in (FARTHEST + 1, 10**30):

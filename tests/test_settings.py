@@ -26,11 +26,17 @@ def test_every_setting_has_a_variable(tmp_path: Path) -> None:
         "BIGFIB_SEQUENCE_TTL": "7",
         "BIGFIB_MAX_SEQUENCES": "5",
         "BIGFIB_CACHE_BYTES": "2000",
+        "BIGFIB_MAX_TERM": "12345678",
+        "BIGFIB_CACHE_DIR": str(tmp_path / "cache"),
+        "BIGFIB_DISK_CACHE_BYTES": "3000",
         "BIGFIB_PER_CLIENT": "yes",
         "BIGFIB_ONE_CPU": "1",
         "BIGFIB_DEBUG": "True",
     }
-    expected = Settings(0, "h", tmp_path, Durability.OS, 1000, 7, 5, 2000, True, True, True)
+    expected = Settings(
+        *(0, "h", tmp_path, Durability.OS, 1000, 7, 5, 2000),
+        *(12_345_678, tmp_path / "cache", 3000, True, True, True),
+    )
     assert Settings.resolve({}, environ) == expected
     assert len(environ) == len(dataclasses.fields(Settings))
 
@@ -54,6 +60,9 @@ def test_switches_can_be_off(off: str) -> None:
         ("PORT", "٣", "a port is a number"),
         ("DURABILITY", "FSYNC!", "durability is fsync or os"),
         ("REWRITE_BYTES", "1e6", "a whole number"),
+        ("MAX_TERM", "1000000001", "from 0 to 1000000000"),
+        ("MAX_TERM", "9" * 5000, "from 0 to 1000000000"),
+        ("DISK_CACHE_BYTES", "1G", "a whole number"),
         ("SEQUENCE_TTL", "0", "at least 1"),
         ("SEQUENCE_TTL", "9" * 5000, "at least 1"),
         ("DEBUG", "maybe", "a switch is"),

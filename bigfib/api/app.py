@@ -12,19 +12,21 @@ from bigfib.api.operations import Interface, Stats
 from bigfib.api.representations import CommittedReply, DateHeader
 from bigfib.api.sequences import SequenceCollection, SequenceResource, SequenceStep
 from bigfib.api.stepping import Stepping
-from bigfib.api.terms import Summary, Term, TermRange
+from bigfib.api.terms import Summary, Term, TermJob, TermRange
+from bigfib.jobs import Jobs, NotAtHand
 from bigfib.sequences import Sequences
 from bigfib.state.log import Log
 
 _logger = logging.getLogger(__name__)
 
 
-def create_app(log: Log, sequences: Sequences, *, per_client: bool) -> "App":
+def create_app(log: Log, sequences: Sequences, jobs: Jobs, *, per_client: bool) -> "App":
     """Return the application over ``sequences``.
 
     Args:
         log: The state log that the sequences are in.
         sequences: The sequences.
+        jobs: Where far terms come from.
         per_client: Whether ``/api0`` gives each client a sequence of its own.
     """
     date = DateHeader()
@@ -32,7 +34,7 @@ def create_app(log: Log, sequences: Sequences, *, per_client: bool) -> "App":
     app = App(stepping, date)
     problems.add_to(app)
     app.req_options.media_handlers = requests.json_only()
-    app.add_route("/openapi.json", Interface())
+    app.add_route("/openapi.json", Interface(jobs.max_term))
     app.add_route("/test/stats", Stats())
     app.add_route("/api1/sequences", SequenceCollection(log, sequences))
     one = "/api1/sequences/{sequence_id}"
@@ -40,7 +42,8 @@ def create_app(log: Log, sequences: Sequences, *, per_client: bool) -> "App":
     app.add_route(f"{one}/next", SequenceStep(log, sequences, 1))
     app.add_route(f"{one}/previous", SequenceStep(log, sequences, -1))
     app.add_route("/api1/terms", TermRange())
-    app.add_route("/api1/terms/{n}", Term())
+    app.add_route("/api1/terms/{n}", Term(jobs))
+    app.add_route("/api1/terms/{n}/job", TermJob(jobs))
     app.add_route("/api1/terms/{n}/summary", Summary())
     return app
 
@@ -54,6 +57,7 @@ class App(falcon.App[falcon.Request, falcon.Response]):
     def __init__(self, stepping: Stepping, date: DateHeader) -> None:
         super().__init__(middleware=[_Dated(date)])
         self._stepping = stepping.routes
+        self._put_off = stepping.put_off
         self.add_sink(
             self._refuse_method, "|".join(rf"{re.escape(path)}\Z" for path in stepping.routes)
         )
@@ -67,6 +71,9 @@ class App(falcon.App[falcon.Request, falcon.Response]):
             if answer:
                 try:
                     status, headers, body = answer(env)
+                except NotAtHand as error:
+                    _logger.warning("%s: %s", env["PATH_INFO"], error)
+                    status, headers, body = self._put_off(error)
                 except Exception:
                     _logger.exception("%s", env["PATH_INFO"])
                     status, headers, body = problems.failure()

@@ -11,8 +11,8 @@ from bigfib.api import problems
 from bigfib.api.representations import JSON, LINES_OF_JSON, OCTETS, TEXT
 from bigfib.api.requests import MAX_BODY_BYTES
 from bigfib.api.terms import MAX_LINES, MAX_STREAMS
+from bigfib.jobs import State
 from bigfib.numbers.fibonacci import MAX_INDEX_DIGITS
-from bigfib.sequences import FARTHEST
 from bigfib.terms import (
     BASES,
     DEFAULT_ENDS,
@@ -37,8 +37,8 @@ gets a bare `400`. A path that takes other methods than the one asked for answer
 """
 
 
-def describe() -> _Object:
-    """Return the document."""
+def describe(max_term: int) -> _Object:
+    """Return the document of a service that gives terms up to F(``max_term``)."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -56,15 +56,15 @@ def describe() -> _Object:
                 ("operations", "What operators ask."),
             )
         ],
-        "paths": _paths(),
+        "paths": _paths(max_term),
         "components": {"schemas": _SCHEMAS, "headers": _HEADERS},
     }
 
 
-def _paths() -> _Object:
+def _paths(max_term: int) -> _Object:
     return {
-        **_sequence_paths(),
-        **_term_paths(),
+        **_sequence_paths(max(max_term, INLINE_LIMIT)),
+        **_term_paths(max_term),
         **_stepping_paths(),
         "/test/stats": _path(
             "operations",
@@ -86,7 +86,7 @@ def _paths() -> _Object:
 # --- What there is ---------------------------------------------------------------------------
 
 
-def _sequence_paths() -> _Object:
+def _sequence_paths(farthest: int) -> _Object:
     shown = ("ETag", "Cache-Control")
     sequence = {JSON: {"schema": _ref("schemas", "Sequence")}}
     as_it_stands = _answer("The sequence as it then stands.", *shown, content=sequence)
@@ -97,10 +97,14 @@ def _sequence_paths() -> _Object:
         "It is at another position than If-Match has; nothing changed.", "ETag", at=True
     )
     no_room = _problem("The service cannot keep the change; nothing changed.")
-    change = {"404": unknown, "412": moved, "507": no_room}
-    unfit = _problem(f"Not a number of steps, or it leads beyond position {FARTHEST}.")
+    not_at_hand = _problem(
+        "The term there is being computed, or that has failed; nothing changed.",
+        *("Retry-After", "Link"),
+    )
+    change = {"404": unknown, "412": moved, "503": not_at_hand, "507": no_room}
+    unfit = _problem(f"Not a number of steps, or it leads beyond position {farthest}.")
     if_match = _header("If-Match", "Change it only if it is at this position.")
-    by = _query("by", {"type": "integer", "minimum": 1, "maximum": FARTHEST}, "How many steps.", 1)
+    by = _query("by", {"type": "integer", "minimum": 1, "maximum": farthest}, "How many steps.", 1)
     sequence_id = _in_path(
         "sequence_id",
         {"type": "string", "pattern": "^(shared|[0-9a-f]{32})$"},
@@ -130,6 +134,7 @@ def _sequence_paths() -> _Object:
                     "404": unknown,
                     "412": moved,
                     "422": _problem("A parameter, which this does not take."),
+                    "503": not_at_hand,
                 },
                 if_match,
                 _header("If-None-Match", "Show it only if it is at another position."),
@@ -142,7 +147,7 @@ def _sequence_paths() -> _Object:
                     "411": _problem("The body is sent in chunks."),
                     "413": _problem(f"The body is longer than {MAX_BODY_BYTES} bytes."),
                     "415": _problem("The body is of another type than JSON."),
-                    "422": _problem(f"Not a position from 0 to {FARTHEST}."),
+                    "422": _problem(f"Not a position from 0 to {farthest}."),
                     **change,
                 },
                 if_match,
@@ -189,7 +194,7 @@ def _sequence_paths() -> _Object:
     }
 
 
-def _term_paths() -> _Object:
+def _term_paths(max_term: int) -> _Object:
     index = {"type": "integer", "minimum": -INLINE_LIMIT, "maximum": INLINE_LIMIT}
     kept = ("Cache-Control", "Vary")
     tagged = ("ETag", *kept)
@@ -198,6 +203,7 @@ def _term_paths() -> _Object:
     unacceptable = _problem("It is not to be had as Accept asks.")
     same = _answer("It has the tag that If-None-Match has.", *tagged)
     other = _problem("It has another tag than If-Match has.", "ETag")
+    no_job = _problem("Nothing computes this.")
     digits = {"schema": {"type": "string"}}
     octets = {"schema": {"type": "string", "contentEncoding": "binary"}}
     in_full = {TEXT: digits, OCTETS: octets}
@@ -205,8 +211,8 @@ def _term_paths() -> _Object:
     term_index = _in_path(
         "n",
         {"type": "string", "pattern": "^(0|-?[1-9][0-9]*)$", "maxLength": MAX_INDEX_DIGITS + 1},
-        f"The index, of at most {MAX_INDEX_DIGITS} digits; from {-INLINE_LIMIT} to {INLINE_LIMIT} "
-        "where the term is asked for in full.",
+        f"The index, of at most {MAX_INDEX_DIGITS} digits; from {-max_term} to {max_term} where "
+        f"the term is asked for in full, beyond {INLINE_LIMIT} either way in decimal only.",
     )
     return {
         "/api1/terms/{n}": _path(
@@ -221,6 +227,11 @@ def _term_paths() -> _Object:
                         *("Accept-Ranges", *tagged),
                         content=term | in_full,
                     ),
+                    "202": _answer(
+                        "It is being computed; the location says how far that is.",
+                        *("Location", "Retry-After", "Cache-Control"),
+                        content={JSON: {"schema": _ref("schemas", "Job")}},
+                    ),
                     "206": _answer(
                         "Some bytes of it.",
                         *("Accept-Ranges", "Content-Range", *tagged),
@@ -228,16 +239,14 @@ def _term_paths() -> _Object:
                     ),
                     "304": same | {"headers": _headers("Accept-Ranges", *tagged)},
                     "406": unacceptable,
-                    "412": _problem(
-                        "It has another tag than If-Match has.", "ETag", "Accept-Ranges"
-                    ),
-                    "416": _problem(
-                        "The range begins behind the end.",
-                        *("Accept-Ranges", "Content-Range", "ETag", "Vary"),
-                    ),
+                    "412": other,
+                    "416": _problem("The range begins behind the end.", "Content-Range"),
                     "422": _problem(
                         "Malformed, or beyond a limit that is named; the link leads to a summary.",
                         "Link",
+                    ),
+                    "503": _problem(
+                        "Its computation has failed, or too many others wait.", "Retry-After"
                     ),
                 },
                 _query(
@@ -256,6 +265,31 @@ def _term_paths() -> _Object:
                 _header("If-Range", "Heed Range only if it has this tag."),
                 if_match,
                 if_none_match,
+            ),
+        ),
+        "/api1/terms/{n}/job": _path(
+            "terms",
+            term_index,
+            get=_operation(
+                "Show how far the computation of a far term is",
+                {
+                    "200": _answer(
+                        "How it stands; what has failed is tried again when the term is asked for "
+                        "some seconds later.",
+                        "Cache-Control",
+                        content={JSON: {"schema": _ref("schemas", "Job")}},
+                    ),
+                    "404": no_job,
+                    "422": _problem("Malformed, or a parameter."),
+                },
+            ),
+            delete=_operation(
+                "Cancel it, for all who wait for it",
+                {
+                    "204": _answer("It is cancelled; a finished term stays."),
+                    "404": no_job,
+                    "422": _problem("Malformed, or a parameter."),
+                },
             ),
         ),
         "/api1/terms/{n}/summary": _path(
@@ -333,10 +367,14 @@ def _stepping_paths() -> _Object:
     term = _answer("The term.", *headers, content=content)
     at_start = _answer('At the start: the value is "-1".', *headers, content=content)
     no_room = _answer('No room to keep the step: the value is "-2".', *headers, content=content)
+    not_at_hand = _answer(
+        'The term is being computed: the value is "-3".', *headers, "Retry-After", content=content
+    )
+    always = {"200": term, "503": not_at_hand}
     operations = {
-        "current": ("Show the term", {"200": term}),
-        "next": ("Step forward", {"200": term, "507": no_room}),
-        "previous": ("Step back", {"200": term, "409": at_start, "507": no_room}),
+        "current": ("Show the term", always),
+        "next": ("Step forward", always | {"507": no_room}),
+        "previous": ("Step back", always | {"409": at_start, "507": no_room}),
     }
     return {
         f"/api0/{name}": _path(
@@ -388,11 +426,13 @@ def _operation(summary: str, answers: _Object, *parameters: _Object) -> _Object:
 
 
 def _without_content(get: _Object) -> _Object:
+    # A method other than GET has no ranges; and what is said without the body of a far term, needs
+    # no computation.
+    others = {"206", "416", "202", "503"} if "202" in get["responses"] else set()
     answers = {
         status: {name: part for name, part in answer.items() if name != "content"}
         for status, answer in get["responses"].items()
-        # A method other than GET has no ranges.
-        if status not in {"206", "416"}
+        if status not in others
     }
     return get | {"summary": f"{get['summary']}: the headers alone", "responses": answers}
 
@@ -447,6 +487,13 @@ _WHOLE: Final = {"type": "string", "pattern": "^(0|[1-9][0-9]*)$"}
 _DIGITS: Final = {"type": "string", "pattern": "^-?[0-9A-Za-z]+$"}
 _TEXT_CONTENT: Final = {f"{TEXT}; charset=utf-8": {"schema": {"type": "string"}}}
 
+_JOB: Final = _object(
+    n=_INDEX,
+    state={"enum": [state.value for state in State]},
+    progress={"type": "number", "minimum": 0, "maximum": 1},
+)
+_JOB["properties"]["failure"] = {"type": "string", "description": "Why, if it has failed."}
+
 _PROBLEM: Final = _object(
     type={"const": "about:blank"},
     title={"type": "string"},
@@ -459,9 +506,10 @@ _TERM: Final = _object(n=_INDEX, digits=_WHOLE, value=_DIGITS)
 _TERM["properties"]["base"] = _WHOLE | {"description": "There if it was asked for."}
 
 _SCHEMAS: Final = {
-    "Position": _object(position=_WHOLE | {"description": f"From 0 to {FARTHEST}."}),
+    "Position": _object(position=_WHOLE),
     "Sequence": _object(id=_SEQUENCE_ID, position=_WHOLE, digits=_WHOLE, value=_WHOLE),
     "Term": _TERM,
+    "Job": _JOB,
     "Residue": _object(n=_INDEX, modulo=_WHOLE, residue=_WHOLE),
     "Summary": _object(
         n=_INDEX,
@@ -471,7 +519,7 @@ _SCHEMAS: Final = {
         bytes=_WHOLE | {"description": "How many the term has as octets."},
     ),
     "Stepped": _object(
-        value={"type": "string", "pattern": "^(-1|-2|0|[1-9][0-9]*)$"},
+        value={"type": "string", "pattern": "^(-[123]|0|[1-9][0-9]*)$"},
         status={"type": "string", "pattern": "^[0-9]{3}$"},
     ),
     "Problem": _PROBLEM,

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import falcon
 
+from bigfib.jobs import NotAtHand, Underway
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
 from bigfib.sequences import TooManySequences, UnknownSequence
 from bigfib.state.log import AppendFailed
@@ -54,6 +55,7 @@ def add_to(app: falcon.App[Any, Any]) -> None:
     app.add_error_handler(UnknownSequence, _deny_sequence)
     app.add_error_handler(TooManySequences, _refuse_sequence)
     app.add_error_handler(AppendFailed, _lack_room)
+    app.add_error_handler(NotAtHand, _put_off)
 
 
 def failure() -> tuple[str, list[tuple[str, str]], list[bytes]]:
@@ -97,6 +99,17 @@ def _deny_sequence(_req: object, _resp: object, _error: Exception, _params: obje
 
 def _refuse_sequence(_req: object, _resp: object, error: Exception, _params: object) -> None:
     raise Problem(507, str(error))
+
+
+def _put_off(_req: object, _resp: object, error: NotAtHand, _params: object) -> None:
+    headers = {"Retry-After": str(error.retry_after)}
+    if isinstance(error, Underway):
+        headers["Link"] = f'</api1/terms/{error.job.n}/job>; rel="monitor"'
+    raise Problem(
+        503,
+        f"{error}. Nothing has changed; try again in {error.retry_after} s.",
+        headers=headers,
+    )
 
 
 def _lack_room(_req: object, _resp: object, error: Exception, _params: object) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from bigfib.api.representations import Answer, CommittedReply
+from bigfib.jobs import NotAtHand
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.sequences import SHARED, Sequences, TooManySequences
 from bigfib.state.log import AppendFailed
@@ -24,6 +25,7 @@ Environ = dict[str, Any]
 
 _OK: Final = "200 OK"
 _AT_START: Final = "409 Conflict"
+_NOT_AT_HAND: Final = "503 Service Unavailable"
 _NO_ROOM: Final = "507 Insufficient Storage"
 
 _COOKIE: Final = re.compile(r"(?:^|;)\s*bigfib=([0-9a-f]{32})\s*(?:;|$)", re.ASCII)
@@ -89,6 +91,12 @@ class Stepping:
     def _no_room(self, error: Exception) -> Answer:
         _logger.error("%s; the sequence stays where it is", error)
         return self._reply(_NO_ROOM, b"-2", 0)
+
+    def put_off(self, error: NotAtHand) -> Answer:
+        """Answer that the term at the sequence's position cannot be had now."""
+        status, headers, body = self._reply(_NOT_AT_HAND, b"-3", 0)
+        headers.append(("Retry-After", str(error.retry_after)))
+        return status, headers, body
 
     @staticmethod
     def _for_all(answer: Callable[[bytes], Answer]) -> Callable[[Environ], Answer]:

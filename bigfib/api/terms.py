@@ -4,8 +4,10 @@ A term never changes, so every reply may be kept for ever.
 """
 
 import hashlib
+import json
+import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from typing import BinaryIO, Final
 from urllib.parse import urlencode
 
 import falcon
@@ -15,8 +17,9 @@ from bigfib import terms
 from bigfib.api import requests
 from bigfib.api.problems import Problem
 from bigfib.api.representations import JSON, LINES_OF_JSON, OCTETS, TEXT
+from bigfib.jobs import Job, Jobs, Underway
 from bigfib.numbers import fibonacci
-from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex, parse_index
+from bigfib.numbers.fibonacci import InvalidIndex, parse_index
 
 MAX_LINES: Final = 10_000
 """Most terms in one reply."""
@@ -27,6 +30,9 @@ MAX_STREAMS: Final = 32
 # Lines are sent by as many as fill this, but at least one: other requests wait for no more.
 _CHUNK_BYTES: Final = 1 << 14
 
+# Of a file that is not sent as it is, so much is read at a time.
+_PIECE_BYTES: Final = 1 << 16
+
 _FOR_EVER: Final = ["public", "max-age=31536000", "immutable"]
 
 _Line = Callable[[int, bytes], bytes]
@@ -35,6 +41,9 @@ _Line = Callable[[int, bytes], bytes]
 class Term:
     """``/api1/terms/{n}``."""
 
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
     def on_get(self, req: falcon.Request, resp: falcon.Response, n: str) -> None:
         """Show F(n), or its residue."""
         index = parse_index(n)
@@ -42,9 +51,35 @@ class Term:
         if "modulo" in parameters:
             _show_residue(req, resp, index, parameters)
         else:
-            _show_term(req, resp, index, parameters)
+            _show_term(req, resp, index, parameters, self._jobs)
 
     on_head = on_get
+
+
+class TermJob:
+    """``/api1/terms/{n}/job``: the computation of a far term."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, n: str) -> None:
+        """Show how it stands; this begins nothing."""
+        requests.parameters(req)
+        index = parse_index(n)
+        job = self._jobs.find(int(abs(index)))
+        if job is None:
+            raise _no_job(index)
+        _show_job(resp, index, job)
+
+    on_head = on_get
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, n: str) -> None:
+        """Cancel it, for all who wait for it; a finished term stays."""
+        requests.parameters(req)
+        index = parse_index(n)
+        if not self._jobs.cancel(int(abs(index))):
+            raise _no_job(index)
+        resp.status = falcon.HTTP_204
 
 
 class Summary:
@@ -119,7 +154,7 @@ class _Stream:
 
 
 def _show_term(
-    req: falcon.Request, resp: falcon.Response, n: mpz, parameters: dict[str, str]
+    req: falcon.Request, resp: falcon.Response, n: mpz, parameters: dict[str, str], jobs: Jobs
 ) -> None:
     base = int(requests.number(parameters, "base", 10))
     if base not in terms.BASES:
@@ -127,10 +162,20 @@ def _show_term(
     media_type = requests.media_type(req, JSON, TEXT, OCTETS)
     if media_type == OCTETS and "base" in parameters:
         raise Problem(422, f"{OCTETS} has no base: leave it out, or accept {TEXT} or {JSON}.")
-    try:
-        terms.require_inline(n)
-    except IndexTooLarge as error:
-        raise Problem(422, str(error), headers=_link_to_summary(n)) from error
+    if abs(n) > jobs.max_term:
+        limit = f"terms are given in full from F(-{jobs.max_term}) to F({jobs.max_term})"
+        raise Problem(
+            422,
+            f"{limit}; its summary and its residues go further",
+            headers=_link_to_summary(n),
+        )
+    far = abs(n) > terms.INLINE_LIMIT
+    if far and (media_type == OCTETS or base != 10):
+        raise Problem(
+            422,
+            f"beyond F({terms.INLINE_LIMIT}) terms are given in decimal only, as {JSON} or {TEXT}",
+            headers=_link_to_summary(n),
+        )
     opening, closing = b"", b""
     if media_type == OCTETS:
         length = terms.octets_length(n)
@@ -143,18 +188,85 @@ def _show_term(
             length += len(opening) + len(closing)
     # Whoever asks for base 10 is told so in the document.
     etag = f"{n.digits()}.{parameters.get('base', '')}.{media_type.rpartition('/')[2]}"
-    resp.accept_ranges = "bytes"
-    if not _wants_body(req, resp, etag, media_type, length):
+    if not _is_wanted(req, etag):
+        resp.accept_ranges = "bytes"
+        _describe(req, resp, etag, media_type, length)
         return
     part = requests.byte_range(req, etag, length)
-    value = terms.octets(n) if media_type == OCTETS else terms.text(n, base)
-    body = opening + value + closing
+    first, last = part or (0, length - 1)
+    if far:
+        try:
+            file = jobs.open(int(abs(n)))
+        except Underway as reason:
+            _accept(resp, n, reason)
+            return
+        sign = b"-" if fibonacci.is_negative(n) else b""
+        _send(resp, opening + sign, file, closing, first, last)
+    else:
+        value = terms.octets(n) if media_type == OCTETS else terms.text(n, base)
+        body = opening + value + closing
+        resp.data = body[first : last + 1] if part else body
+    resp.accept_ranges = "bytes"
+    _describe(req, resp, etag, media_type, length)
     if part:
-        first, last = part
         resp.status = falcon.HTTP_206
         resp.content_range = (first, last, length)
-        body = body[first : last + 1]
-    resp.data = body
+
+
+def _accept(resp: falcon.Response, n: mpz, reason: Underway) -> None:
+    """Say that the term is being computed, and where to see how far that is."""
+    resp.status = falcon.HTTP_202
+    resp.location = f"/api1/terms/{n.digits()}/job"
+    resp.retry_after = reason.retry_after
+    _show_job(resp, n, reason.job)
+
+
+def _show_job(resp: falcon.Response, n: mpz, job: Job) -> None:
+    document = {"n": n.digits(), "state": job.state.value, "progress": job.progress}
+    if job.failure:
+        document["failure"] = job.failure
+    resp.content_type = JSON
+    resp.cache_control = ["no-store"]
+    resp.data = json.dumps(document, separators=(",", ":")).encode()
+
+
+def _no_job(n: mpz) -> Problem:
+    shown = n.digits() if abs(n) < 10**20 else "this term"
+    return Problem(404, f"Nothing computes {shown}; GET the term itself to have it computed.")
+
+
+def _send(
+    resp: falcon.Response, opening: bytes, file: BinaryIO, closing: bytes, first: int, last: int
+) -> None:
+    """Send bytes ``first`` to ``last`` of the opening, the file and the closing."""
+    resp.content_length = last + 1 - first
+    size = os.fstat(file.fileno()).st_size
+    if first >= len(opening) and not closing and last + 1 == len(opening) + size:
+        # bjoern lets the kernel send it, from where it stands to its end.
+        file.seek(first - len(opening))
+        resp.stream = file
+    else:
+        resp.stream = _Stream(_spliced(opening, file, size, closing, first, last), file.close)
+
+
+def _spliced(
+    opening: bytes, file: BinaryIO, size: int, closing: bytes, first: int, last: int
+) -> Iterator[bytes]:
+    end = last + 1
+    if first < len(opening):
+        yield opening[first:end]
+    start = max(first - len(opening), 0)
+    left = min(end - len(opening), size) - start
+    file.seek(start)
+    while left > 0:
+        piece = file.read(min(left, _PIECE_BYTES))
+        if not piece:
+            raise EOFError(f"{file.name} has become shorter")
+        yield piece
+        left -= len(piece)
+    behind = len(opening) + size
+    if end > behind:
+        yield closing[max(first - behind, 0) : end - behind]
 
 
 def _show_residue(
@@ -175,30 +287,34 @@ def _show_residue(
 def _show_small(req: falcon.Request, resp: falcon.Response, media_type: str, body: bytes) -> None:
     """Show a body that is quickly made, whether or not it is asked for."""
     etag = hashlib.blake2b(body, digest_size=8).hexdigest()
-    if _wants_body(req, resp, etag, media_type, len(body)):
+    if _is_wanted(req, etag):
         resp.data = body
+    _describe(req, resp, etag, media_type, len(body))
 
 
-def _wants_body(
-    req: falcon.Request, resp: falcon.Response, etag: str, media_type: str, length: int
-) -> bool:
-    """Put into ``resp`` the headers for a body of ``length`` bytes, and return if it shall follow.
+def _is_wanted(req: falcon.Request, etag: str) -> bool:
+    """Return whether the body shall be sent.
 
     Raises:
         Problem: 412, ``If-Match`` asks for another.
     """
     if not requests.meets_if_match(req, etag):
         raise Problem(412, "This has another tag than If-Match.", headers={"ETag": f'"{etag}"'})
+    return req.method != "HEAD" and not requests.is_known(req, etag)
+
+
+def _describe(
+    req: falcon.Request, resp: falcon.Response, etag: str, media_type: str, length: int
+) -> None:
+    """Put into ``resp`` the headers of a body of ``length`` bytes, whether or not it is sent."""
     resp.etag = etag
     _keep_for_ever(resp)
     if requests.is_known(req, etag):
         resp.status = falcon.HTTP_304
-        return False
+        return
     resp.content_type = media_type
     if req.method == "HEAD":
         resp.content_length = length
-        return False
-    return True
 
 
 def _keep_for_ever(resp: falcon.Response) -> None:

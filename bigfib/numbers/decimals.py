@@ -63,15 +63,23 @@ class DecimalPair:
                 on stepping.
         """
         this, following = fibonacci.pair(position)
-        text = following.digits().encode()
+        self._set(position, this.digits().encode(), following.digits().encode())
+
+    @classmethod
+    def of_digits(cls, position: int, this: bytes, following: bytes) -> "DecimalPair":
+        """Return the pair whose terms are ``this`` and ``following``, in ASCII digits."""
+        pair = cls.__new__(cls)
+        pair._set(position, this, following)
+        return pair
+
+    def _set(self, position: int, this: bytes, following: bytes) -> None:
         self.position = position
-        self.length = len(text)
+        self.length = len(following)
         self._biases = mpz.from_bytes(bytes([_CARRY_BIAS]) * self.length, "big")
         self._tops = mpz.from_bytes(bytes([_TOP_BIT]) * self.length, "big")
         self._ascii = mpz.from_bytes(bytes([_ASCII_ZERO]) * self.length, "big")
-        self._following = mpz.from_bytes(text, "big") ^ self._ascii
-        text = this.digits().encode().rjust(self.length, b"0")
-        self._this = mpz.from_bytes(text, "big") ^ self._ascii
+        self._following = mpz.from_bytes(following, "big") ^ self._ascii
+        self._this = mpz.from_bytes(this.rjust(self.length, b"0"), "big") ^ self._ascii
         self._digits: bytes | None = None
 
     @property

@@ -25,7 +25,7 @@ from bigfib.api.app import create_app
 from bigfib.sequences import Sequences, parse_id
 from bigfib.state import reader
 from bigfib.state.log import Log
-from tests.service import Serve, Service
+from tests.service import Serve, Service, jobs
 
 COLLECTION = "/api1/sequences"
 SHARED = f"{COLLECTION}/shared"
@@ -229,7 +229,7 @@ class TestLimits:
         assert service.ask(f"{path}/previous?by=5", "POST")[0].headers["ETag"] == '"0"'
 
     def test_steps_and_seeks(self, serve: Serve) -> None:
-        service = serve()
+        service = serve("--max-term", "1000000")
         path = created(service)
         name = path.rpartition("/")[2]
         reply, body = service.ask(f"{path}/next?by={FARTHEST}", "POST")
@@ -372,7 +372,7 @@ class TestDurability:
     ) -> None:
         with Log(path) as log:
             sequences = Sequences(log)
-            app = create_app(log, sequences, per_client=False)
+            app = create_app(log, sequences, jobs(path), per_client=False)
             sequence = sequences.create()
             log.commit(sequence.lsn)
             own = f"{COLLECTION}/{sequence.id.hex()}"
@@ -410,7 +410,7 @@ class TestDurability:
 
     def test_a_new_sequence(self, path: Path) -> None:
         with Log(path) as log:
-            app = create_app(log, Sequences(log), per_client=False)
+            app = create_app(log, Sequences(log), jobs(path), per_client=False)
             before = log.committed
             said, body = self._answer(app, "POST", COLLECTION, {})
             assert said == "201"

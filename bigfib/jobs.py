@@ -1,0 +1,316 @@
+"""Far terms in the background: a few processes, a queue before them, and the digit cache behind.
+
+bjoern's loop has one thread and no timers. So nothing here waits: what the processes have said is
+read whenever somebody asks, and on SIGCHLD, which bjoern looks for ten times a second.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from enum import Enum
+from typing import BinaryIO, Final
+
+from bigfib import terms
+from bigfib.digit_cache import DigitCache, Seal, seal
+from bigfib.numbers import fibonacci
+from bigfib.numbers.decimals import DecimalPair
+from bigfib.numbers.fibonacci import MAX_INDEX, IndexTooLarge
+
+_logger = logging.getLogger(__name__)
+
+MAX_RUNNING: Final = 2
+"""Most terms that are computed at a time. Each may keep two cores busy."""
+
+MAX_QUEUED: Final = 64
+"""Most terms that wait to be computed."""
+
+FAILURE_SECONDS: Final = 10
+"""How long a computation that has failed is not tried again."""
+
+# Measured: F(10^8) takes 1.7 s on two cores that have nothing else to do, F(10^9) ten times that.
+_INDICES_A_SECOND: Final = 60_000_000
+
+
+class State(str, Enum):
+    """How a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Job:
+    """The computation of F(n), n > 0.
+
+    Attributes:
+        n: The index.
+        state: How it stands.
+        progress: How much of the work is done, from 0 to 1.
+        failure: Why it has failed, if it has.
+    """
+
+    def __init__(self, n: int, state: State = State.QUEUED, progress: float = 0) -> None:
+        self.n = n
+        self.state = state
+        self.progress = progress
+        self.failure = ""
+        self.ended = 0.0
+        self.process: subprocess.Popen[bytes] | None = None
+        self.said = ""
+
+    @property
+    def seconds_left(self) -> float:
+        """The time that it takes with the cores for itself, roughly."""
+        return (1 - self.progress) * self.n / _INDICES_A_SECOND
+
+
+class NotAtHand(Exception):
+    """A far term cannot be shown now; the message says why, and when to ask again.
+
+    Attributes:
+        retry_after: In how many seconds to ask again.
+    """
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = int(retry_after) + 1
+
+
+class Underway(NotAtHand):
+    """It is being computed, or waits to be.
+
+    Attributes:
+        job: Its computation.
+    """
+
+    def __init__(self, job: Job, retry_after: float) -> None:
+        super().__init__(f"F({job.n}) is being computed", retry_after)
+        self.job = job
+
+
+class QueueFull(NotAtHand):
+    """Too many others are waited for."""
+
+
+class ComputationFailed(NotAtHand):
+    """Its computation has failed.
+
+    Attributes:
+        job: Its computation.
+    """
+
+    def __init__(self, job: Job) -> None:
+        left = max(job.ended + FAILURE_SECONDS - time.monotonic(), 0)
+        super().__init__(f"F({job.n}) could not be computed: {job.failure}", left)
+        self.job = job
+
+
+class Jobs:
+    """All computations of far terms, and their results.
+
+    Attributes:
+        max_term: The largest |n| whose term clients are given.
+    """
+
+    def __init__(self, cache: DigitCache, max_term: int) -> None:
+        """Compute into ``cache``."""
+        self.max_term = max_term
+        self._cache = cache
+        self._jobs: dict[int, Job] = {}
+        self._queue: deque[Job] = deque()
+        self._running: list[Job] = []
+        self._checked: dict[int, Seal] = {}
+        self._advancing = False
+
+    def open(self, n: int) -> BinaryIO:
+        """Return the file with the digits of F(n), n > 0, open at its beginning.
+
+        If there is none, or nobody has checked it yet, that is begun.
+
+        Raises:
+            NotAtHand: one of its kinds.
+            IndexTooLarge: n exceeds `MAX_INDEX`, or its digits are more than the digit cache takes.
+        """
+        self.advance()
+        file = self._open_checked(n)
+        if file:
+            return file
+        job = self._jobs.get(n) or self._enqueue(n)
+        if job.state is State.FAILED:
+            raise ComputationFailed(job)
+        ahead = [job, *self._running] if job.state is State.QUEUED else [job]
+        raise Underway(job, min(sum(each.seconds_left for each in ahead), 60))
+
+    def pair(self, position: int) -> DecimalPair:
+        """Return the terms at ``position`` >= 0 and behind it, to step from.
+
+        Raises:
+            NotAtHand, IndexTooLarge: as `open`; the digit cache has to take both.
+        """
+        if position <= terms.INLINE_LIMIT:
+            return DecimalPair(position)
+        self._require_room_for(position, 2)
+        with contextlib.ExitStack() as opened:
+            files, missing = [], []
+            for n in (position, position + 1):
+                try:
+                    files.append(opened.enter_context(self.open(n)))
+                except NotAtHand as reason:
+                    missing.append(reason)
+            if missing:
+                raise missing[0]
+            this, following = (file.read() for file in files)
+        return DecimalPair.of_digits(position, this, following)
+
+    def find(self, n: int) -> Job | None:
+        """Return the computation of F(n), if it is or was one; nothing is begun."""
+        self.advance()
+        file = self._open_checked(n)
+        if file:
+            file.close()
+            return Job(n, State.DONE, 1)
+        return self._jobs.get(n)
+
+    def cancel(self, n: int) -> bool:
+        """End the computation of F(n), or forget that it has failed; return whether it was one."""
+        self.advance()
+        job = self._jobs.pop(n, None)
+        if job is None:
+            return False
+        if job.state is State.QUEUED:
+            self._queue.remove(job)
+        elif job.state is State.RUNNING:
+            self._running.remove(job)
+            self._kill(job)
+        self.advance()
+        return True
+
+    def close(self) -> None:
+        """End all computations."""
+        self._queue.clear()
+        while self._running:
+            self._kill(self._running.pop())
+        self._jobs.clear()
+
+    def advance(self) -> None:
+        """Take notice of what has ended, and begin what can be begun."""
+        if self._advancing:
+            return  # As a signal handler, in the midst of it.
+        self._advancing = True
+        try:
+            for job in self._running.copy():
+                self._listen(job)
+            while self._queue and len(self._running) < MAX_RUNNING:
+                self._start(self._queue.popleft())
+            forgotten = time.monotonic() - FAILURE_SECONDS
+            for job in list(self._jobs.values()):
+                if job.state is State.FAILED and job.ended <= forgotten:
+                    self._jobs.pop(job.n, None)
+        finally:
+            self._advancing = False
+
+    def _open_checked(self, n: int) -> BinaryIO | None:
+        if n not in self._checked:
+            return None
+        try:
+            file = self._cache.open(n)
+            if seal(file) == self._checked[n]:
+                self._cache.note_use(file)
+                return file
+            file.close()
+        except OSError:
+            pass  # It has been removed to make room, or by hand.
+        del self._checked[n]
+        return None
+
+    def _require_room_for(self, n: int, count: int) -> None:
+        """Return if ``count`` terms as long as F(n) can be computed and kept."""
+        if n > MAX_INDEX:
+            raise IndexTooLarge(f"the largest term that is computed is F({MAX_INDEX})")
+        size = count * int(fibonacci.digit_count(n))
+        if size > self._cache.max_bytes:
+            raise IndexTooLarge(
+                f"this takes {size} digits, and the service keeps {self._cache.max_bytes} at most"
+            )
+
+    def _enqueue(self, n: int) -> Job:
+        self._require_room_for(n, 1)
+        if len(self._queue) >= MAX_QUEUED:
+            left = sum(job.seconds_left for job in (*self._running, *self._queue))
+            raise QueueFull(f"{MAX_QUEUED} other terms wait to be computed", min(left, 60))
+        job = self._jobs[n] = Job(n)
+        self._queue.append(job)
+        self.advance()
+        return job
+
+    def _start(self, job: Job) -> None:
+        arguments = (os.getpid(), job.n, self._cache.directory, self._cache.max_bytes)
+        try:
+            job.process = subprocess.Popen(  # noqa: S603 - numbers and a path
+                [sys.executable, "-m", "bigfib.worker", *map(str, arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                # Where Python looks for modules first; nobody has put others there.
+                cwd="/",
+            )
+        except OSError as error:
+            self._fail(job, f"no process can be started for it ({error.strerror})")
+            return
+        assert job.process.stdout is not None  # noqa: S101 - as asked for
+        os.set_blocking(job.process.stdout.fileno(), False)
+        job.state = State.RUNNING
+        self._running.append(job)
+
+    def _listen(self, job: Job) -> None:
+        """Read what the process of a running job has said, and whether it has ended."""
+        process = job.process
+        assert process is not None  # noqa: S101
+        assert process.stdout is not None  # noqa: S101
+        status = process.poll()
+        job.said += (process.stdout.read() or b"").decode()
+        # What was last said is still wanted when the process has ended.
+        word, _, rest = job.said.rpartition("\n")[0].rpartition("\n")[2].partition(" ")
+        if word == "progress":
+            job.progress = float(rest)
+        if status is None:
+            return
+        process.stdout.close()
+        self._running.remove(job)
+        if word == "done":
+            inode, size, mtime_ns = map(int, rest.split())
+            self._checked[job.n] = Seal(inode, size, mtime_ns)
+            job.state, job.progress = State.DONE, 1
+            self._jobs.pop(job.n, None)
+            return
+        self._clear_away(job.n, process.pid)
+        if word == "storage":
+            # Where that is, is the operator's business.
+            _logger.error("F(%d) cannot be kept: %s", job.n, rest)
+            self._fail(job, "its digits cannot be kept")
+        elif word == "memory" or status == -signal.SIGABRT:
+            self._fail(job, "there is not enough memory for it")
+        elif status < 0:
+            self._fail(job, f"its process was killed ({signal.Signals(-status).name})")
+        else:
+            self._fail(job, f"its process ended with status {status}")
+
+    def _fail(self, job: Job, failure: str) -> None:
+        _logger.error("F(%d) is not computed: %s", job.n, failure)
+        job.state, job.failure, job.ended = State.FAILED, failure, time.monotonic()
+
+    def _kill(self, job: Job) -> None:
+        assert job.process is not None  # noqa: S101
+        with job.process as process:
+            process.kill()
+        self._clear_away(job.n, job.process.pid)
+
+    def _clear_away(self, n: int, pid: int) -> None:
+        """Remove what a process has left that could not do so itself."""
+        with contextlib.suppress(OSError):
+            self._cache.part(n, pid).unlink(missing_ok=True)

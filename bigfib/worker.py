@@ -1,0 +1,72 @@
+"""The process that puts one far term into the digit cache, and tells the service how far it is.
+
+It is run by `bigfib.jobs` as ``python -m bigfib.worker PARENT N DIRECTORY MAX_BYTES``. Each line
+that it prints is a word and what belongs to it: ``progress`` and a number from 0 to 1, at the end
+``done`` and the seal of the file, or ``memory`` or ``storage`` and the reason why there is none.
+"""
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+from bigfib import computation
+from bigfib.digit_cache import DigitCache
+
+# Measured beside the service under full load on both cores: see benchmarks/far_terms.py.
+_NICENESS: Final = 10
+
+# Measured at 10^7 .. 10^9: the most that a process maps is 23 MB and 0.75 bytes for each index.
+_MEMORY_AT_LEAST: Final = 64 << 20
+
+# From <linux/prctl.h>.
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def memory_limit(n: int) -> int:
+    """Return how many bytes of address space the process may have that computes F(n)."""
+    return _MEMORY_AT_LEAST + n
+
+
+def main(n: int, cache: DigitCache) -> None:
+    """Compute F(n), unless it is there."""
+    try:
+        seal = cache.check(n)
+        if seal is None:
+            digits = computation.digits(n, lambda done: _say("progress", done))
+            seal = cache.store(n, digits)
+    except MemoryError:
+        _say("memory", f"{memory_limit(n)} bytes are not enough")
+    except (OSError, ValueError) as error:
+        _say("storage", str(error).replace("\n", " "))
+    else:
+        _say("done", *seal)
+
+
+def _say(*words: object) -> None:
+    print(*words, flush=True)
+
+
+def _give_way(parent: int, n: int) -> None:
+    """Let the service go before this process, and end with it."""
+    # A C library without it lets an orphan finish its term, which does no harm.
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the service is gone")
+    os.nice(_NICENESS)
+    limit = memory_limit(n)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    with contextlib.suppress(OSError):
+        # Should the system lack memory, it ends this process and not the service.
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+if __name__ == "__main__":
+    _give_way(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[2]), DigitCache(Path(sys.argv[3]), int(sys.argv[4])))
