@@ -44,8 +44,6 @@ _SERVE_SETTINGS: Final = [setting.name for setting in dataclasses.fields(Setting
 _SHOWN_WHOLE: Final = 1000
 _SHOWN_ENDS: Final = 40
 
-_PIECE: Final = 1 << 20
-
 
 class Failure(Exception):
     """A command cannot do what it was asked; the message says why and what to do."""
@@ -349,39 +347,83 @@ def _term(command: argparse.Namespace) -> None:
     n = fibonacci.parse_index(command.n)
     # First the file: who cannot write the answer need not wait for it.
     with _output(command.output) as file:
-        document = _answer(command, n) if command.url is None else _asked(command, n)
-        if command.json:
-            _print_json(document, file)
-        elif command.summary:
-            print("\n".join(f"{name}: {value}" for name, value in document.items()), file=file)
-        else:
-            text = document["value" if command.modulo is None else "residue"]
-            _write(_shortened(text, command.full, file), file)
+        if command.summary or command.modulo is not None:
+            document = _facts(command, n)
+            if command.json:
+                _print_json(document, file)
+            elif command.summary:
+                print("\n".join(f"{name}: {value}" for name, value in document.items()), file=file)
+            else:
+                print(_shortened(document["residue"], command.full, file), file=file)
+            return
+        pieces = _computed(command, n) if command.url is None else _asked(command, n)
+        if file.isatty() and not command.json:
+            pieces = iter([_shortened("".join(pieces), command.full, file)])
+        for piece in pieces:
+            file.write(piece)
+        file.write("\n")
 
 
-def _answer(command: argparse.Namespace, n: mpz) -> dict[str, str]:
-    """Return what is asked of F(n)."""
-    if command.modulo is not None:
-        modulus = terms.parse_modulus(command.modulo)
-        residue = fibonacci.residue(n, modulus)
-        return {"n": n.digits(), "modulo": modulus.digits(), "residue": residue.digits()}
-    if command.summary:
-        return terms.summary(n)
-    value = _digits(n) if command.base == 10 else fibonacci.term(n).digits(command.base)
-    document = {"n": n.digits(), "digits": str(len(value.lstrip("-"))), "value": value}
-    if command.base != 10:
-        document["base"] = str(command.base)
+def _facts(command: argparse.Namespace, n: mpz) -> dict[str, str]:
+    """Return the summary of F(n), or its residue."""
+    document: dict[str, str]
+    modulus = None if command.summary else terms.parse_modulus(command.modulo)
+    if command.url is not None:
+        with _client() as client:
+            if modulus is None:
+                document = client.summary(command.url, n.digits())
+            else:
+                document = client.residue(command.url, n.digits(), modulus.digits())
+    elif modulus is None:
+        document = terms.summary(n)
+    else:
+        residue = fibonacci.residue(n, modulus).digits()
+        document = {"n": n.digits(), "modulo": modulus.digits(), "residue": residue}
     return document
 
 
-def _digits(n: mpz) -> str:
-    """Return F(n) in decimal, with a progress bar if a person waits for it."""
-    from bigfib import computation
-    from bigfib.numbers.doubling import DOUBLING_FROM
+def _computed(command: argparse.Namespace, n: mpz) -> Iterator[str]:
+    """Yield F(n) in pieces, so that it is held once only, as it is computed here."""
+    digits = _digits(n, command.base)
+    if not command.json:
+        yield from digits
+        return
+    size = fibonacci.digit_count(n, command.base).digits()
+    yield f'{{"n":"{n.digits()}","digits":"{size}","value":"'
+    yield from digits
+    yield '"}' if command.base == 10 else f'","base":"{command.base}"}}'
 
-    if abs(n) < DOUBLING_FROM:
-        text: str = fibonacci.term(n).digits()
-        return text
+
+def _digits(n: mpz, base: int) -> Iterator[str]:
+    if abs(n) <= terms.INLINE_LIMIT:
+        yield terms.text(n, base).decode()
+        return
+    from bigfib.computation import Computation, ComputationFailed
+
+    with Computation(int(abs(n)), base) as computation:
+        try:
+            _watch(n, computation.progress())
+            if fibonacci.is_negative(n):
+                yield "-"
+            yield from computation.pieces()
+        except ComputationFailed as error:
+            raise Failure(str(error)) from error
+
+
+def _asked(command: argparse.Namespace, n: mpz) -> Iterator[str]:
+    """Yield F(n) in pieces, as the service at ``--url`` has it."""
+    base = {} if command.base == 10 else {"base": str(command.base)}
+    media_type = "application/json" if command.json else "text/plain"
+    with _client() as client:
+        _watch(n, client.progress(command.url, n.digits(), **base))
+        yield from client.term(command.url, n.digits(), media_type, **base)
+
+
+def _watch(n: mpz, progress: Iterator[float]) -> None:
+    """Wait for the end of ``progress``, with a bar if a person waits too."""
+    done = next(progress, None)
+    if done is None:
+        return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
 
@@ -391,31 +433,12 @@ def _digits(n: mpz) -> str:
         console=terminal,
         disable=not terminal.is_terminal,
         transient=True,
-        # It is drawn when there is something to report: a thread would get no turn meanwhile.
-        auto_refresh=False,
     )
     with bar:
-        task = bar.add_task(f"F({n})", total=1)
-        bar.refresh()
-        digits = computation.digits(
-            int(abs(n)), lambda done: bar.update(task, completed=done, refresh=True)
-        )
-    return f"-{digits}" if fibonacci.is_negative(n) else digits
-
-
-def _asked(command: argparse.Namespace, n: mpz) -> dict[str, str]:
-    """Return what is asked of F(n), as the service at ``--url`` has it."""
-    document: dict[str, str]
-    with _client() as client:
-        if command.summary:
-            document = client.summary(command.url, n.digits())
-        elif command.modulo is not None:
-            modulus = terms.parse_modulus(command.modulo)
-            document = client.term(command.url, n.digits(), modulo=modulus.digits())
-        else:
-            base = {} if command.base == 10 else {"base": str(command.base)}
-            document = client.term(command.url, n.digits(), **base)
-    return document
+        task = bar.add_task(f"F({n.digits()})", total=1)
+        bar.update(task, completed=done)
+        for more in progress:
+            bar.update(task, completed=more)
 
 
 def _terms(command: argparse.Namespace) -> None:
@@ -544,13 +567,6 @@ def _shortened(text: str, full: bool, file: TextIO) -> str:
         return text
     ends = f"{text[:_SHOWN_ENDS]}...{text[-_SHOWN_ENDS:]}"
     return f"{ends} ({len(text.lstrip('-'))} digits; --full shows them)"
-
-
-def _write(text: str, file: TextIO) -> None:
-    """Print the line in pieces, so that its bytes are not held a second time."""
-    for start in range(0, len(text), _PIECE):
-        file.write(text[start : start + _PIECE])
-    file.write("\n")
 
 
 def _print_json(document: dict[str, str], file: TextIO) -> None:

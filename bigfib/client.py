@@ -5,9 +5,11 @@ What answers at an address may be anything; nothing of it is passed on that is n
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException, HTTPResponse
+from http import HTTPStatus
+from http.client import HTTPException, HTTPResponse, IncompleteRead
 from typing import Final
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urljoin
@@ -21,7 +23,19 @@ _TERMS: Final = "/api1/terms"
 
 _MEMBER: Final = re.compile("-?[0-9A-Za-z]+", re.ASCII)
 _LINE: Final = re.compile(rb'[-0-9A-Za-z {}":,]+\n')
+_TERM: Final = re.compile(rb'[-0-9A-Za-z{}":,]+')
 _NEXT: Final = re.compile(r"<([^>]+)>; rel=next")
+
+_TEXT: Final = "text/plain"
+
+# Seconds between two looks at a computation: short ones first, for terms that take no longer.
+_FIRST_PAUSE: Final = 0.05
+_LAST_PAUSE: Final = 1.0
+
+# Many times as long as one is.
+_LONGEST_JOB: Final = 1000
+
+_PIECE: Final = 1 << 16
 
 # Enough of a problem's detail to know what to do.
 _SHOWN_DETAIL: Final = 500
@@ -82,15 +96,56 @@ def delete(address: str) -> None:
         reply.read()
 
 
-def term(url: str, n: str, **parameters: str) -> Document:
-    """Return F(n), or with ``modulo`` its residue, from the service at ``url``."""
-    query = f"?{urlencode(parameters)}" if parameters else ""
-    return _ask(f"{url.rstrip('/')}{_TERMS}/{n}{query}")
+def residue(url: str, n: str, modulo: str) -> Document:
+    """Return F(n) modulo ``modulo`` from the service at ``url``."""
+    return _ask(f"{_term_address(url, n)}?{urlencode({'modulo': modulo})}")
+
+
+def progress(url: str, n: str, **parameters: str) -> Iterator[float]:
+    """Yield how much of F(n) the service at ``url`` has computed, until the term can be had.
+
+    Args:
+        url: Where the service is.
+        n: The index.
+        parameters: As ``GET /api1/terms/{n}`` takes them.
+    """
+    address = _term_address(url, n, **parameters)
+    pause = _FIRST_PAUSE
+    while True:
+        # One byte is enough to know, and has it computed.
+        with _answer(address, headers={"Accept": _TEXT, "Range": "bytes=0-0"}) as reply:
+            if reply.status != HTTPStatus.ACCEPTED:
+                return
+            job = json.loads(reply.read(_LONGEST_JOB))
+            yield float(job["progress"])
+            longest = int(reply.headers["Retry-After"])
+        time.sleep(min(pause, max(longest, 0)))
+        pause = min(2 * pause, _LAST_PAUSE)
+
+
+def term(url: str, n: str, media_type: str, **parameters: str) -> Iterator[str]:
+    """Yield F(n), some of it at a time, when `progress` has come to its end.
+
+    Args:
+        url: Where the service is.
+        n: The index.
+        media_type: ``text/plain`` for the digits, ``application/json`` for the document.
+        parameters: As ``GET /api1/terms/{n}`` takes them.
+    """
+    with _answer(_term_address(url, n, **parameters), headers={"Accept": media_type}) as reply:
+        if reply.status == HTTPStatus.ACCEPTED:
+            raise Refused(f"F({n}) is no longer at hand; ask again, and it is computed again")
+        while piece := reply.read(_PIECE):
+            if not _TERM.fullmatch(piece):
+                raise ValueError("its answer is not a term")
+            yield piece.decode()
+        if reply.length:
+            raise IncompleteRead(b"", reply.length)
 
 
 def summary(url: str, n: str) -> Document:
     """Return what the service at ``url`` says of F(n)."""
-    return _ask(f"{url.rstrip('/')}{_TERMS}/{n}/summary")
+    return _ask(f"{_term_address(url, n)}/summary")
 
 
 def lines(url: str, media_type: str, **parameters: str) -> Iterator[str]:
@@ -110,6 +165,11 @@ def lines(url: str, media_type: str, **parameters: str) -> Iterator[str]:
                 yield line.decode().rstrip("\n")
             following = _NEXT.search(reply.headers.get("Link", ""))
         address = urljoin(address, following[1]) if following else None
+
+
+def _term_address(url: str, n: str, **parameters: str) -> str:
+    query = f"?{urlencode(parameters)}" if parameters else ""
+    return f"{url.rstrip('/')}{_TERMS}/{n}{query}"
 
 
 def _ask(address: str, method: str = "GET", body: bytes | None = None) -> Document:

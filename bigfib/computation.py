@@ -1,11 +1,115 @@
-"""The computation of a far term on two cores, in processes that share nothing but what is sent."""
+"""The computation of a far term beside the caller and on two cores, in forked processes."""
 
+import ctypes
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
+from types import TracebackType
+from typing import Final, TextIO
 
-from bigfib.numbers import doubling
+from bigfib.numbers import doubling, fibonacci
+
+_PIECE: Final = 1 << 20
+
+# From <linux/prctl.h>.
+_PR_SET_PDEATHSIG: Final = 1
+
+# How a process says that memory was not enough.
+_NO_MEMORY: Final = 3
+
+
+class ComputationFailed(Exception):
+    """There is no term, because its process has ended before; the message says why."""
+
+
+class Computation:
+    """F(n), n >= 0, as it is being computed by a process of its own, within a ``with``.
+
+    Neither Python's ``decimal`` nor GMP lets anything else run meanwhile. The caller, who only
+    waits, can draw how far it is, is interrupted at once, and outlives a lack of memory, for which
+    GMP ends a process. At the end of the ``with`` the process is no more.
+    """
+
+    def __init__(self, n: int, base: int = 10) -> None:
+        """Begin to compute F(n) in ``base``.
+
+        Raises:
+            IndexTooLarge: n exceeds `fibonacci.MAX_INDEX`.
+        """
+        fibonacci.require_computable(n)
+        self._n = n
+        self._child, self._pipe = _fork(lambda pipe: self._compute(pipe, base))
+
+    def _compute(self, pipe: TextIO, base: int) -> None:
+        def report(done: float) -> None:
+            print(done, file=pipe, flush=True)
+
+        report(0)
+        # Before GMP ends the process for lack of memory, it says so in words of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        text = digits(self._n, report) if base == 10 else fibonacci.term(self._n).digits(base)
+        pipe.write("\n")
+        for start in range(0, len(text), _PIECE):
+            pipe.write(text[start : start + _PIECE])
+
+    def progress(self) -> Iterator[float]:
+        """Yield how much of the work is done, from 0 to 1, until the digits are there.
+
+        Raises:
+            ComputationFailed: there is not enough memory, or somebody has ended the process.
+        """
+        for line in self._pipe:
+            if line == "\n":
+                return
+            yield float(line)
+        self._require_success()
+
+    def pieces(self) -> Iterator[str]:
+        """Yield the digits, some at a time, when `progress` has come to its end.
+
+        Raises:
+            ComputationFailed: as `progress`.
+        """
+        while piece := self._pipe.read(_PIECE):
+            yield piece
+        self._require_success()
+
+    def _require_success(self) -> None:
+        status = os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
+        self._child = 0
+        if status in (_NO_MEMORY, -signal.SIGABRT):
+            raise ComputationFailed(f"there is not enough memory to compute F({self._n})")
+        if status < 0:
+            name = signal.Signals(-status).name
+            raise ComputationFailed(f"the process that computed F({self._n}) was killed ({name})")
+        if status > 0:
+            raise ComputationFailed(f"the process that computed F({self._n}) has failed")
+
+    def __enter__(self) -> "Computation":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._pipe.close()
+        if self._child:
+            os.kill(self._child, signal.SIGKILL)
+            os.waitpid(self._child, 0)
+
+
+def end_with(parent: int) -> None:
+    """Let this process, a child of ``parent``, be killed when that ends."""
+    # A C library without it lets an orphan finish, which does no harm.
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        # It has ended before.
+        os._exit(1)
 
 
 def digits(n: int, report: Callable[[float], None]) -> str:
@@ -25,21 +129,9 @@ def squares_apart(first: Decimal, second: Decimal) -> tuple[Decimal, Decimal]:
     Raises:
         MemoryError: there is not enough memory.
     """
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.close(reader)
-            with open(writer, "w", encoding="ascii") as pipe:  # noqa: PTH123 - it has no path
-                pipe.write(str(doubling.square(second)))
-            status = 0
-        finally:
-            # Whatever happens, the rest of the program is not the child's to run.
-            os._exit(status)
-    os.close(writer)
+    child, pipe = _fork(lambda pipe: pipe.write(str(doubling.square(second))))
     try:
-        with open(reader, encoding="ascii") as pipe:  # noqa: PTH123
+        with pipe:
             first = doubling.square(first)
             text = pipe.read()
     except BaseException:
@@ -50,3 +142,27 @@ def squares_apart(first: Decimal, second: Decimal) -> tuple[Decimal, Decimal]:
         # It was killed, or had no memory: with the other one done there may be enough of it.
         return first, doubling.square(second)
     return first, Decimal(text)
+
+
+def _fork(work: Callable[[TextIO], object]) -> tuple[int, TextIO]:
+    """Let a forked process work and write to a pipe; return its pid and what it writes."""
+    reader, writer = os.pipe()
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(reader)
+            # A Ctrl-C is meant for all processes of a command; this one ends without a word.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            end_with(parent)
+            with open(writer, "w", encoding="ascii") as pipe:  # noqa: PTH123 - it has no path
+                work(pipe)
+            status = 0
+        except MemoryError:
+            status = _NO_MEMORY
+        finally:
+            # Whatever happens, the rest of the program is not the child's to run.
+            os._exit(status)
+    os.close(writer)
+    return child, open(reader, encoding="ascii")  # noqa: PTH123 - the caller closes it

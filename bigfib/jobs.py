@@ -2,6 +2,9 @@
 
 bjoern's loop has one thread and no timers. So nothing here waits: what the processes have said is
 read whenever somebody asks, and on SIGCHLD, which bjoern looks for ten times a second.
+
+Python runs the handler of a signal between any two of its instructions. What is asked here is
+therefore done undisturbed, and the handler's work comes after it.
 """
 
 import contextlib
@@ -12,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from enum import Enum
 from typing import BinaryIO, Final
 
@@ -19,7 +23,7 @@ from bigfib import terms
 from bigfib.digit_cache import DigitCache, Seal, seal
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import DecimalPair
-from bigfib.numbers.fibonacci import MAX_INDEX, IndexTooLarge
+from bigfib.numbers.fibonacci import IndexTooLarge
 
 _logger = logging.getLogger(__name__)
 
@@ -31,6 +35,9 @@ MAX_QUEUED: Final = 64
 
 FAILURE_SECONDS: Final = 10
 """How long a computation that has failed is not tried again."""
+
+# Beyond so many the first are checked anew when they are asked for.
+_CHECKED_KEPT: Final = 10_000
 
 # Measured: F(10^8) takes 1.7 s on two cores that have nothing else to do, F(10^9) ten times that.
 _INDICES_A_SECOND: Final = 60_000_000
@@ -126,7 +133,8 @@ class Jobs:
         self._queue: deque[Job] = deque()
         self._running: list[Job] = []
         self._checked: dict[int, Seal] = {}
-        self._advancing = False
+        self._busy = False
+        self._due = False
 
     def open(self, n: int) -> BinaryIO:
         """Return the file with the digits of F(n), n > 0, open at its beginning.
@@ -135,17 +143,19 @@ class Jobs:
 
         Raises:
             NotAtHand: one of its kinds.
-            IndexTooLarge: n exceeds `MAX_INDEX`, or its digits are more than the digit cache takes.
+            IndexTooLarge: n exceeds `fibonacci.MAX_INDEX`, or its digits are more than the digit
+                cache takes.
         """
         self.advance()
-        file = self._open_checked(n)
-        if file:
-            return file
-        job = self._jobs.get(n) or self._enqueue(n)
-        if job.state is State.FAILED:
-            raise ComputationFailed(job)
-        ahead = [job, *self._running] if job.state is State.QUEUED else [job]
-        raise Underway(job, min(sum(each.seconds_left for each in ahead), 60))
+        with self._undisturbed():
+            file = self._open_checked(n)
+            if file:
+                return file
+            job = self._jobs.get(n) or self._enqueue(n)
+            if job.state is State.FAILED:
+                raise ComputationFailed(job)
+            ahead = [job, *self._running] if job.state is State.QUEUED else [job]
+            raise Underway(job, min(sum(each.seconds_left for each in ahead), 60))
 
     def pair(self, position: int) -> DecimalPair:
         """Return the terms at ``position`` >= 0 and behind it, to step from.
@@ -171,49 +181,71 @@ class Jobs:
     def find(self, n: int) -> Job | None:
         """Return the computation of F(n), if it is or was one; nothing is begun."""
         self.advance()
-        file = self._open_checked(n)
-        if file:
-            file.close()
-            return Job(n, State.DONE, 1)
-        return self._jobs.get(n)
+        with self._undisturbed():
+            file = self._open_checked(n)
+            if file:
+                file.close()
+                return Job(n, State.DONE, 1)
+            return self._jobs.get(n)
 
     def cancel(self, n: int) -> bool:
         """End the computation of F(n), or forget that it has failed; return whether it was one."""
         self.advance()
-        job = self._jobs.pop(n, None)
-        if job is None:
-            return False
-        if job.state is State.QUEUED:
-            self._queue.remove(job)
-        elif job.state is State.RUNNING:
-            self._running.remove(job)
-            self._kill(job)
-        self.advance()
-        return True
+        with self._undisturbed():
+            job = self._jobs.pop(n, None)
+            if job is None:
+                return False
+            if job.state is State.QUEUED:
+                self._queue.remove(job)
+            elif job.state is State.RUNNING:
+                self._running.remove(job)
+                self._kill(job)
+                self._start_what_can()
+            return True
 
     def close(self) -> None:
         """End all computations."""
-        self._queue.clear()
-        while self._running:
-            self._kill(self._running.pop())
-        self._jobs.clear()
+        with self._undisturbed():
+            self._queue.clear()
+            while self._running:
+                self._kill(self._running.pop())
+            self._jobs.clear()
 
     def advance(self) -> None:
-        """Take notice of what has ended, and begin what can be begun."""
-        if self._advancing:
-            return  # As a signal handler, in the midst of it.
-        self._advancing = True
-        try:
+        """Take notice of what has ended, and begin what can be begun.
+
+        A signal handler may call it at any moment.
+        """
+        if self._busy:
+            self._due = True
+            return
+        self._due = False
+        with self._undisturbed():
             for job in self._running.copy():
                 self._listen(job)
-            while self._queue and len(self._running) < MAX_RUNNING:
-                self._start(self._queue.popleft())
-            forgotten = time.monotonic() - FAILURE_SECONDS
-            for job in list(self._jobs.values()):
-                if job.state is State.FAILED and job.ended <= forgotten:
-                    self._jobs.pop(job.n, None)
+            self._start_what_can()
+            self._forget_failures()
+
+    @contextlib.contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Put off what a signal handler asks for until what is done within is done."""
+        self._busy = True
+        try:
+            yield
         finally:
-            self._advancing = False
+            self._busy = False
+            if self._due:
+                self.advance()
+
+    def _start_what_can(self) -> None:
+        while self._queue and len(self._running) < MAX_RUNNING:
+            self._start(self._queue.popleft())
+
+    def _forget_failures(self) -> None:
+        forgotten = time.monotonic() - FAILURE_SECONDS
+        for job in list(self._jobs.values()):
+            if job.state is State.FAILED and job.ended <= forgotten:
+                del self._jobs[job.n]
 
     def _open_checked(self, n: int) -> BinaryIO | None:
         if n not in self._checked:
@@ -231,8 +263,7 @@ class Jobs:
 
     def _require_room_for(self, n: int, count: int) -> None:
         """Return if ``count`` terms as long as F(n) can be computed and kept."""
-        if n > MAX_INDEX:
-            raise IndexTooLarge(f"the largest term that is computed is F({MAX_INDEX})")
+        fibonacci.require_computable(n)
         size = count * int(fibonacci.digit_count(n))
         if size > self._cache.max_bytes:
             raise IndexTooLarge(
@@ -246,7 +277,7 @@ class Jobs:
             raise QueueFull(f"{MAX_QUEUED} other terms wait to be computed", min(left, 60))
         job = self._jobs[n] = Job(n)
         self._queue.append(job)
-        self.advance()
+        self._start_what_can()
         return job
 
     def _start(self, job: Job) -> None:
@@ -258,6 +289,8 @@ class Jobs:
                 stdout=subprocess.PIPE,
                 # Where Python looks for modules first; nobody has put others there.
                 cwd="/",
+                # A Ctrl-C is for the service, which ends its processes itself.
+                start_new_session=True,
             )
         except OSError as error:
             self._fail(job, f"no process can be started for it ({error.strerror})")
@@ -285,6 +318,8 @@ class Jobs:
         if word == "done":
             inode, size, mtime_ns = map(int, rest.split())
             self._checked[job.n] = Seal(inode, size, mtime_ns)
+            if len(self._checked) > _CHECKED_KEPT:
+                del self._checked[next(iter(self._checked))]
             job.state, job.progress = State.DONE, 1
             self._jobs.pop(job.n, None)
             return

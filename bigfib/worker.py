@@ -6,10 +6,8 @@ that it prints is a word and what belongs to it: ``progress`` and a number from 
 """
 
 import contextlib
-import ctypes
 import os
 import resource
-import signal
 import sys
 from pathlib import Path
 from typing import Final
@@ -22,9 +20,6 @@ _NICENESS: Final = 10
 
 # Measured at 10^7 .. 10^9: the most that a process maps is 23 MB and 0.75 bytes for each index.
 _MEMORY_AT_LEAST: Final = 64 << 20
-
-# From <linux/prctl.h>.
-_PR_SET_PDEATHSIG: Final = 1
 
 
 def memory_limit(n: int) -> int:
@@ -53,12 +48,7 @@ def _say(*words: object) -> None:
 
 def _give_way(parent: int, n: int) -> None:
     """Let the service go before this process, and end with it."""
-    # A C library without it lets an orphan finish its term, which does no harm.
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit("the service is gone")
+    computation.end_with(parent)
     os.nice(_NICENESS)
     limit = memory_limit(n)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -89,19 +89,63 @@ def term(n: int) -> str:
 
 
 @contextmanager
-def one_answer(answer: bytes) -> Iterator[str]:
-    """Serve one request with these bytes, whatever it asks, and give the address."""
+def answering(*answers: bytes) -> Iterator[str]:
+    """Serve a request with each of these, whatever it asks, and give the address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def serve_once() -> None:
-            with listener.accept()[0] as connection:
-                connection.recv(65536)
-                connection.sendall(answer)
+        def serve_each_once() -> None:
+            for answer in answers:
+                with listener.accept()[0] as connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
 
-        thread = threading.Thread(target=serve_once)
+        thread = threading.Thread(target=serve_each_once)
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         thread.join()
+
+
+def children(pid: int) -> list[int]:
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except FileNotFoundError:
+        return []
+    return [int(child) for child in text.split()]
+
+
+@contextmanager
+def computing(target: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Compute a far term into a file, in a process group, as far as the second process of it."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "bigfib", "term", "400000000", "-o", target],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            until(lambda: any(children(child) for child in children(process.pid)))
+            yield process
+        finally:
+            process.kill()
+
+
+def require_nobody_left(group: int) -> None:
+    """Return when no process of the group is left."""
+
+    def is_empty() -> bool:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    until(is_empty)
+
+
+def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 class TestStepping:
@@ -289,6 +333,59 @@ class TestBesideAService:
         service = serve()
         assert bigfib.prints(*arguments, "--url", service.url) == bigfib.prints(*arguments)
 
+    @pytest.mark.parametrize("more", [[], ["--json"]])
+    def test_a_far_term_is_waited_for(
+        self, serve: Serve, bigfib: Command, tmp_path: Path, more: list[str]
+    ) -> None:
+        n = "-7000000"
+        url = serve().url
+        target = tmp_path / "term.txt"
+        assert bigfib.prints("term", n, "--url", url, "-o", str(target), *more) == ""
+        assert target.read_text() == bigfib.prints("term", n, *more)
+
+    def test_the_progress_of_a_far_term(self, serve: Serve, bigfib: Command) -> None:
+        n = 12_000_000
+        digits = fmpz.fib_ui(fmpz(n)).str(base=10)
+        shown = bigfib.on_terminal("term", str(n), "--url", serve().url)
+        assert f"F({n})" in shown
+        # What is left to do is known after each doubling, of which some are seen.
+        assert set(re.findall(r"(\d+)%", shown)) & {"12", "25", "50", "100"}
+        assert f"{digits[:40]}...{digits[-40:]} ({len(digits)} digits" in shown
+
+    def test_a_far_term_that_fails(self, serve: Serve, bigfib: Command, tmp_path: Path) -> None:
+        service = serve("--cache-dir", "/proc/none")
+        target = tmp_path / "term.txt"
+        said = bigfib.fails("term", "1000001", "--url", service.url, "-o", str(target))
+        assert "F(1000001) could not be computed: its digits cannot be kept" in said
+        assert not target.exists()
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b"HTTP/1.1 202 Accepted\r\nRetry-After: 1\r\n\r\n{}",
+            b'HTTP/1.1 202 Accepted\r\n\r\n{"progress":0}',
+            b'HTTP/1.1 202 Accepted\r\nRetry-After: x\r\n\r\n{"progress":0}',
+            b'HTTP/1.1 202 Accepted\r\nRetry-After: 1\r\n\r\n{"progress":"x"}',
+        ],
+    )
+    def test_a_computation_of_something_else(self, bigfib: Command, answer: bytes) -> None:
+        with answering(answer) as url:
+            assert "no bigfib answers at" in bigfib.fails("term", "1000001", "--url", url)
+
+    @pytest.mark.parametrize(
+        ("answer", "says"),
+        [
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n1\x1b3", "is not a term"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n13", "is lost"),
+            (b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n", "no longer at hand"),
+        ],
+    )
+    def test_a_term_that_is_none(self, bigfib: Command, answer: bytes, says: str) -> None:
+        with answering(
+            b"HTTP/1.1 206 Partial Content\r\nConnection: close\r\n\r\n1", answer
+        ) as url:
+            assert says in bigfib("term", "7", "--url", url).stderr
+
     def test_a_term_into_a_file(self, serve: Serve, bigfib: Command, tmp_path: Path) -> None:
         target = tmp_path / "term.txt"
         url = serve().url
@@ -321,23 +418,23 @@ class TestBesideAService:
         ids=range(8),
     )
     def test_something_else_there(self, bigfib: Command, answer: bytes) -> None:
-        with one_answer(b"HTTP/1.1 200 OK\r\n\r\n" + answer) as url:
+        with answering(b"HTTP/1.1 200 OK\r\n\r\n" + answer) as url:
             assert "no bigfib answers at" in bigfib.fails("current", "--url", url)
 
     @pytest.mark.parametrize("command", [["next"], ["seek", "7"], ["create"]])
     def test_a_lost_answer_is_said_to_be_lost(self, bigfib: Command, command: list[str]) -> None:
-        with one_answer(b"") as url:
+        with answering(b"") as url:
             assert "whether it has changed" in bigfib.fails(*command, "--url", url)
-        with one_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{") as url:
+        with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{") as url:
             assert "whether it has changed" in bigfib.fails(*command, "--url", url)
 
     def test_terms_in_a_row_of_something_else(self, bigfib: Command) -> None:
-        with one_answer(b"HTTP/1.1 200 OK\r\n\r\n\x1b[31m\n") as url:
+        with answering(b"HTTP/1.1 200 OK\r\n\r\n\x1b[31m\n") as url:
             assert "is not a row of terms" in bigfib.fails("terms", "0", "5", "--url", url)
 
     def test_a_problem_that_may_not_be_shown(self, bigfib: Command) -> None:
         answer = b'HTTP/1.1 404 Not\r\n\r\n{"detail":"\\u001b[31m"}'
-        with one_answer(answer) as url:
+        with answering(answer) as url:
             assert "answers 404 Not" in bigfib.fails("current", "--url", url)
 
     def test_another_service_there(self, serve: Serve, bigfib: Command) -> None:
@@ -427,24 +524,64 @@ class TestTerm:
         assert f"-{digits[:39]}...{digits[-40:]} ({len(digits)} digits" in shown
         assert bigfib.prints("term", f"-{n}") == f"-{digits}\n"
 
-    def test_interrupted(self, tmp_path: Path) -> None:
+    def test_a_far_term_in_every_form(self, bigfib: Command) -> None:
+        n = 1_000_002
+        digits = fmpz.fib_ui(fmpz(n)).str(base=10)
+        document = json.loads(bigfib.prints("term", f"-{n}", "--json"))
+        assert document == {"n": f"-{n}", "digits": str(len(digits)), "value": f"-{digits}"}
+        in_hexadecimal = f"{int(fmpz.fib_ui(fmpz(n))):x}"
+        assert bigfib.prints("term", str(n), "--base", "16") == in_hexadecimal + "\n"
+        document = json.loads(bigfib.prints("term", str(n), "--base", "16", "--json"))
+        assert document["digits"] == str(len(in_hexadecimal))
+        assert (document["value"], document["base"]) == (in_hexadecimal, "16")
+
+    @pytest.mark.parametrize("all_at_once", [True, False])
+    def test_interrupted(self, tmp_path: Path, all_at_once: bool) -> None:
+        """As a terminal does it, which tells all processes; and as another program may."""
         target = tmp_path / "term.txt"
-        with subprocess.Popen(
-            [sys.executable, "-m", "bigfib", "term", "300000000", "-o", target],
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        ) as process:
-            while not any(tmp_path.iterdir()):
-                time.sleep(0.01)
-            time.sleep(0.5)
-            process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 130
+        with computing(target) as process:
+            if all_at_once:
+                os.killpg(process.pid, signal.SIGINT)
+            else:
+                process.send_signal(signal.SIGINT)
+            # At once: the last product alone takes longer.
+            assert process.wait(1) == 130
             assert process.stderr is not None
             assert process.stderr.read() == b""
             assert list(tmp_path.iterdir()) == []
-            # Nobody is left of its process group.
-            with pytest.raises(ProcessLookupError):
-                os.killpg(process.pid, 0)
+            require_nobody_left(process.pid)
+
+    def test_killed(self, tmp_path: Path) -> None:
+        with computing(tmp_path / "term.txt") as process:
+            # So that neither notices by itself that nobody reads any more.
+            (child,) = children(process.pid)
+            for pid in (child, *children(child)):
+                os.kill(pid, signal.SIGSTOP)
+            process.kill()
+            process.wait()
+            require_nobody_left(process.pid)
+
+    @pytest.mark.parametrize(
+        ("number", "says"),
+        [
+            (signal.SIGKILL, "the process that computed F(400000000) was killed (SIGKILL)"),
+            (signal.SIGABRT, "there is not enough memory to compute F(400000000)"),
+        ],
+    )
+    def test_its_process_is_killed(self, tmp_path: Path, number: int, says: str) -> None:
+        with computing(tmp_path / "term.txt") as process:
+            os.kill(children(process.pid)[0], number)
+            assert process.wait(20) == 1
+            assert process.stderr is not None
+            assert process.stderr.read().decode() == f"bigfib: {says}\n"
+            assert list(tmp_path.iterdir()) == []
+            require_nobody_left(process.pid)
+
+    @pytest.mark.parametrize("more", [[], ["--base", "3"]])
+    def test_without_memory(self, bigfib: Command, more: list[str]) -> None:
+        bigfib.before = ["prlimit", "--data=60000000"]
+        said = bigfib.fails("term", "500000000", *more)
+        assert said == "1: bigfib: there is not enough memory to compute F(500000000)\n"
 
     def test_into_a_link(self, bigfib: Command, tmp_path: Path) -> None:
         target, link = tmp_path / "target", tmp_path / "link"

@@ -9,6 +9,7 @@ import pytest
 from flint import fmpz
 
 from bigfib import computation
+from bigfib.computation import Computation
 from bigfib.numbers import doubling
 
 NUMBER = "7" * 300_000
@@ -73,4 +74,11 @@ def test_nobody_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doubling, "square", interrupt)
     with pytest.raises(KeyboardInterrupt):
         computation.squares_apart(Decimal(2), Decimal(3))
+    assert children() == ""
+
+
+def test_whoever_leaves_early_leaves_nobody_behind() -> None:
+    with Computation(300_000_000) as computing:
+        assert next(computing.progress()) == 0
+        assert children() != ""
     assert children() == ""

@@ -58,14 +58,25 @@ def parse_index(text: str) -> mpz:
     return mpz(text)
 
 
+def require_computable(n: int | mpz) -> None:
+    """Return if F(n) may be computed in full.
+
+    Raises:
+        IndexTooLarge: |n| exceeds `MAX_INDEX`.
+    """
+    if abs(n) > MAX_INDEX:
+        raise IndexTooLarge(
+            f"the largest term computed in full is F({MAX_INDEX}); its summary and residues go on"
+        )
+
+
 def pair(n: int | mpz) -> tuple[mpz, mpz]:
     """Return ``(F(n), F(n+1))``, for negative ``n`` too.
 
     Raises:
-        IndexTooLarge: |n| or |n+1| exceeds `MAX_INDEX`.
+        IndexTooLarge: as `require_computable`, for n and n + 1.
     """
-    if not -MAX_INDEX <= n < MAX_INDEX:
-        raise _too_large()
+    require_computable(n if n < 0 else n + 1)
     if n >= 0:
         following, this = gmpy2.fib2(int(n) + 1)
         return this, following
@@ -77,10 +88,9 @@ def term(n: int | mpz) -> mpz:
     """Return ``F(n)``, for negative ``n`` too.
 
     Raises:
-        IndexTooLarge: |n| exceeds `MAX_INDEX`.
+        IndexTooLarge: as `require_computable`.
     """
-    if not -MAX_INDEX <= n <= MAX_INDEX:
-        raise _too_large()
+    require_computable(n)
     magnitude = gmpy2.fib(int(abs(n)))
     return -magnitude if is_negative(n) else magnitude
 
@@ -173,12 +183,6 @@ def trailing_digits(n: int | mpz, count: int) -> str:
     period = 15 * mpz(10) ** (max(count, 3) - 1)
     digits = residue(n % period, mpz(10) ** count).digits()
     return digits.zfill(count)
-
-
-def _too_large() -> IndexTooLarge:
-    return IndexTooLarge(
-        f"the largest term computed in full is F({MAX_INDEX}); summaries and residues go further"
-    )
 
 
 def _log_term(n: int | mpz, base: int, guard: int) -> mpz:

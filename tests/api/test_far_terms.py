@@ -1,5 +1,6 @@
 """Far terms over HTTP: computed by real processes, kept in real files; both harmed."""
 
+import contextlib
 import json
 import os
 import random
@@ -333,11 +334,18 @@ class TestProcesses:
         service = serve()
         service.ask(f"/api1/terms/{LONG}")
         until(lambda: any(workers(service).values()))
-        started = workers(service)
-        service.stop(number)
-        for pid, [second] in started.items():
+        ((pid, [second]),) = workers(service).items()
+        for process in (pid, second):
+            # So that neither notices by itself that nobody reads any more.
+            os.kill(process, signal.SIGSTOP)
+        service.process.send_signal(number)
+        try:
             for process in (pid, second):
                 until(partial(gone, process))
+        finally:
+            for process in (pid, second):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
 
 
 class TestCache:
