@@ -289,8 +289,6 @@ class Jobs:
                 stdout=subprocess.PIPE,
                 # Where Python looks for modules first; nobody has put others there.
                 cwd="/",
-                # A Ctrl-C is for the service, which ends its processes itself.
-                start_new_session=True,
             )
         except OSError as error:
             self._fail(job, f"no process can be started for it ({error.strerror})")

@@ -41,6 +41,13 @@ def times(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
+def torture(request: pytest.FixtureRequest) -> None:
+    """Skip the test in an ordinary run."""
+    if not request.config.getoption("torture"):
+        pytest.skip("takes long; run by `make torture`")
+
+
+@pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "state.log"
 

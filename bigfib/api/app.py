@@ -14,6 +14,7 @@ from bigfib.api.sequences import SequenceCollection, SequenceResource, SequenceS
 from bigfib.api.stepping import Stepping
 from bigfib.api.terms import Summary, Term, TermJob, TermRange
 from bigfib.jobs import Jobs, NotAtHand
+from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import Sequences
 from bigfib.state.log import Log
 
@@ -71,7 +72,7 @@ class App(falcon.App[falcon.Request, falcon.Response]):
             if answer:
                 try:
                     status, headers, body = answer(env)
-                except NotAtHand as error:
+                except (NotAtHand, IndexTooLarge) as error:
                     _logger.warning("%s: %s", env["PATH_INFO"], error)
                     status, headers, body = self._put_off(error)
                 except Exception:

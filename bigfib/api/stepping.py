@@ -92,10 +92,11 @@ class Stepping:
         _logger.error("%s; the sequence stays where it is", error)
         return self._reply(_NO_ROOM, b"-2", 0)
 
-    def put_off(self, error: NotAtHand) -> Answer:
-        """Answer that the term at the sequence's position cannot be had now."""
+    def put_off(self, error: Exception) -> Answer:
+        """Answer that the term at the sequence's position cannot be had, or not now."""
         status, headers, body = self._reply(_NOT_AT_HAND, b"-3", 0)
-        headers.append(("Retry-After", str(error.retry_after)))
+        if isinstance(error, NotAtHand):
+            headers.append(("Retry-After", str(error.retry_after)))
         return status, headers, body
 
     @staticmethod

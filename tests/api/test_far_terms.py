@@ -19,6 +19,7 @@ import pytest
 from flint import fmpz
 
 from bigfib.jobs import FAILURE_SECONDS, MAX_QUEUED, MAX_RUNNING
+from bigfib.state.log import Log
 from tests.service import Serve, Service
 
 TEXT = {"Accept": "text/plain"}
@@ -142,6 +143,12 @@ class TestShown:
         assert seen == sorted(seen)
         assert seen[0] == 0
         assert any(0 < progress < 1 for progress in seen)
+
+    @pytest.mark.usefixtures("torture")
+    def test_a_hundred_million(self, serve: Serve) -> None:
+        n = 100_000_000
+        service = serve()
+        assert awaited(service, n, TEXT)[1] == expected(n)
 
     def test_what_is_known_is_not_computed(self, serve: Serve) -> None:
         service = serve()
@@ -524,6 +531,19 @@ class TestSequences:
         service.ask("/api0/next")
         service.stop(signal.SIGTERM)
         assert serve("--max-term", "1500000").start_position == 1_500_001
+
+    def test_a_term_that_there_is_no_room_for_at_all(self, serve: Serve, path: Path) -> None:
+        """It was stepped to, and is no longer in memory."""
+        with Log(path) as log:
+            log.append(b"shared", NEAR)
+        service = serve("--cache-bytes", "1", "--disk-cache-bytes", "400000")
+        assert service.ask("/api0/current")[0].status == 200
+        service.ask("/api1/sequences", "POST")
+        reply, body = service.ask("/api0/current")
+        assert (reply.status, body) == (503, b'{"value":"-3","status":"503"}')
+        reply, body = service.ask("/api1/sequences/shared")
+        assert reply.status == 422
+        assert "the service keeps 400000 at most" in json.loads(body)["detail"]
 
     def test_a_term_that_memory_had_no_room_for(self, serve: Serve) -> None:
         """While it is computed again /api0 says so, and nobody waits."""
