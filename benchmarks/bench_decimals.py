@@ -10,10 +10,9 @@ import gmpy2
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.groups import STEP_ALONE, STEP_AND_DIGITS
 from benchmarks.sizes import POSITIONS, by_digits
 from bigfib.numbers.decimals import DecimalPair
-
-STEP_AND_DIGITS = "one step and its digits"
 
 # ``str`` of an int takes time in proportion to the square of its length: at 209 thousand digits
 # one takes most of a second, and at two million more than a minute.
@@ -73,7 +72,7 @@ def bench_alternative_decimal(benchmark: BenchmarkFixture, digits: int) -> None:
 
 
 @by_digits()
-@pytest.mark.benchmark(group="one step alone")
+@pytest.mark.benchmark(group=STEP_ALONE)
 def bench_packed_decimal_alone(benchmark: BenchmarkFixture, digits: int) -> None:
     pair = DecimalPair(POSITIONS[digits])
     benchmark(next, to_and_fro(pair))
@@ -81,7 +80,7 @@ def bench_packed_decimal_alone(benchmark: BenchmarkFixture, digits: int) -> None
 
 
 @by_digits()
-@pytest.mark.benchmark(group="one step alone")
+@pytest.mark.benchmark(group=STEP_ALONE)
 def bench_yardstick_mpz_alone(benchmark: BenchmarkFixture, digits: int) -> None:
     this, previous = gmpy2.fib2(POSITIONS[digits])
     assert benchmark(lambda: this + previous) > this

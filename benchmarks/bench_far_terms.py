@@ -10,11 +10,10 @@ import gmpy2
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.groups import FAR_DIGITS
 from bigfib import computation
 from bigfib.digit_cache import DigitCache, holds_term
 from bigfib.numbers import doubling
-
-DIGITS_OF_A_TERM = "the digits of F(n)"
 
 ROUNDS = 3
 
@@ -32,26 +31,26 @@ by_index = pytest.mark.parametrize(
 
 
 @by_index
-@pytest.mark.benchmark(group=DIGITS_OF_A_TERM)
+@pytest.mark.benchmark(group=FAR_DIGITS)
 def bench_doubling(benchmark: BenchmarkFixture, n: int) -> None:
     assert benchmark.pedantic(doubling.digits, (n,), rounds=ROUNDS).isdigit()
 
 
 @by_index
-@pytest.mark.benchmark(group=DIGITS_OF_A_TERM)
+@pytest.mark.benchmark(group=FAR_DIGITS)
 def bench_doubling_on_two_cores(benchmark: BenchmarkFixture, n: int) -> None:
     digits = benchmark.pedantic(computation.digits, (n, lambda _: None), rounds=ROUNDS)
     assert digits.isdigit()
 
 
 @by_index
-@pytest.mark.benchmark(group=DIGITS_OF_A_TERM)
+@pytest.mark.benchmark(group=FAR_DIGITS)
 def bench_yardstick_mpz(benchmark: BenchmarkFixture, n: int) -> None:
     assert benchmark.pedantic(lambda: gmpy2.fib(n).digits(), rounds=ROUNDS).isdigit()
 
 
 @by_index
-@pytest.mark.benchmark(group=DIGITS_OF_A_TERM)
+@pytest.mark.benchmark(group=FAR_DIGITS)
 def bench_alternative_mpz_without_digits(benchmark: BenchmarkFixture, n: int) -> None:
     assert benchmark.pedantic(gmpy2.fib, (n,), rounds=ROUNDS) > 0
 

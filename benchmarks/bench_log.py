@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.groups import APPEND
 from bigfib.sequences import SHARED
 from bigfib.state.log import REWRITE_BYTES, Durability, Log
 
@@ -29,14 +30,14 @@ def descriptor(tmp_path: Path) -> Iterator[int]:
     os.close(descriptor)
 
 
-@pytest.mark.benchmark(group="append")
+@pytest.mark.benchmark(group=APPEND)
 def bench_append(benchmark: BenchmarkFixture, path: Path) -> None:
     with Log(path, Durability.OS) as log:
         positions = itertools.count(10**6)
         benchmark(lambda: log.append(SHARED, next(positions)))
 
 
-@pytest.mark.benchmark(group="append")
+@pytest.mark.benchmark(group=APPEND)
 def bench_yardstick_pwrite(benchmark: BenchmarkFixture, descriptor: int) -> None:
     offsets = itertools.count(step=RECORD_SIZE)
     record = bytes(RECORD_SIZE)

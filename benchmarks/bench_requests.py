@@ -17,6 +17,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import yardsticks
+from benchmarks.groups import DURABLE_STEP, WITHOUT_SOCKET
 from benchmarks.sizes import POSITIONS, by_digits
 from bigfib import terms
 from bigfib.api.app import create_app
@@ -27,8 +28,6 @@ from bigfib.state.log import Durability, Log
 from bigfib.terms import INLINE_LIMIT
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
-ONE_REQUEST = "one request without a socket"
 
 LONGEST_INLINE = 208_988
 """Digits of the longest term that is given at once."""
@@ -131,33 +130,33 @@ def measure(
 
 
 @by_digits()
-@pytest.mark.benchmark(group=ONE_REQUEST)
+@pytest.mark.benchmark(group=WITHOUT_SOCKET)
 def bench_yardstick_constant_body(benchmark: BenchmarkFixture, digits: int) -> None:
     measure(benchmark, Exchange(yardsticks.application(yardsticks.constant(digits)), "/"), digits)
 
 
 @by_digits()
-@pytest.mark.benchmark(group=ONE_REQUEST)
+@pytest.mark.benchmark(group=WITHOUT_SOCKET)
 def bench_current(benchmark: BenchmarkFixture, app: WSGI, digits: int) -> None:
     measure(benchmark, Exchange(app, "/api0/current"), digits)
 
 
 @by_digits()
-@pytest.mark.benchmark(group=ONE_REQUEST)
+@pytest.mark.benchmark(group=WITHOUT_SOCKET)
 def bench_next(benchmark: BenchmarkFixture, app: WSGI, digits: int) -> None:
     back = Exchange(app, "/api0/previous")
     measure(benchmark, Exchange(app, "/api0/next"), digits, before=back)
 
 
 @by_digits()
-@pytest.mark.benchmark(group=ONE_REQUEST)
+@pytest.mark.benchmark(group=WITHOUT_SOCKET)
 def bench_previous(benchmark: BenchmarkFixture, app: WSGI, digits: int) -> None:
     forward = Exchange(app, "/api0/next")
     measure(benchmark, Exchange(app, "/api0/previous"), digits, before=forward)
 
 
 @by_digits()
-@pytest.mark.benchmark(group=ONE_REQUEST)
+@pytest.mark.benchmark(group=WITHOUT_SOCKET)
 def bench_next_of_a_sequence(benchmark: BenchmarkFixture, app: WSGI, digits: int) -> None:
     back = Exchange(app, "/api1/sequences/shared/previous", "POST")
     forward = Exchange(app, "/api1/sequences/shared/next", "POST")
@@ -165,7 +164,7 @@ def bench_next_of_a_sequence(benchmark: BenchmarkFixture, app: WSGI, digits: int
 
 
 @by_digits(LONGEST_INLINE)
-@pytest.mark.benchmark(group=ONE_REQUEST)
+@pytest.mark.benchmark(group=WITHOUT_SOCKET)
 def bench_term(benchmark: BenchmarkFixture, app: WSGI, digits: int, position: int) -> None:
     measure(
         benchmark,
@@ -176,7 +175,7 @@ def bench_term(benchmark: BenchmarkFixture, app: WSGI, digits: int, position: in
 
 
 @by_digits(LONGEST_INLINE)
-@pytest.mark.benchmark(group=ONE_REQUEST)
+@pytest.mark.benchmark(group=WITHOUT_SOCKET)
 def bench_term_asked_for_again(
     benchmark: BenchmarkFixture, app: WSGI, digits: int, position: int
 ) -> None:
@@ -184,7 +183,7 @@ def bench_term_asked_for_again(
 
 
 @by_digits(LONGEST_INLINE)
-@pytest.mark.benchmark(group=ONE_REQUEST)
+@pytest.mark.benchmark(group=WITHOUT_SOCKET)
 def bench_range_of_a_term(
     benchmark: BenchmarkFixture, app: WSGI, digits: int, position: int
 ) -> None:
@@ -207,7 +206,7 @@ def bench_yardstick_row_of_constant_lines(benchmark: BenchmarkFixture, digits: i
     measure(benchmark, Exchange(yardsticks.application(lambda: lines), "/"), digits)
 
 
-@pytest.mark.benchmark(group="one durable step without a socket")
+@pytest.mark.benchmark(group=DURABLE_STEP)
 def bench_durable_next(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     syncs, steps = CountedSyncs(), 200
     jobs = Jobs(DigitCache(tmp_path / "cache", 0), INLINE_LIMIT)
@@ -219,7 +218,7 @@ def bench_durable_next(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
         benchmark.extra_info["syncs a step"] = syncs.count / steps
 
 
-@pytest.mark.benchmark(group="one durable step without a socket")
+@pytest.mark.benchmark(group=DURABLE_STEP)
 def bench_yardstick_one_sync_and_a_constant_body(benchmark: BenchmarkFixture) -> None:
     app = yardsticks.application(yardsticks.synced())
     benchmark.pedantic(Exchange(app, "/"), rounds=200, warmup_rounds=1)

@@ -1,7 +1,7 @@
 """What a whole request costs over a socket: the server on one core, wrk on another, taking turns.
 
-Read against the limit, the same server with an application that sends a constant body of the same
-length; with one digit, that is a bare bjoern application.
+Read against the limit, a bjoern application that sends a constant body of the same length; at ten
+digits that is a bare bjoern application.
 """
 
 import time
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.groups import CURRENT, HOW_FAR, PEAK_MEMORY, STEP, STEP_OF_MANY, STEP_OF_ONE
 from benchmarks.load import (
     STEPS,
     Server,
@@ -25,15 +26,12 @@ from benchmarks.load import (
     yardstick,
 )
 from benchmarks.sizes import POSITIONS, by_digits
+from benchmarks.yardsticks import IN_PIECES_FROM
+from bigfib.numbers.fibonacci import digit_count
 from bigfib.sequences import SHARED
 from bigfib.state.log import Log
 
 pytestmark = pytest.mark.usefixtures("load_generator")
-
-STEP = "one step over a socket, 64 connections"
-CURRENT = "current over a socket, 64 connections"
-HOW_FAR = "one connection from 0"
-PEAK_MEMORY = "peak memory, 64 connections"
 
 Start = Callable[..., Server]
 
@@ -57,17 +55,18 @@ def start(tmp_path: Path) -> Iterator[Start]:
 @by_digits()
 def bench_steps(benchmark: BenchmarkFixture, start: Start, digits: int, quick: bool) -> None:
     fsync, os_ = (start(POSITIONS[digits], "--durability", way) for way in ("fsync", "os"))
-    with yardstick("constant", digits) as constant:
-        take_turns(
-            benchmark,
-            STEP,
-            3 if quick else 5,
-            {
-                "yardstick constant body": loaded(constant, digits, *STEPS),
-                "fsync": loaded(fsync, digits, *STEPS),
-                "os": loaded(os_, digits, *STEPS),
-            },
-        )
+    with (
+        yardstick("constant", digits) as constant,
+        yardstick("constant_in_one_piece", digits) as in_one_piece,
+    ):
+        turns = {
+            "yardstick constant body": loaded(constant, digits, *STEPS),
+            "fsync": loaded(fsync, digits, *STEPS),
+            "os": loaded(os_, digits, *STEPS),
+        }
+        if digits >= IN_PIECES_FROM:
+            turns["alternative constant body in one piece"] = loaded(in_one_piece, digits, *STEPS)
+        take_turns(benchmark, STEP, 3 if quick else 5, turns)
         peaks = {
             "yardstick constant body": [peak_memory(constant.pid)],
             "fsync": [peak_memory(fsync.pid)],
@@ -99,7 +98,7 @@ def bench_steps_of_many(
     with yardstick("constant", digits) as constant:
         take_turns(
             benchmark,
-            "one step over a socket, 1000 connections",
+            STEP_OF_MANY,
             3 if quick else 5,
             {
                 "yardstick constant body": loaded(constant, digits, *STEPS, connections=1000),
@@ -114,7 +113,7 @@ def bench_steps_of_one(benchmark: BenchmarkFixture, start: Start, digits: int, q
     with yardstick("synced") as synced:
         take_turns(
             benchmark,
-            "one step over a socket, 1 connection",
+            STEP_OF_ONE,
             3 if quick else 5,
             {
                 "yardstick one sync and a constant body": loaded(
@@ -146,19 +145,21 @@ def bench_term(benchmark: BenchmarkFixture, start: Start, digits: int) -> None:
 
 def bench_how_far(benchmark: BenchmarkFixture, start: Start, quick: bool) -> None:
     seconds = 2 if quick else 10
+    group = f"{HOW_FAR}, {seconds} s"
     services = {way: start(0, "--durability", way) for way in ("fsync", "os")}
     with yardstick("plain") as plain:
-        urls = {"yardstick mpz without a log": plain.url}
+        urls = {"yardstick mpz without a log": f"{plain.url}/"}
         urls |= {way: f"{service.url}/api0/next" for way, service in services.items()}
-        take_turns(
-            benchmark,
-            f"{HOW_FAR} in {seconds} s",
-            1,
-            {
-                way: partial(seconds_per_request, url, seconds, connections=1)
-                for way, url in urls.items()
-            },
-        )
+        measurements = {
+            way: partial(seconds_per_request, url, seconds, connections=1)
+            for way, url in urls.items()
+        }
+        take_turns(benchmark, group, 1, measurements)
+    benchmark.extra_info["seconds"] = seconds
+    benchmark.extra_info["digits"] = {
+        way: int(digit_count(round(seconds / cost)))
+        for way, (cost,) in benchmark.extra_info["turns"][group].items()
+    }
 
 
 def duration(digits: int) -> float:

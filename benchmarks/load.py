@@ -104,7 +104,7 @@ def take_turns(
     benchmark: BenchmarkFixture,
     group: str,
     rounds: int,
-    measurements: dict[str, Callable[[], float]],
+    measurements: Mapping[str, Callable[[], float]],
 ) -> None:
     """Measure one after the other, round by round, so that a disturbance meets all of them.
 
