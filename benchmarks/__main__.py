@@ -18,6 +18,8 @@ AGAIN: Final = OUTPUT / "again.json"
 PAGE: Final = OUTPUT / "report.html"
 PICTURE: Final = HERE / "cost.svg"
 
+_WIDTH: Final = 120
+
 
 def main() -> None:
     """Do what the command line says."""
@@ -56,8 +58,9 @@ def _measure(path: Path, nodes: list[str], *, quick: bool) -> Results:
 
 def _report(results: Results) -> None:
     PAGE.write_text(report.page(results))
-    report.show(results, Console())
-    print(f"The same with charts: {PAGE}")
+    # In a file or a pipe there is room for whole lines.
+    report.show(results, Console() if sys.stdout.isatty() else Console(width=_WIDTH))
+    print(f"The same with charts: {PAGE.relative_to(HERE.parent)}")
 
 
 def _compare(results: Results) -> None:
@@ -91,7 +94,8 @@ def _accept() -> None:
         sys.exit("the last run was a quick one, which is too rough to accept; `make bench` first")
     ratios.accept(results.ratios())
     PICTURE.write_text(charts.cost_and_stages(results))
-    print(f"{ratios.ACCEPTED} and {PICTURE} are those of the last run; commit them")
+    names = " and ".join(str(path.relative_to(HERE.parent)) for path in (ratios.ACCEPTED, PICTURE))
+    print(f"{names} are those of the last run; commit them")
 
 
 if __name__ == "__main__":

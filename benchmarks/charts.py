@@ -70,7 +70,7 @@ def _draw_cost(results: Results, axes: Axes) -> None:
         ("current", results, groups.CURRENT, "current"),
     )
     _line(axes, "limit: a constant body", results.by_digits(groups.STEP, "constant body"), _LIMIT)
-    _by_digits(axes)
+    _log_log(axes, "digits")
 
 
 def _draw_step(results: Results, axes: Axes) -> None:
@@ -85,7 +85,7 @@ def _draw_step(results: Results, axes: Axes) -> None:
     # What only has to be copied: the body of a reply, without a socket.
     copied = results.by_digits(groups.WITHOUT_SOCKET, "constant body")
     _line(axes, "limit: a copy of the digits", copied, _LIMIT)
-    _by_digits(axes)
+    _log_log(axes, "digits")
 
 
 def _draw_far_terms(results: Results, axes: Axes) -> None:
@@ -94,9 +94,7 @@ def _draw_far_terms(results: Results, axes: Axes) -> None:
     for name in dict.fromkeys(found.name for found in far):
         found = {each.parameters["n"]: each for each in far if each.name == name}
         _line(axes, name, found, {})
-    axes.set(xscale="log", yscale="log", xlabel="n")
-    axes.yaxis.set_major_formatter(EngFormatter("s"))
-    axes.legend()
+    _log_log(axes, "n")
 
 
 def _draw_stages(results: Results, axes: Axes) -> None:
@@ -126,10 +124,11 @@ def _line(axes: Axes, shown: str, found: dict[int, Measurement], look: dict[str,
         axes.plot(at, [found[n].cost for n in at], label=shown, **look)
 
 
-def _by_digits(axes: Axes) -> None:
-    axes.set(xscale="log", yscale="log", xlabel="digits")
+def _log_log(axes: Axes, along: str) -> None:
+    axes.set(xscale="log", yscale="log", xlabel=along)
     axes.yaxis.set_major_formatter(EngFormatter("s"))
-    axes.legend()
+    if axes.lines:
+        axes.legend()
 
 
 def _svg(figure: Figure) -> str:

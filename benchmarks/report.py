@@ -41,7 +41,13 @@ class Table:
 
 def tables(results: Results) -> list[Table]:
     """Return the tables of the report, the shortest answers last, where a terminal shows them."""
-    return [_ratios(results), _how_far(results), _cost(results), _targets(results)]
+    return [
+        _ratios(results),
+        _how_far(results),
+        _cost(results),
+        _stages(results),
+        _targets(results),
+    ]
 
 
 def show(results: Results, console: Console) -> None:
@@ -102,31 +108,31 @@ def _cost(results: Results) -> Table:
     for digits in lengths(results):
         fsync = results.find(groups.STEP, "fsync", digits=digits)
         limit = results.find(groups.STEP, "constant body", digits=digits)
-        if not fsync or not limit:
-            continue
-        os_ = results.find(groups.STEP, "os", digits=digits)
-        current = results.find(groups.CURRENT, "current", digits=digits)
         memory = results.find(groups.PEAK_MEMORY, "fsync", digits=digits)
-        parts = stages(results, digits)
-        whole = sum(parts.values()) if parts else 0
-        rows.append(
-            [
-                label(digits),
-                _seconds(fsync.cost),
-                _seconds(limit.cost),
-                *(_ratio(measurement) for measurement in (fsync, os_, current)),
-                *(f"{parts[stage] / whole:.0%}" if parts else _MISSING for stage in STAGES),
-                f"{memory.cost / 1e6:.0f} MB" if memory else _MISSING,
-            ]
-        )
+        if fsync and limit and memory:
+            os_ = results.find(groups.STEP, "os", digits=digits)
+            current = results.find(groups.CURRENT, "current", digits=digits)
+            costs = [_seconds(measurement.cost) for measurement in (limit, fsync)]
+            ratios = [_ratio(measurement) for measurement in (fsync, os_, current)]
+            rows.append([label(digits), *costs, *ratios, f"{memory.cost / 1e6:.0f} MB"])
     return Table(
         "What a request costs over a socket, 64 connections",
-        ["digits", "step", "limit", "step/", "os/", "current/", *STAGES, "peak"],
+        ["digits", "limit", "step", "step/limit", "os/limit", "current/limit", "memory"],
         rows,
-        "step: next and previous in turn, each on disk; limit: a constant body of the same size; "
-        "step/, os/ (--durability os), current/: their speed beside the limit's, round by round; "
-        "then the parts of a step; peak: the service's memory.",
+        "limit: a constant body of the same size, for 10 digits a bare bjoern application; step: "
+        "next and previous in turn, each on disk; then speeds beside the limit's, of steps, of "
+        "steps with --durability os, and of current; memory: the most that the service has held.",
     )
+
+
+def _stages(results: Results) -> Table:
+    rows = []
+    for digits in lengths(results):
+        parts = stages(results, digits)
+        if parts:
+            whole = sum(parts.values())
+            rows.append([label(digits), *(f"{part / whole:.0%}" for part in parts.values())])
+    return Table("Where the time of such a step goes", ["digits", *STAGES], rows, "")
 
 
 def _how_far(results: Results) -> Table:
@@ -146,14 +152,14 @@ def _how_far(results: Results) -> Table:
 
 def _ratios(results: Results) -> Table:
     columns = lengths(results)
-    rows: dict[tuple[str, str], dict[int | None, str]] = {}
+    rows: dict[str, dict[str, dict[int | None, str]]] = {}
     for found in results.measurements:
         if found.role is Role.YARDSTICK or found.group.startswith(groups.HOW_FAR):
             continue
         name = found.name
         if found.parameters and found.digits is None:
             name = f"{name}, {found.conditions}"
-        rows.setdefault((found.group, name), {})[found.digits] = _ratio(found)
+        rows.setdefault(found.group, {}).setdefault(name, {})[found.digits] = _ratio(found)
     return Table(
         "Speed beside the yardstick",
         ["", "", *map(label, columns)],
@@ -164,19 +170,17 @@ def _ratios(results: Results) -> Table:
 
 def _pivoted(
     results: Results,
-    rows: dict[tuple[str, str], dict[int | None, str]],
+    rows: dict[str, dict[str, dict[int | None, str]]],
     columns: list[int],
 ) -> Iterator[list[str]]:
     yardsticks = {
         found.group: found.name for found in results.measurements if found.role is Role.YARDSTICK
     }
-    last = ""
-    for (group, name), ratios in rows.items():
-        if group != last:
-            last = group
-            yield [f"{group} (yardstick: {yardsticks[group]})", "", *[""] * len(columns)]
-        anywhere = ratios.get(None, "")
-        yield [f"  {name}", anywhere, *(ratios.get(digits, "") for digits in columns)]
+    for group, ratios_by_name in rows.items():
+        yield [f"{group} (yardstick: {yardsticks[group]})", "", *[""] * len(columns)]
+        for name, ratios in ratios_by_name.items():
+            anywhere = ratios.get(None, "")
+            yield [f"  {name}", anywhere, *(ratios.get(digits, "") for digits in columns)]
 
 
 def _ratio(measurement: Measurement | None) -> str:
@@ -184,6 +188,8 @@ def _ratio(measurement: Measurement | None) -> str:
 
 
 def _number(value: float) -> str:
+    if value < 0.1:
+        return f"{value:.2g}"
     return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
 
 

@@ -53,6 +53,14 @@ def targets(results: Results) -> Iterator[Target]:
         found = results.find(group, name, digits=digits)
         what = f"{group}, {label(digits)} digits: {name}"
         yield Target(what, wanted, True, found.ratio if found else None)
+    fsync = results.find(groups.STEP, "fsync", digits=208_988)
+    one_piece = results.find(groups.STEP, "constant body in one piece", digits=208_988)
+    yield Target(
+        f"{groups.STEP}, 209k digits: fsync beside a constant body in one piece",
+        0.5,
+        True,
+        one_piece.cost / fsync.cost if fsync and one_piece else None,
+    )
     alone = results.find(groups.DURABLE_STEP, "durable next")
     syncs = alone.facts["syncs a step"] if alone else None
     yield Target("syncs a step of a single connection", 1, False, syncs)
