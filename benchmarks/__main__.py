@@ -44,7 +44,7 @@ def _measure(path: Path, nodes: list[str], *, quick: bool) -> Results:
     path.unlink(missing_ok=True)
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "--verbose"),
+            *(sys.executable, "-m", "pytest", "--verbose", "-o", "tmp_path_retention_policy=none"),
             *("--benchmark-enable", "--benchmark-only", "--benchmark-quiet"),
             *(f"--benchmark-json={path}", *(["--quick"] if quick else []), *nodes),
         ],

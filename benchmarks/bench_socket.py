@@ -29,11 +29,13 @@ from benchmarks.sizes import POSITIONS, by_digits
 from benchmarks.yardsticks import IN_PIECES_FROM
 from bigfib.numbers.fibonacci import digit_count
 from bigfib.sequences import SHARED
+from bigfib.settings import MAX_TERM
 from bigfib.state.log import Log
 
 pytestmark = pytest.mark.usefixtures("load_generator")
 
 Start = Callable[..., Server]
+Loaded = Callable[..., Callable[[], float]]
 
 
 @pytest.fixture
@@ -52,21 +54,45 @@ def start(tmp_path: Path) -> Iterator[Start]:
         yield start
 
 
+@pytest.fixture
+def rounds(quick: bool) -> int:
+    return 3 if quick else 5
+
+
+@pytest.fixture
+def loaded(digits: int, quick: bool) -> Loaded:
+    """Return what loads a server in each round, and then tells the seconds that a request took."""
+    # Of long bodies there are few a second.
+    seconds = 0.4 if digits < 1_000_000 else 0.7
+    if quick:
+        seconds /= 2
+
+    def loaded(
+        server: Server, *arguments: str, path: str = "/api0/current", connections: int = 64
+    ) -> Callable[[], float]:
+        url = server.url + path
+        return partial(seconds_per_request, url, seconds, *arguments, connections=connections)
+
+    return loaded
+
+
 @by_digits()
-def bench_steps(benchmark: BenchmarkFixture, start: Start, digits: int, quick: bool) -> None:
+def bench_steps(
+    benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
+) -> None:
     fsync, os_ = (start(POSITIONS[digits], "--durability", way) for way in ("fsync", "os"))
     with (
         yardstick("constant", digits) as constant,
         yardstick("constant_in_one_piece", digits) as in_one_piece,
     ):
         turns = {
-            "yardstick constant body": loaded(constant, digits, *STEPS),
-            "fsync": loaded(fsync, digits, *STEPS),
-            "os": loaded(os_, digits, *STEPS),
+            "yardstick constant body": loaded(constant, *STEPS),
+            "fsync": loaded(fsync, *STEPS),
+            "os": loaded(os_, *STEPS),
         }
         if digits >= IN_PIECES_FROM:
-            turns["alternative constant body in one piece"] = loaded(in_one_piece, digits, *STEPS)
-        take_turns(benchmark, STEP, 3 if quick else 5, turns)
+            turns["alternative constant body in one piece"] = loaded(in_one_piece, *STEPS)
+        take_turns(benchmark, STEP, rounds, turns)
         peaks = {
             "yardstick constant body": [peak_memory(constant.pid)],
             "fsync": [peak_memory(fsync.pid)],
@@ -74,24 +100,26 @@ def bench_steps(benchmark: BenchmarkFixture, start: Start, digits: int, quick: b
     record(benchmark, PEAK_MEMORY, peaks)
 
 
-@by_digits()
-def bench_current(benchmark: BenchmarkFixture, start: Start, digits: int, quick: bool) -> None:
+@by_digits(quick=(10, 208_988))
+def bench_current(
+    benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
+) -> None:
     service = start(POSITIONS[digits])
     with yardstick("constant", digits) as constant:
         take_turns(
             benchmark,
             CURRENT,
-            3 if quick else 5,
+            rounds,
             {
-                "yardstick constant body": loaded(constant, digits),
-                "current": loaded(service, digits),
+                "yardstick constant body": loaded(constant),
+                "current": loaded(service),
             },
         )
 
 
 @pytest.mark.parametrize("digits", [10])
 def bench_steps_of_many(
-    benchmark: BenchmarkFixture, start: Start, digits: int, quick: bool
+    benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
 ) -> None:
     # So far from 0 that those who come out of turn do not get there.
     service = start(2000)
@@ -99,48 +127,73 @@ def bench_steps_of_many(
         take_turns(
             benchmark,
             STEP_OF_MANY,
-            3 if quick else 5,
+            rounds,
             {
-                "yardstick constant body": loaded(constant, digits, *STEPS, connections=1000),
-                "fsync": loaded(service, digits, *STEPS, connections=1000),
+                "yardstick constant body": loaded(constant, *STEPS, connections=1000),
+                "fsync": loaded(service, *STEPS, connections=1000),
             },
         )
 
 
 @pytest.mark.parametrize("digits", [10])
-def bench_steps_of_one(benchmark: BenchmarkFixture, start: Start, digits: int, quick: bool) -> None:
+def bench_steps_of_one(
+    benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
+) -> None:
     service = start(POSITIONS[digits])
     with yardstick("synced") as synced:
         take_turns(
             benchmark,
             STEP_OF_ONE,
-            3 if quick else 5,
+            rounds,
             {
-                "yardstick one sync and a constant body": loaded(
-                    synced, digits, *STEPS, connections=1
-                ),
-                "fsync": loaded(service, digits, *STEPS, connections=1),
+                "yardstick one sync and a constant body": loaded(synced, *STEPS, connections=1),
+                "fsync": loaded(service, *STEPS, connections=1),
             },
         )
 
 
-@by_digits()
-def bench_term(benchmark: BenchmarkFixture, start: Start, digits: int) -> None:
+@by_digits(quick=(208_988, 2_089_877))
+def bench_term(
+    benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
+) -> None:
     service, n = start(0), POSITIONS[digits]
     plain_text = ("-H", "Accept: text/plain")
-    url = f"{service.url}/api1/terms/{n}"
-    while urllib.request.urlopen(url).status == 202:
+    path = f"/api1/terms/{n}"
+    while urllib.request.urlopen(service.url + path).status == 202:
         time.sleep(0.05)
     with yardstick("constant", digits) as constant:
         take_turns(
             benchmark,
             "one term over a socket, 64 connections",
-            3,
+            rounds,
             {
-                "yardstick constant body": loaded(constant, digits, *plain_text),
-                "term": partial(seconds_per_request, url, duration(digits), *plain_text),
+                "yardstick constant body": loaded(constant, *plain_text),
+                "term": loaded(service, *plain_text, path=path),
             },
         )
+
+
+@pytest.mark.parametrize("digits", [10])
+def bench_steps_beside_a_far_term(
+    benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
+) -> None:
+    service = start(POSITIONS[digits])
+    steps = loaded(service, *STEPS)
+    # It takes longer than the load.
+    term = f"{service.url}/api1/terms/{MAX_TERM}"
+
+    def beside_a_far_term() -> float:
+        assert urllib.request.urlopen(term).status == 202
+        seconds = steps()
+        urllib.request.urlopen(urllib.request.Request(f"{term}/job", method="DELETE"))
+        return seconds
+
+    take_turns(
+        benchmark,
+        "one step over a socket while a far term is computed",
+        rounds,
+        {"yardstick nothing else is computed": steps, "steps": beside_a_far_term},
+    )
 
 
 def bench_how_far(benchmark: BenchmarkFixture, start: Start, quick: bool) -> None:
@@ -160,21 +213,3 @@ def bench_how_far(benchmark: BenchmarkFixture, start: Start, quick: bool) -> Non
         way: int(digit_count(round(seconds / cost)))
         for way, (cost,) in benchmark.extra_info["turns"][group].items()
     }
-
-
-def duration(digits: int) -> float:
-    """Return how many seconds to load a server; of long bodies there are few a second."""
-    return 0.4 if digits < 1_000_000 else 1
-
-
-def loaded(
-    server: Server, digits: int, *arguments: str, connections: int = 64
-) -> Callable[[], float]:
-    """Return what loads the server and returns the seconds that one request takes."""
-    return partial(
-        seconds_per_request,
-        f"{server.url}/api0/current",
-        duration(digits),
-        *arguments,
-        connections=connections,
-    )

@@ -6,7 +6,7 @@ from typing import Any, Final
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, NullFormatter
 
 from benchmarks import groups
 from benchmarks.results import Measurement, Results
@@ -127,6 +127,7 @@ def _line(axes: Axes, shown: str, found: dict[int, Measurement], look: dict[str,
 def _log_log(axes: Axes, along: str) -> None:
     axes.set(xscale="log", yscale="log", xlabel=along)
     axes.yaxis.set_major_formatter(EngFormatter("s"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     if axes.lines:
         axes.legend()
 

@@ -1,5 +1,6 @@
 """The lengths of terms that are measured."""
 
+from collections.abc import Container
 from typing import Final
 
 import pytest
@@ -27,13 +28,13 @@ def label(digits: int) -> str:
     return f"{digits / 1_000_000:.2g}M"
 
 
-def by_digits(most: int = max(POSITIONS)) -> pytest.MarkDecorator:
-    """Return the mark that measures at each length up to ``most`` digits."""
+def by_digits(most: int = max(POSITIONS), quick: Container[int] = _QUICK) -> pytest.MarkDecorator:
+    """Return the mark that measures at each length up to ``most`` digits, or at those quickly."""
     return pytest.mark.parametrize(
         "digits",
         [
             pytest.param(
-                digits, id=label(digits), marks=[] if digits in _QUICK else [pytest.mark.full]
+                digits, id=label(digits), marks=[] if digits in quick else [pytest.mark.full]
             )
             for digits in POSITIONS
             if digits <= most
