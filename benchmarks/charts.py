@@ -11,7 +11,7 @@ from matplotlib.ticker import EngFormatter, NullFormatter
 from benchmarks import groups
 from benchmarks.results import Measurement, Results
 from benchmarks.sizes import label
-from benchmarks.stages import STAGES, lengths, stages
+from benchmarks.stages import STAGES, stages
 
 _COLOURS: Final = ["#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#bbbbbb", "#dddddd"]
 _LIMIT: Final[dict[str, Any]] = {"color": "black", "linestyle": "--", "marker": ""}
@@ -61,7 +61,7 @@ def _two(figure: Figure) -> tuple[Axes, Axes]:
 
 
 def _draw_cost(results: Results, axes: Axes) -> None:
-    axes.set_title("one request over a socket, 64 connections")
+    axes.set_title("one request over a socket")
     _lines(
         axes,
         ("mpz addition and digits alone", results, groups.STEP_AND_DIGITS, "mpz"),
@@ -99,7 +99,7 @@ def _draw_far_terms(results: Results, axes: Axes) -> None:
 
 def _draw_stages(results: Results, axes: Axes) -> None:
     axes.set_title("where the time of a step goes")
-    measured = {digits: stages(results, digits) for digits in lengths(results)}
+    measured = {digits: stages(results, digits) for digits in results.lengths()}
     columns = {digits: parts for digits, parts in measured.items() if parts}
     names = [label(digits) for digits in columns]
     bottom = [0.0] * len(columns)

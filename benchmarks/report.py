@@ -14,7 +14,7 @@ from rich.console import Console
 from benchmarks import charts, groups
 from benchmarks.results import Measurement, Results, Role
 from benchmarks.sizes import label
-from benchmarks.stages import STAGES, lengths, stages
+from benchmarks.stages import STAGES, stages
 from benchmarks.targets import targets
 
 HERE: Final = Path(__file__).parent
@@ -105,7 +105,7 @@ def _targets(results: Results) -> Table:
 
 def _cost(results: Results) -> Table:
     rows = []
-    for digits in lengths(results):
+    for digits in results.lengths():
         fsync = results.find(groups.STEP, "fsync", digits=digits)
         limit = results.find(groups.STEP, "constant body", digits=digits)
         memory = results.find(groups.PEAK_MEMORY, "fsync", digits=digits)
@@ -116,18 +116,19 @@ def _cost(results: Results) -> Table:
             ratios = [_ratio(measurement) for measurement in (fsync, os_, current)]
             rows.append([label(digits), *costs, *ratios, f"{memory.cost / 1e6:.0f} MB"])
     return Table(
-        "What a request costs over a socket, 64 connections",
+        "What a request costs over a socket",
         ["digits", "limit", "step", "step/limit", "os/limit", "current/limit", "memory"],
         rows,
         "limit: a constant body of the same size, for 10 digits a bare bjoern application; step: "
         "next and previous in turn, each on disk; then speeds beside the limit's, of steps, of "
-        "steps with --durability os, and of current; memory: the most that the service has held.",
+        "steps with --durability os, and of current; memory: the most that the "
+        "service has held. 64 connections; 16 at a million digits and more, but for memory.",
     )
 
 
 def _stages(results: Results) -> Table:
     rows = []
-    for digits in lengths(results):
+    for digits in results.lengths():
         parts = stages(results, digits)
         if parts:
             whole = sum(parts.values())
@@ -151,7 +152,7 @@ def _how_far(results: Results) -> Table:
 
 
 def _ratios(results: Results) -> Table:
-    columns = lengths(results)
+    columns = results.lengths()
     rows: dict[str, dict[str, dict[int | None, str]]] = {}
     for found in results.measurements:
         if found.role is Role.YARDSTICK or found.group.startswith(groups.HOW_FAR):

@@ -110,6 +110,10 @@ class Results:
             if (found.group, found.name) == (group, name) and found.digits is not None
         }
 
+    def lengths(self) -> list[int]:
+        """Return the numbers of digits at which something was measured, the smallest first."""
+        return sorted({found.digits for found in self.measurements if found.digits is not None})
+
     def ratios(self) -> dict[str, float]:
         """Return the ratios of bigfib, by key."""
         return {found.key: found.ratio for found in self.measurements if found.role is Role.BIGFIB}

@@ -3,7 +3,7 @@
 from typing import Final
 
 from benchmarks import groups
-from benchmarks.results import Results, Role
+from benchmarks.results import Results
 
 STAGES: Final = {
     "arithmetic": "the step of the pair alone",
@@ -53,14 +53,3 @@ def stages(results: Results, digits: int) -> dict[str, float] | None:
     # Each is a difference of medians, which may fall below nothing where it is small.
     parts = {name: max(seconds, 0.0) for name, seconds in parts.items()}
     return {**parts, "rest": max(whole - sum(parts.values()), 0.0)}
-
-
-def lengths(results: Results) -> list[int]:
-    """Return the numbers of digits that were measured."""
-    return sorted(
-        {
-            found.digits
-            for found in results.measurements
-            if found.digits is not None and found.role is Role.BIGFIB
-        }
-    )
