@@ -14,8 +14,8 @@ from benchmarks.groups import STEP_ALONE, STEP_AND_DIGITS
 from benchmarks.sizes import POSITIONS, by_digits
 from bigfib.numbers.decimals import DecimalPair
 
-# ``str`` of an int takes time in proportion to the square of its length, half a second at 209 thousand
-# digits and most of a minute at two million (CPython 3.11; later ones are better, and far from good).
+# ``str`` of an int takes time in proportion to the square of its length: half a second at 209
+# thousand digits, most of a minute at two million (CPython 3.11).
 LONGEST_INT = 100_000
 
 

@@ -37,8 +37,8 @@ pytestmark = pytest.mark.usefixtures("load_generator")
 LONG = 1_000_000
 """From so many digits on there are fewer connections, and more time.
 
-What is under way when the load ends counts for nothing: measured at 2.1 million digits, a step
-seemed to take 1.8 times as long with 64 connections and 0.7 seconds as with any number and 4 seconds.
+What is under way when the load ends counts for nothing. Measured at 2.1 million digits: with 64
+connections and 0.7 seconds a step seemed to take 1.8 times as long as in 4 seconds.
 """
 
 Start = Callable[..., Server]
@@ -160,7 +160,7 @@ def bench_steps_of_one(
         )
 
 
-@by_digits(quick=(208_988, 2_089_877))
+@by_digits(quick=(208_988,))
 def bench_term(
     benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
 ) -> None:
@@ -181,6 +181,7 @@ def bench_term(
         )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("digits", [10])
 def bench_steps_beside_a_far_term(
     benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
@@ -205,7 +206,7 @@ def bench_steps_beside_a_far_term(
 
 
 def bench_how_far(benchmark: BenchmarkFixture, start: Start, quick: bool) -> None:
-    seconds = 2 if quick else 10
+    seconds = 1 if quick else 10
     group = f"{HOW_FAR}, {seconds} s"
     services = {way: start(0, "--durability", way) for way in ("fsync", "os")}
     with yardstick("plain") as plain:
