@@ -63,7 +63,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture
 def rounds(digits: int, quick: bool) -> int:
-    return 3 if quick or digits >= LONG else 5
+    return (3 if digits < LONG else 2) if quick else (5 if digits < LONG else 3)
 
 
 @pytest.fixture
