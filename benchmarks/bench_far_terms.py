@@ -60,12 +60,14 @@ def digits() -> str:
     return doubling.digits(KEPT)
 
 
+@pytest.mark.full
 @pytest.mark.benchmark(group=f"to keep the digits of F({KEPT:,})")
 def bench_store(benchmark: BenchmarkFixture, tmp_path: Path, digits: str) -> None:
     cache = DigitCache(tmp_path / "cache", 1 << 30)
     benchmark.pedantic(cache.store, (KEPT, digits), rounds=5)
 
 
+@pytest.mark.full
 @pytest.mark.benchmark(group=f"to keep the digits of F({KEPT:,})")
 def bench_check(benchmark: BenchmarkFixture, digits: str, tmp_path: Path) -> None:
     path = tmp_path / "digits"
@@ -79,6 +81,7 @@ def bench_check(benchmark: BenchmarkFixture, digits: str, tmp_path: Path) -> Non
         assert benchmark.pedantic(check, rounds=5)
 
 
+@pytest.mark.full
 @pytest.mark.benchmark(group=f"to keep the digits of F({KEPT:,})")
 def bench_yardstick_reading_as_mpz(benchmark: BenchmarkFixture, digits: str) -> None:
     assert benchmark.pedantic(gmpy2.mpz, (digits,), rounds=5) > 0

@@ -74,6 +74,7 @@ def bench_yardstick_pwrite_and_fdatasync(
     benchmark(batch)
 
 
+@pytest.mark.full
 @pytest.mark.benchmark(group="replay of a log that is about to be rewritten")
 def bench_replay(benchmark: BenchmarkFixture, path: Path) -> None:
     with Log(path, Durability.OS) as log:
@@ -82,6 +83,7 @@ def bench_replay(benchmark: BenchmarkFixture, path: Path) -> None:
     benchmark(lambda: Log(path).close())
 
 
+@pytest.mark.full
 @pytest.mark.benchmark(group="replay of a log that is about to be rewritten")
 def bench_yardstick_unpickling(benchmark: BenchmarkFixture) -> None:
     records = [(SHARED, position, 20_000) for position in range(REWRITE_BYTES // RECORD_SIZE)]
@@ -89,6 +91,7 @@ def bench_yardstick_unpickling(benchmark: BenchmarkFixture) -> None:
     benchmark(lambda: dict(record[:2] for record in pickle.loads(content)))
 
 
+@pytest.mark.full
 @pytest.mark.benchmark(group=f"rewriting a log of {SEQUENCES:,} sequences")
 def bench_rewrite(benchmark: BenchmarkFixture, path: Path) -> None:
     with Log(path, Durability.OS) as log:
@@ -97,6 +100,7 @@ def bench_rewrite(benchmark: BenchmarkFixture, path: Path) -> None:
         benchmark(log.rewrite)
 
 
+@pytest.mark.full
 @pytest.mark.benchmark(group=f"rewriting a log of {SEQUENCES:,} sequences")
 def bench_yardstick_pickling(benchmark: BenchmarkFixture, path: Path) -> None:
     latest = {number.to_bytes(16, "big"): 1000 for number in range(SEQUENCES)}

@@ -192,6 +192,7 @@ def bench_range_of_a_term(
     assert (ten_digits.status[:3], ten_digits.sent) == ("206", 10)
 
 
+@pytest.mark.full
 @by_digits(LONGEST_INLINE)
 @pytest.mark.benchmark(group=f"one request for {ROW} terms in a row")
 def bench_row(benchmark: BenchmarkFixture, app: WSGI, digits: int, position: int) -> None:
@@ -199,6 +200,7 @@ def bench_row(benchmark: BenchmarkFixture, app: WSGI, digits: int, position: int
     measure(benchmark, row, digits)
 
 
+@pytest.mark.full
 @by_digits(LONGEST_INLINE)
 @pytest.mark.benchmark(group=f"one request for {ROW} terms in a row")
 def bench_yardstick_row_of_constant_lines(benchmark: BenchmarkFixture, digits: int) -> None:

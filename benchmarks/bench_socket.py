@@ -160,7 +160,7 @@ def bench_steps_of_one(
         )
 
 
-@by_digits(quick=(208_988,))
+@by_digits(quick=())
 def bench_term(
     benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
 ) -> None:

@@ -15,6 +15,8 @@ from bigfib.numbers.decimals import DecimalPair
 from bigfib.numbers.fibonacci import MAX_INDEX_DIGITS
 from bigfib.terms import INLINE_LIMIT, MAX_ENDS, MAX_MODULUS_DIGITS, MAX_RESIDUE_WORK
 
+pytestmark = pytest.mark.full
+
 LONGEST = mpz("7" * MAX_INDEX_DIGITS)
 """The longest index."""
 
