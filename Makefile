@@ -31,7 +31,7 @@ bench-quick: $(READY) wrk  ## the same at fewer sizes, in less than one minute
 bench-compare: $(READY) wrk  ## measure, and fail if a ratio is worse than accepted, twice in a row
 	$(VENV)/bin/python -m benchmarks compare
 
-bench-accept: $(READY)  ## accept the ratios of the last run, and its picture in the README
+bench-accept: $(READY)  ## accept the ratios of the last full run, and its picture
 	$(VENV)/bin/python -m benchmarks accept
 
 # Without it the benchmarks over a socket are left out, with a word about it.

@@ -13,7 +13,8 @@ from benchmarks.results import Results, read
 
 HERE: Final = Path(__file__).parent
 OUTPUT: Final = HERE.parent / ".benchmarks"
-LAST: Final = OUTPUT / "last.json"
+FULL: Final = OUTPUT / "full.json"
+QUICK: Final = OUTPUT / "quick.json"
 AGAIN: Final = OUTPUT / "again.json"
 PAGE: Final = OUTPUT / "report.html"
 PICTURE: Final = HERE / "cost.svg"
@@ -28,12 +29,12 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="measure and report")
     commands.add_parser("compare", help="measure, and fail if a ratio is worse, twice in a row")
-    commands.add_parser("accept", help="accept the ratios of the last run, and its picture")
+    commands.add_parser("accept", help="accept the ratios of the last full run, and its picture")
     command = parser.parse_args()
     if command.command == "accept":
         _accept()
         return
-    results = _measure(LAST, [str(HERE)], quick=command.quick)
+    results = _measure(QUICK if command.quick else FULL, [str(HERE)], quick=command.quick)
     _report(results)
     if command.command == "compare":
         _compare(results)
@@ -81,21 +82,19 @@ def _compare(results: Results) -> None:
     if worse:
         sys.exit(
             f"{len(worse)} ratios are worse by more than {ratios.WORSE_BY:.0%}, twice in a row; "
-            "`make bench-accept` accepts those of the last run"
+            "`make bench-accept` accepts those of the last full run"
         )
     print(f"No ratio is worse by more than {ratios.WORSE_BY:.0%}, twice in a row.")
 
 
 def _accept() -> None:
-    if not LAST.exists():
-        sys.exit("there is no run to accept; make one with `make bench`")
-    results = read(LAST)
-    if results.quick:
-        sys.exit("the last run was a quick one, which is too rough to accept; `make bench` first")
+    if not FULL.exists():
+        sys.exit("there is no full run to accept; make one with `make bench`")
+    results = read(FULL)
     ratios.accept(results.ratios())
     PICTURE.write_text(charts.cost_and_stages(results))
     names = " and ".join(str(path.relative_to(HERE.parent)) for path in (ratios.ACCEPTED, PICTURE))
-    print(f"{names} are those of the last run; commit them")
+    print(f"{names} are those of the last full run; commit them")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def rounds(digits: int, quick: bool) -> int:
 @pytest.fixture
 def loaded(digits: int, quick: bool) -> Loaded:
     """Return what loads a server in each round, and then tells the seconds that a request took."""
-    seconds, usual = (1.5, 16) if digits >= LONG else (0.5, 64)
+    seconds, usual = (1.2, 16) if digits >= LONG else (0.4, 64)
     if quick:
         seconds /= 2
 
