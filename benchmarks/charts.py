@@ -134,7 +134,8 @@ def _log_log(axes: Axes, along: str) -> None:
 
 def _svg(figure: Figure) -> str:
     file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None})
+    nothing = dict.fromkeys(["Creator", "Date", "Format", "Type"])
+    figure.savefig(file, format="svg", metadata=nothing)
     # Behind the XML declaration and the document type, which have no place within a page.
     text = file.getvalue()
     return text[text.index("<svg") :]
