@@ -9,6 +9,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bigfib.state.log import Log
 
+pytestmark = pytest.mark.full
+
 
 @pytest.mark.benchmark(group="command line")
 def bench_current(benchmark: BenchmarkFixture, tmp_path: Path) -> None:

@@ -1,42 +1,92 @@
-"""What a step and its digits cost as the numbers grow, beside adding and converting by GMP."""
+"""What a step and its digits cost as the numbers grow, beside what a person would write."""
 
+import decimal
 import itertools
+import sys
+from collections.abc import Iterator
+from decimal import Decimal
 
 import gmpy2
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.groups import STEP_ALONE, STEP_AND_DIGITS
+from benchmarks.sizes import POSITIONS, by_digits
 from bigfib.numbers.decimals import DecimalPair
 
-# By the digits of their terms.
-POSITIONS = {"10": 48, "1k": 4785, "209k": 10**6, "1M": 4_784_972}
-
-by_digits = pytest.mark.parametrize(
-    ("digits", "position"), POSITIONS.items(), ids=[f"{digits} digits" for digits in POSITIONS]
-)
+# ``str`` of an int takes time in proportion to the square of its length: half a second at 209
+# thousand digits, most of a minute at two million (CPython 3.11).
+LONGEST_INT = 100_000
 
 
-@by_digits
-def bench_packed_decimal(benchmark: BenchmarkFixture, digits: str, position: int) -> None:
-    benchmark.group = f"one step and its digits, at {digits} digits"
-    pair = DecimalPair(position)
-    # To and fro, so that the numbers do not grow with the rounds.
-    steps = itertools.cycle([pair.forward, pair.back])
+def text_of(number: object) -> str:
+    """Return the digits of a large integer, which Python by itself refuses to write."""
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        return str(number)
+    finally:
+        sys.set_int_max_str_digits(limit)
+
+
+@by_digits()
+@pytest.mark.benchmark(group=STEP_AND_DIGITS)
+def bench_packed_decimal(benchmark: BenchmarkFixture, digits: int) -> None:
+    pair = DecimalPair(POSITIONS[digits])
+    steps = to_and_fro(pair)
 
     def step() -> bytes:
-        next(steps)()
+        next(steps)
         return pair.digits()
 
     assert benchmark(step).isdigit()
 
 
-@by_digits
-def bench_yardstick_gmp(benchmark: BenchmarkFixture, digits: str, position: int) -> None:
-    benchmark.group = f"one step and its digits, at {digits} digits"
-    this, previous = gmpy2.fib2(position)
+@by_digits()
+@pytest.mark.benchmark(group=STEP_AND_DIGITS)
+def bench_yardstick_mpz(benchmark: BenchmarkFixture, digits: int) -> None:
+    this, previous = gmpy2.fib2(POSITIONS[digits])
 
     def step() -> str:
         text: str = (this + previous).digits()
         return text
 
     assert benchmark(step).isdigit()
+
+
+@by_digits(LONGEST_INT)
+@pytest.mark.benchmark(group=STEP_AND_DIGITS)
+def bench_alternative_int(benchmark: BenchmarkFixture, digits: int) -> None:
+    this, previous = map(int, gmpy2.fib2(POSITIONS[digits]))
+    assert benchmark(lambda: text_of(this + previous)).isdigit()
+
+
+@by_digits()
+@pytest.mark.benchmark(group=STEP_AND_DIGITS)
+def bench_alternative_decimal(benchmark: BenchmarkFixture, digits: int) -> None:
+    exact = decimal.Context(
+        prec=decimal.MAX_PREC, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN, traps=[decimal.Inexact]
+    )
+    this, previous = (Decimal(number.digits()) for number in gmpy2.fib2(POSITIONS[digits]))
+    assert benchmark(lambda: str(exact.add(this, previous))).isdigit()
+
+
+@by_digits()
+@pytest.mark.benchmark(group=STEP_ALONE)
+def bench_packed_decimal_alone(benchmark: BenchmarkFixture, digits: int) -> None:
+    pair = DecimalPair(POSITIONS[digits])
+    benchmark(next, to_and_fro(pair))
+    assert abs(pair.position - POSITIONS[digits]) <= 1
+
+
+@by_digits()
+@pytest.mark.benchmark(group=STEP_ALONE)
+def bench_yardstick_mpz_alone(benchmark: BenchmarkFixture, digits: int) -> None:
+    this, previous = gmpy2.fib2(POSITIONS[digits])
+    assert benchmark(lambda: this + previous) > this
+
+
+def to_and_fro(pair: DecimalPair) -> Iterator[None]:
+    """Step forward and back in turn, so that the numbers do not grow with the rounds."""
+    for step in itertools.cycle([pair.forward, pair.back]):
+        yield step()

@@ -1,0 +1,226 @@
+"""What one request costs in the application, without a socket.
+
+The body is taken from it piece by piece, as bjoern does, and each piece is copied once, as by the
+kernel. Read against an application that sends a constant body of the same length in the same way,
+which is the limit. The log is not synced here; see `bench_log`.
+"""
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks import yardsticks
+from benchmarks.groups import DURABLE_STEP, WITHOUT_SOCKET
+from benchmarks.sizes import POSITIONS, by_digits
+from bigfib import terms
+from bigfib.api.app import create_app
+from bigfib.digit_cache import DigitCache
+from bigfib.jobs import Jobs
+from bigfib.sequences import SHARED, Sequences
+from bigfib.state.log import Durability, Log
+from bigfib.terms import INLINE_LIMIT
+
+WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+LONGEST_INLINE = 208_988
+"""Digits of the longest term that is given at once."""
+
+ROW = 20
+"""Terms in a row."""
+
+
+class Exchange:
+    """One request, to be sent to an application again and again.
+
+    Attributes:
+        status: What the last reply said.
+        sent: How many bytes the last body had.
+    """
+
+    def __init__(self, app: WSGI, path: str, method: str = "GET", **headers: str) -> None:
+        self._app = app
+        path, _, query = path.partition("?")
+        # As bjoern gives it.
+        self._environ: dict[str, Any] = {
+            "REQUEST_METHOD": method,
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "SCRIPT_NAME": "",
+            "SERVER_NAME": "127.0.0.1",
+            "SERVER_PORT": "8080",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "REMOTE_ADDR": "127.0.0.1",
+            "HTTP_HOST": "127.0.0.1:8080",
+            "wsgi.url_scheme": "http",
+            "wsgi.input": io.BytesIO(),
+            "wsgi.errors": sys.stderr,
+            **{f"HTTP_{name.upper()}": value for name, value in headers.items()},
+        }
+        self._kernel = memoryview(bytearray(ROW * max(POSITIONS)))
+        self.status = ""
+        self.sent = 0
+
+    def __call__(self) -> None:
+        body = self._app(self._environ.copy(), self._start)
+        sent, kernel = 0, self._kernel
+        for piece in body:
+            end = sent + len(piece)
+            kernel[sent:end] = piece
+            sent = end
+        self.sent = sent
+        if hasattr(body, "close"):
+            body.close()
+
+    def _start(self, status: str, _headers: list[tuple[str, str]]) -> None:
+        self.status = status
+
+
+class CountedSyncs:
+    """The system calls of a log, with a count of those that sync."""
+
+    open = staticmethod(os.open)
+    close = staticmethod(os.close)
+    pwrite = staticmethod(os.pwrite)
+    ftruncate = staticmethod(os.ftruncate)
+    fsync = staticmethod(os.fsync)
+    rename = staticmethod(os.rename)
+    unlink = staticmethod(os.unlink)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def fdatasync(self, fd: int) -> None:
+        self.count += 1
+        os.fdatasync(fd)
+
+
+@pytest.fixture
+def position(digits: int) -> int:
+    return POSITIONS[digits]
+
+
+@pytest.fixture
+def app(tmp_path: Path, position: int) -> Iterator[WSGI]:
+    jobs = Jobs(DigitCache(tmp_path / "cache", 0), INLINE_LIMIT)
+    with Log(tmp_path / "state.log", Durability.OS) as log, closing(jobs):
+        log.append(SHARED, position)
+        yield create_app(log, Sequences(log), jobs, per_client=False)
+
+
+def measure(
+    benchmark: BenchmarkFixture,
+    exchange: Exchange,
+    digits: int,
+    before: Callable[[], object] | None = None,
+) -> None:
+    """Measure the exchange; ``before`` each of them, something else is done that is not."""
+    if before:
+        rounds = max(20, min(1000, 10**7 // digits))
+        benchmark.pedantic(exchange, setup=before, rounds=rounds, warmup_rounds=5)
+    else:
+        benchmark(exchange)
+    assert exchange.status.startswith("20"), exchange.status
+
+
+@by_digits()
+@pytest.mark.benchmark(group=WITHOUT_SOCKET)
+def bench_yardstick_constant_body(benchmark: BenchmarkFixture, digits: int) -> None:
+    measure(benchmark, Exchange(yardsticks.application(yardsticks.constant(digits)), "/"), digits)
+
+
+@by_digits()
+@pytest.mark.benchmark(group=WITHOUT_SOCKET)
+def bench_current(benchmark: BenchmarkFixture, app: WSGI, digits: int) -> None:
+    measure(benchmark, Exchange(app, "/api0/current"), digits)
+
+
+@by_digits()
+@pytest.mark.benchmark(group=WITHOUT_SOCKET)
+def bench_next(benchmark: BenchmarkFixture, app: WSGI, digits: int) -> None:
+    back = Exchange(app, "/api0/previous")
+    measure(benchmark, Exchange(app, "/api0/next"), digits, before=back)
+
+
+@by_digits()
+@pytest.mark.benchmark(group=WITHOUT_SOCKET)
+def bench_previous(benchmark: BenchmarkFixture, app: WSGI, digits: int) -> None:
+    forward = Exchange(app, "/api0/next")
+    measure(benchmark, Exchange(app, "/api0/previous"), digits, before=forward)
+
+
+@by_digits()
+@pytest.mark.benchmark(group=WITHOUT_SOCKET)
+def bench_next_of_a_sequence(benchmark: BenchmarkFixture, app: WSGI, digits: int) -> None:
+    back = Exchange(app, "/api1/sequences/shared/previous", "POST")
+    forward = Exchange(app, "/api1/sequences/shared/next", "POST")
+    measure(benchmark, forward, digits, before=back)
+
+
+@by_digits(LONGEST_INLINE)
+@pytest.mark.benchmark(group=WITHOUT_SOCKET)
+def bench_term(benchmark: BenchmarkFixture, app: WSGI, digits: int, position: int) -> None:
+    measure(
+        benchmark,
+        Exchange(app, f"/api1/terms/{position}"),
+        digits,
+        before=terms.text.cache_clear,
+    )
+
+
+@by_digits(LONGEST_INLINE)
+@pytest.mark.benchmark(group=WITHOUT_SOCKET)
+def bench_term_asked_for_again(
+    benchmark: BenchmarkFixture, app: WSGI, digits: int, position: int
+) -> None:
+    measure(benchmark, Exchange(app, f"/api1/terms/{position}"), digits)
+
+
+@by_digits(LONGEST_INLINE)
+@pytest.mark.benchmark(group=WITHOUT_SOCKET)
+def bench_range_of_a_term(
+    benchmark: BenchmarkFixture, app: WSGI, digits: int, position: int
+) -> None:
+    ten_digits = Exchange(app, f"/api1/terms/{position}", accept="text/plain", range="bytes=0-9")
+    measure(benchmark, ten_digits, digits)
+    assert (ten_digits.status[:3], ten_digits.sent) == ("206", 10)
+
+
+@pytest.mark.full
+@by_digits(LONGEST_INLINE)
+@pytest.mark.benchmark(group=f"one request for {ROW} terms in a row")
+def bench_row(benchmark: BenchmarkFixture, app: WSGI, digits: int, position: int) -> None:
+    row = Exchange(app, f"/api1/terms?from={position - ROW}&count={ROW}")
+    measure(benchmark, row, digits)
+
+
+@pytest.mark.full
+@by_digits(LONGEST_INLINE)
+@pytest.mark.benchmark(group=f"one request for {ROW} terms in a row")
+def bench_yardstick_row_of_constant_lines(benchmark: BenchmarkFixture, digits: int) -> None:
+    lines = [b"1" * digits + b"\n"] * ROW
+    measure(benchmark, Exchange(yardsticks.application(lambda: lines), "/"), digits)
+
+
+@pytest.mark.benchmark(group=DURABLE_STEP)
+def bench_durable_next(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    syncs, steps = CountedSyncs(), 200
+    jobs = Jobs(DigitCache(tmp_path / "cache", 0), INLINE_LIMIT)
+    with Log(tmp_path / "state.log", system=syncs) as log, closing(jobs):
+        step = Exchange(create_app(log, Sequences(log), jobs, per_client=False), "/api0/next")
+        step()
+        syncs.count = 0
+        benchmark.pedantic(step, rounds=steps)
+        benchmark.extra_info["syncs a step"] = syncs.count / steps
+
+
+@pytest.mark.benchmark(group=DURABLE_STEP)
+def bench_yardstick_one_sync_and_a_constant_body(benchmark: BenchmarkFixture) -> None:
+    app = yardsticks.application(yardsticks.synced())
+    benchmark.pedantic(Exchange(app, "/"), rounds=200, warmup_rounds=1)

@@ -1,0 +1,224 @@
+"""What a whole request costs over a socket: the server on one core, wrk on another, taking turns.
+
+Read against the limit, a bjoern application that sends a constant body of the same length; at ten
+digits that is a bare bjoern application. There are 64 connections, where nothing else is said.
+"""
+
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.groups import CURRENT, HOW_FAR, PEAK_MEMORY, STEP, STEP_OF_MANY, STEP_OF_ONE
+from benchmarks.load import (
+    STEPS,
+    Server,
+    peak_memory,
+    record,
+    seconds_per_request,
+    server,
+    take_turns,
+    yardstick,
+)
+from benchmarks.sizes import POSITIONS, by_digits
+from benchmarks.yardsticks import IN_PIECES_FROM
+from bigfib.numbers.fibonacci import digit_count
+from bigfib.sequences import SHARED
+from bigfib.settings import MAX_TERM
+from bigfib.state.log import Log
+
+pytestmark = pytest.mark.usefixtures("load_generator")
+
+LONG = 1_000_000
+"""From so many digits on there are fewer connections, and more time.
+
+What is under way when the load ends counts for nothing. Measured at 2.1 million digits: with 64
+connections and 0.7 seconds a step seemed to take 1.8 times as long as in 4 seconds.
+"""
+
+Start = Callable[..., Server]
+Loaded = Callable[..., Callable[[], float]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start services, each with a log of its own that stands at a position."""
+    with ExitStack() as stack:
+
+        def start(position: int, *arguments: str) -> Server:
+            file = tmp_path / f"{len(list(tmp_path.iterdir()))}.log"
+            with Log(file) as log:
+                log.append(SHARED, position)
+            command = ("-m", "bigfib", "serve", "-p", "0", "-f", str(file))
+            cache = ("--cache-dir", str(tmp_path / "cache"))
+            return stack.enter_context(server(*command, *cache, *arguments))
+
+        yield start
+
+
+@pytest.fixture
+def rounds(digits: int, quick: bool) -> int:
+    return (3 if digits < LONG else 2) if quick else (5 if digits < LONG else 3)
+
+
+@pytest.fixture
+def loaded(digits: int, quick: bool) -> Loaded:
+    """Return what loads a server in each round, and then tells the seconds that a request took."""
+    seconds, usual = (1.2, 16) if digits >= LONG else (0.4, 64)
+    if quick:
+        seconds /= 2
+
+    def loaded(
+        server: Server, *arguments: str, path: str = "/api0/current", connections: int = usual
+    ) -> Callable[[], float]:
+        url = server.url + path
+        return partial(seconds_per_request, url, seconds, *arguments, connections=connections)
+
+    return loaded
+
+
+@by_digits()
+def bench_steps(
+    benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
+) -> None:
+    fsync, os_ = (start(POSITIONS[digits], "--durability", way) for way in ("fsync", "os"))
+    with (
+        yardstick("constant", digits) as constant,
+        yardstick("constant_in_one_piece", digits) as in_one_piece,
+    ):
+        turns = {
+            "yardstick constant body": loaded(constant, *STEPS),
+            "fsync": loaded(fsync, *STEPS),
+            "os": loaded(os_, *STEPS),
+        }
+        if digits >= IN_PIECES_FROM:
+            turns["alternative constant body in one piece"] = loaded(in_one_piece, *STEPS)
+        take_turns(benchmark, STEP, rounds, turns)
+        for each in (constant, fsync):
+            loaded(each, *STEPS, connections=64)()
+        peaks = {
+            "yardstick constant body": [peak_memory(constant.pid)],
+            "fsync": [peak_memory(fsync.pid)],
+        }
+    record(benchmark, PEAK_MEMORY, peaks)
+
+
+@by_digits(quick=(10, 208_988))
+def bench_current(
+    benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
+) -> None:
+    service = start(POSITIONS[digits])
+    with yardstick("constant", digits) as constant:
+        take_turns(
+            benchmark,
+            CURRENT,
+            rounds,
+            {
+                "yardstick constant body": loaded(constant),
+                "current": loaded(service),
+            },
+        )
+
+
+@pytest.mark.parametrize("digits", [10])
+def bench_steps_of_many(
+    benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
+) -> None:
+    # So far from 0 that those who come out of turn do not get there.
+    service = start(2000)
+    with yardstick("constant", digits) as constant:
+        take_turns(
+            benchmark,
+            STEP_OF_MANY,
+            rounds,
+            {
+                "yardstick constant body": loaded(constant, *STEPS, connections=1000),
+                "fsync": loaded(service, *STEPS, connections=1000),
+            },
+        )
+
+
+@pytest.mark.parametrize("digits", [10])
+def bench_steps_of_one(
+    benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
+) -> None:
+    service = start(POSITIONS[digits])
+    with yardstick("synced") as synced:
+        take_turns(
+            benchmark,
+            STEP_OF_ONE,
+            rounds,
+            {
+                "yardstick one sync and a constant body": loaded(synced, *STEPS, connections=1),
+                "fsync": loaded(service, *STEPS, connections=1),
+            },
+        )
+
+
+@by_digits(quick=())
+def bench_term(
+    benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
+) -> None:
+    service, n = start(0), POSITIONS[digits]
+    plain_text = ("-H", "Accept: text/plain")
+    path = f"/api1/terms/{n}"
+    while urllib.request.urlopen(service.url + path).status == 202:
+        time.sleep(0.05)
+    with yardstick("constant", digits) as constant:
+        take_turns(
+            benchmark,
+            "one term over a socket",
+            rounds,
+            {
+                "yardstick constant body": loaded(constant, *plain_text),
+                "term": loaded(service, *plain_text, path=path),
+            },
+        )
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("digits", [10])
+def bench_steps_beside_a_far_term(
+    benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
+) -> None:
+    service = start(POSITIONS[digits])
+    steps = loaded(service, *STEPS)
+    # It takes longer than the load.
+    term = f"{service.url}/api1/terms/{MAX_TERM}"
+
+    def beside_a_far_term() -> float:
+        assert urllib.request.urlopen(term).status == 202
+        seconds = steps()
+        urllib.request.urlopen(urllib.request.Request(f"{term}/job", method="DELETE"))
+        return seconds
+
+    take_turns(
+        benchmark,
+        "one step over a socket while a far term is computed",
+        rounds,
+        {"yardstick nothing else is computed": steps, "steps": beside_a_far_term},
+    )
+
+
+def bench_how_far(benchmark: BenchmarkFixture, start: Start, quick: bool) -> None:
+    seconds = 1 if quick else 10
+    group = f"{HOW_FAR}, {seconds} s"
+    services = {way: start(0, "--durability", way) for way in ("fsync", "os")}
+    with yardstick("plain") as plain:
+        urls = {"yardstick mpz without a log": f"{plain.url}/"}
+        urls |= {way: f"{service.url}/api0/next" for way, service in services.items()}
+        measurements = {
+            way: partial(seconds_per_request, url, seconds, connections=1)
+            for way, url in urls.items()
+        }
+        take_turns(benchmark, group, 1, measurements)
+    benchmark.extra_info["seconds"] = seconds
+    benchmark.extra_info["digits"] = {
+        way: int(digit_count(round(seconds / cost)))
+        for way, (cost,) in benchmark.extra_info["turns"][group].items()
+    }

@@ -1,0 +1,129 @@
+"""Servers on one core, and the load on them from another."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from pytest_benchmark.fixture import BenchmarkFixture
+
+HERE: Final = Path(__file__).parent
+
+STEPS: Final = ("-s", str(HERE / "step.lua"))
+"""Arguments of wrk by which it steps to and fro."""
+
+_START_SECONDS: Final = 60
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that has said where it listens."""
+
+    url: str
+    pid: int
+
+
+@contextmanager
+def server(*command: str | Path) -> Iterator[Server]:
+    """Run a server on the first core."""
+    core = min(os.sched_getaffinity(0))
+    # A file, and no pipe that fills: bjoern says something of each connection that wrk breaks off.
+    with (
+        tempfile.TemporaryFile("w+", dir=HERE) as said,
+        subprocess.Popen(
+            ["taskset", "-c", str(core), sys.executable, *command],
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+            yield Server(
+                _wait_for_url(process, lambda: os.pread(said.fileno(), 1 << 16, 0)), process.pid
+            )
+        finally:
+            process.kill()
+
+
+def _wait_for_url(process: "subprocess.Popen[bytes]", said: Callable[[], bytes]) -> str:
+    deadline = time.monotonic() + _START_SECONDS
+    while not (url := re.search(rb"listens on (http://[0-9.:]+)", said())):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"{process.args!r} does not serve: {said().decode()}")
+        time.sleep(0.01)
+    return url[1].decode()
+
+
+def peak_memory(pid: int | Literal["self"]) -> int:
+    """Return the most memory that a process has held, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def yardstick(name: str, *digits: int) -> AbstractContextManager[Server]:
+    """Run one of the `benchmarks.yardsticks`."""
+    return server(HERE / "yardsticks.py", name, *map(str, digits))
+
+
+def seconds_per_request(url: str, seconds: float, *arguments: str, connections: int = 64) -> float:
+    """Load the server from the last core, and return the time that it takes for one request.
+
+    Args:
+        url: What to ask for.
+        seconds: How long.
+        arguments: More arguments of wrk.
+        connections: How many requests wait at a time.
+    """
+    core = max(os.sched_getaffinity(0))
+    wrk = ("wrk", "-t1", f"-c{connections}", "-d1h", *arguments, url)
+    # wrk takes whole seconds only; interrupted, it counts what it has done until then.
+    shown = subprocess.run(
+        ["taskset", "-c", str(core), "timeout", "--signal=INT", str(seconds), *wrk],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    ).stdout
+    done = re.search(r"(\d+) requests in", shown)
+    rate = re.search(r"Requests/sec: +([\d.]+)", shown)
+    if not done or not rate or not float(rate[1]):
+        raise RuntimeError(f"wrk on {url} says: {shown}")
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", shown)
+    # At the start, `previous` is refused; that is as much work, but should be rare.
+    if refused and int(refused[1]) > int(done[1]) // 100:
+        raise RuntimeError(f"too many refusals by {url}: {shown}")
+    return 1 / float(rate[1])
+
+
+def take_turns(
+    benchmark: BenchmarkFixture,
+    group: str,
+    rounds: int,
+    measurements: Mapping[str, Callable[[], float]],
+) -> None:
+    """Measure one after the other, round by round, so that a disturbance meets all of them.
+
+    Args:
+        benchmark: The fixture, in whose extra information the results are.
+        group: What is compared.
+        rounds: How often.
+        measurements: What returns a cost, by name; that of the yardstick begins with the word.
+    """
+    costs: dict[str, list[float]] = {name: [] for name in measurements}
+
+    def one_round() -> None:
+        for name, measure in measurements.items():
+            costs[name].append(measure())
+
+    benchmark.pedantic(one_round, rounds=rounds)
+    record(benchmark, group, costs)
+
+
+def record(benchmark: BenchmarkFixture, group: str, costs: Mapping[str, Sequence[float]]) -> None:
+    """Keep costs that the fixture has not measured itself."""
+    benchmark.extra_info.setdefault("turns", {})[group] = costs

@@ -1,0 +1,67 @@
+"""The ratios that were accepted, and what has become worse since."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from benchmarks.results import Results
+
+ACCEPTED: Final = Path(__file__).with_name("ratios.json")
+
+WORSE_BY: Final = 0.2
+"""A ratio that has lost more than this part of itself is worse."""
+
+
+class Worse(NamedTuple):
+    """A ratio that has become worse."""
+
+    key: str
+    accepted: float
+    measured: float
+
+
+def read_accepted(path: Path = ACCEPTED) -> dict[str, float]:
+    """Return the accepted ratios, by key."""
+    accepted: dict[str, float] = json.loads(path.read_text())
+    return accepted
+
+
+def accept(ratios: Mapping[str, float], path: Path = ACCEPTED) -> None:
+    """Keep these ratios as those to compare with, to three digits, which is more than they hold."""
+    rounded = {key: float(f"{ratio:.3g}") for key, ratio in sorted(ratios.items())}
+    path.write_text(json.dumps(rounded, indent=2) + "\n")
+
+
+def find_worse(accepted: Mapping[str, float], measured: Mapping[str, float]) -> list[Worse]:
+    """Return what is worse; what was not measured, or never accepted, is not."""
+    return [
+        Worse(key, ratio, measured[key])
+        for key, ratio in accepted.items()
+        if key in measured and measured[key] < ratio * (1 - WORSE_BY)
+    ]
+
+
+def find_worse_twice(
+    accepted: Mapping[str, float],
+    results: Results,
+    measure_again: Callable[[list[str]], Results],
+) -> list[Worse]:
+    """Return what is worse, and is so again.
+
+    Args:
+        accepted: The ratios to compare with.
+        results: What was measured.
+        measure_again: Measures the tests that pytest knows by these names.
+    """
+    suspicious = {worse.key for worse in find_worse(accepted, results.ratios())}
+    if not suspicious:
+        return []
+    nodes = [
+        node
+        for measurement in results.measurements
+        if measurement.key in suspicious
+        for node in measurement.nodes
+    ]
+    again = measure_again(list(dict.fromkeys(nodes)))
+    return [worse for worse in find_worse(accepted, again.ratios()) if worse.key in suspicious]

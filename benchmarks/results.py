@@ -1,0 +1,200 @@
+"""What a run has measured: costs, and their ratios to the yardstick.
+
+A ratio is the yardstick's cost over a measurement's, in the same run: how many times as fast it is,
+or as sparing with memory. More is better.
+"""
+
+import json
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from benchmarks.sizes import label
+
+_BENCH: Final = "bench "
+
+
+class Role(str, Enum):
+    """What a measurement is there for; its name begins with it, unless it is bigfib."""
+
+    BIGFIB = ""
+    YARDSTICK = "yardstick "
+    ALTERNATIVE = "alternative "
+
+
+class NoYardstick(ValueError):
+    """A group has no yardstick, or more than one; the message names it."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One thing measured.
+
+    Attributes:
+        group: What is compared.
+        name: Which of those it is.
+        parameters: Under which conditions.
+        role: What it is there for.
+        cost: Seconds, or bytes; the median of all rounds.
+        ratio: The yardstick's cost over this one.
+        nodes: The tests, as pytest names them, that measure it and its yardstick.
+        facts: What else is known of it.
+    """
+
+    group: str
+    name: str
+    parameters: dict[str, Any]
+    role: Role
+    cost: float
+    ratio: float
+    nodes: tuple[str, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def digits(self) -> int | None:
+        """The number of digits of the terms, where that is a condition."""
+        return self.parameters.get("digits")
+
+    @property
+    def conditions(self) -> str:
+        """The parameters in words."""
+        parts = []
+        for name, value in self.parameters.items():
+            if name == "digits":
+                parts.append(f"{label(value)} digits")
+            elif isinstance(value, int):
+                parts.append(f"{value:,} {name}" if name != "n" else f"n = {value:,}")
+            else:
+                parts.append(str(value))
+        return ", ".join(parts)
+
+    @property
+    def key(self) -> str:
+        """What it is called among the ratios that are kept."""
+        where = f", {self.conditions}" if self.parameters else ""
+        return f"{self.group}{where}: {self.name}"
+
+
+@dataclass(frozen=True)
+class Results:
+    """All of a run.
+
+    Attributes:
+        measurements: In the order in which they were made.
+        machine: What they were made on.
+        quick: Whether time mattered more than steady numbers.
+        commit: What was measured.
+        date: When.
+    """
+
+    measurements: list[Measurement]
+    machine: dict[str, str]
+    quick: bool
+    commit: str
+    date: str
+
+    def find(self, group: str, name: str, **parameters: object) -> Measurement | None:
+        """Return a measurement, or None if it was not made."""
+        for found in self.measurements:
+            if (found.group, found.name, found.parameters) == (group, name, parameters):
+                return found
+        return None
+
+    def by_digits(self, group: str, name: str) -> dict[int, Measurement]:
+        """Return the measurements of one name, by the number of digits."""
+        return {
+            found.digits: found
+            for found in self.measurements
+            if (found.group, found.name) == (group, name) and found.digits is not None
+        }
+
+    def lengths(self) -> list[int]:
+        """Return the numbers of digits at which something was measured, the smallest first."""
+        return sorted({found.digits for found in self.measurements if found.digits is not None})
+
+    def ratios(self) -> dict[str, float]:
+        """Return the ratios of bigfib, by key."""
+        return {found.key: found.ratio for found in self.measurements if found.role is Role.BIGFIB}
+
+
+def read(path: Path) -> Results:
+    """Read what pytest-benchmark has written.
+
+    Raises:
+        NoYardstick: as it says.
+    """
+    document = json.loads(path.read_text())
+    commit = document["commit_info"]
+    return Results(
+        _measurements(document["benchmarks"]),
+        document["machine_info"],
+        document["quick"],
+        commit["id"][:12] + (", changed" if commit["dirty"] else ""),
+        document["datetime"][:10],
+    )
+
+
+@dataclass(frozen=True)
+class _Costs:
+    """One entry of the document: what was measured, round by round or as a median alone."""
+
+    group: str
+    name: str
+    parameters: dict[str, Any]
+    costs: list[float]
+    node: str
+    facts: dict[str, Any]
+
+
+def _measurements(benchmarks: list[dict[str, Any]]) -> list[Measurement]:
+    entries = [entry for benchmark in benchmarks for entry in _entries(benchmark)]
+    yardsticks: dict[str, list[_Costs]] = {}
+    for entry in entries:
+        if entry.name.startswith(Role.YARDSTICK):
+            yardsticks.setdefault(entry.group, []).append(entry)
+    return [_measurement(entry, yardsticks.get(entry.group, [])) for entry in entries]
+
+
+def _entries(benchmark: dict[str, Any]) -> list[_Costs]:
+    parameters = benchmark["params"] or {}
+    node = benchmark["fullname"]
+    facts = benchmark["extra_info"].copy()
+    turns = facts.pop("turns", None)
+    if turns is not None:
+        return [
+            _Costs(group, name, parameters, costs, node, facts)
+            for group, taken in turns.items()
+            for name, costs in taken.items()
+        ]
+    name = benchmark["name"].partition("[")[0].replace("_", " ").removeprefix(_BENCH)
+    costs = [benchmark["stats"]["median"]]
+    return [_Costs(benchmark["group"], name, parameters, costs, node, facts)]
+
+
+def _measurement(entry: _Costs, yardsticks: list[_Costs]) -> Measurement:
+    # A yardstick without parameters is one for all.
+    matching = [
+        yardstick
+        for yardstick in yardsticks
+        if yardstick.parameters.items() <= entry.parameters.items()
+    ]
+    if len(matching) != 1:
+        raise NoYardstick(
+            f"{entry.group}, {entry.parameters}: {len(matching)} yardsticks instead of one"
+        )
+    (yardstick,) = matching
+    # Round by round where they took turns: what disturbed one of them disturbed the other.
+    ratio = median(theirs / ours for theirs, ours in zip(yardstick.costs, entry.costs, strict=True))
+    role = next(role for role in reversed(Role) if entry.name.startswith(role))
+    return Measurement(
+        entry.group,
+        entry.name.removeprefix(role),
+        entry.parameters,
+        role,
+        median(entry.costs),
+        ratio,
+        tuple(dict.fromkeys((entry.node, yardstick.node))),
+        entry.facts,
+    )

@@ -1,0 +1,93 @@
+"""What bigfib is to reach, and what it has reached."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks import groups
+from benchmarks.results import Results
+from benchmarks.sizes import label
+
+_FLAT_FROM: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Target:
+    """One number to reach.
+
+    Attributes:
+        what: What is measured.
+        wanted: The number.
+        at_least: Whether more is better, or less.
+        measured: What it is; None if it was not measured.
+    """
+
+    what: str
+    wanted: float
+    at_least: bool
+    measured: float | None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether it is reached, if it was measured."""
+        if self.measured is None:
+            return None
+        return self.measured >= self.wanted if self.at_least else self.measured <= self.wanted
+
+
+_RATIOS: Final = [
+    (groups.STEP_AND_DIGITS, "packed decimal", 208_988, 45),
+    (groups.STEP_AND_DIGITS, "packed decimal", 2_089_877, 80),
+    (groups.STEP, "fsync", 208_988, 0.50),
+    (groups.CURRENT, "current", 10, 0.62),
+    (groups.STEP, "os", 10, 0.55),
+    (groups.STEP_OF_MANY, "fsync", 10, 0.40),
+    (groups.STEP, "fsync", 10, 0.30),
+]
+"""Group, name, digits and the least ratio to the yardstick."""
+
+
+def targets(results: Results) -> Iterator[Target]:
+    """Yield every target with what it has come to."""
+    for group, name, digits, wanted in _RATIOS:
+        found = results.find(group, name, digits=digits)
+        what = f"{group}, {label(digits)} digits: {name}"
+        yield Target(what, wanted, True, found.ratio if found else None)
+    fsync = results.find(groups.STEP, "fsync", digits=208_988)
+    one_piece = results.find(groups.STEP, "constant body in one piece", digits=208_988)
+    yield Target(
+        f"{groups.STEP}, 209k digits: fsync beside a constant body in one piece",
+        0.5,
+        True,
+        one_piece.cost / fsync.cost if fsync and one_piece else None,
+    )
+    alone = results.find(groups.DURABLE_STEP, "durable next")
+    syncs = alone.facts["syncs a step"] if alone else None
+    yield Target("syncs a step of a single connection", 1, False, syncs)
+    in_process = per_digit(results, groups.STEP_AND_DIGITS, "packed decimal")
+    yield Target(
+        f"{groups.STEP_AND_DIGITS}: cost of a digit from 10k to 2.1M digits, dearest over cheapest",
+        1.5,
+        False,
+        max(in_process) / min(in_process) if in_process else None,
+    )
+    # What a request costs without its digits is still felt at 10k, so that it may become cheaper.
+    over_socket = per_digit(results, groups.STEP, "fsync")
+    yield Target(
+        f"{groups.STEP}: cost of a digit from 10k to 2.1M digits, dearest over that at 10k",
+        1.5,
+        False,
+        max(over_socket) / over_socket[0] if over_socket else None,
+    )
+    memory = results.find(groups.PEAK_MEMORY, "fsync", digits=2_089_877)
+    peak = memory.cost / 1e6 if memory else None
+    yield Target(f"{groups.PEAK_MEMORY}, 2.1M digits, in MB: fsync", 400, False, peak)
+
+
+def per_digit(results: Results, group: str, name: str) -> list[float]:
+    """Return what a digit costs, from the length on from which that is to be flat."""
+    return [
+        measurement.cost / digits
+        for digits, measurement in sorted(results.by_digits(group, name).items())
+        if digits >= _FLAT_FROM
+    ]

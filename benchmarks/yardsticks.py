@@ -1,0 +1,101 @@
+"""The applications that bigfib is read against, of a few lines each.
+
+Run as ``yardsticks.py NAME [DIGITS]``, one is served by bjoern, and says where it listens.
+"""
+
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from gmpy2 import mpz
+
+Body = Callable[[], Sequence[bytes]]
+"""What returns the pieces of a body."""
+
+IN_PIECES_FROM: Final = 1 << 16
+"""From so many bytes on a body is sent in two pieces; below, one is as fast."""
+
+
+def constant(digits: int = 1) -> Body:
+    """Return what sends the same bytes each time: the limit for a term of so many digits.
+
+    Of the ways that bjoern has, the fastest, so that nothing is left to gain: a short body in one
+    piece, and the rest of a long one from where it lies. Measured at 209 thousand digits: 2.2 times
+    as many replies a second as in one piece, which bjoern copies.
+    """
+    opening, rest = b'{"value":"', b"1" * digits + b'","status":"200"}'
+    pieces = [opening + rest] if digits < IN_PIECES_FROM else [opening, rest]
+    return lambda: pieces
+
+
+def constant_in_one_piece(digits: int) -> Body:
+    """Return what sends the same bytes as `constant`, as a person would write it first."""
+    pieces = [b"".join(constant(digits)())]
+    return lambda: pieces
+
+
+def synced() -> Body:
+    """Return what writes and syncs a record before each reply, as one connection has to wait."""
+    # On the disk that the logs are on, and as long as the process.
+    descriptor, path = tempfile.mkstemp(dir=Path(__file__).parent)
+    Path(path).unlink()
+    pieces = constant()()
+    offset = 0
+
+    def body() -> Sequence[bytes]:
+        nonlocal offset
+        offset += os.pwrite(descriptor, bytes(20), offset)
+        os.fdatasync(descriptor)
+        return pieces
+
+    return body
+
+
+def plain() -> Body:
+    """Return what a person would write first: it adds, converts, and keeps nothing."""
+    this, following = mpz(0), mpz(1)
+
+    def body() -> Sequence[bytes]:
+        nonlocal this, following
+        this, following = following, this + following
+        return [b'{"value":"%b","status":"200"}' % this.digits().encode()]
+
+    return body
+
+
+def application(body: Body) -> Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]:
+    """Return the application that answers everything with what ``body`` then returns."""
+
+    def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        pieces = body()
+        length = ("Content-Length", str(sum(map(len, pieces))))
+        start_response("200 OK", [("Content-Type", "application/json"), length])
+        return pieces
+
+    return app
+
+
+def serve(body: Body) -> None:
+    """Serve the application until killed."""
+    import bjoern
+
+    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        host, port = listener.getsockname()
+        print(f"listens on http://{host}:{port}", flush=True)
+        bjoern.server_run(listener, application(body))
+
+
+if __name__ == "__main__":
+    name, *digits = sys.argv[1:]
+    bodies: dict[str, Callable[..., Body]] = {
+        "constant": constant,
+        "constant_in_one_piece": constant_in_one_piece,
+        "synced": synced,
+        "plain": plain,
+    }
+    serve(bodies[name](*map(int, digits)))
