@@ -2,34 +2,37 @@
 
 Converting a binary integer to decimal costs far more than adding two of them, so the pair is kept
 as integers whose *bytes* are decimal digits: 144 is ``0x01_04_04``. Whole-number arithmetic then
-works on all digits at once. With ``L`` bytes and the masks ``0xF6``, ``0x80``, ``0x30`` repeated
-``L`` times:
+works on all digits at once. With the masks ``0xF6``, ``0x0F``, ``0x30`` repeated for each byte:
 
 *Forward.* In ``t = a + 0xF6.. + b`` a byte overflows just when its digits add up to ten or more
 (0xF6 = 256 - 10), so the carry between bytes is the decimal carry. A byte that overflowed holds
-its digit; one that did not still holds the surplus 0xF6, and is told by its top bit::
+its digit, 0x00 .. 0x09. One that did not holds 0xF6 .. 0xFF: its low half is 6 too large, and all
+bits of its high half are set, two of which make the 6::
 
-    t       = a + 0xF6.. + b
-    a + b   = t - ((t & 0x80..) >> 7) * 0xF6
+    a + b   = (t & 0x0F..) - ((t & 0x30..) >> 3)
 
 *Back.* In ``t = b - a`` a byte that borrowed took 256 where a decimal digit takes ten: it lies in
-0xF6 .. 0xFF, is told by its top bit, and the same correction mends it.
+0xF6 .. 0xFF, and the same correction mends it.
 
 *Text.* ``a | 0x30..``, read big-endian, is ASCII.
 
-Measured, step and text together, beside adding two mpz and converting the sum: 47 times faster at
-209 thousand digits. About 60 % of that is ``to_bytes``.
+Measured, step and text together, beside adding two mpz and converting the sum: 100 times faster at
+209 thousand digits. A step takes six passes over the digits, a text three.
 """
 
 from typing import Final
 
 from gmpy2 import mpz
 
-from bigfib.numbers import fibonacci
+from bigfib.numbers import fibonacci, limbs
 
 _CARRY_BIAS: Final = 0xF6
-_TOP_BIT: Final = 0x80
+_LOW_HALF: Final = 0x0F
 _ASCII_ZERO: Final = 0x30
+
+# Masks are longer than the digits, by a 64th to a 32nd and at least so many bytes, for it takes
+# several passes to make longer ones; what is beyond the digits comes out as zeros.
+_LEAST_ROOM: Final = 8
 
 
 class StartOfSequence(ValueError):
@@ -41,16 +44,18 @@ class DecimalPair:
 
     Attributes:
         position: Where it stands.
-        length: Decimal digits of F(position + 1), and bytes of each of six numbers held.
+        length: Decimal digits of F(position + 1), and bytes of each of six numbers held, roughly.
     """
 
     __slots__ = (
         "_ascii",
         "_biases",
-        "_digits",
+        "_closing",
         "_following",
+        "_low_halves",
+        "_room",
+        "_text",
         "_this",
-        "_tops",
         "length",
         "position",
     )
@@ -75,38 +80,50 @@ class DecimalPair:
     def _set(self, position: int, this: bytes, following: bytes) -> None:
         self.position = position
         self.length = len(following)
-        self._biases = mpz.from_bytes(bytes([_CARRY_BIAS]) * self.length, "big")
-        self._tops = mpz.from_bytes(bytes([_TOP_BIT]) * self.length, "big")
-        self._ascii = mpz.from_bytes(bytes([_ASCII_ZERO]) * self.length, "big")
-        self._following = mpz.from_bytes(following, "big") ^ self._ascii
-        self._this = mpz.from_bytes(this.rjust(self.length, b"0"), "big") ^ self._ascii
-        self._digits: bytes | None = None
+        self._make_masks()
+        self._this = self._ascii ^ mpz.from_bytes(this.rjust(self._room, b"0"), "big")
+        self._following = self._ascii ^ mpz.from_bytes(following.rjust(self._room, b"0"), "big")
+        self._text: bytes | None = None
+        self._closing = b""
+
+    def _make_masks(self) -> None:
+        notch = _notch(self.length)
+        self._room = (self.length // notch + 2) * notch
+        ones = mpz.from_bytes(b"\1" * self._room, "big")
+        self._biases = ones * _CARRY_BIAS
+        self._ascii = ones * _ASCII_ZERO
+        self._low_halves = ones * _LOW_HALF
 
     @property
     def digit_count(self) -> int:
         """The number of decimal digits of F(position)."""
         return (self._this.bit_length() + 7) // 8 or 1
 
-    def digits(self) -> bytes:
-        """Return F(position) as ASCII digits; converted once, however often it is asked for."""
-        if self._digits is None:
-            text = (self._this | self._ascii).to_bytes(self.length, "big")
-            # A term is at most one digit shorter than the next, whose length the masks have.
-            self._digits = text[self.length - self.digit_count :]
-        return self._digits
+    def digits(self, closing: bytes = b"") -> bytes:
+        """Return F(position) as ASCII digits, with ``closing`` behind them.
+
+        Converted once, however often it is asked for with the same ``closing``.
+        """
+        if self._text is None or self._closing != closing:
+            text = self._this | self._ascii
+            self._text = limbs.last_bytes(text, self._room, self.digit_count, closing)
+            self._closing = closing
+        return self._text
 
     def forward(self) -> None:
         """Step to position + 1."""
         raw = self._this + self._biases + self._following
         self._this = self._following
-        self._following = raw - ((raw & self._tops) >> 7) * _CARRY_BIAS
+        surplus = (raw & self._ascii) >> 3
+        # Under the same name, so that there is one number less in the processor's cache.
+        raw &= self._low_halves
+        self._following = following = raw - surplus
         self.position += 1
-        self._digits = None
-        if self._following.bit_length() > 8 * self.length:
+        self._text = None
+        if following.bit_length() > 8 * self.length:
             self.length += 1
-            self._biases = self._biases << 8 | _CARRY_BIAS
-            self._tops = self._tops << 8 | _TOP_BIT
-            self._ascii = self._ascii << 8 | _ASCII_ZERO
+            if self.length >= self._room:
+                self._make_masks()
 
     def back(self) -> None:
         """Step to position - 1.
@@ -118,11 +135,18 @@ class DecimalPair:
             raise StartOfSequence("there is no term before F(0)")
         raw = self._following - self._this
         self._following = self._this
-        self._this = raw - ((raw & self._tops) >> 7) * _CARRY_BIAS
+        surplus = (raw & self._ascii) >> 3
+        raw &= self._low_halves
+        self._this = raw - surplus
         self.position -= 1
-        self._digits = None
+        self._text = None
         if self._following.bit_length() <= 8 * (self.length - 1):
             self.length -= 1
-            self._biases >>= 8
-            self._tops >>= 8
-            self._ascii >>= 8
+            # Not as soon as it could be, for the next steps may lead forward again.
+            if self.length < self._room - 4 * _notch(self.length):
+                self._make_masks()
+
+
+def _notch(length: int) -> int:
+    """Return the bytes by which the masks for so many digits grow and shrink."""
+    return max(_LEAST_ROOM, 1 << max(length.bit_length() - 6, 0))

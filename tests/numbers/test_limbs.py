@@ -1,0 +1,38 @@
+"""The bytes of long integers against Python's own integers."""
+
+import random
+import subprocess
+import sys
+
+import pytest
+from gmpy2 import mpz
+
+from bigfib.numbers import limbs
+
+RANDOMNESS = random.Random(6)
+
+
+# About where whole limbs begin and end, and where they are asked for.
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 9, *range(4_990, 5_020), 40_000, 40_001, 1_000_003])
+def test_last_bytes(size: int) -> None:
+    octets = RANDOMNESS.randbytes(size).replace(b"\0", b"\1")
+    number = mpz(int.from_bytes(octets, "big"))
+    for left_out in {0, 1, 7, 8, 9, size - 1} & set(range(size)):
+        assert limbs.last_bytes(number, size, size - left_out) == octets[left_out:]
+    assert int(number) == int.from_bytes(octets, "big")
+
+
+def test_zeros_count() -> None:
+    number = mpz(1) << 8 * 6_000
+    assert limbs.last_bytes(number, 6_001, 6_001) == b"\1" + bytes(6_000)
+    assert limbs.last_bytes(number, 6_001, 6_000) == bytes(6_000)
+
+
+def test_gmp_is_asked() -> None:
+    """Else all of this would be true, and slow."""
+    assert limbs._export() is not None
+
+
+def test_a_short_term_waits_for_no_more_imports() -> None:
+    script = "import sys, bigfib.sequences; sys.exit('ctypes' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
