@@ -20,7 +20,8 @@ test: $(READY)  ## run the tests; hand over arguments with ARGS='-k log'
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 torture: $(READY)  ## cause twenty times the faults that the tests cause
-	$(VENV)/bin/python -m pytest --torture tests/state tests/test_durability.py $(ARGS)
+	$(VENV)/bin/python -m pytest --torture tests/state tests/test_durability.py \
+	  tests/test_shared_store.py $(ARGS)
 
 bench: $(READY)  ## run the benchmarks
 	$(VENV)/bin/python -m pytest --benchmark-enable --benchmark-only benchmarks \

@@ -21,8 +21,9 @@ _SETTINGS = {
     "shared_buffers": "16MB",
     "max_connections": "40",
     "autovacuum": "off",
-    # A standby finds what it has missed.
+    # A standby finds what it has missed, and looks for its primary ten times a second.
     "wal_keep_size": "64MB",
+    "wal_retrieve_retry_interval": "100ms",
     "listen_addresses": "127.0.0.1",
 }
 
@@ -146,15 +147,15 @@ class Cluster:
         if self.process and self.process.poll() is None:
             self.resume()
             self.kill()
-        shutil.rmtree(self.directory)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
-    def standby(self) -> "Cluster":
+    def standby(self, port: int) -> "Cluster":
         """Return a standby of this server, which is running; the standby is not started."""
         other = Cluster.__new__(Cluster)
         other.directory = Path(tempfile.mkdtemp(prefix="bigfib-postgres-"))
         self._own(other.directory)
         other.data = other.directory / "data"
-        other.port = free_port()
+        other.port = port
         other.process = None
         other._run(
             *(str(program("pg_basebackup")), "-D", str(other.data), "-R", "--no-sync"),

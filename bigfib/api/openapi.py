@@ -115,8 +115,8 @@ def _sequence_paths(farthest: int) -> _Object:
     )
     no_room = _problem("The service cannot keep the change; nothing changed.")
     no_store = _problem(
-        "The store cannot be asked, and nothing changed; or, as the document then says, it was lost "
-        "while the change was under way, and whether that was made is unknown.",
+        "The store cannot be asked, and nothing changed; or, as the document then says, it was "
+        "lost while the change was under way, and whether that was made is unknown.",
         "Retry-After",
     )
     not_at_hand = _problem(
