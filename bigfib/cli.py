@@ -178,6 +178,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     init = store_commands.add_parser("init", help=preparing, description=preparing)
     init.set_defaults(run=_store_init)
     _add_settings(init, "store")
+    copying = "Carry every sequence from a state log to a database, or back."
+    copy = store_commands.add_parser("copy", help=copying, description=copying)
+    copy.set_defaults(run=_store_copy)
+    copy.add_argument("source", metavar="FROM", help="a path, or postgresql://...")
+    copy.add_argument("target", metavar="TO", help="the other; it has to be empty")
 
     logs = command(
         "log", lambda _: logs.error("say verify, dump, compact or repair"), "Look into a state log."
@@ -470,17 +475,30 @@ def _store_init(command: argparse.Namespace) -> None:
     settings = _settings(command)
     if not settings.store:
         raise Failure("a state log needs no preparing; name a database with --store")
-    schema = _schema()
-    made = schema.init(settings.store)
-    print(f"version {schema.VERSION}: {'made' if made else 'is there already'}")
-
-
-def _schema() -> ModuleType:
     try:
         from bigfib.state import schema
     except ImportError as error:
         raise lacks_driver(error) from error
-    return schema
+    made = schema.init(settings.store)
+    print(f"version {schema.VERSION}: {'made' if made else 'is there already'}")
+
+
+def _store_copy(command: argparse.Namespace) -> None:
+    source, target = (
+        Settings.resolve({"store": text}, {}) for text in (command.source, command.target)
+    )
+    if bool(source.store) == bool(target.store):
+        raise Failure("copy goes from a state log to a database, postgresql://..., or back")
+    try:
+        from bigfib.state import copying
+    except ImportError as error:
+        raise lacks_driver(error) from error
+    if target.store:
+        _require_log(source.file)
+        count = copying.log_to_database(source.file, target.store)
+    else:
+        count = copying.database_to_log(source.store, target.file)
+    print(f"sequences copied and compared: {count}")
 
 
 def _log_verify(command: argparse.Namespace) -> None:
@@ -548,13 +566,17 @@ def _log_repair(command: argparse.Namespace) -> None:
 
 def _existing(command: argparse.Namespace) -> Path:
     path = _settings(command).file
+    _require_log(path)
+    return path
+
+
+def _require_log(path: Path) -> None:
     try:
         path.stat()
     except FileNotFoundError:
         raise Failure(f"there is no state log at {path}; name another with --file") from None
     except OSError as error:
         raise Unusable(path, error) from error
-    return path
 
 
 # --- What is shown ---------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import os
 import select
 import time
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import psycopg
 from psycopg import pq
@@ -77,6 +77,29 @@ _COMMIT: Final = Statement(b"COMMIT")
 _ROLLBACK: Final = Statement(b"ROLLBACK")
 
 
+def connect(conninfo: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:
+    """Connect to the first server of those that ``conninfo`` names which is fit.
+
+    Raises:
+        CannotConnect: there is none, or ``conninfo`` is none.
+    """
+    try:
+        given = conninfo_to_dict(conninfo)
+        more = {
+            name: value
+            for name, (variable, value) in _DEFAULTS.items()
+            if name not in given and variable not in os.environ
+        }
+        return psycopg.connect(make_conninfo(conninfo, **more), autocommit=autocommit)
+    except psycopg.Error as error:
+        raise CannotConnect(one_line(str(error))) from error
+
+
+def one_line(message: str) -> str:
+    """Return the message, which a server may have written in several lines, in one."""
+    return " ".join(message.split())
+
+
 class Session:
     """A connection, used by one thread at a time."""
 
@@ -86,16 +109,7 @@ class Session:
         Raises:
             CannotConnect: there is none, or ``conninfo`` is none.
         """
-        try:
-            given = conninfo_to_dict(conninfo)
-            more = {
-                name: value
-                for name, (variable, value) in _DEFAULTS.items()
-                if name not in given and variable not in os.environ
-            }
-            self._connection = psycopg.connect(make_conninfo(conninfo, **more), autocommit=True)
-        except psycopg.Error as error:
-            raise CannotConnect(_one_line(str(error))) from error
+        self._connection = connect(conninfo, autocommit=True)
         self._pgconn = self._connection.pgconn
         self._readable = select.poll()
         self._readable.register(self._pgconn.socket, select.POLLIN)
@@ -104,7 +118,7 @@ class Session:
         self._connection.add_notice_handler(self._notice)
         self._pgconn.enter_pipeline_mode()
         try:
-            if "statement_timeout" not in str(given.get("options", "")):
+            if "statement_timeout" not in conninfo:
                 self.run(Statement(b"SET statement_timeout = %d" % (STATEMENT_SECONDS * 1000)))
         except (Refused, Broken) as error:
             self.close()
@@ -154,9 +168,9 @@ class Session:
             if self._pgconn.transaction_status != pq.TransactionStatus.IDLE:
                 self._exchange([_ROLLBACK], deadline)
         except psycopg.Error as error:
-            raise Broken(_one_line(str(error))) from error
+            raise Broken(one_line(str(error))) from error
         sqlstate = (refusal.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
-        message = _one_line(refusal.get_error_message())
+        message = one_line(refusal.get_error_message())
         severity = refusal.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED)
         if severity != b"ERROR" or sqlstate == _COMPLETION_UNKNOWN:
             raise Broken(message)
@@ -177,7 +191,7 @@ class Session:
                     for sql in new:
                         del self._prepared[sql]
                     sqlstate = result.error_field(pq.DiagnosticField.SQLSTATE) or b""
-                    raise Refused(sqlstate.decode(), _one_line(result.get_error_message()))
+                    raise Refused(sqlstate.decode(), one_line(result.get_error_message()))
 
     def _exchange(self, statements: Sequence[Statement], deadline: float) -> list[PGresult]:
         for sql, parameters in statements:
@@ -224,7 +238,7 @@ class Session:
     def _notice(self, diagnostic: Diagnostic) -> None:
         # Such as: the wait for the standby was cancelled, and it may not have what was committed.
         if diagnostic.severity_nonlocalized == "WARNING":
-            self._warning = _one_line(diagnostic.message_primary or "the server warns")
+            self._warning = one_line(diagnostic.message_primary or "the server warns")
 
 
 _FATAL_ERROR: Final = pq.ExecStatus.FATAL_ERROR
@@ -236,7 +250,3 @@ def _rows(result: PGresult) -> Rows:
         tuple(result.get_value(row, column) or b"" for column in columns)
         for row in range(result.ntuples)
     ]
-
-
-def _one_line(message: str) -> str:
-    return " ".join(message.split())
