@@ -20,7 +20,8 @@ test: $(READY)  ## run the tests; hand over arguments with ARGS='-k log'
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 torture: $(READY)  ## cause twenty times the faults that the tests cause
-	$(VENV)/bin/python -m pytest --torture tests/state tests/test_durability.py tests/api/test_far_terms.py $(ARGS)
+	$(VENV)/bin/python -m pytest --torture tests/state tests/test_durability.py \
+	  tests/api/test_far_terms.py tests/test_shared_store.py $(ARGS)
 
 bench: $(READY) wrk  ## measure, report, and say where the report is; takes five minutes
 	$(VENV)/bin/python -m benchmarks run

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NoReturn, TextIO
@@ -23,7 +23,9 @@ from bigfib.sequences import (
     Sequence,
     Sequences,
     format_id,
+    lacks_driver,
     open_log,
+    open_store,
     parse_position,
     require_steps,
 )
@@ -31,6 +33,7 @@ from bigfib.settings import InvalidSetting, Settings, variable
 from bigfib.state import reader
 from bigfib.state.log import Locked, Log
 from bigfib.state.reader import LogError, Reader, Unusable
+from bigfib.state.store import OutcomeUnknown, StoreError, Unavailable
 from bigfib.terms import InvalidModulus
 
 _DESCRIPTION: Final = """\
@@ -61,8 +64,10 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
     except (InvalidIndex, InvalidModulus, InvalidSetting) as error:
         return _fail(str(error), 2)
-    except (Failure, IndexTooLarge, LogError) as error:
+    except (Failure, IndexTooLarge, LogError, StoreError, Unavailable) as error:
         return _fail(str(error), 1)
+    except OutcomeUnknown as error:
+        return _fail(f"{error}; whether it has changed, ask with `current`", 1)
     except OSError as error:
         # Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -122,7 +127,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     serve = command("serve", _serve, "Serve over HTTP until SIGTERM or Ctrl-C (the default).")
     _add_settings(serve, *_SERVE_SETTINGS)
     current = command("current", _current, "Print the current term; changes nothing.", "c")
-    _add_settings(current, "file")
+    _add_settings(current, "file", "store")
     following = command("next", _next, "Step forward and print the term.", "n")
     previous = command("previous", _previous, "Step back and print the term.", "p")
     seek = command("seek", _seek, "Put the sequence at a position and print the term.")
@@ -131,7 +136,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         stepping.add_argument("--by", default="1", metavar="K", help="make K steps [default: 1]")
     for stepping in (current, following, previous, seek):
         if stepping is not current:
-            _add_settings(stepping, "file", "durability")
+            _add_settings(stepping, "file", "store", "durability")
         _add_url(stepping, "or the sequence of this address")
         stepping.add_argument(
             "-v", "--verbose", action="store_true", help="add position, digits and log on stderr"
@@ -162,6 +167,20 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
             "-o", "--output", type=Path, metavar="FILE", help="write it to FILE"
         )
     _add_output(term)
+
+    stores = command(
+        "store", lambda _: stores.error("say init or copy"), "Prepare a store in a database."
+    )
+    store_commands = stores.add_subparsers(title="commands", metavar="COMMAND")
+    preparing = "Make the tables that it needs; may be done twice."
+    init = store_commands.add_parser("init", help=preparing, description=preparing)
+    init.set_defaults(run=_store_init)
+    _add_settings(init, "store")
+    copying = "Carry every sequence from a state log to a database, or back."
+    copy = store_commands.add_parser("copy", help=copying, description=copying)
+    copy.set_defaults(run=_store_copy)
+    copy.add_argument("source", metavar="FROM", help="a path, or postgresql://...")
+    copy.add_argument("target", metavar="TO", help="the other; it has to be empty")
 
     logs = command(
         "log", lambda _: logs.error("say verify, dump, compact or repair"), "Look into a state log."
@@ -261,6 +280,11 @@ def _current(command: argparse.Namespace) -> None:
             _show(command, client.current(client.sequence_address(command.url)))
         return
     settings = _settings(command)
+    if settings.store:
+        with closing(open_store(settings)) as store:
+            sequence = Sequences(store).current(SHARED)
+        _show_shared(command, sequence.pair.digits().decode(), sequence.pair.position)
+        return
     contents = reader.read(settings.file)
     position = contents.position(SHARED)
     _show_shared(command, fibonacci.term(position).digits(), position)
@@ -302,13 +326,19 @@ def _seek(command: argparse.Namespace) -> None:
 
 
 def _move(command: argparse.Namespace, move: Callable[[Sequences], Sequence]) -> None:
-    """Move the shared sequence of the log, and show it."""
+    """Move the shared sequence of the log or database, and show it."""
+    settings = _settings(command)
+    if settings.store:
+        with closing(open_store(settings)) as store:
+            sequence = move(Sequences(store))
+        _show_shared(command, sequence.pair.digits().decode(), sequence.pair.position)
+        return
     with _opened_log(command) as opened:
         sequence = move(Sequences(opened))
         opened.commit(sequence.lsn)
     _show_shared(command, sequence.pair.digits().decode(), sequence.pair.position)
     if command.verbose:
-        _show_log(_settings(command).file, opened.end, opened.records)
+        _show_log(settings.file, opened.end, opened.records)
 
 
 def _create(command: argparse.Namespace) -> None:
@@ -464,6 +494,36 @@ def _terms(command: argparse.Namespace) -> None:
                 print(line, file=file)
 
 
+def _store_init(command: argparse.Namespace) -> None:
+    settings = _settings(command)
+    if not settings.store:
+        raise Failure("a state log needs no preparing; name a database with --store")
+    try:
+        from bigfib.state import schema
+    except ImportError as error:
+        raise lacks_driver(error) from error
+    made = schema.init(settings.store)
+    print(f"version {schema.VERSION}: {'made' if made else 'is there already'}")
+
+
+def _store_copy(command: argparse.Namespace) -> None:
+    source, target = (
+        Settings.resolve({"store": text}, {}) for text in (command.source, command.target)
+    )
+    if bool(source.store) == bool(target.store):
+        raise Failure("copy goes from a state log to a database, postgresql://..., or back")
+    try:
+        from bigfib.state import copying
+    except ImportError as error:
+        raise lacks_driver(error) from error
+    if target.store:
+        _require_log(source.file)
+        count = copying.log_to_database(source.file, target.store)
+    else:
+        count = copying.database_to_log(source.store, target.file)
+    print(f"sequences copied and compared: {count}")
+
+
 def _log_verify(command: argparse.Namespace) -> None:
     path = _existing(command)
     contents = reader.read(path)
@@ -529,13 +589,17 @@ def _log_repair(command: argparse.Namespace) -> None:
 
 def _existing(command: argparse.Namespace) -> Path:
     path = _settings(command).file
+    _require_log(path)
+    return path
+
+
+def _require_log(path: Path) -> None:
     try:
         path.stat()
     except FileNotFoundError:
         raise Failure(f"there is no state log at {path}; name another with --file") from None
     except OSError as error:
         raise Unusable(path, error) from error
-    return path
 
 
 # --- What is shown ---------------------------------------------------------------------------

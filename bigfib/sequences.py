@@ -1,15 +1,19 @@
 """Named positions in the Fibonacci sequence and their current terms.
 
-A sequence is known by its id and stands at a position, 0 until it is first stepped. The state log
-keeps the position; the term at it is a function of the position and lives in memory only, as long
-as there is room for it.
+A sequence is known by its id and stands at a position, 0 until it is first stepped. The store keeps
+the position; the term at it is a function of the position and lives in memory only, as long as
+there is room for it.
+
+The store may be shared, so that others step the sequences, too. Terms in memory are then behind,
+and catch up with the position that the store tells: step by step where that is cheaper, or anew.
 """
 
 import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final
+from math import isqrt
+from typing import TYPE_CHECKING, Final
 
 from gmpy2 import mpz
 
@@ -17,6 +21,11 @@ from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.numbers.fibonacci import MAX_INDEX, IndexTooLarge, InvalidIndex, parse_index
 from bigfib.settings import CACHE_BYTES, MAX_SEQUENCES, Settings
 from bigfib.state.log import Log
+from bigfib.state.store import Elsewhere, Missing, Present, Store, StoreError, Unavailable
+from bigfib.terms import INLINE_LIMIT
+
+if TYPE_CHECKING:
+    from bigfib.state.postgres import Postgres
 
 SHARED: Final = b"shared"
 """The id of the sequence that all clients share."""
@@ -27,6 +36,11 @@ _ID: Final = re.compile("[0-9a-f]{32}", re.ASCII)
 # length.
 _SEQUENCE_BYTES: Final = 800
 _NUMBERS_HELD: Final = 6
+
+# Each attempt after the first means that another server was faster.
+_ATTEMPTS: Final = 20
+
+_BEFORE_LIMIT: Final = INLINE_LIMIT - 1
 
 
 class UnknownSequence(LookupError):
@@ -91,13 +105,36 @@ def open_log(settings: Settings, contact: str = "") -> Log:
     )
 
 
+def lacks_driver(error: ImportError) -> StoreError:
+    """Return what to say where the package that speaks to databases cannot be imported."""
+    return StoreError(
+        f"a store in a database needs psycopg: pip install 'bigfib[postgres]' ({error})"
+    )
+
+
+def open_store(settings: Settings, contact: str = "") -> "Log | Postgres":
+    """Open the store of the sequences as ``settings`` have it: the state log, or a database.
+
+    Raises:
+        StoreError: the database cannot be had, or what speaks to it is not installed.
+        LogError: as `open_log`.
+    """
+    if not settings.store:
+        return open_log(settings, contact)
+    try:
+        from bigfib.state.postgres import Postgres
+    except ImportError as error:
+        raise lacks_driver(error) from error
+    return Postgres(settings.store, days_kept=settings.sequence_ttl, permanent=SHARED)
+
+
 class Sequence:
     """One sequence where it stands.
 
     Attributes:
-        id: Its name in the state log.
+        id: Its name in the store.
         pair: The term at its position, and the next.
-        lsn: What to commit in the log before its position may be shown.
+        lsn: What to commit in the store before its position may be shown.
         length_counted: The length of the pair for which memory is counted.
     """
 
@@ -111,26 +148,28 @@ class Sequence:
 
 
 class Sequences:
-    """All sequences of a state log.
+    """All sequences of a store.
 
     Attributes:
         cached_bytes: How much memory the terms of sequences take now, as far as it is counted.
         pair_at: What gives the terms at a position; its errors are raised by all that needs them,
-            and then nothing has changed.
+            and then nothing has changed. Up to `INLINE_LIMIT` it has none.
+
+    All methods raise what `Store` says of those that they need.
     """
 
     def __init__(
         self,
-        log: Log,
+        store: Store,
         *,
         cache_bytes: int = CACHE_BYTES,
         max_sequences: int = MAX_SEQUENCES,
         farthest: int = MAX_INDEX - 1,
     ) -> None:
-        """Take the sequences that are in ``log``.
+        """Take the sequences that are in ``store``.
 
         Args:
-            log: Where positions are kept.
+            store: Where positions are kept.
             cache_bytes: How much memory terms may take; those of the sequence used last are kept
                 even if they need more.
             max_sequences: How many sequences there may be.
@@ -138,7 +177,7 @@ class Sequences:
         """
         self.pair_at: Callable[[int], DecimalPair] = DecimalPair
         self._farthest = farthest
-        self._log = log
+        self._store = store
         self._cache_bytes = cache_bytes
         self._max_sequences = max_sequences
         self._cached: OrderedDict[bytes, Sequence] = OrderedDict()
@@ -146,9 +185,10 @@ class Sequences:
 
     def current(self, sequence_id: bytes) -> Sequence:
         """Return the sequence as it stands; one that nobody has stepped is at 0."""
+        position = self._store.find(sequence_id) or 0
         sequence = self._cached.get(sequence_id)
-        if sequence is None:
-            return self._rebuild(sequence_id)
+        if sequence is None or sequence.pair.position != position:
+            return self.at(sequence_id, position)
         self._cached.move_to_end(sequence_id)
         return sequence
 
@@ -156,135 +196,252 @@ class Sequences:
         """Return the sequence as it stands.
 
         Raises:
-            UnknownSequence: it is neither the shared one nor in the log.
+            UnknownSequence: it is neither the shared one nor in the store.
         """
-        if sequence_id != SHARED and sequence_id not in self._log.latest:
-            raise UnknownSequence("there is no such sequence")
-        return self.current(sequence_id)
+        position = self._store.find(sequence_id)
+        if position is None and sequence_id != SHARED:
+            raise self._unknown(sequence_id)
+        return self.at(sequence_id, position or 0)
 
     def create(self) -> Sequence:
         """Create a sequence at 0, with 128 random bits as its id.
 
         Raises:
             TooManySequences: there are as many as there may be.
-            AppendFailed, CommitFailed: as `Log.append`; nothing was created.
         """
         sequence_id = secrets.token_bytes(16)
-        self._require_room_for(sequence_id)
-        self._log.append(sequence_id, 0)
-        return self.current(sequence_id)
+        self._begin(sequence_id, 0)
+        return self.at(sequence_id, 0)
 
     def forward(self, sequence_id: bytes) -> Sequence:
-        """Step the sequence forward and return it.
+        """Step the sequence forward, from 0 if there is none yet, and return it.
 
         Raises:
             TooManySequences: it would be a new one, and there are as many as there may be.
-            AppendFailed, CommitFailed: as `Log.append`; the sequence has not moved.
         """
-        sequence = self.current(sequence_id)
+        # The hottest path of the service, so it does by itself what `_step` does in general.
+        sequence = self._cached.get(sequence_id)
+        if sequence is None:
+            sequence = self.current(sequence_id)
+        else:
+            self._cached.move_to_end(sequence_id)
         pair = sequence.pair
-        if pair.position == 0:
-            self._require_room_for(sequence_id)
-        sequence.lsn = self._log.append(sequence_id, pair.position + 1)
-        pair.forward()
-        if pair.length != sequence.length_counted:
-            self._count(sequence)
-        return sequence
+        if pair.position < INLINE_LIMIT:
+            try:
+                position = self._store.step(sequence_id, 1, 0, _BEFORE_LIMIT)
+            except (Missing, Elsewhere):
+                return self._step(sequence_id, 1, begins=True)
+            sequence.lsn = self._store.end
+            pair.forward()
+            if pair.position != position:
+                self._catch_up(sequence, position)
+            elif pair.length != sequence.length_counted:
+                self._count(sequence)
+            return sequence
+        return self._step(sequence_id, 1, begins=True)
 
     def back(self, sequence_id: bytes) -> Sequence:
         """Step the sequence back and return it.
 
         Raises:
             StartOfSequence: it stands at 0, and still does.
-            AppendFailed, CommitFailed: as `Log.append`; the sequence has not moved.
         """
-        sequence = self.current(sequence_id)
+        sequence = self._cached.get(sequence_id)
+        if sequence is None:
+            sequence = self.current(sequence_id)
+        else:
+            self._cached.move_to_end(sequence_id)
         pair = sequence.pair
-        if pair.position == 0:
-            raise StartOfSequence("there is no term before F(0)")
-        sequence.lsn = self._log.append(sequence_id, pair.position - 1)
-        pair.back()
-        if pair.length != sequence.length_counted:
-            self._count(sequence)
-        return sequence
+        if 0 < pair.position <= INLINE_LIMIT:
+            try:
+                position = self._store.step(sequence_id, -1, 1, INLINE_LIMIT)
+            except (Missing, Elsewhere):
+                return self._step(sequence_id, -1, begins=True)
+            sequence.lsn = self._store.end
+            pair.back()
+            if pair.position != position:
+                self._catch_up(sequence, position)
+            elif pair.length != sequence.length_counted:
+                self._count(sequence)
+            return sequence
+        return self._step(sequence_id, -1, begins=True)
 
-    def step(self, sequence_id: bytes, by: int) -> Sequence:
+    def step(self, sequence_id: bytes, by: int, expected: int | None = None) -> Sequence:
         """Step the sequence by so many terms, forward or back, and return it.
 
+        Args:
+            sequence_id: Which sequence.
+            by: How many terms, less than 0 to go back.
+            expected: The only position to do so from; None for any.
+
         Raises:
+            UnknownSequence: as `existing`.
+            Elsewhere: it is not at the position expected.
             StartOfSequence: that leads to before 0; the sequence has not moved.
             IndexTooLarge: as `seek`, but for steps of one.
-            TooManySequences, AppendFailed, CommitFailed: as `forward`.
         """
-        if by == 1:
-            return self.forward(sequence_id)
-        if by == -1:
-            return self.back(sequence_id)
-        position = self.current(sequence_id).pair.position + by
-        if position < 0:
-            raise StartOfSequence("there is no term before F(0)")
-        return self.seek(sequence_id, position)
+        return self._step(sequence_id, by, expected)
 
-    def seek(self, sequence_id: bytes, position: int) -> Sequence:
+    def seek(self, sequence_id: bytes, position: int, expected: int | None = None) -> Sequence:
         """Put the sequence at ``position`` >= 0 and return it.
 
         Raises:
+            UnknownSequence, Elsewhere: as `step`.
             IndexTooLarge: ``position`` is beyond the farthest.
-            TooManySequences, AppendFailed, CommitFailed: as `forward`.
         """
+        self._require_near(position)
+        cached = self._cached.get(sequence_id)
+        if position <= INLINE_LIMIT or (cached and _walks(cached.pair, position)):
+            pair = None
+        else:
+            # Before anything changes, for it may not be at hand.
+            pair = self.pair_at(position)
+        try:
+            self._store.put(sequence_id, position, expected)
+        except Missing:
+            if sequence_id != SHARED:
+                raise self._unknown(sequence_id) from None
+            if expected:
+                raise Elsewhere(0) from None
+            self._begin(sequence_id, position)
+        return self._moved(sequence_id, position, pair)
+
+    def delete(self, sequence_id: bytes, expected: int | None = None) -> int:
+        """Delete the sequence, and return the lsn to commit.
+
+        Raises:
+            UnknownSequence, Elsewhere: as `step`.
+        """
+        try:
+            self._store.delete(sequence_id, expected)
+        except Missing:
+            raise self._unknown(sequence_id) from None
+        self.forget(sequence_id)
+        return self._store.end
+
+    def at(self, sequence_id: bytes, position: int) -> Sequence:
+        """Return the sequence, which the store has at ``position``, with its terms."""
+        sequence = self._cached.get(sequence_id)
+        if sequence is None:
+            return self._hold(sequence_id, self.pair_at(position))
+        self._cached.move_to_end(sequence_id)
+        if sequence.pair.position != position:
+            self._catch_up(sequence, position)
+        return sequence
+
+    def last_seen(self, sequence_id: bytes) -> int | None:
+        """Return where the sequence was when its terms were last shown, if they are in memory."""
+        sequence = self._cached.get(sequence_id)
+        return None if sequence is None else sequence.pair.position
+
+    def reach(self, sequence_id: bytes, least: int, most: int) -> tuple[int, int]:
+        """Return the lowest and the highest position from which steps lead to terms at hand.
+
+        Args:
+            sequence_id: Which sequence.
+            least: How far from there the lowest term is that will be shown.
+            most: How far the highest is.
+        """
+        sequence = self._cached.get(sequence_id)
+        if sequence is None or sequence.pair.position + most <= INLINE_LIMIT:
+            return max(0, -least), INLINE_LIMIT - most
+        walkable = isqrt(sequence.pair.length // 2) - max(abs(least), abs(most))
+        return sequence.pair.position - walkable, sequence.pair.position + walkable
+
+    def forget(self, sequence_id: bytes) -> None:
+        """Drop the terms of the sequence from memory."""
+        sequence = self._cached.pop(sequence_id, None)
+        if sequence:
+            self._discount(sequence)
+
+    def _step(
+        self, sequence_id: bytes, by: int, expected: int | None = None, *, begins: bool = False
+    ) -> Sequence:
+        """Step the sequence, which begins here if it ``begins`` and there is none."""
+        sequence = self._cached.get(sequence_id)
+        if sequence and expected is None:
+            limit = INLINE_LIMIT if abs(by) == 1 else min(INLINE_LIMIT, self._farthest)
+            # Where it has last been seen leads to where it is, and where terms are always at hand.
+            if 0 <= sequence.pair.position + by <= limit:
+                try:
+                    position = self._store.step(sequence_id, by, max(0, -by), limit - by)
+                    return self._moved(sequence_id, position)
+                except (Missing, Elsewhere):
+                    pass
+        for _ in range(_ATTEMPTS):
+            found = self._store.find(sequence_id)
+            if found is None and sequence_id != SHARED and not begins:
+                raise self._unknown(sequence_id)
+            position = found or 0
+            if expected is not None and position != expected:
+                raise Elsewhere(position)
+            target = position + by
+            if target < 0:
+                raise StartOfSequence("there is no term before F(0)")
+            if abs(by) != 1:
+                self._require_near(target)
+            sequence = self.at(sequence_id, position)
+            pair = None
+            if target > INLINE_LIMIT and not _walks(sequence.pair, target):
+                pair = self.pair_at(target)
+            try:
+                if found is None:
+                    self._begin(sequence_id, target)
+                else:
+                    lowest, highest = self.reach(sequence_id, by, by)
+                    if expected is not None or pair:
+                        lowest = highest = position
+                    target = self._store.step(sequence_id, by, lowest, highest)
+            except (Missing, Present, Elsewhere):
+                continue
+            return self._moved(sequence_id, target, pair)
+        raise Unavailable("other servers step this sequence all the while")
+
+    def _moved(
+        self, sequence_id: bytes, position: int, pair: DecimalPair | None = None
+    ) -> Sequence:
+        """Return the sequence, which has been moved to ``position``, where ``pair`` is."""
+        sequence = self._hold(sequence_id, pair) if pair else self.at(sequence_id, position)
+        sequence.lsn = self._store.end
+        return sequence
+
+    def _hold(self, sequence_id: bytes, pair: DecimalPair) -> Sequence:
+        self.forget(sequence_id)
+        # If its last step was appended and not yet committed, it is at or before the log's end.
+        sequence = self._cached[sequence_id] = Sequence(sequence_id, pair, self._store.end)
+        self.cached_bytes += _SEQUENCE_BYTES
+        self._count(sequence)
+        return sequence
+
+    def _catch_up(self, sequence: Sequence, position: int) -> None:
+        pair = sequence.pair
+        if _walks(pair, position):
+            move = pair.forward if position > pair.position else pair.back
+            for _ in range(abs(position - pair.position)):
+                move()
+        else:
+            sequence.pair = self.pair_at(position)
+        self._count(sequence)
+
+    def _begin(self, sequence_id: bytes, position: int) -> None:
+        # The shared one is always there, and does not count.
+        if sequence_id != SHARED and self._store.holds(self._max_sequences, SHARED):
+            raise TooManySequences(
+                f"the service keeps {self._max_sequences} sequences and has as many; delete one "
+                "that is no longer needed"
+            )
+        self._store.create(sequence_id, position)
+
+    def _require_near(self, position: int) -> None:
         if position > self._farthest:
             raise IndexTooLarge(
                 f"a sequence is moved to position {self._farthest} at most; steps of one go on "
                 "from there"
             )
-        self._require_room_for(sequence_id)
-        sequence = self.current(sequence_id)
-        pair = sequence.pair
-        distance = position - pair.position
-        # Measured: to compute a pair of 200, 20 thousand and 200 thousand digits takes as long as
-        # 10, 107 and 315 steps to it.
-        walks = distance * distance <= pair.length // 2
-        if not walks:
-            pair = self.pair_at(position)
-        sequence.lsn = self._log.append(sequence_id, position)
-        if walks:
-            move = pair.forward if distance > 0 else pair.back
-            for _ in range(abs(distance)):
-                move()
-        sequence.pair = pair
-        self._count(sequence)
-        return sequence
 
-    def delete(self, sequence_id: bytes) -> int:
-        """Delete the sequence, and return the lsn to commit.
-
-        Raises:
-            AppendFailed, CommitFailed: as `Log.append`; the sequence is still there.
-        """
-        lsn = self._log.append(sequence_id, None)
-        sequence = self._cached.pop(sequence_id, None)
-        if sequence:
-            self._discount(sequence)
-        return lsn
-
-    def _require_room_for(self, sequence_id: bytes) -> None:
-        latest = self._log.latest
-        known = sequence_id == SHARED or sequence_id in latest
-        # The shared one is always there, and does not count.
-        if not known and len(latest) - (SHARED in latest) >= self._max_sequences:
-            raise TooManySequences(
-                f"the service keeps {self._max_sequences} sequences and has as many; delete one "
-                "that is no longer needed"
-            )
-
-    def _rebuild(self, sequence_id: bytes) -> Sequence:
-        # If its last step was appended and not yet committed, it is at or before the log's end.
-        position, lsn = self._log.position(sequence_id), self._log.end
-        sequence = Sequence(sequence_id, self.pair_at(position), lsn)
-        self._cached[sequence_id] = sequence
-        self.cached_bytes += _SEQUENCE_BYTES
-        self._count(sequence)
-        return sequence
+    def _unknown(self, sequence_id: bytes) -> UnknownSequence:
+        self.forget(sequence_id)
+        return UnknownSequence("there is no such sequence")
 
     def _count(self, sequence: Sequence) -> None:
         """Count the memory of its terms anew, and make room if that is more than there is."""
@@ -296,3 +453,13 @@ class Sequences:
 
     def _discount(self, sequence: Sequence) -> None:
         self.cached_bytes -= _SEQUENCE_BYTES + _NUMBERS_HELD * sequence.length_counted
+
+
+def _walks(pair: DecimalPair, position: int) -> bool:
+    """Return whether to step to ``position`` is cheaper than to compute the terms there.
+
+    Measured: to compute a pair of 200, 20 thousand and 200 thousand digits takes as long as 10,
+    107 and 315 steps to it.
+    """
+    distance = position - pair.position
+    return distance * distance <= pair.length // 2

@@ -21,20 +21,25 @@ import os
 import resource
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
 from typing import Any, Final
 
 import bjoern
 
 import bigfib
 from bigfib.api.app import create_app
+from bigfib.batches import Batches, NotMade
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import Jobs
 from bigfib.numbers.fibonacci import IndexTooLarge
-from bigfib.sequences import SHARED, Sequences, open_log
+from bigfib.sequences import SHARED, Sequences, open_store
 from bigfib.settings import Settings
+from bigfib.state.log import Log
+from bigfib.supervisor import supervise
 from bigfib.terms import INLINE_LIMIT
 
 _logger = logging.getLogger(__name__)
@@ -60,49 +65,104 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then let the replies under way finish, for 5 seconds at most.
 
     Raises:
-        CannotServe: the address cannot be had, or the log is at a position beyond computing.
+        CannotServe: the address cannot be had, or the shared sequence is beyond computing.
         LogError: the state log cannot be opened, or not be made durable at the end.
+        StoreError: the database cannot be had.
     """
+    if settings.workers == 1:
+        with contextlib.closing(_bind(settings.host, settings.port)) as listener:
+            _listen(listener)
+            _serve_on(listener, settings)
+        return
+    if not settings.store:
+        raise CannotServe(
+            f"{settings.workers} workers need a store that they share, and a state log has one "
+            "writer; give them --store postgresql://..., or serve with --workers 1"
+        )
+    with contextlib.closing(_reserve(settings.host, settings.port)) as reserved:
+        ready = supervise(settings.workers)
+        if ready is None:
+            return
+        host, port = reserved.getsockname()[:2]
+        with contextlib.closing(_bind(host, port, shared=True)) as listener:
+            _listen(listener)
+            _serve_on(listener, settings, ready)
+
+
+def _serve_on(
+    listener: socket.socket, settings: Settings, ready: Callable[[], None] = lambda: None
+) -> None:
+    """Serve on ``listener``, and call ``ready`` when requests are answered."""
     if settings.one_cpu:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     keep_freed_memory()
     _allow_all_descriptors()
-    with contextlib.closing(_bind(settings.host, settings.port)) as listener:
-        url = _url(listener)
-        # Absolute, for the processes that write there have no directory of ours.
-        cache = DigitCache(settings.cache_dir.absolute(), settings.disk_cache_bytes)
-        jobs = Jobs(cache, settings.max_term)
-        with open_log(settings, contact=url) as log, contextlib.closing(jobs):
-            sequences = Sequences(
-                log,
-                cache_bytes=settings.cache_bytes,
-                max_sequences=settings.max_sequences,
-                farthest=max(settings.max_term, INLINE_LIMIT),
+    sys.excepthook = _say_nothing_of_replies_cut_off
+    url = _url(listener)
+    # Absolute, for the processes that write there have no directory of ours.
+    cache = DigitCache(settings.cache_dir.absolute(), settings.disk_cache_bytes)
+    jobs = Jobs(cache, settings.max_term)
+    with (
+        contextlib.closing(open_store(settings, contact=url)) as store,
+        contextlib.closing(jobs),
+    ):
+        sequences = Sequences(
+            store,
+            cache_bytes=settings.cache_bytes,
+            max_sequences=settings.max_sequences,
+            farthest=max(settings.max_term, INLINE_LIMIT),
+        )
+        batches = None
+        kept = f"state log {settings.file}"
+        durability = settings.durability.value
+        if not isinstance(store, Log):
+            batches = Batches(sequences, store)
+            kept = f"store {store.host}"
+            durability = f"synchronous_commit {store.synchronous_commit}"
+        try:
+            position = sequences.current(SHARED).pair.position
+        except IndexTooLarge as error:
+            raise CannotServe(f"{kept}: {error}") from error
+        # Until now nobody has waited for it.
+        sequences.pair_at = jobs.pair
+        signal.signal(signal.SIGCHLD, lambda _signal, _frame: jobs.advance())
+        app: _WSGI = create_app(
+            store, sequences, jobs, per_client=settings.per_client, batches=batches
+        )
+        with _stopping_by_signal(listener):
+            _logger.info(
+                "bigfib %s listens on %s; %s at position %d, durability %s",
+                *(bigfib.__version__, url, kept, position, durability),
             )
-            try:
-                position = sequences.current(SHARED).pair.position
-            except IndexTooLarge as error:
-                raise CannotServe(f"state log {settings.file}: {error}") from error
-            # Until now nobody has waited for it.
-            sequences.pair_at = jobs.pair
-            signal.signal(signal.SIGCHLD, lambda _signal, _frame: jobs.advance())
-            app: _WSGI = create_app(log, sequences, jobs, per_client=settings.per_client)
-            with _stopping_by_signal(listener):
-                _logger.info(
-                    "bigfib %s listens on %s; state log %s at position %d, durability %s",
-                    *(bigfib.__version__, url, settings.file, position, settings.durability.value),
+            host = listener.getsockname()[0].partition("%")[0]
+            if not ipaddress.ip_address(host).is_loopback:
+                _logger.warning(
+                    "open to the network, without passwords, time-outs or size limits; "
+                    "put a proxy in front, or listen on --host 127.0.0.1"
                 )
-                host = listener.getsockname()[0].partition("%")[0]
-                if not ipaddress.ip_address(host).is_loopback:
-                    _logger.warning(
-                        "open to the network, without passwords, time-outs or size limits; "
-                        "put a proxy in front, or listen on --host 127.0.0.1"
-                    )
-                bjoern.server_run(listener, _logged(app) if settings.debug else app)
-            _logger.info("stopped")
+            ready()
+            bjoern.server_run(listener, _logged(app) if settings.debug else app)
+        _logger.info("stopped")
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _say_nothing_of_replies_cut_off(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Show an exception that nobody has caught, unless it is meant for bjoern."""
+    if kind is not NotMade:
+        sys.__excepthook__(kind, error, traceback)
+
+
+def _reserve(host: str, port: int) -> socket.socket:
+    """Return a socket that keeps the port for those who share it, and takes no connections."""
+    with contextlib.closing(_bind(host, port)) as alone:
+        # Nobody else has it; those who share it would not find out.
+        _listen(alone)
+        port = alone.getsockname()[1]
+    return _bind(host, port, shared=True)
+
+
+def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             *(host, port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -114,6 +174,9 @@ def _bind(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            # The kernel deals connections out to all sockets that listen there.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         # Accepted sockets inherit it. Without it the digits wait for the client to acknowledge
         # the chunk before them.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -123,14 +186,25 @@ def _bind(host: str, port: int) -> socket.socket:
         # bjoern accepts once an event; a client gone by then must not stall it.
         listener.setblocking(False)
         listener.bind(address)
-        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise CannotServe(
-            f"cannot listen on {host} port {port}: {error.strerror}; "
-            "choose another with --host or --port"
-        ) from error
+        raise _cannot_listen(host, port, error) from error
     return listener
+
+
+def _listen(listener: socket.socket) -> None:
+    try:
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        host, port = listener.getsockname()[:2]
+        raise _cannot_listen(host, port, error) from error
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> CannotServe:
+    return CannotServe(
+        f"cannot listen on {host} port {port}: {error.strerror}; "
+        "choose another with --host or --port"
+    )
 
 
 def _url(listener: socket.socket) -> str:

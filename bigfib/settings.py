@@ -63,6 +63,20 @@ def _path(text: str) -> Path:
         raise ValueError("there is no such home directory") from None
 
 
+def _store(text: str) -> str:
+    if text.startswith(("postgresql://", "postgres://")):
+        return text
+    if not text or "://" in text:
+        raise ValueError("a store is the path of a state log, or postgresql://...")
+    return str(_path(text))
+
+
+def _workers(text: str) -> int:
+    if text.isascii() and text.isdecimal() and len(text) <= 3 and int(text) >= 1:
+        return int(text)
+    raise ValueError("workers are a number from 1 to 999")
+
+
 def _durability(text: str) -> Durability:
     try:
         return Durability(text)
@@ -85,7 +99,10 @@ def _setting(default: Any, meaning: str, *flags: str, parse: Callable[[str], Any
 
 @dataclass(frozen=True)
 class Settings:
-    """What the service is told before it starts."""
+    """What the service is told before it starts.
+
+    ``store`` is a database, or empty where positions are kept in the state log ``file``.
+    """
 
     port: int = _setting(8080, "port to listen on", "-p", "--port", parse=_port)
     host: str = _setting("127.0.0.1", "address or name to listen on", "--host", parse=str)
@@ -93,6 +110,13 @@ class Settings:
         lambda: platformdirs.user_state_path("bigfib") / "state.log",
         *("state log, which keeps the position of every sequence", "-f", "--file"),
         parse=_path,
+    )
+    store: str = _setting(
+        "",
+        "where positions are kept: the path of a state log, as --file has it, or a database that "
+        "services share, postgresql://USER@HOST,HOST/DATABASE as libpq has it",
+        "--store",
+        parse=_store,
     )
     durability: Durability = _setting(
         Durability.FSYNC,
@@ -146,6 +170,12 @@ class Settings:
     per_client: bool = _setting(
         False, "give each client its own sequence, by a cookie", "--per-client", parse=_switch
     )
+    workers: int = _setting(
+        1,
+        "processes that serve on the port, with a store that they share",
+        "--workers",
+        parse=_workers,
+    )
     one_cpu: bool = _setting(False, "stay on one CPU", "-t", "--one-cpu", parse=_switch)
     debug: bool = _setting(
         False, "log every request to standard error", "-d", "--debug", parse=_switch
@@ -163,6 +193,13 @@ class Settings:
             InvalidSetting: a text is not a value of its setting.
         """
         values = {}
+        # --file and --store say the same in two ways: the flag goes before the variable here, too.
+        if flags.get("file") is not None:
+            if flags.get("store") is not None:
+                raise InvalidSetting(
+                    "--file and --store both say where positions are kept; give one"
+                )
+            environ = {name: environ[name] for name in environ if name != variable("store")}
         for setting in dataclasses.fields(cls):
             origin = setting.metadata["flags"][-1]
             text = flags.get(setting.name)
@@ -175,6 +212,8 @@ class Settings:
                 values[setting.name] = setting.metadata["parse"](text)
             except ValueError as error:
                 raise InvalidSetting(f"{origin} {text!r:.60}: {error}") from None
+        if values.get("store") and "://" not in values["store"]:
+            values["file"] = Path(values.pop("store"))
         return cls(**values)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bigfib.state import schema
+from tests.postgres import Cluster
 from tests.service import Serve, Service
 
 _TRIED = pytest.StashKey[Counter[str]]()
@@ -66,6 +68,43 @@ def serve(path: Path) -> Iterator[Serve]:
     for service in started:
         service.process.kill()
         service.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def template() -> Iterator[Cluster]:
+    """A cluster with the tables of a store, stopped: to be copied by those who stop theirs."""
+    cluster = Cluster()
+    cluster.start()
+    schema.init(cluster.url())
+    cluster.stop()
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(template: Cluster) -> Iterator[Cluster]:
+    cluster = Cluster(template)
+    cluster.start()
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture
+def database(shared_cluster: Cluster, request: pytest.FixtureRequest) -> str:
+    """The connection string of an empty store, in a cluster that is left running."""
+    name = f"test{abs(hash(request.node.nodeid))}"
+    shared_cluster.sql(f"CREATE DATABASE {name} TEMPLATE template0")
+    schema.init(shared_cluster.url(name))
+    return shared_cluster.url(name)
+
+
+@pytest.fixture
+def cluster(template: Cluster) -> Iterator[Cluster]:
+    """A running cluster with an empty store, to do anything with."""
+    cluster = Cluster(template)
+    cluster.start()
+    yield cluster
+    cluster.remove()
 
 
 @pytest.fixture

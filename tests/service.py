@@ -21,7 +21,8 @@ class Service:
         self.process = subprocess.Popen(
             [
                 *before,
-                *(sys.executable, "-m", "bigfib", "serve", "-p", "0", "-f", str(file)),
+                *(sys.executable, "-m", "bigfib", "serve", "-p", "0"),
+                *(() if "--store" in arguments else ("-f", str(file))),
                 *("--cache-dir", str(file.with_name("cache"))),
                 *arguments,
             ],

@@ -21,6 +21,7 @@ def test_every_setting_has_a_variable(tmp_path: Path) -> None:
         "BIGFIB_PORT": "0",
         "BIGFIB_HOST": "h",
         "BIGFIB_FILE": str(tmp_path),
+        "BIGFIB_STORE": "postgresql://db/fib",
         "BIGFIB_DURABILITY": "os",
         "BIGFIB_REWRITE_BYTES": "1000",
         "BIGFIB_SEQUENCE_TTL": "7",
@@ -30,12 +31,13 @@ def test_every_setting_has_a_variable(tmp_path: Path) -> None:
         "BIGFIB_CACHE_DIR": str(tmp_path / "cache"),
         "BIGFIB_DISK_CACHE_BYTES": "3000",
         "BIGFIB_PER_CLIENT": "yes",
+        "BIGFIB_WORKERS": "4",
         "BIGFIB_ONE_CPU": "1",
         "BIGFIB_DEBUG": "True",
     }
     expected = Settings(
-        *(0, "h", tmp_path, Durability.OS, 1000, 7, 5, 2000),
-        *(12_345_678, tmp_path / "cache", 3000, True, True, True),
+        *(0, "h", tmp_path, "postgresql://db/fib", Durability.OS, 1000, 7, 5, 2000),
+        *(12_345_678, tmp_path / "cache", 3000, True, 4, True, True),
     )
     assert Settings.resolve({}, environ) == expected
     assert len(environ) == len(dataclasses.fields(Settings))
@@ -44,6 +46,18 @@ def test_every_setting_has_a_variable(tmp_path: Path) -> None:
 def test_the_state_log_is_in_the_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/somewhere")
     assert Settings().file == Path("/somewhere/bigfib/state.log")
+
+
+def test_a_store_is_a_path_or_a_database() -> None:
+    assert Settings.resolve({"store": "a/log"}, {}).file == Path("a/log")
+    assert Settings.resolve({"store": "a/log"}, {}).store == ""
+    environ = {"BIGFIB_STORE": "postgresql://db/fib"}
+    assert Settings.resolve({}, environ).store == "postgresql://db/fib"
+    # The flag goes before the variable, also where that has another name.
+    named = Settings.resolve({"file": "a/log"}, environ)
+    assert (named.file, named.store) == (Path("a/log"), "")
+    with pytest.raises(InvalidSetting, match="give one"):
+        Settings.resolve({"file": "a/log", "store": "b/log"}, {})
 
 
 @pytest.mark.parametrize("off", ["0", "no", "FALSE"])
@@ -65,6 +79,9 @@ def test_switches_can_be_off(off: str) -> None:
         ("DISK_CACHE_BYTES", "1G", "a whole number"),
         ("SEQUENCE_TTL", "0", "at least 1"),
         ("SEQUENCE_TTL", "9" * 5000, "at least 1"),
+        ("STORE", "mysql://db/fib", "a store is the path of a state log, or postgresql://"),
+        ("STORE", "", "a store is the path"),
+        ("WORKERS", "0", "from 1 to 999"),
         ("DEBUG", "maybe", "a switch is"),
     ],
 )

@@ -8,40 +8,51 @@ from typing import Any
 import falcon
 
 from bigfib.api import problems, requests
-from bigfib.api.operations import Interface, Stats
+from bigfib.api.operations import Interface, Live, Ready, Stats
 from bigfib.api.representations import CommittedReply, DateHeader
 from bigfib.api.sequences import SequenceCollection, SequenceResource, SequenceStep
 from bigfib.api.stepping import Stepping
 from bigfib.api.terms import Summary, Term, TermJob, TermRange
+from bigfib.batches import Batches
 from bigfib.jobs import Jobs, NotAtHand
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import Sequences
-from bigfib.state.log import Log
+from bigfib.state.store import OutcomeUnknown, Store, Unavailable
 
 _logger = logging.getLogger(__name__)
 
 
-def create_app(log: Log, sequences: Sequences, jobs: Jobs, *, per_client: bool) -> "App":
+def create_app(
+    store: Store,
+    sequences: Sequences,
+    jobs: Jobs,
+    *,
+    per_client: bool,
+    batches: Batches | None = None,
+) -> "App":
     """Return the application over ``sequences``.
 
     Args:
-        log: The state log that the sequences are in.
+        store: Where the sequences are.
         sequences: The sequences.
         jobs: Where far terms come from.
         per_client: Whether ``/api0`` gives each client a sequence of its own.
+        batches: What puts steps together, if the store is one that many servers share.
     """
     date = DateHeader()
-    stepping = Stepping(sequences, CommittedReply(log, date), per_client)
+    stepping = Stepping(sequences, CommittedReply(store, date), per_client, batches)
     app = App(stepping, date)
     problems.add_to(app)
     app.req_options.media_handlers = requests.json_only()
     app.add_route("/openapi.json", Interface(jobs.max_term))
+    app.add_route("/livez", Live())
+    app.add_route("/readyz", Ready(store))
     app.add_route("/test/stats", Stats())
-    app.add_route("/api1/sequences", SequenceCollection(log, sequences))
+    app.add_route("/api1/sequences", SequenceCollection(store, sequences))
     one = "/api1/sequences/{sequence_id}"
-    app.add_route(one, SequenceResource(log, sequences))
-    app.add_route(f"{one}/next", SequenceStep(log, sequences, 1))
-    app.add_route(f"{one}/previous", SequenceStep(log, sequences, -1))
+    app.add_route(one, SequenceResource(store, sequences))
+    app.add_route(f"{one}/next", SequenceStep(store, sequences, 1))
+    app.add_route(f"{one}/previous", SequenceStep(store, sequences, -1))
     app.add_route("/api1/terms", TermRange())
     app.add_route("/api1/terms/{n}", Term(jobs))
     app.add_route("/api1/terms/{n}/job", TermJob(jobs))
@@ -72,9 +83,15 @@ class App(falcon.App[falcon.Request, falcon.Response]):
             if answer:
                 try:
                     status, headers, body = answer(env)
-                except (NotAtHand, IndexTooLarge) as error:
+                except NotAtHand as error:
                     _logger.warning("%s: %s", env["PATH_INFO"], error)
-                    status, headers, body = self._put_off(error)
+                    status, headers, body = self._put_off(error.retry_after)
+                except IndexTooLarge as error:
+                    _logger.warning("%s: %s", env["PATH_INFO"], error)
+                    status, headers, body = self._put_off(None)
+                except (Unavailable, OutcomeUnknown):
+                    # The store has said why.
+                    status, headers, body = self._put_off(problems.RETRY_AFTER)
                 except Exception:
                     _logger.exception("%s", env["PATH_INFO"])
                     status, headers, body = problems.failure()

@@ -66,6 +66,23 @@ def _paths(max_term: int) -> _Object:
         **_sequence_paths(max(max_term, INLINE_LIMIT)),
         **_term_paths(max_term),
         **_stepping_paths(),
+        "/livez": _path(
+            "operations",
+            get=_operation(
+                "Whether the service answers",
+                {"200": _answer("It does.", "Cache-Control", content=_TEXT_CONTENT)},
+            ),
+        ),
+        "/readyz": _path(
+            "operations",
+            get=_operation(
+                "Whether the service can take changes",
+                {
+                    "200": _answer("It can.", "Cache-Control", content=_TEXT_CONTENT),
+                    "503": _problem("The store cannot be asked now.", "Retry-After"),
+                },
+            ),
+        ),
         "/test/stats": _path(
             "operations",
             get=_operation(
@@ -97,8 +114,14 @@ def _sequence_paths(farthest: int) -> _Object:
         "It is at another position than If-Match has; nothing changed.", "ETag", at=True
     )
     no_room = _problem("The service cannot keep the change; nothing changed.")
+    no_store = _problem(
+        "The store cannot be asked, and nothing changed; or, as the document then says, it was "
+        "lost while the change was under way, and whether that was made is unknown.",
+        "Retry-After",
+    )
     not_at_hand = _problem(
-        "The term there is being computed, or that has failed; nothing changed.",
+        "The term there is being computed, or that has failed, and nothing changed; or of the "
+        "store, as when one is created.",
         *("Retry-After", "Link"),
     )
     change = {"404": unknown, "412": moved, "503": not_at_hand, "507": no_room}
@@ -119,6 +142,7 @@ def _sequence_paths(farthest: int) -> _Object:
                 {
                     "201": _answer("The sequence.", "Location", *shown, content=sequence),
                     "422": _problem("A parameter, which this does not take."),
+                    "503": no_store,
                     "507": _problem("There is no room for one more."),
                 },
             ),
@@ -368,7 +392,9 @@ def _stepping_paths() -> _Object:
     at_start = _answer('At the start: the value is "-1".', *headers, content=content)
     no_room = _answer('No room to keep the step: the value is "-2".', *headers, content=content)
     not_at_hand = _answer(
-        'The term is being computed: the value is "-3".', *headers, "Retry-After", content=content
+        'The term is being computed, or the store is lost: the value is "-3".',
+        *(*headers, "Retry-After"),
+        content=content,
     )
     always = {"200": term, "503": not_at_hand}
     operations = {
@@ -532,7 +558,7 @@ _SCHEMAS: Final = {
 _HEADERS: Final = {
     name: {
         "description": description,
-        "required": name not in {"Accept-Ranges", "Link", "Set-Cookie"},
+        "required": name not in {"Accept-Ranges", "Link", "Retry-After", "Set-Cookie"},
         "schema": {"type": "string"} | schema,
     }
     for name, description, schema in (

@@ -8,8 +8,39 @@ import falcon
 
 from bigfib.api import openapi
 from bigfib.api.representations import JSON
+from bigfib.state.store import Store
 
 _STATUS: Final = Path("/proc/self/status")
+
+
+def _say(resp: falcon.Response, line: str) -> None:
+    resp.content_type = falcon.MEDIA_TEXT
+    resp.cache_control = ["no-store"]
+    resp.text = line
+
+
+class Live:
+    """``GET /livez``: the service answers, and need not be restarted."""
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """Say so."""
+        _say(resp, "live")
+
+    on_head = on_get
+
+
+class Ready:
+    """``GET /readyz``: the service can take changes, and may be sent requests."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """Say so, or that the store cannot be asked."""
+        self._store.check()
+        _say(resp, "ready")
+
+    on_head = on_get
 
 
 class Stats:
@@ -19,9 +50,7 @@ class Stats:
         """Say how much memory the process holds, and how much of it is its own data."""
         status = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
         total, heap = (int(status[name].split()[0]) * 1024 for name in ("VmRSS", "RssAnon"))
-        resp.content_type = falcon.MEDIA_TEXT
-        resp.cache_control = ["no-store"]
-        resp.text = f"Total system memory used: {total} bytes. Allocated on heap: {heap} bytes."
+        _say(resp, f"Total system memory used: {total} bytes. Allocated on heap: {heap} bytes.")
 
     on_head = on_get
 

@@ -13,12 +13,15 @@ import falcon
 from bigfib.jobs import NotAtHand, Underway
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
 from bigfib.sequences import TooManySequences, UnknownSequence
-from bigfib.state.log import AppendFailed
+from bigfib.state.store import NoRoom, OutcomeUnknown, Unavailable
 from bigfib.terms import InvalidModulus
 
 _logger = logging.getLogger(__name__)
 
 MEDIA_TYPE: Final = "application/problem+json"
+
+RETRY_AFTER: Final = 1
+"""Seconds after which a store that could not be asked is worth another try."""
 
 _NOT_KEPT: Final = ("Cache-Control", "no-store")
 
@@ -54,7 +57,9 @@ def add_to(app: falcon.App[Any, Any]) -> None:
         app.add_error_handler(kind, _refuse_number)
     app.add_error_handler(UnknownSequence, _deny_sequence)
     app.add_error_handler(TooManySequences, _refuse_sequence)
-    app.add_error_handler(AppendFailed, _lack_room)
+    app.add_error_handler(NoRoom, _lack_room)
+    app.add_error_handler(Unavailable, _lack_store)
+    app.add_error_handler(OutcomeUnknown, _lose_outcome)
     app.add_error_handler(NotAtHand, _put_off)
 
 
@@ -112,7 +117,25 @@ def _put_off(_req: object, _resp: object, error: NotAtHand, _params: object) -> 
     )
 
 
+def _lack_store(_req: object, _resp: object, error: Exception, _params: object) -> None:
+    raise Problem(
+        503,
+        f"The store cannot be asked now; nothing has changed. Try again in {RETRY_AFTER} s.",
+        headers={"Retry-After": str(RETRY_AFTER)},
+    ) from error
+
+
+def _lose_outcome(_req: object, _resp: object, error: Exception, _params: object) -> None:
+    raise Problem(
+        503,
+        "The store was lost while the change was under way, so that it is unknown whether it was "
+        "made. Ask for the sequence as it stands before you change it again. A change sent with "
+        "If-Match is safe to send again as it was: it is made at most once.",
+        headers={"Retry-After": str(RETRY_AFTER)},
+    ) from error
+
+
 def _lack_room(_req: object, _resp: object, error: Exception, _params: object) -> None:
-    # Where the log is, is the operator's business.
+    # Where the store is, is the operator's business.
     _logger.error("%s; nothing has changed", error)
     raise Problem(507, "The service has no room to keep this; nothing has changed.")

@@ -20,15 +20,15 @@ from bigfib.sequences import (
     parse_position,
     require_steps,
 )
-from bigfib.state.log import Log
+from bigfib.state.store import Elsewhere, Store
 
 
 class SequenceCollection:
     """``/api1/sequences``."""
 
-    def __init__(self, log: Log, sequences: Sequences) -> None:
+    def __init__(self, store: Store, sequences: Sequences) -> None:
         self._sequences = sequences
-        self._show = CommittedSequence(log)
+        self._show = CommittedSequence(store)
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Create a sequence at 0."""
@@ -42,28 +42,41 @@ class SequenceCollection:
 class _OneSequence:
     """What the resources of one sequence have in common."""
 
-    def __init__(self, log: Log, sequences: Sequences) -> None:
-        self._log = log
+    def __init__(self, store: Store, sequences: Sequences) -> None:
+        self._store = store
         self._sequences = sequences
-        self._show = CommittedSequence(log)
+        self._show = CommittedSequence(store)
 
     def _existing(self, sequence_id: str) -> Sequence:
         return self._sequences.existing(parse_id(sequence_id))
 
-    def _require_match(self, req: falcon.Request, sequence: Sequence) -> None:
-        if not requests.meets_if_match(req, str(sequence.pair.position)):
-            raise self._problem(412, sequence, "the sequence is not where If-Match has it")
+    def _expected(self, req: falcon.Request, sequence_id: str) -> int | None:
+        """Return the only position from which the request lets the sequence change, or None."""
+        if req.get_header("If-Match") is None:
+            return None
+        sequence = self._existing(sequence_id)
+        self._require_match(req, sequence)
+        return sequence.pair.position
 
-    def _problem(self, status: int, sequence: Sequence, what: str) -> Problem:
-        """Return an error that gives away where the sequence stands."""
-        commit(self._log, sequence.lsn)
-        position = str(sequence.pair.position)
-        return Problem(
-            status,
-            f"Nothing has changed: {what}; it is at position {position}.",
-            headers={"ETag": f'"{position}"'},
-            position=position,
-        )
+    def _require_match(self, req: falcon.Request, sequence: Sequence) -> None:
+        position = sequence.pair.position
+        if not requests.meets_if_match(req, str(position)):
+            commit(self._store, sequence.lsn)
+            raise _moved(position)
+
+
+def _moved(position: int) -> Problem:
+    return _unchanged(412, position, "the sequence is not where If-Match has it")
+
+
+def _unchanged(status: int, position: int, what: str) -> Problem:
+    """Return an error that gives away where the sequence stands, which is committed."""
+    return Problem(
+        status,
+        f"Nothing has changed: {what}; it is at position {position}.",
+        headers={"ETag": f'"{position}"'},
+        position=str(position),
+    )
 
 
 class SequenceResource(_OneSequence):
@@ -89,8 +102,11 @@ class SequenceResource(_OneSequence):
         requests.parameters(req)
         sequence = self._existing(sequence_id)
         position = _position(requests.document(req))
-        self._require_match(req, sequence)
-        self._show(resp, self._sequences.seek(sequence.id, int(position)))
+        expected = self._expected(req, sequence_id)
+        try:
+            self._show(resp, self._sequences.seek(sequence.id, int(position), expected))
+        except Elsewhere as moved:
+            raise _moved(moved.position) from None
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
         """Delete the sequence."""
@@ -101,28 +117,36 @@ class SequenceResource(_OneSequence):
                 ["GET", "HEAD", "PUT"],
                 description="The shared sequence is not deleted; it may be PUT at position 0.",
             )
-        self._require_match(req, sequence)
-        commit(self._log, self._sequences.delete(sequence.id))
+        expected = self._expected(req, sequence_id)
+        try:
+            commit(self._store, self._sequences.delete(sequence.id, expected))
+        except Elsewhere as moved:
+            raise _moved(moved.position) from None
         resp.status = falcon.HTTP_204
 
 
 class SequenceStep(_OneSequence):
     """``/api1/sequences/{sequence_id}/next``, and ``previous``."""
 
-    def __init__(self, log: Log, sequences: Sequences, direction: int) -> None:
+    def __init__(self, store: Store, sequences: Sequences, direction: int) -> None:
         """Step by so many terms, or as many times of that as ``by`` says."""
-        super().__init__(log, sequences)
+        super().__init__(store, sequences)
         self._direction = direction
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
         """Step the sequence."""
         steps = require_steps(requests.number(requests.parameters(req, "by"), "by", 1))
-        sequence = self._existing(sequence_id)
-        self._require_match(req, sequence)
+        by = int(self._direction * steps)
+        expected = self._expected(req, sequence_id)
         try:
-            self._show(resp, self._sequences.step(sequence.id, int(self._direction * steps)))
+            self._show(resp, self._sequences.step(parse_id(sequence_id), by, expected))
+        except Elsewhere as moved:
+            raise _moved(moved.position) from None
         except StartOfSequence:
-            raise self._problem(409, sequence, "there is no term before F(0)") from None
+            sequence = self._existing(sequence_id)
+            commit(self._store, sequence.lsn)
+            position = sequence.pair.position
+            raise _unchanged(409, position, "there is no term before F(0)") from None
 
 
 def _position(document: object) -> mpz:

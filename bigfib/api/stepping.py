@@ -14,10 +14,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from bigfib.api.representations import Answer, CommittedReply
-from bigfib.jobs import NotAtHand
+from bigfib.batches import Batches
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.sequences import SHARED, Sequences, TooManySequences
-from bigfib.state.log import AppendFailed
+from bigfib.state.store import NoRoom
 
 _logger = logging.getLogger(__name__)
 
@@ -42,7 +42,13 @@ class Stepping:
         routes: What answers, by path and by method.
     """
 
-    def __init__(self, sequences: Sequences, reply: CommittedReply, per_client: bool) -> None:
+    def __init__(
+        self,
+        sequences: Sequences,
+        reply: CommittedReply,
+        per_client: bool,
+        batches: Batches | None = None,
+    ) -> None:
         """Answer from ``sequences``.
 
         Args:
@@ -50,15 +56,38 @@ class Stepping:
             reply: How their terms are shown.
             per_client: Whether each client has a sequence of its own, told by a cookie of 128
                 random bits, or all share one.
+            batches: What puts steps together, if the store is one that many servers share.
         """
         self._sequences = sequences
         self._reply = reply
         answer = self._for_client if per_client else self._for_all
+        current, following, previous = map(answer, (self._current, self._next, self._previous))
+        if batches:
+            current, following, previous = (
+                _by_what_the_client_can_tell(now, answer(self._in_batch(batches, by, alone)))
+                for now, by, alone in (
+                    (current, 0, self._current),
+                    (following, 1, self._next),
+                    (previous, -1, self._previous),
+                )
+            )
         self.routes: dict[str, dict[str, Callable[[Environ], Answer]]] = {
-            "/api0/current": {"GET": answer(self._current), "HEAD": answer(self._head)},
-            "/api0/next": {"GET": answer(self._next)},
-            "/api0/previous": {"GET": answer(self._previous)},
+            "/api0/current": {"GET": current, "HEAD": answer(self._head)},
+            "/api0/next": {"GET": following},
+            "/api0/previous": {"GET": previous},
         }
+
+    def _in_batch(
+        self, batches: Batches, by: int, alone: Callable[[bytes], Answer]
+    ) -> Callable[[bytes], Answer]:
+        """Return what answers by a batch where that takes the step, and ``alone`` otherwise."""
+
+        def answer(sequence_id: bytes) -> Answer:
+            if batches.takes(sequence_id, by):
+                return self._reply.later(batches.add(sequence_id, by))
+            return alone(sequence_id)
+
+        return answer
 
     def _current(self, sequence_id: bytes) -> Answer:
         sequence = self._sequences.current(sequence_id)
@@ -74,7 +103,7 @@ class Stepping:
     def _next(self, sequence_id: bytes) -> Answer:
         try:
             sequence = self._sequences.forward(sequence_id)
-        except (AppendFailed, TooManySequences) as error:
+        except (NoRoom, TooManySequences) as error:
             return self._no_room(error)
         return self._reply(_OK, sequence.pair.digits(), sequence.lsn)
 
@@ -84,7 +113,7 @@ class Stepping:
         except StartOfSequence:
             # It gives away where the sequence stands as a term would.
             return self._reply(_AT_START, b"-1", self._sequences.current(sequence_id).lsn)
-        except AppendFailed as error:
+        except NoRoom as error:
             return self._no_room(error)
         return self._reply(_OK, sequence.pair.digits(), sequence.lsn)
 
@@ -92,11 +121,15 @@ class Stepping:
         _logger.error("%s; the sequence stays where it is", error)
         return self._reply(_NO_ROOM, b"-2", 0)
 
-    def put_off(self, error: Exception) -> Answer:
-        """Answer that the term at the sequence's position cannot be had, or not now."""
+    def put_off(self, retry_after: int | None) -> Answer:
+        """Answer that the term at the sequence's position cannot be had.
+
+        Args:
+            retry_after: For so many seconds; None if that is not known.
+        """
         status, headers, body = self._reply(_NOT_AT_HAND, b"-3", 0)
-        if isinstance(error, NotAtHand):
-            headers.append(("Retry-After", str(error.retry_after)))
+        if retry_after is not None:
+            headers.append(("Retry-After", str(retry_after)))
         return status, headers, body
 
     @staticmethod
@@ -115,3 +148,23 @@ class Stepping:
             return status, headers, body
 
         return identify_and_answer
+
+
+def _by_what_the_client_can_tell(
+    now: Callable[[Environ], Answer], later: Callable[[Environ], Answer]
+) -> Callable[[Environ], Answer]:
+    """Return what answers ``later``, if the client can tell that a reply has been cut off.
+
+    In HTTP/1.0, and where the connection is to be closed, bjoern sends no chunks: the end of the
+    connection is the end of the reply.
+    """
+
+    def answer(environ: Environ) -> Answer:
+        if (
+            environ["SERVER_PROTOCOL"] == "HTTP/1.1"
+            and environ.get("HTTP_CONNECTION", "keep-alive").lower() == "keep-alive"
+        ):
+            return later(environ)
+        return now(environ)
+
+    return answer

@@ -26,6 +26,7 @@ from bigfib.state.files import System
 from bigfib.state.reader import Damaged, LogError, Unusable, inspect, require_log_or_nothing
 from bigfib.state.records import DAY_BITS
 from bigfib.state.rewrite import Rewrite, new_path
+from bigfib.state.store import Elsewhere, Missing, NoRoom, Present
 
 _logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Locked(LogError):
         self.contact = holder.contact
 
 
-class AppendFailed(LogError):
+class AppendFailed(LogError, NoRoom):
     """The record could not be written (disk full, quota, limit, fault); the log is as before."""
 
 
@@ -197,6 +198,77 @@ class Log:
     def position(self, sequence_id: bytes) -> int:
         """Return where the sequence is; one that nobody has stepped is at 0."""
         return self.latest.get(sequence_id, 0) >> DAY_BITS
+
+    def find(self, sequence_id: bytes) -> int | None:
+        """Return where the sequence is, or None if the log has none of this id."""
+        packed = self.latest.get(sequence_id)
+        return None if packed is None else packed >> DAY_BITS
+
+    def step(self, sequence_id: bytes, by: int, lowest: int, highest: int) -> int:
+        """Append that the sequence has moved by so many terms, and return its position.
+
+        Raises:
+            Missing: the log has none of this id.
+            Elsewhere: it is not in ``lowest`` .. ``highest``.
+            AppendFailed, CommitFailed: as `append`.
+        """
+        packed = self.latest.get(sequence_id)
+        if packed is None:
+            raise Missing
+        position = packed >> DAY_BITS
+        if not lowest <= position <= highest:
+            raise Elsewhere(position)
+        position += by
+        self.append(sequence_id, position)
+        return position
+
+    def put(self, sequence_id: bytes, position: int, expected: int | None = None) -> None:
+        """Append that the sequence is at ``position``; see `Store.put`.
+
+        Raises:
+            AppendFailed, CommitFailed: as `append`.
+        """
+        self._require(sequence_id, expected)
+        self.append(sequence_id, position)
+
+    def create(self, sequence_id: bytes, position: int) -> None:
+        """Append a new sequence; see `Store.create`.
+
+        Raises:
+            AppendFailed, CommitFailed: as `append`.
+        """
+        if sequence_id in self.latest:
+            raise Present
+        self.append(sequence_id, position)
+
+    def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
+        """Append that the sequence is no more; see `Store.delete`.
+
+        Raises:
+            AppendFailed, CommitFailed: as `append`.
+        """
+        self._require(sequence_id, expected)
+        self.append(sequence_id, None)
+
+    def holds(self, count: int, besides: bytes) -> bool:
+        """Return whether there are ``count`` sequences at least, not counting ``besides``."""
+        return len(self.latest) - (besides in self.latest) >= count
+
+    def check(self) -> None:
+        """Return if the log can take changes.
+
+        Raises:
+            CommitFailed: it cannot, for ever.
+        """
+        if self._failure:
+            raise self._failure
+
+    def _require(self, sequence_id: bytes, expected: int | None) -> None:
+        position = self.find(sequence_id)
+        if position is None:
+            raise Missing
+        if expected is not None and position != expected:
+            raise Elsewhere(position)
 
     def append(self, sequence_id: bytes, position: int | None) -> int:
         """Write that the sequence is at ``position``, or is no more, and return the lsn to commit.

@@ -6,11 +6,15 @@ import resource
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+import falcon.testing
 import pytest
 from flint import fmpz
 
+from bigfib.api.app import create_app
+from bigfib.numbers.decimals import DecimalPair
+from bigfib.sequences import Sequences
 from bigfib.state.log import Log
-from tests.service import Serve, exchange
+from tests.service import Serve, exchange, jobs
 
 JSON_HEADERS = (
     b"HTTP/1.1 200 OK\r\n"
@@ -153,15 +157,32 @@ def test_an_unknown_path_is_a_problem_document(serve: Serve, target: str, accept
     assert len(body) < 1000
 
 
-def test_what_cannot_be_shown_is_a_problem_document(serve: Serve, path: Path) -> None:
+def test_what_nobody_foresaw_is_a_problem_document(path: Path) -> None:
+    def fail(_: int) -> DecimalPair:
+        raise ZeroDivisionError
+
+    with Log(path) as log:
+        sequences = Sequences(log)
+        sequences.pair_at = fail
+        app = create_app(log, sequences, jobs(path), per_client=False)
+        reply = falcon.testing.simulate_get(app, "/api0/current")
+        sequences.pair_at = DecimalPair
+        following = falcon.testing.simulate_get(app, "/api0/next")
+    assert reply.status_code == 500
+    assert reply.headers["Content-Type"] == "application/problem+json"
+    assert reply.json["status"] == 500
+    assert following.content == b'{"value":"1","status":"200"}'
+
+
+def test_a_position_beyond_computing(serve: Serve, path: Path) -> None:
     client = "0" * 32
     with Log(path) as log:
         log.append(bytes(16), 10**12)
     service = serve("--per-client")
     reply, body = service.ask("/api0/current", headers={"Cookie": f"bigfib={client}"})
-    assert reply.status == 500
-    assert reply.headers["Content-Type"] == "application/problem+json"
-    assert json.loads(body)["status"] == 500
+    assert (reply.status, body) == (503, b'{"value":"-3","status":"503"}')
+    # It will not be otherwise later.
+    assert reply.headers["Retry-After"] is None
     assert service.ask("/api0/next")[1] == b'{"value":"1","status":"200"}'
 
 

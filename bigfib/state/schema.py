@@ -1,0 +1,99 @@
+"""The tables of a store in a database: made once, known by their version.
+
+The SQL is what PostgreSQL, CockroachDB, YugabyteDB and Citus have in common. A position is
+``numeric``, so that it has no ceiling; an id is the bytes that a state log has.
+"""
+
+from typing import Final
+
+from bigfib.state.session import Broken, CannotConnect, Refused, Session, Statement
+from bigfib.state.store import StoreError
+
+VERSION: Final = 1
+"""The version of the schema that this bigfib reads and writes."""
+
+_STATEMENTS: Final = (
+    b"CREATE TABLE IF NOT EXISTS bigfib_schema (version integer PRIMARY KEY)",
+    b"CREATE TABLE IF NOT EXISTS bigfib_sequences ("
+    b"id bytea PRIMARY KEY, position numeric NOT NULL, day integer NOT NULL, "
+    b"CHECK (position >= 0 AND position = trunc(position)))",
+    # To find what nobody has stepped for long.
+    b"CREATE INDEX IF NOT EXISTS bigfib_sequences_day ON bigfib_sequences (day)",
+    # Last of all: where it is, all is.
+    b"INSERT INTO bigfib_schema (version) VALUES (%d) ON CONFLICT DO NOTHING" % VERSION,
+)
+
+_READ_VERSION: Final = Statement(b"SELECT version FROM bigfib_schema")
+
+# Others do the same at this moment: unique_violation, duplicate_table and duplicate_object; and
+# what CockroachDB says then, serialization_failure.
+_MET: Final = {"23505", "42P07", "42710", "40001"}
+_ATTEMPTS: Final = 10
+
+_NO_TABLE: Final = "42P01"
+
+
+def init(conninfo: str) -> bool:
+    """Make the schema in the database of ``conninfo``; return whether anything was to be done.
+
+    It may be done twice, and by several at once.
+
+    Raises:
+        StoreError: the database cannot be asked, refuses it, or has another version.
+    """
+    try:
+        session = Session(conninfo)
+    except CannotConnect as error:
+        raise StoreError(str(error)) from error
+    try:
+        version = _version(session)
+        if version == VERSION:
+            return False
+        if version is not None:
+            require(session)
+        for sql in _STATEMENTS:
+            _run(session, Statement(sql))
+        require(session)
+    except (Refused, Broken) as error:
+        raise StoreError(f"the schema cannot be made: {error}") from error
+    finally:
+        session.close()
+    return True
+
+
+def require(session: Session) -> None:
+    """Return if the database has this schema.
+
+    Raises:
+        StoreError: it has none, or another version.
+        Refused, Broken: as `Session.run`.
+    """
+    version = _version(session)
+    if version is None:
+        raise StoreError("the database has no tables of bigfib: make them with `bigfib store init`")
+    if version != VERSION:
+        raise StoreError(
+            f"the database has version {version} of bigfib's tables, and this bigfib knows "
+            f"version {VERSION}; use one that knows that version"
+        )
+
+
+def _version(session: Session) -> int | None:
+    try:
+        rows = session.run(_READ_VERSION)[0]
+    except Refused as refusal:
+        if refusal.sqlstate == _NO_TABLE:
+            return None
+        raise
+    return max((int(version) for (version,) in rows), default=None)
+
+
+def _run(session: Session, statement: Statement) -> None:
+    for attempt in range(_ATTEMPTS):
+        try:
+            session.run(statement)
+        except Refused as refusal:
+            if refusal.sqlstate not in _MET or attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            return

@@ -1,0 +1,252 @@
+"""One connection to a server that speaks PostgreSQL's protocol, where every answer has a deadline.
+
+What is run together is sent at once, in a pipeline, and is one transaction. How it failed decides
+what may be said of it: `Refused`, and nothing has changed; or `Broken`, and nobody knows.
+
+A server that is merely paused keeps its connections open and acknowledges what it is sent, so that
+no time-out of the system or of the server itself ends the wait. So the wait is done here.
+"""
+
+import os
+import select
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.errors import Diagnostic
+from psycopg.pq.abc import PGresult
+
+STATEMENT_SECONDS: Final = 1
+"""After how long the server itself gives up a statement, which mostly waits for a lock then."""
+
+ANSWER_SECONDS: Final = 2.0
+"""After how long without all answers a connection is given up: a server that answers at all has
+answered by then, for it gives up sooner."""
+
+# What libpq is told where neither the connection string nor the environment says otherwise: a host
+# that does not answer is left for the next, a standby is no store, a lost network is noticed.
+_DEFAULTS: Final = {
+    "connect_timeout": ("PGCONNECT_TIMEOUT", "2"),
+    "target_session_attrs": ("PGTARGETSESSIONATTRS", "read-write"),
+    "application_name": ("PGAPPNAME", "bigfib"),
+    "tcp_user_timeout": ("", "5000"),
+}
+
+_COMPLETION_UNKNOWN: Final = "40003"
+
+
+class CannotConnect(Exception):
+    """There is no connection to be had; the message says why."""
+
+
+class Refused(Exception):
+    """The server has refused it; nothing has changed.
+
+    Attributes:
+        sqlstate: The server's code of the reason.
+    """
+
+    def __init__(self, sqlstate: str, message: str) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
+class Broken(Exception):
+    """The connection is lost, or as good as lost; what it was doing, it may have done or not."""
+
+
+class Statement(NamedTuple):
+    """A statement and its parameters.
+
+    Attributes:
+        sql: It, with ``$1`` for the first parameter. Each session prepares it once.
+        parameters: Their values as text.
+    """
+
+    sql: bytes
+    parameters: Sequence[bytes] = ()
+
+
+Rows = list[tuple[bytes, ...]]
+
+_BEGIN: Final = Statement(b"BEGIN")
+_COMMIT: Final = Statement(b"COMMIT")
+_ROLLBACK: Final = Statement(b"ROLLBACK")
+
+
+def connect(conninfo: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:
+    """Connect to the first server of those that ``conninfo`` names which is fit.
+
+    Raises:
+        CannotConnect: there is none, or ``conninfo`` is none.
+    """
+    try:
+        given = conninfo_to_dict(conninfo)
+        more = {
+            name: value
+            for name, (variable, value) in _DEFAULTS.items()
+            if name not in given and variable not in os.environ
+        }
+        return psycopg.connect(make_conninfo(conninfo, **more), autocommit=autocommit)
+    except psycopg.Error as error:
+        raise CannotConnect(one_line(str(error))) from error
+
+
+def one_line(message: str) -> str:
+    """Return the message, which a server may have written in several lines, in one."""
+    return " ".join(message.split())
+
+
+class Session:
+    """A connection, used by one thread at a time."""
+
+    def __init__(self, conninfo: str) -> None:
+        """Connect to the first server of those that ``conninfo`` names which is fit.
+
+        Raises:
+            CannotConnect: there is none, or ``conninfo`` is none.
+        """
+        self._connection = connect(conninfo, autocommit=True)
+        self._pgconn = self._connection.pgconn
+        self._readable = select.poll()
+        self._readable.register(self._pgconn.socket, select.POLLIN)
+        self._prepared: dict[bytes, bytes] = {}
+        self._warning = ""
+        self._connection.add_notice_handler(self._notice)
+        self._pgconn.enter_pipeline_mode()
+        try:
+            if "statement_timeout" not in conninfo:
+                self.run(Statement(b"SET statement_timeout = %d" % (STATEMENT_SECONDS * 1000)))
+        except (Refused, Broken) as error:
+            self.close()
+            raise CannotConnect(str(error)) from error
+
+    @property
+    def host(self) -> str:
+        """The server that this is a connection to."""
+        return f"{self._connection.info.host}:{self._connection.info.port}"
+
+    def is_open(self) -> bool:
+        """Return whether the server has not closed the connection, as far as this end knows."""
+        try:
+            # Before it closes one, it says why.
+            while self._readable.poll(0):
+                self._pgconn.consume_input()
+        except psycopg.Error:
+            return False
+        return True
+
+    def run(self, *statements: Statement, seconds: float = ANSWER_SECONDS) -> list[Rows]:
+        """Run the statements in one transaction and return the rows of each.
+
+        Args:
+            statements: What is to be done.
+            seconds: The deadline for all answers.
+
+        Raises:
+            Refused: the server does not do it.
+            Broken: there was no answer in time, or the server did not keep what it promised.
+        """
+        self._warning = ""
+        deadline = time.monotonic() + seconds
+        try:
+            self._prepare({statement.sql for statement in statements}, deadline)
+            # One statement is a transaction of its own. Several are one between BEGIN and COMMIT;
+            # in PostgreSQL a pipeline is one anyway, but others commit each statement of it.
+            alone = len(statements) == 1
+            results = self._exchange(
+                statements if alone else (_BEGIN, *statements, _COMMIT), deadline
+            )
+            refusal = next((one for one in results if one.status == _FATAL_ERROR), None)
+            if refusal is None:
+                if self._warning:
+                    raise Broken(self._warning)
+                return [_rows(result) for result in (results if alone else results[1:-1])]
+            if self._pgconn.transaction_status != pq.TransactionStatus.IDLE:
+                self._exchange([_ROLLBACK], deadline)
+        except psycopg.Error as error:
+            raise Broken(one_line(str(error))) from error
+        sqlstate = (refusal.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+        message = one_line(refusal.get_error_message())
+        severity = refusal.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED)
+        if severity != b"ERROR" or sqlstate == _COMPLETION_UNKNOWN:
+            raise Broken(message)
+        raise Refused(sqlstate, message)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._connection.close()
+
+    def _prepare(self, sqls: Iterable[bytes], deadline: float) -> None:
+        new = [sql for sql in sqls if sql not in self._prepared]
+        for sql in new:
+            name = self._prepared[sql] = b"bigfib%d" % len(self._prepared)
+            self._pgconn.send_prepare(name, sql)
+        if new:
+            for result in self._answers(len(new), deadline):
+                if result.status != pq.ExecStatus.COMMAND_OK:
+                    for sql in new:
+                        del self._prepared[sql]
+                    sqlstate = result.error_field(pq.DiagnosticField.SQLSTATE) or b""
+                    raise Refused(sqlstate.decode(), one_line(result.get_error_message()))
+
+    def _exchange(self, statements: Sequence[Statement], deadline: float) -> list[PGresult]:
+        for sql, parameters in statements:
+            name = self._prepared.get(sql)
+            if name is None:
+                self._pgconn.send_query_params(sql, parameters)
+            else:
+                self._pgconn.send_query_prepared(name, parameters)
+        return self._answers(len(statements), deadline)
+
+    def _answers(self, count: int, deadline: float) -> list[PGresult]:
+        """Send what is to be sent, and return what comes back for ``count`` statements."""
+        pgconn = self._pgconn
+        pgconn.pipeline_sync()
+        while pgconn.flush():
+            self._wait(select.POLLIN | select.POLLOUT, deadline)
+            pgconn.consume_input()
+        results: list[PGresult] = []
+        ended = 0
+        while True:
+            while pgconn.is_busy():
+                self._wait(select.POLLIN, deadline)
+                pgconn.consume_input()
+            result = pgconn.get_result()
+            if result is None:
+                # Each statement's results end with one of these.
+                ended += 1
+                if ended > count or pgconn.status != pq.ConnStatus.OK:
+                    raise Broken("the server has closed the connection")
+            elif result.status == pq.ExecStatus.PIPELINE_SYNC:
+                return results
+            else:
+                results.append(result)
+
+    def _wait(self, events: int, deadline: float) -> None:
+        poll = self._readable
+        if events != select.POLLIN:
+            poll = select.poll()
+            poll.register(self._pgconn.socket, events)
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            raise Broken("the server does not answer in time")
+
+    def _notice(self, diagnostic: Diagnostic) -> None:
+        # Such as: the wait for the standby was cancelled, and it may not have what was committed.
+        if diagnostic.severity_nonlocalized == "WARNING":
+            self._warning = one_line(diagnostic.message_primary or "the server warns")
+
+
+_FATAL_ERROR: Final = pq.ExecStatus.FATAL_ERROR
+
+
+def _rows(result: PGresult) -> Rows:
+    columns = range(result.nfields)
+    return [
+        tuple(result.get_value(row, column) or b"" for column in columns)
+        for row in range(result.ntuples)
+    ]

@@ -1,0 +1,154 @@
+"""What a store promises, whichever it is: where every sequence stands, changed one step at a time.
+
+`log.Log` is the store of one process, `postgres.Postgres` that of many. Who uses one need not know
+which it is.
+
+Every change is atomic, is made once or not at all, and is durable when `Store.commit` has returned
+for it. A change names the positions that it may be made from: that is the floor at 0, that is
+``If-Match``, and that is how far the terms are at hand.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+
+class StoreError(Exception):
+    """A store in a database cannot be had; the message says why and what to do."""
+
+
+class Missing(LookupError):
+    """The store has no sequence of this id; nothing has changed."""
+
+
+class Present(Exception):
+    """The store has a sequence of this id already; nothing has changed."""
+
+
+class Elsewhere(Exception):
+    """The sequence is not where the change may be made from; nothing has changed.
+
+    Attributes:
+        position: Where it is.
+    """
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"the sequence is at position {position}")
+        self.position = position
+
+
+class NoRoom(Exception):
+    """The change could not be kept, for there is no room; nothing has changed."""
+
+
+class Unavailable(Exception):
+    """The store cannot be asked now, which mends itself; nothing has changed."""
+
+
+class OutcomeUnknown(Exception):
+    """The store was lost while a change was under way, which it may have made or not.
+
+    It is never tried again by itself: that could make it twice.
+    """
+
+
+class Steps(NamedTuple):
+    """Steps of one sequence that are made together, or not at all.
+
+    Attributes:
+        sequence_id: Which sequence.
+        by: How far they lead in all.
+        lowest: The lowest position that they may be made from.
+        highest: The highest.
+    """
+
+    sequence_id: bytes
+    by: int
+    lowest: int
+    highest: int
+
+
+class Store(Protocol):
+    """Where the position of every sequence is kept.
+
+    All methods raise `Unavailable`; those that change something raise `NoRoom` and
+    `OutcomeUnknown`, too.
+
+    Attributes:
+        end: The log sequence number (lsn) of the last change.
+        committed: The lsn up to which changes are durable.
+    """
+
+    end: int
+    committed: int
+
+    def find(self, sequence_id: bytes) -> int | None:
+        """Return where the sequence is, or None if there is none of this id."""
+
+    def step(self, sequence_id: bytes, by: int, lowest: int, highest: int) -> int:
+        """Move the sequence by so many terms, forward or back, and return its position.
+
+        Raises:
+            Missing: there is none.
+            Elsewhere: it is not in ``lowest`` .. ``highest``.
+        """
+
+    def put(self, sequence_id: bytes, position: int, expected: int | None = None) -> None:
+        """Put the sequence at ``position``.
+
+        Args:
+            sequence_id: Which sequence.
+            position: Where to.
+            expected: The only position to do so from; None for any.
+
+        Raises:
+            Missing: there is none.
+            Elsewhere: it is not where expected.
+        """
+
+    def create(self, sequence_id: bytes, position: int) -> None:
+        """Create the sequence at ``position``.
+
+        Raises:
+            Present: there is one of this id.
+        """
+
+    def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
+        """Delete the sequence; arguments and errors as `put`."""
+
+    def holds(self, count: int, besides: bytes) -> bool:
+        """Return whether there are ``count`` sequences at least, not counting ``besides``.
+
+        A shared store may be somewhat behind with its count.
+        """
+
+    def commit(self, lsn: int) -> None:
+        """Return when all changes up to ``lsn`` are durable."""
+
+    def check(self) -> None:
+        """Return if the store can take changes now."""
+
+    def close(self) -> None:
+        """Commit what is left, and let go of the store."""
+
+
+class SharedStore(Store, Protocol):
+    """A store that many servers share, and that is asked for many steps at once.
+
+    Attributes:
+        connected: Whether it can be asked, as far as is known without asking.
+    """
+
+    @property
+    def connected(self) -> bool: ...  # noqa: D102
+
+    def step_all(self, steps: Sequence[Steps], looks: Sequence[bytes] = ()) -> list[int | None]:
+        """Step many sequences, and look at others, in one transaction.
+
+        Args:
+            steps: The steps, of a sequence each.
+            looks: Sequences that are only looked at.
+
+        Returns:
+            The position of each, after its steps; None where there is none, or where it was not
+            where the steps may be made from, so that they were not.
+        """

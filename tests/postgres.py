@@ -1,0 +1,183 @@
+"""A real PostgreSQL in a directory of its own, for the tests that need one."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+# By numbers, the newest: Debian keeps them where no PATH leads.
+_DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+
+_SETTINGS = {
+    "shared_buffers": "16MB",
+    "max_connections": "40",
+    "autovacuum": "off",
+    # A standby finds what it has missed, and looks for its primary ten times a second.
+    "wal_keep_size": "64MB",
+    "wal_retrieve_retry_interval": "100ms",
+    "listen_addresses": "127.0.0.1",
+}
+
+
+def program(name: str) -> Path:
+    """Return the path of one of PostgreSQL's programs; without it skip, or fail in CI."""
+    found = shutil.which(name) or next(
+        (str(path / name) for path in reversed(_DEBIAN) if (path / name).exists()), None
+    )
+    if found is None:
+        reason = f"{name} of PostgreSQL is not installed (Debian: postgresql)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return Path(found)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Cluster:
+    """One server and its data.
+
+    Attributes:
+        port: Where it listens on 127.0.0.1.
+    """
+
+    def __init__(self, template: "Cluster | None" = None) -> None:
+        """Make a cluster, not started; from ``template``, which is stopped, or anew."""
+        self.directory = Path(tempfile.mkdtemp(prefix="bigfib-postgres-"))
+        self._own(self.directory)
+        self.data = self.directory / "data"
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        if template:
+            self._run("cp", "-r", str(template.data), str(self.data))
+        else:
+            self._run(
+                *(str(program("initdb")), "-D", str(self.data), "-U", "postgres"),
+                *("-A", "trust", "--no-sync", "-E", "UTF8", "--no-locale"),
+            )
+
+    @staticmethod
+    def _own(path: Path) -> None:
+        """Give a directory to who runs the server, which refuses to be run by root."""
+        if os.geteuid() == 0:
+            user = pwd.getpwnam("nobody")
+            os.chown(path, user.pw_uid, user.pw_gid)
+
+    @staticmethod
+    def _as_user(*command: str) -> list[str]:
+        if os.geteuid() != 0:
+            return list(command)
+        return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *command]
+
+    def _run(self, *command: str) -> None:
+        done = subprocess.run(
+            self._as_user(*command), capture_output=True, text=True, cwd="/", check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    def start(self, **settings: str) -> None:
+        """Start it, and return when it takes connections."""
+        options = [
+            option
+            for name, value in {**_SETTINGS, **settings}.items()
+            for option in ("-c", f"{name}={value}")
+        ]
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self._as_user(
+                    *(str(program("postgres")), "-D", str(self.data), "-p", str(self.port)),
+                    *("-k", str(self.directory), *options),
+                ),
+                stdout=log,
+                stderr=log,
+                cwd="/",
+            )
+        ready = [str(program("pg_isready")), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        while subprocess.run(ready, check=False).returncode != 0:
+            assert self.process is not None
+            assert self.process.poll() is None, (self.directory / "log").read_text()
+
+    def stop(self) -> None:
+        """Stop it at once, but in order, and return when it has ended."""
+        self._signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End the server and all its processes, as a power failure would."""
+        assert self.process is not None
+        self._signal_all(signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+
+    def pause(self) -> None:
+        """Stop the processes where they are; connections stay open, and nothing is answered."""
+        self._signal_all(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: int) -> None:
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        for pid in [self.process.pid, *map(int, children.read_text().split())]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _signal(self, number: int) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(number)
+            self.process.wait()
+        self.process = None
+
+    def remove(self) -> None:
+        """Stop it, whatever its state, and remove all that it has written."""
+        if self.process and self.process.poll() is None:
+            self.resume()
+            self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def standby(self, port: int) -> "Cluster":
+        """Return a standby of this server, which is running; the standby is not started."""
+        other = Cluster.__new__(Cluster)
+        other.directory = Path(tempfile.mkdtemp(prefix="bigfib-postgres-"))
+        self._own(other.directory)
+        other.data = other.directory / "data"
+        other.port = port
+        other.process = None
+        other._run(
+            *(str(program("pg_basebackup")), "-D", str(other.data), "-R", "--no-sync"),
+            *("-c", "fast", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"),
+        )
+        return other
+
+    def promote(self) -> None:
+        """Make the standby a primary, and return when it is."""
+        self._run(str(program("pg_ctl")), "promote", "-w", "-D", str(self.data))
+
+    def url(self, database: str = "postgres", user: str = "postgres") -> str:
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+
+    def sql(self, *statements: str, database: str = "postgres") -> list[tuple[object, ...]]:
+        """Run the statements, each by itself, and return the rows of the last."""
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            rows: list[tuple[object, ...]] = []
+            for statement in statements:
+                cursor = connection.execute(statement.encode())
+                rows = cursor.fetchall() if cursor.description else []
+            return rows
+
+
+NewCluster = Callable[[], Cluster]

@@ -1,0 +1,141 @@
+"""Every sequence from a state log to a database and back."""
+
+import random
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from bigfib.sequences import SHARED
+from bigfib.state import copying, reader
+from bigfib.state.log import Locked, Log
+from bigfib.state.postgres import Postgres
+from bigfib.state.store import StoreError
+
+DAY = 86_400
+
+
+def fill(path: Path, count: int) -> dict[bytes, int]:
+    """Write a log with sequences of any age at positions of any size; return what it has."""
+    randomness = random.Random(7)
+    day = 19_000
+    with Log(path, clock=lambda: day * DAY) as log:
+        log.append(SHARED, 12)
+        for number in range(count):
+            day += number % 97 == 0
+            one = randomness.randbytes(16)
+            log.append(one, randomness.getrandbits(randomness.choice([1, 16, 64, 300])))
+        log.append(one, None)
+        return dict(log.latest)
+
+
+def sequences(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT count(*) FROM bigfib_sequences").fetchone()
+        assert row
+        return int(row[0])
+
+
+def test_there_and_back(path: Path, database: str) -> None:
+    latest = fill(path, 30_000)
+    assert copying.log_to_database(path, database) == len(latest) == 30_000
+    back = path.with_name("back")
+    assert copying.database_to_log(database, back) == 30_000
+    # Position and day of each.
+    assert reader.read(back).latest == latest
+    assert {file.name for file in path.parent.iterdir()} == {
+        *("state.log", "state.log.lock", "back", "back.lock")
+    }
+
+
+def test_what_was_copied_goes_on(path: Path, database: str) -> None:
+    fill(path, 10)
+    copying.log_to_database(path, database)
+    with closing(Postgres(database, permanent=SHARED)) as store:
+        assert store.step(SHARED, 1, 0, 99) == 13
+    back = path.with_name("back")
+    copying.database_to_log(database, back)
+    with Log(back) as log:
+        assert log.step(SHARED, 1, 0, 99) == 14
+
+
+def test_a_target_that_is_not_empty_is_refused(path: Path, database: str) -> None:
+    latest = fill(path, 10)
+    copying.log_to_database(path, database)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="copy into an empty one"):
+            copying.log_to_database(path, database)
+    with pytest.raises(StoreError, match="copy into a new one"):
+        copying.database_to_log(database, path)
+    assert reader.read(path).latest == latest
+    assert sequences(database) == len(latest)
+
+
+def test_a_log_in_use_is_not_copied(path: Path, database: str) -> None:
+    fill(path, 10)
+    with Log(path), pytest.raises(Locked):
+        copying.log_to_database(path, database)
+    assert sequences(database) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("NEW.position = NEW.position + 1; RETURN NEW", "would differ"),
+        ("NEW.day = NEW.day + 1; RETURN NEW", "would differ"),
+        ("IF NEW.position = 12 THEN RETURN NULL; END IF; RETURN NEW", "instead of"),
+        ("RAISE EXCEPTION 'no more'", "no more"),
+    ],
+)
+def test_a_copy_that_is_none_is_not_kept(path: Path, database: str, change: str, says: str) -> None:
+    fill(path, 10)
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            f"CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$BEGIN {change}; END$$".encode()
+        )
+        connection.execute(
+            b"CREATE TRIGGER t BEFORE INSERT ON bigfib_sequences FOR EACH ROW "
+            b"EXECUTE FUNCTION change()"
+        )
+    with pytest.raises(StoreError, match=says):
+        copying.log_to_database(path, database)
+    assert sequences(database) == 0
+
+
+class TestCommand:
+    @staticmethod
+    def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "bigfib", "store", "copy", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    def test_copies(self, path: Path, database: str) -> None:
+        fill(path, 10)
+        back = path.with_name("back")
+        for arguments in ((path, database), (database, back)):
+            done = self.run(*arguments)
+            assert (done.stdout, done.stderr) == ("sequences copied and compared: 10\n", "")
+        assert reader.read(back).latest == reader.read(path).latest
+
+    def test_says_what_is_wrong(self, path: Path, database: str) -> None:
+        for arguments, says in (
+            ((path, path), "from a state log to a database"),
+            ((database, database), "from a state log to a database"),
+            ((path, database), "there is no state log"),
+            ((path, "mysql://x"), "a store is the path of a state log"),
+            (("postgresql://127.0.0.1:1/x", path), "Connection refused"),
+        ):
+            done = self.run(*arguments)
+            assert done.returncode in (1, 2)
+            assert done.stdout == ""
+            assert says in done.stderr
+            assert done.stderr.count("\n") == 1
+            assert not path.exists()

@@ -1,0 +1,358 @@
+"""A store in a database: what it asks of the database, and what it says when that is not had."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import psycopg
+import pytest
+
+from bigfib.sequences import SHARED
+from bigfib.state import schema
+from bigfib.state.postgres import Postgres
+from bigfib.state.session import ANSWER_SECONDS
+from bigfib.state.store import (
+    Elsewhere,
+    OutcomeUnknown,
+    Steps,
+    StoreError,
+    Unavailable,
+)
+from tests.postgres import Cluster
+
+ONE, OTHER = bytes(16), bytes(range(16))
+DAY = 86_400
+
+
+@contextmanager
+def opened(url: str, days_kept: int | None = None, now: float = 0) -> Iterator[Postgres]:
+    with closing(
+        Postgres(url, days_kept=days_kept, permanent=SHARED, clock=lambda: now or time.time())
+    ) as store:
+        yield store
+
+
+def rows(url: str) -> dict[bytes, tuple[int, int]]:
+    with psycopg.connect(url) as connection:
+        found = connection.execute("SELECT id, position, day FROM bigfib_sequences").fetchall()
+    return {one: (int(position), day) for one, position, day in found}
+
+
+def run(url: str, statement: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement.encode())
+
+
+class TestSchema:
+    def test_made_twice_and_by_ten_at_once(self, shared_cluster: Cluster) -> None:
+        shared_cluster.sql("CREATE DATABASE many_makers TEMPLATE template0")
+        url = shared_cluster.url("many_makers")
+        with pytest.raises(StoreError, match="bigfib store init"):
+            Postgres(url)
+        failures = []
+        start = threading.Barrier(10)
+
+        def make() -> None:
+            start.wait()
+            try:
+                schema.init(url)
+            except StoreError as error:
+                failures.append(error)
+
+        makers = [threading.Thread(target=make) for _ in range(10)]
+        for maker in makers:
+            maker.start()
+        for maker in makers:
+            maker.join()
+        assert failures == []
+        assert schema.init(url) is False
+        with opened(url) as store:
+            store.create(ONE, 3)
+        assert schema.init(url) is False
+        assert {one: at for one, (at, _) in rows(url).items()} == {ONE: 3}, "nothing is made anew"
+
+    def test_another_version_is_refused(self, database: str) -> None:
+        run(database, "UPDATE bigfib_schema SET version = 2")
+        for use in (Postgres, schema.init):
+            with pytest.raises(StoreError, match=r"version 2 .* knows version 1"):
+                use(database)
+
+    def test_what_is_no_position_is_not_taken(self, database: str) -> None:
+        for position in ("-1", "0.5"):
+            with pytest.raises(psycopg.errors.CheckViolation):
+                run(database, f"INSERT INTO bigfib_sequences VALUES ('x', {position}, 0)")
+
+
+class TestConnecting:
+    @pytest.mark.parametrize(
+        ("url", "says"),
+        [
+            ("postgresql://127.0.0.1:1/x", "refused"),
+            ("postgresql://nowhere.invalid/x", "nowhere.invalid"),
+            ("postgresql://[/x", "URI"),
+            ("postgresql://h/x?nonsense=1", "nonsense"),
+        ],
+    )
+    def test_to_what_is_none(self, url: str, says: str) -> None:
+        with pytest.raises(StoreError, match=says) as error:
+            Postgres(url)
+        assert "\n" not in str(error.value)
+
+    def test_past_a_host_that_is_down_and_one_that_is_read_only(
+        self, cluster: Cluster, shared_cluster: Cluster, database: str
+    ) -> None:
+        name = database.rpartition("/")[2]
+        cluster.sql(
+            f"CREATE DATABASE {name}", f"ALTER DATABASE {name} SET default_transaction_read_only=on"
+        )
+        hosts = f"127.0.0.1:1,127.0.0.1:{cluster.port},127.0.0.1:{shared_cluster.port}"
+        with opened(f"postgresql://postgres@{hosts}/{name}") as store:
+            store.create(ONE, 7)
+            assert store.host == f"127.0.0.1:{shared_cluster.port}"
+        assert rows(database)[ONE][0] == 7
+
+    def test_a_database_that_promises_less(
+        self, cluster: Cluster, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with opened(cluster.url()) as store:
+            assert store.synchronous_commit == "on"
+        assert caplog.text == ""
+        cluster.sql("ALTER SYSTEM SET synchronous_commit = off")
+        cluster.stop()
+        cluster.start(fsync="off")
+        with opened(cluster.url()):
+            pass
+        assert "fsync is off, so power loss takes steps back" in caplog.text
+        assert "synchronous_commit is off, so a crash takes steps back" in caplog.text
+
+
+class TestBatches:
+    def test_many_in_one_transaction(self, database: str) -> None:
+        with opened(database) as store:
+            store.create(ONE, 10)
+            store.create(OTHER, 20)
+            steps = [Steps(OTHER, 3, 0, 99), Steps(ONE, -2, 2, 99), Steps(b"none", 1, 0, 99)]
+            assert store.step_all(steps, [OTHER, b"none"]) == [23, 8, None, 23, None]
+            # What may not be made is not; the rest is.
+            assert store.step_all([Steps(ONE, -9, 9, 99), Steps(OTHER, 1, 0, 99)]) == [None, 24]
+            assert (store.find(ONE), store.find(OTHER)) == (8, 24)
+
+    def test_two_that_step_the_same_in_opposite_order(self, database: str) -> None:
+        # Each would hold what the other waits for, until the database ends one, after a second.
+        ids = [bytes([number]) * 16 for number in range(20)]
+        with opened(database) as store:
+            for one in ids:
+                store.create(one, 0)
+        slowest = 0.0
+
+        def step(order: list[bytes]) -> None:
+            nonlocal slowest
+            with opened(database) as store:
+                for _ in range(50):
+                    began = time.monotonic()
+                    store.step_all([Steps(one, 1, 0, 10**6) for one in order])
+                    slowest = max(slowest, time.monotonic() - began)
+
+        threads = [threading.Thread(target=step, args=[order]) for order in (ids, ids[::-1])]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert {at for at, _ in rows(database).values()} == {100}
+        assert slowest < 0.9
+
+
+class TestRetries:
+    def test_a_serialization_failure_is_tried_again(self, database: str) -> None:
+        # Under this isolation all but one of those who step at once are refused (40001).
+        name = database.rpartition("/")[2]
+        run(database, f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
+        with opened(database) as store:
+            store.create(ONE, 0)
+
+        def step() -> None:
+            with opened(database) as store:
+                for _ in range(100):
+                    store.step_all([Steps(ONE, 1, 0, 10**6)], [OTHER])
+
+        threads = [threading.Thread(target=step) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert rows(database)[ONE][0] == 400
+
+    def test_but_not_for_ever(self, database: str) -> None:
+        with opened(database) as store:
+            store.create(ONE, 0)
+            # A trigger that always is in the way.
+            run(
+                database,
+                """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                $$BEGIN RAISE EXCEPTION 'always' USING ERRCODE = '40001'; END$$""",
+            )
+            run(
+                database,
+                "CREATE TRIGGER t BEFORE UPDATE ON bigfib_sequences "
+                "FOR EACH ROW EXECUTE FUNCTION refuse()",
+            )
+            began = time.monotonic()
+            with pytest.raises(Unavailable, match="others are in the way"):
+                store.step(ONE, 1, 0, 9)
+            assert time.monotonic() - began < ANSWER_SECONDS
+            assert store.find(ONE) == 0
+
+    def test_a_connection_broken_by_a_step_is_no_reason_for_another(self, database: str) -> None:
+        # The step is made, and its connection ended before it is told: by the step itself.
+        with opened(database) as store:
+            store.create(ONE, 0)
+            run(
+                database,
+                """CREATE FUNCTION hang_up() RETURNS trigger LANGUAGE plpgsql AS
+                $$BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END$$""",
+            )
+            run(
+                database,
+                "CREATE CONSTRAINT TRIGGER t AFTER UPDATE ON bigfib_sequences DEFERRABLE "
+                "INITIALLY DEFERRED FOR EACH ROW WHEN (new.position <> old.position) "
+                "EXECUTE FUNCTION hang_up()",
+            )
+            with pytest.raises(OutcomeUnknown):
+                store.step(ONE, 1, 0, 9)
+            run(database, "DROP TRIGGER t ON bigfib_sequences")
+            # The next finds a fresh connection, at once.
+            before = store.find(ONE)
+            assert before in (0, 1)
+            assert store.step(ONE, 1, 0, 9) == before + 1
+
+    def test_a_warning_at_the_commit_leaves_the_outcome_unknown(self, database: str) -> None:
+        # As when the wait for a standby is cancelled: committed here, but perhaps not there.
+        with opened(database) as store:
+            store.create(ONE, 0)
+            run(
+                database,
+                """CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS
+                $$BEGIN RAISE WARNING 'might not have been replicated'; RETURN NULL; END$$""",
+            )
+            run(
+                database,
+                "CREATE TRIGGER t AFTER UPDATE ON bigfib_sequences FOR EACH ROW "
+                "WHEN (new.position <> old.position) EXECUTE FUNCTION warn()",
+            )
+            with pytest.raises(OutcomeUnknown, match="might not have been replicated"):
+                store.step(ONE, 1, 0, 9)
+
+
+class TestExpiry:
+    def test_what_nobody_touches_is_deleted(self, database: str) -> None:
+        today = 20_000
+        with opened(database, now=(today - 91) * DAY) as store:
+            store.create(SHARED, 1)
+            for number in range(2500):
+                store.create(b"old%d" % number, 5)
+            store.create(ONE, 5)
+        with opened(database, now=(today - 90) * DAY) as store:
+            store.create(OTHER, 5)
+            assert store.step(ONE, 1, 0, 9) == 6
+        with opened(database, days_kept=90, now=today * DAY):
+            until = time.monotonic() + 20
+            while len(rows(database)) > 3:
+                assert time.monotonic() < until
+        assert rows(database) == {
+            SHARED: (1, today - 91),
+            ONE: (6, today - 90),
+            OTHER: (5, today - 90),
+        }
+
+    def test_a_clock_set_back_makes_nothing_older(self, database: str) -> None:
+        with opened(database, now=500 * DAY) as store:
+            store.create(ONE, 0)
+        with opened(database, now=400 * DAY) as store:
+            store.step(ONE, 1, 0, 9)
+            store.put(ONE, 7)
+        assert rows(database) == {ONE: (7, 500)}
+
+
+class TestLoss:
+    """What happens to the database, and what is said of it, in time."""
+
+    def test_an_idle_connection_that_was_closed_costs_nothing(
+        self, cluster: Cluster, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.WARNING)
+        with opened(cluster.url()) as store:
+            store.create(ONE, 0)
+            for number in range(1, 4):
+                cluster.sql(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                    "WHERE application_name = 'bigfib'"
+                )
+                assert store.step(ONE, 1, 0, 9) == number
+        assert caplog.text.count("connected to the store") == 3
+
+    def test_a_paused_server_is_waited_for_once(self, cluster: Cluster) -> None:
+        with opened(cluster.url()) as store:
+            store.create(ONE, 0)
+            cluster.pause()
+            began = time.monotonic()
+            with pytest.raises(OutcomeUnknown):
+                store.step(ONE, 1, 0, 9)
+            assert ANSWER_SECONDS - 0.1 < time.monotonic() - began < ANSWER_SECONDS + 1
+            time_of_all = time.monotonic()
+            for _ in range(20):
+                with pytest.raises(Unavailable):
+                    store.step(ONE, 1, 0, 9)
+            assert time.monotonic() - time_of_all < 1
+            cluster.resume()
+            position = self._found_again(store)
+            # The step that nobody knew of was made once or not at all.
+            assert position in (0, 1)
+            assert store.step(ONE, 1, 0, 9) == position + 1
+
+    def test_a_locked_table(self, cluster: Cluster) -> None:
+        with opened(cluster.url()) as store:
+            store.create(ONE, 0)
+            with psycopg.connect(cluster.url()) as other:
+                # Reading is possible, changing is not.
+                other.execute("LOCK bigfib_sequences IN EXCLUSIVE MODE")
+                with pytest.raises(Unavailable, match="statement timeout"):
+                    store.step(ONE, 1, 0, 9)
+                with pytest.raises(Unavailable):
+                    store.check()
+                other.rollback()
+            assert self._found_again(store) == 0
+            assert store.step(ONE, 1, 0, 9) == 1
+
+    @staticmethod
+    def _found_again(store: Postgres) -> int | None:
+        until = time.monotonic() + 10
+        while True:
+            try:
+                return store.find(ONE)
+            except Unavailable:
+                assert time.monotonic() < until
+
+
+def test_no_sequence_is_stepped_by_two_at_once_from_the_same_position(database: str) -> None:
+    with opened(database) as store:
+        store.create(ONE, 5)
+    made, refused_at = [], []
+    start = threading.Barrier(8)
+
+    def step() -> None:
+        with opened(database) as store:
+            start.wait()
+            try:
+                made.append(store.step(ONE, 1, 5, 5))
+            except Elsewhere as elsewhere:
+                refused_at.append(elsewhere.position)
+
+    threads = [threading.Thread(target=step) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [6]
+    assert refused_at == [6] * 7

@@ -1,0 +1,203 @@
+"""What both stores promise, by the same tests: a state log, and a database."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from bigfib.numbers.decimals import DecimalPair, StartOfSequence
+from bigfib.sequences import SHARED, Sequences, TooManySequences, UnknownSequence
+from bigfib.state.log import Log
+from bigfib.state.postgres import Postgres
+from bigfib.state.store import Elsewhere, Missing, Present, Store
+from bigfib.terms import INLINE_LIMIT
+
+ONE = bytes(range(16))
+FAR = 10**40
+
+
+@pytest.fixture(params=["log", "database"])
+def store(request: pytest.FixtureRequest, path: Path) -> Iterator[Store]:
+    opened: Log | Postgres
+    if request.param == "log":
+        opened = Log(path, permanent=SHARED)
+    else:
+        opened = Postgres(request.getfixturevalue("database"), permanent=SHARED)
+    with closing(opened):
+        yield opened
+
+
+def computed(sequences: Sequences) -> list[int]:
+    """Return a list that grows by each position whose terms are computed anew."""
+    positions = []
+
+    def pair_at(position: int) -> DecimalPair:
+        positions.append(position)
+        return DecimalPair(position)
+
+    sequences.pair_at = pair_at
+    return positions
+
+
+class TestStore:
+    def test_there_is_what_has_been_created(self, store: Store) -> None:
+        assert store.find(ONE) is None
+        store.create(ONE, 5)
+        assert store.find(ONE) == 5
+        with pytest.raises(Present):
+            store.create(ONE, 7)
+        assert store.find(ONE) == 5
+
+    def test_a_step_is_made_from_where_it_may_be(self, store: Store) -> None:
+        store.create(ONE, 5)
+        assert store.step(ONE, 1, 0, 5) == 6
+        assert store.step(ONE, -4, 6, 6) == 2
+        for by, lowest, highest in ((1, 0, 1), (1, 3, 9), (-3, 3, 9)):
+            with pytest.raises(Elsewhere) as elsewhere:
+                store.step(ONE, by, lowest, highest)
+            assert elsewhere.value.position == 2
+        assert store.find(ONE) == 2
+
+    def test_positions_have_no_ceiling(self, store: Store) -> None:
+        store.create(ONE, FAR)
+        assert store.step(ONE, 1, 0, FAR) == FAR + 1
+        store.put(ONE, FAR * FAR, FAR + 1)
+        assert store.find(ONE) == FAR * FAR
+
+    def test_what_is_not_there_is_not_changed(self, store: Store) -> None:
+        with pytest.raises(Missing):
+            store.step(ONE, 1, 0, 9)
+        with pytest.raises(Missing):
+            store.put(ONE, 1)
+        with pytest.raises(Missing):
+            store.delete(ONE)
+        assert store.find(ONE) is None
+
+    def test_put_and_delete_from_the_position_expected_only(self, store: Store) -> None:
+        store.create(ONE, 5)
+        with pytest.raises(Elsewhere) as elsewhere:
+            store.put(ONE, 9, 4)
+        assert elsewhere.value.position == 5
+        with pytest.raises(Elsewhere) as elsewhere:
+            store.delete(ONE, 6)
+        assert elsewhere.value.position == 5
+        store.put(ONE, 9, 5)
+        assert store.find(ONE) == 9
+        store.delete(ONE, 9)
+        assert store.find(ONE) is None
+
+    def test_how_many_there_are(self, store: Store) -> None:
+        store.create(SHARED, 1)
+        assert not store.holds(1, SHARED)
+        store.create(ONE, 0)
+        assert store.holds(1, SHARED)
+        store.delete(ONE)
+        assert not store.holds(1, SHARED)
+
+    def test_what_is_committed_may_be_shown(self, store: Store) -> None:
+        store.create(ONE, 0)
+        store.commit(store.end)
+        assert store.committed >= store.end
+        store.check()
+
+
+class TestSequences:
+    """The same above any store."""
+
+    def test_a_walk(self, store: Store) -> None:
+        sequences = Sequences(store)
+        values = [sequences.forward(SHARED).pair.digits() for _ in range(6)]
+        assert values == [b"1", b"1", b"2", b"3", b"5", b"8"]
+        assert sequences.back(SHARED).pair.digits() == b"5"
+        assert sequences.step(SHARED, 5).pair.digits() == b"55"
+        assert sequences.step(SHARED, -10).pair.digits() == b"0"
+        for by in (-1, -2):
+            with pytest.raises(StartOfSequence):
+                sequences.step(SHARED, by)
+        with pytest.raises(StartOfSequence):
+            sequences.back(SHARED)
+        assert store.find(SHARED) == 0
+
+    def test_a_step_from_the_position_expected_only(self, store: Store) -> None:
+        sequences = Sequences(store)
+        one = sequences.create().id
+        assert sequences.step(one, 3, 0).pair.position == 3
+        with pytest.raises(Elsewhere) as elsewhere:
+            sequences.step(one, 1, 0)
+        assert elsewhere.value.position == 3
+        with pytest.raises(Elsewhere):
+            sequences.seek(one, 9, 0)
+        with pytest.raises(Elsewhere):
+            sequences.delete(one, 0)
+        sequences.delete(one, 3)
+        with pytest.raises(UnknownSequence):
+            sequences.step(one, 1)
+
+    def test_as_many_as_there_may_be(self, store: Store) -> None:
+        sequences = Sequences(store, max_sequences=2)
+        assert sequences.forward(SHARED).pair.position == 1
+        first = sequences.create()
+        sequences.forward(ONE)
+        for _ in range(2):
+            with pytest.raises(TooManySequences, match="2"):
+                sequences.create()
+        sequences.delete(first.id)
+        sequences.create()
+
+    def test_steps_across_the_limit_of_what_is_computed_at_once(self, store: Store) -> None:
+        sequences = Sequences(store)
+        asked = computed(sequences)
+        sequences.seek(SHARED, INLINE_LIMIT)
+        for by in (1, 1, 1, -1, -1, -1, 2, -5):
+            sequence = sequences.step(SHARED, by)
+        assert sequence.pair.position == store.find(SHARED) == INLINE_LIMIT - 3
+        assert asked == [INLINE_LIMIT]
+
+
+class TestManyOnOneDatabase:
+    """Each `Sequences` is a server; what one has in memory, the others make old."""
+
+    @pytest.fixture
+    def servers(self, database: str) -> Iterator[list[Sequences]]:
+        stores = [Postgres(database, permanent=SHARED) for _ in range(3)]
+        yield [Sequences(store) for store in stores]
+        for store in stores:
+            store.close()
+
+    def test_terms_in_memory_follow(self, servers: list[Sequences]) -> None:
+        a, b, _ = servers
+        a.seek(SHARED, 300)
+        assert b.current(SHARED).pair.position == 300
+        for number in range(1, 30):
+            assert a.forward(SHARED).pair.position == 300 + 2 * number - 1
+            assert b.forward(SHARED).pair.position == 300 + 2 * number
+        a.seek(SHARED, 1)
+        assert b.back(SHARED).pair.digits() == b"0"
+        with pytest.raises(StartOfSequence):
+            a.back(SHARED)
+        assert b.forward(SHARED).pair.digits() == b"1"
+
+    def test_a_few_steps_behind_are_walked(self, servers: list[Sequences]) -> None:
+        a, b, _ = servers
+        a.seek(SHARED, 100_000)
+        b.current(SHARED)
+        asked = computed(b)
+        a.step(SHARED, 50)
+        assert b.forward(SHARED).pair.digits() == a.current(SHARED).pair.digits()
+        assert asked == [], "50 steps are cheaper than 20 thousand digits"
+        a.step(SHARED, 5000)
+        assert b.forward(SHARED).pair.digits() == a.current(SHARED).pair.digits()
+        assert asked == [105_052], "5000 are not"
+
+    def test_one_that_another_has_deleted_is_unknown(self, servers: list[Sequences]) -> None:
+        a, b, _ = servers
+        one = a.create().id
+        assert b.step(one, 2).pair.position == 2
+        a.delete(one)
+        with pytest.raises(UnknownSequence):
+            b.step(one, 2)
+        with pytest.raises(UnknownSequence):
+            b.seek(one, 2)
+        with pytest.raises(UnknownSequence):
+            b.existing(one)
