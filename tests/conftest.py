@@ -81,7 +81,8 @@ def template() -> Iterator[Cluster]:
     cluster.remove()
 
 
-@pytest.fixture(scope="session")
+# Not for longer: other modules make sure that they leave no process behind.
+@pytest.fixture(scope="module")
 def shared_cluster(template: Cluster) -> Iterator[Cluster]:
     cluster = Cluster(template)
     cluster.start()

@@ -1,0 +1,278 @@
+"""Behind nginx as ``deploy/nginx.conf`` has it, what an open network does to bigfib is bearable."""
+
+import contextlib
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from http.client import HTTPConnection
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.postgres import Cluster, free_port
+from tests.service import Serve, Service
+
+CONFIGURATION = Path(__file__).parent.parent / "deploy" / "nginx.conf"
+
+Address = tuple[str, int]
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Iterator[Callable[..., Address]]:
+    """Start nginx with our configuration, but for ports; ``changes`` are made to it, too."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        reason = "nginx is not installed"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    started = []
+
+    def start(service: Service, changes: dict[str, str] | None = None) -> Address:
+        address = ("127.0.0.1", free_port())
+        text = CONFIGURATION.read_text()
+        for old, new in {
+            "listen 80 ": f"listen 127.0.0.1:{address[1]} ",
+            "server 127.0.0.1:8080 ": f"server {service.host}:{service.port} ",
+            # As root the workers are others, who may not look into the directories of tests.
+            "events {": f"user {'root' if os.geteuid() == 0 else 'nobody'};\nevents {{",
+            **(changes or {}),
+        }.items():
+            assert old in text
+            text = text.replace(old, new)
+        configuration = tmp_path / "nginx.conf"
+        configuration.write_text(text)
+        process = subprocess.Popen(
+            [
+                *(program, "-p", str(tmp_path), "-c", str(configuration)),
+                *("-e", str(tmp_path / "error.log")),
+                *("-g", f"daemon off; pid {tmp_path / 'nginx.pid'};"),
+            ]
+        )
+        started.append(process)
+        while True:
+            with contextlib.suppress(ConnectionRefusedError):
+                socket.create_connection(address).close()
+                return address
+            assert process.poll() is None, (tmp_path / "error.log").read_text()
+
+    yield start
+    for process in started:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+# Of clients that all have one address, the tests are many.
+UNLIMITED = {
+    "rate=100r/s": "rate=1000000r/s",
+    "limit_conn connections 50": "limit_conn connections 30000",
+}
+
+
+def resident(service: Service) -> int:
+    status = Path(f"/proc/{service.process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) * 1024
+
+
+def speed(wrk: str, address: Address) -> float:
+    """Return how many steps a second others are given."""
+    done = subprocess.run(
+        [wrk, "-t1", "-c16", "-d1", f"http://{address[0]}:{address[1]}/api0/next"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Non-2xx" not in done.stdout
+    found = re.search(r"Requests/sec: +([\d.]+)", done.stdout)
+    assert found, done.stdout
+    return float(found[1])
+
+
+# --- What others do, until they are told to stop ------------------------------------------------
+
+
+def slow_headers(address: Address, stop: threading.Event) -> None:
+    """500 clients send their request byte by byte."""
+    with ExitStack() as opened:
+        clients = [opened.enter_context(socket.create_connection(address)) for _ in range(500)]
+        sent = 0
+        while not stop.wait(0.5):
+            for client in clients:
+                with contextlib.suppress(OSError):
+                    client.send(b"GET /api0/next HTTP/1.1\r\n"[sent : sent + 1])
+            sent += 1
+
+
+def slow_readers(address: Address, stop: threading.Event) -> None:
+    """40 clients ask for 209 thousand digits, and read none of them."""
+    with ExitStack() as opened:
+        for _ in range(40):
+            client = opened.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(address)
+            client.sendall(b"GET /api1/terms/1000000 HTTP/1.1\r\nHost: x\r\n\r\n")
+        stop.wait()
+
+
+def long_bodies(address: Address, stop: threading.Event) -> None:
+    """One client after the other sends 1 GB, of a length that it says or in chunks."""
+    piece = bytes(1 << 16)
+    for length in (
+        b"Content-Length: %d\r\n\r\n" % (1 << 30),
+        b"Transfer-Encoding: chunked\r\n\r\n",
+    ):
+        while not stop.wait(0.02):
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(address, timeout=5) as client,
+            ):
+                client.sendall(b"POST /api1/sequences HTTP/1.1\r\nHost: x\r\n" + length)
+                for _ in range(1 << 14):
+                    client.sendall(
+                        b"10000\r\n" + piece + b"\r\n" if b"chunked" in length else piece
+                    )
+            if random.random() < 0.5:  # the other kind
+                break
+
+
+def idle_connections(address: Address, stop: threading.Event) -> None:
+    """10,000 connections are opened, and nothing is sent."""
+    with ExitStack() as opened:
+        for _ in range(10_000):
+            if stop.is_set():
+                return
+            opened.enter_context(socket.create_connection(address))
+        stop.wait()
+
+
+def pipelined_requests(address: Address, stop: threading.Event) -> None:
+    """One client after the other sends 100 requests without waiting, and is answered each."""
+    request = b"GET /api1/terms/7 HTTP/1.1\r\nHost: x\r\n"
+    while not stop.wait(0.05):
+        with socket.create_connection(address, timeout=5) as client:
+            client.sendall((request + b"\r\n") * 99 + request + b"Connection: close\r\n\r\n")
+            received = b""
+            while piece := client.recv(1 << 16):
+                received += piece
+        assert received.count(b'"value":"13"') == 100
+
+
+def garbage(address: Address, stop: threading.Event) -> None:
+    """One client after the other sends random bytes."""
+    randomness = random.Random(3)
+    while not stop.wait(0.01):
+        with contextlib.suppress(OSError), socket.create_connection(address, timeout=5) as client:
+            client.sendall(randomness.randbytes(10_000) + b"\r\n\r\n")
+            client.recv(1 << 16)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [slow_headers, slow_readers, long_bodies, idle_connections, pipelined_requests, garbage],
+)
+def test_bigfib_goes_on_serving(
+    serve: Serve,
+    proxy: Callable[..., Address],
+    require: Callable[[str], str],
+    others: Callable[[Address, threading.Event], None],
+) -> None:
+    wrk = require("wrk")
+    service = serve("--durability", "os")
+    address = proxy(service, UNLIMITED)
+    undisturbed = speed(wrk, address)
+    before = resident(service)
+    stop = threading.Event()
+    failures = []
+
+    def disturb() -> None:
+        try:
+            others(address, stop)
+        except (AssertionError, OSError) as failure:
+            failures.append(failure)
+
+    disturbing = threading.Thread(target=disturb)
+    disturbing.start()
+    try:
+        # The terms grow meanwhile, and this machine may have other things to do.
+        assert max(speed(wrk, address) for _ in range(3)) >= undisturbed / 2
+    finally:
+        stop.set()
+        disturbing.join()
+    assert failures == []
+    assert resident(service) - before < 16 << 20
+    assert service.stop(signal.SIGTERM) == 0
+    assert "Traceback" not in "".join(service.said)
+
+
+class TestLimits:
+    def test_of_one_client(self, serve: Serve, proxy: Callable[..., Address]) -> None:
+        address = proxy(serve("--durability", "os"))
+        statuses = []
+        with contextlib.closing(HTTPConnection(*address, timeout=20)) as connection:
+            for _ in range(400):
+                connection.request("GET", "/api0/current")
+                reply = connection.getresponse()
+                reply.read()
+                statuses.append(reply.status)
+        assert set(statuses) == {200, 429}
+        assert statuses.index(429) > 200
+
+    def test_of_a_body(self, serve: Serve, proxy: Callable[..., Address]) -> None:
+        address = proxy(serve())
+        for size, status in ((1 << 20, 422), ((1 << 20) + 1, 413)):
+            with contextlib.closing(HTTPConnection(*address, timeout=20)) as connection:
+                connection.request(
+                    "PUT",
+                    "/api1/sequences/shared",
+                    b'{"x":"%b"}' % (b"9" * (size - 8)),
+                    {"Content-Type": "application/json"},
+                )
+                assert connection.getresponse().status == status
+
+    def test_what_operators_ask_is_not_for_everybody(
+        self, serve: Serve, proxy: Callable[..., Address]
+    ) -> None:
+        service = serve()
+        address = proxy(service)
+        for path in ("/livez", "/readyz", "/test/stats"):
+            with contextlib.closing(HTTPConnection(*address, timeout=20)) as connection:
+                connection.request("GET", path)
+                assert connection.getresponse().status == 404
+            assert service.ask(path)[0].status == 200
+
+
+class TestSharedStore:
+    def test_a_step_whose_answer_is_lost_is_not_made_by_the_next_server(
+        self, serve: Serve, proxy: Callable[..., Address], cluster: Cluster
+    ) -> None:
+        cluster.sql(r"INSERT INTO bigfib_sequences VALUES ('\x736861726564', 0, 0)")
+        first, second = (serve("--store", cluster.url()) for _ in range(2))
+        line = f"server {first.host}:{first.port} max_conns=500 max_fails=1 fail_timeout=1s;"
+        address = proxy(second, {"upstream bigfib {": f"upstream bigfib {{\n{line}\n"})
+        with (
+            contextlib.closing(psycopg.connect(cluster.url())) as other,
+            contextlib.closing(HTTPConnection(*address, timeout=20)) as connection,
+        ):
+            other.execute("SELECT * FROM bigfib_sequences FOR UPDATE")
+            connection.request("GET", "/api0/next")
+            waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            until = time.monotonic() + 20
+            while not cluster.sql(waiting):
+                assert time.monotonic() < until
+            # The database makes the step, though nobody is there any more to tell of it.
+            first.process.kill()
+            other.rollback()
+            assert connection.getresponse().status == 502
+        while second.value("current") == 0:
+            pass
+        assert second.stop(signal.SIGTERM) == 0
+        assert cluster.sql("SELECT position FROM bigfib_sequences") == [(1,)]
