@@ -18,7 +18,6 @@ a body has no second chunk, and commits before it begins.
 import time
 from collections.abc import Callable, Iterable, Iterator
 from email.utils import formatdate
-from functools import cache
 from typing import Final
 
 import falcon
@@ -88,37 +87,65 @@ def after_commit(store: Store, lsn: int, opening: bytes, *rest: bytes) -> Iterat
     yield from rest
 
 
-@cache
-def _closing(status: str) -> bytes:
+def closing(status: str) -> bytes:
+    """Return what stands behind the value in a `CommittedReply` with this status line."""
     return b'","status":"%b"}' % status[:3].encode()
 
 
+_OPENING: Final = b'{"value":"'
+_MADE: Final = closing("200 OK")
+
+
 class CommittedReply:
-    """The JSON ``{"value":"13","status":"200"}``, held back until the store has committed."""
+    """The JSON ``{"value":"13","status":"200"}``, held back until the store has committed.
+
+    Of what libev has ready at the same moment, bjoern gets the sockets that can be written to
+    before those that can be read from. So without more ado clients fall into two halves that never
+    share a sync: while the replies of one half are finished, the steps of the other half wait to
+    be read. A reply that finds markedly less to be committed than the last time therefore lets the
+    others go first, once, by sending one byte alone. Measured at 64 connections: a sync for 60
+    steps instead of 28, which makes a step cheaper by a fifth.
+    """
 
     def __init__(self, store: Store, date: DateHeader) -> None:
         self._store = store
         self._date = date
+        # What was last committed together, in bytes of the log.
+        self._batch = 0
 
-    def __call__(self, status: str, value: bytes, lsn: int) -> Answer:
-        """Return the answer that shows ``value`` once everything up to ``lsn`` is committed.
+    def __call__(self, status: str, rest: bytes, lsn: int) -> Answer:
+        """Return the answer that shows a value once everything up to ``lsn`` is committed.
 
         Args:
-            status: HTTP's status line; its number is shown in the body too.
-            value: ASCII digits, perhaps after a minus sign.
-            lsn: The place in the store of what ``value`` gives away.
+            status: HTTP's status line.
+            rest: The value, ASCII digits, perhaps after a minus sign, and its `closing`. A long
+                value is not copied, if it comes with it.
+            lsn: The place in the store of what the value gives away.
         """
-        closing = _closing(status)
-        length = 10 + len(value) + len(closing)
-        rest = (value + closing,) if length <= _JOINED_UP_TO else (value, closing)
         body: Iterable[bytes]
         if lsn > self._store.committed:
-            body = after_commit(self._store, lsn, b'{"value":"', *rest)
-        elif length <= _JOINED_UP_TO:
-            body = [b'{"value":"' + rest[0]]
+            body = self._after_commit(lsn, rest)
+        elif len(rest) <= _JOINED_UP_TO:
+            body = [_OPENING + rest]
         else:
-            body = (b'{"value":"', *rest)
-        return status, self.headers(length), body
+            body = (_OPENING, rest)
+        return status, self.headers(len(_OPENING) + len(rest)), body
+
+    def _after_commit(self, lsn: int, rest: bytes) -> Iterator[bytes]:
+        store = self._store
+        if len(rest) > _JOINED_UP_TO:
+            yield _OPENING
+        else:
+            yield _OPENING[:-1]
+            if lsn > store.committed and 8 * (store.end - store.committed) < 7 * self._batch:
+                yield _OPENING[-1:]
+            else:
+                rest = _OPENING[-1:] + rest
+        # Most find their step committed by the first of their batch, and save the call.
+        if lsn > store.committed:
+            self._batch = store.end - store.committed
+            commit(store, lsn)
+        yield rest
 
     def headers(self, length: int) -> list[Header]:
         """Return the headers of an answer whose body has ``length`` bytes."""
@@ -140,17 +167,16 @@ def _after_batch(waiting: Waiting) -> Iterator[bytes]:
         NotMade: bjoern then closes the connection in the middle of the reply.
     """
     try:
-        yield b'{"value":"'
+        yield _OPENING
         digits = waiting.digits()
     finally:
         # The client has gone before anything was made for it.
         waiting.withdraw()
-    closing = _closing("200 OK")
     if len(digits) <= _JOINED_UP_TO:
-        yield digits + closing
+        yield digits + _MADE
     else:
         yield digits
-        yield closing
+        yield _MADE
 
 
 class CommittedSequence:
@@ -166,12 +192,14 @@ class CommittedSequence:
         nothing without the body: that position is compared with the one in the store before
         anything is done on its account.
         """
-        opening, rest = self._document(sequence)
-        self._describe(resp, sequence, len(opening) + len(rest))
+        opening, *rest = self._document(sequence)
+        self._describe(resp, sequence, len(opening) + sum(map(len, rest)))
         if sequence.lsn > self._store.committed:
-            resp.stream = after_commit(self._store, sequence.lsn, opening, rest)
+            resp.stream = after_commit(self._store, sequence.lsn, opening, *rest)
+        elif len(rest) == 1:
+            resp.data = opening + rest[0]
         else:
-            resp.data = opening + rest
+            resp.stream = iter((opening, *rest))
 
     def head(self, resp: falcon.Response, sequence: Sequence) -> None:
         """Say in ``resp`` what showing ``sequence`` would say, but for the document itself."""
@@ -179,11 +207,17 @@ class CommittedSequence:
         self._describe(resp, sequence, sum(map(len, self._document(sequence))))
 
     @staticmethod
-    def _document(sequence: Sequence) -> tuple[bytes, bytes]:
-        digits = sequence.pair.digits()
+    def _document(sequence: Sequence) -> list[bytes]:
+        """Return the document in pieces, the first of which says nothing yet."""
+        value = sequence.pair.digits(b'"}')
         opening = b'{"id":"%b",' % format_id(sequence.id).encode()
-        facts = b'"position":"%d","digits":"%d"' % (sequence.pair.position, len(digits))
-        return opening, facts + b',"value":"' + digits + b'"}'
+        facts = b'"position":"%d","digits":"%d","value":"' % (
+            sequence.pair.position,
+            sequence.pair.digit_count,
+        )
+        if len(value) <= _JOINED_UP_TO:
+            return [opening, facts + value]
+        return [opening, facts, value]
 
     @staticmethod
     def _describe(resp: falcon.Response, sequence: Sequence, length: int) -> None:

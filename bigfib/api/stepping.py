@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Final
 
-from bigfib.api.representations import Answer, CommittedReply
+from bigfib.api.representations import Answer, CommittedReply, closing
 from bigfib.batches import Batches
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.sequences import SHARED, Sequences, TooManySequences
@@ -27,6 +27,8 @@ _OK: Final = "200 OK"
 _AT_START: Final = "409 Conflict"
 _NOT_AT_HAND: Final = "503 Service Unavailable"
 _NO_ROOM: Final = "507 Insufficient Storage"
+
+_BEHIND_TERM: Final = closing(_OK)
 
 _COOKIE: Final = re.compile(r"(?:^|;)\s*bigfib=([0-9a-f]{32})\s*(?:;|$)", re.ASCII)
 
@@ -91,7 +93,7 @@ class Stepping:
 
     def _current(self, sequence_id: bytes) -> Answer:
         sequence = self._sequences.current(sequence_id)
-        return self._reply(_OK, sequence.pair.digits(), sequence.lsn)
+        return self._reply(_OK, sequence.pair.digits(_BEHIND_TERM), sequence.lsn)
 
     def _head(self, sequence_id: bytes) -> Answer:
         status, headers, body = self._current(sequence_id)
@@ -105,21 +107,23 @@ class Stepping:
             sequence = self._sequences.forward(sequence_id)
         except (NoRoom, TooManySequences) as error:
             return self._no_room(error)
-        return self._reply(_OK, sequence.pair.digits(), sequence.lsn)
+        return self._reply(_OK, sequence.pair.digits(_BEHIND_TERM), sequence.lsn)
 
     def _previous(self, sequence_id: bytes) -> Answer:
         try:
             sequence = self._sequences.back(sequence_id)
         except StartOfSequence:
             # It gives away where the sequence stands as a term would.
-            return self._reply(_AT_START, b"-1", self._sequences.current(sequence_id).lsn)
+            return self._reply(
+                _AT_START, b"-1" + closing(_AT_START), self._sequences.current(sequence_id).lsn
+            )
         except NoRoom as error:
             return self._no_room(error)
-        return self._reply(_OK, sequence.pair.digits(), sequence.lsn)
+        return self._reply(_OK, sequence.pair.digits(_BEHIND_TERM), sequence.lsn)
 
     def _no_room(self, error: Exception) -> Answer:
         _logger.error("%s; the sequence stays where it is", error)
-        return self._reply(_NO_ROOM, b"-2", 0)
+        return self._reply(_NO_ROOM, b"-2" + closing(_NO_ROOM), 0)
 
     def put_off(self, retry_after: int | None) -> Answer:
         """Answer that the term at the sequence's position cannot be had.
@@ -127,7 +131,7 @@ class Stepping:
         Args:
             retry_after: For so many seconds; None if that is not known.
         """
-        status, headers, body = self._reply(_NOT_AT_HAND, b"-3", 0)
+        status, headers, body = self._reply(_NOT_AT_HAND, b"-3" + closing(_NOT_AT_HAND), 0)
         if retry_after is not None:
             headers.append(("Retry-After", str(retry_after)))
         return status, headers, body

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from bigfib.api.representations import CommittedReply, DateHeader
+from bigfib.api.representations import CommittedReply, DateHeader, closing
 from bigfib.state.log import Durability, Log
 
-WHOLE = b'{"value":"13","status":"200"}'
+REST = b'13","status":"200"}'
+WHOLE = b'{"value":"' + REST
 
 
 class TestCommittedReply:
@@ -25,10 +26,10 @@ class TestCommittedReply:
         with Log(path) as log:
             reply = CommittedReply(log, DateHeader())
             # Two that wait at the same time: the first syncs for both.
-            bodies = [reply("200 OK", b"13", log.append(b"a", position))[2] for position in (1, 2)]
+            bodies = [reply("200 OK", REST, log.append(b"a", position))[2] for position in (1, 2)]
             chunks = [iter(body) for body in bodies]
             openings = [next(chunk) for chunk in chunks]
-            assert openings == [b'{"value":"'] * 2, "this much says nothing"
+            assert openings == [b'{"value":'] * 2, "this much says nothing"
             assert syncs == 0
             rest = next(chunks[0])
             assert syncs == 1
@@ -36,10 +37,35 @@ class TestCommittedReply:
             assert openings[1] + b"".join(chunks[1]) == WHOLE
             assert syncs == 1
 
+    def test_one_that_comes_early_lets_the_others_go_first(self, path: Path) -> None:
+        with Log(path) as log:
+            reply = CommittedReply(log, DateHeader())
+            bodies = [reply("200 OK", REST, log.append(b"a", position))[2] for position in range(9)]
+            for body in bodies:
+                assert b"".join(body) == WHOLE
+            # Nine were committed together, and there are more to come.
+            early = iter(reply("200 OK", REST, log.append(b"a", 10))[2])
+            assert next(early) + next(early) == b'{"value":"'
+            assert log.committed < log.end
+            others = [reply("200 OK", REST, log.append(b"a", position))[2] for position in range(8)]
+            chunks = iter(others[0])
+            assert next(chunks) == b'{"value":'
+            # Nobody waits twice, nor for more than were there the last time.
+            assert next(chunks) == WHOLE.removeprefix(b'{"value":')
+            assert log.committed == log.end
+            assert list(early) == [REST]
+            alone = iter(reply("200 OK", REST, log.append(b"a", 11))[2])
+            assert b"".join(alone) == WHOLE
+            # By then one is the rule.
+            assert list(reply("200 OK", REST, log.append(b"a", 12))[2]) == [
+                b'{"value":',
+                b'"' + REST,
+            ]
+
     def test_what_is_durable_leaves_at_once(self, path: Path) -> None:
         with Log(path, Durability.OS) as log:
             lsn = log.append(b"a", 7)
-            status, headers, body = CommittedReply(log, DateHeader())("200 OK", b"13", lsn)
+            status, headers, body = CommittedReply(log, DateHeader())("200 OK", REST, lsn)
         assert status == "200 OK"
         assert ("Content-Length", str(len(WHOLE))) in headers
         assert list(body) == [WHOLE]
@@ -47,12 +73,12 @@ class TestCommittedReply:
     @pytest.mark.parametrize("durability", Durability)
     @pytest.mark.parametrize("digits", [1, 1000, 65_500, 65_536, 300_000])
     def test_the_parts_are_the_whole(self, path: Path, durability: Durability, digits: int) -> None:
-        value = b"7" * digits
+        rest = b"7" * digits + closing("409 Conflict")
         with Log(path, durability) as log:
             lsn = log.append(b"a", 7)
-            _, headers, body = CommittedReply(log, DateHeader())("409 Conflict", value, lsn)
+            _, headers, body = CommittedReply(log, DateHeader())("409 Conflict", rest, lsn)
             whole = b"".join(body)
-        assert whole == b'{"value":"' + value + b'","status":"409"}'
+        assert whole == b'{"value":"' + b"7" * digits + b'","status":"409"}'
         assert dict(headers)["Content-Length"] == str(len(whole))
 
 
