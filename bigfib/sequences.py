@@ -198,10 +198,18 @@ class Sequences:
         Raises:
             UnknownSequence: it is neither the shared one nor in the store.
         """
+        return self.at(sequence_id, self.position(sequence_id))
+
+    def position(self, sequence_id: bytes) -> int:
+        """Return where the sequence stands, for which its term need not be at hand.
+
+        Raises:
+            UnknownSequence: as `existing`.
+        """
         position = self._store.find(sequence_id)
         if position is None and sequence_id != SHARED:
             raise self._unknown(sequence_id)
-        return self.at(sequence_id, position or 0)
+        return position or 0
 
     def create(self) -> Sequence:
         """Create a sequence at 0, with 128 random bits as its id.

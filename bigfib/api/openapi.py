@@ -189,6 +189,7 @@ def _sequence_paths(farthest: int) -> _Object:
                     "405": _problem("The shared sequence is not deleted.", "Allow"),
                     "422": _problem("A parameter, which this does not take."),
                     **change,
+                    "503": no_store,
                 },
                 if_match,
             ),

@@ -50,18 +50,17 @@ class _OneSequence:
     def _existing(self, sequence_id: str) -> Sequence:
         return self._sequences.existing(parse_id(sequence_id))
 
-    def _expected(self, req: falcon.Request, sequence_id: str) -> int | None:
+    def _expected(self, req: falcon.Request, sequence_id: bytes) -> int | None:
         """Return the only position from which the request lets the sequence change, or None."""
         if req.get_header("If-Match") is None:
             return None
-        sequence = self._existing(sequence_id)
-        self._require_match(req, sequence)
-        return sequence.pair.position
+        position = self._sequences.position(sequence_id)
+        self._require_match(req, position)
+        return position
 
-    def _require_match(self, req: falcon.Request, sequence: Sequence) -> None:
-        position = sequence.pair.position
+    def _require_match(self, req: falcon.Request, position: int) -> None:
         if not requests.meets_if_match(req, str(position)):
-            commit(self._store, sequence.lsn)
+            commit(self._store, self._store.end)
             raise _moved(position)
 
 
@@ -86,7 +85,7 @@ class SequenceResource(_OneSequence):
         """Show the sequence, or that the client has seen it as it is."""
         requests.parameters(req)
         sequence = self._existing(sequence_id)
-        self._require_match(req, sequence)
+        self._require_match(req, sequence.pair.position)
         if requests.is_known(req, str(sequence.pair.position)):
             self._show.head(resp, sequence)
             resp.status = falcon.HTTP_304
@@ -100,26 +99,29 @@ class SequenceResource(_OneSequence):
     def on_put(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
         """Put the sequence at another position."""
         requests.parameters(req)
-        sequence = self._existing(sequence_id)
+        one = parse_id(sequence_id)
+        # Not its term: whoever leaves a far position need not wait for it.
+        self._sequences.position(one)
         position = _position(requests.document(req))
-        expected = self._expected(req, sequence_id)
+        expected = self._expected(req, one)
         try:
-            self._show(resp, self._sequences.seek(sequence.id, int(position), expected))
+            self._show(resp, self._sequences.seek(one, int(position), expected))
         except Elsewhere as moved:
             raise _moved(moved.position) from None
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
         """Delete the sequence."""
         requests.parameters(req)
-        sequence = self._existing(sequence_id)
-        if sequence.id == SHARED:
+        one = parse_id(sequence_id)
+        self._sequences.position(one)
+        if one == SHARED:
             raise falcon.HTTPMethodNotAllowed(
                 ["GET", "HEAD", "PUT"],
                 description="The shared sequence is not deleted; it may be PUT at position 0.",
             )
-        expected = self._expected(req, sequence_id)
+        expected = self._expected(req, one)
         try:
-            commit(self._store, self._sequences.delete(sequence.id, expected))
+            commit(self._store, self._sequences.delete(one, expected))
         except Elsewhere as moved:
             raise _moved(moved.position) from None
         resp.status = falcon.HTTP_204
@@ -137,15 +139,15 @@ class SequenceStep(_OneSequence):
         """Step the sequence."""
         steps = require_steps(requests.number(requests.parameters(req, "by"), "by", 1))
         by = int(self._direction * steps)
-        expected = self._expected(req, sequence_id)
+        one = parse_id(sequence_id)
+        expected = self._expected(req, one)
         try:
-            self._show(resp, self._sequences.step(parse_id(sequence_id), by, expected))
+            self._show(resp, self._sequences.step(one, by, expected))
         except Elsewhere as moved:
             raise _moved(moved.position) from None
         except StartOfSequence:
-            sequence = self._existing(sequence_id)
-            commit(self._store, sequence.lsn)
-            position = sequence.pair.position
+            position = self._sequences.position(one)
+            commit(self._store, self._store.end)
             raise _unchanged(409, position, "there is no term before F(0)") from None
 
 

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import resource
+import secrets
 import signal
 import socket
 import threading
@@ -544,6 +545,27 @@ class TestSequences:
         reply, body = service.ask("/api1/sequences/shared")
         assert reply.status == 422
         assert "the service keeps 400000 at most" in json.loads(body)["detail"]
+        # It is not lost for whoever wants to go elsewhere.
+        assert self.put(service, 7)[1] == (
+            b'{"id":"shared","position":"7","digits":"2","value":"13"}'
+        )
+
+    def test_to_leave_a_far_position_needs_no_term(self, serve: Serve, path: Path) -> None:
+        left, deleted = secrets.token_bytes(16), secrets.token_bytes(16)
+        with Log(path) as log:
+            log.append(left, LONG)
+            log.append(deleted, LONG)
+        service = serve()
+        address = f"/api1/sequences/{left.hex()}"
+        stale, right = {"If-Match": '"7"'}, {"If-Match": f'"{LONG}"'}
+        body = b'{"position":"7"}'
+        assert service.ask(address, "PUT", PUT | stale, body)[0].status == 412
+        assert service.ask(address, "PUT", PUT | right, body)[0].status == 200
+        address = f"/api1/sequences/{deleted.hex()}"
+        assert service.ask(address, "DELETE", stale)[0].status == 412
+        assert service.ask(address, "DELETE", right)[0].status == 204
+        assert service.ask(address)[0].status == 404
+        assert not workers(service)
 
     def test_a_term_that_memory_had_no_room_for(self, serve: Serve) -> None:
         """While it is computed again /api0 says so, and nobody waits."""

@@ -197,7 +197,7 @@ class TestAnswers:
                 )
         # A failure of the service itself is not had by asking; see test_stepping.py. A state log is
         # not lost while the service runs; see test_shared_store.py.
-        lost = {(SEQUENCES, "post"), ("/readyz", "get"), ("/readyz", "head")}
+        lost = {(SEQUENCES, "post"), (SEQUENCE, "delete"), ("/readyz", "get"), ("/readyz", "head")}
         assert ask.seen == {
             (template, method, status)
             for template, method, status in every
@@ -211,12 +211,14 @@ class TestAnswers:
         for name in ("current", "next", "previous"):
             ask("503", "GET", f"/api0/{name}", cookie)
         ask("503", "HEAD", "/api0/current", cookie)
-        for method in ("GET", "HEAD", "DELETE"):
+        for method in ("GET", "HEAD"):
             ask("503", method, SEQUENCE, sequence_id=away)
         for template in (NEXT, PREVIOUS):
             ask("503", "POST", template, sequence_id=away)
-        ask("503", "PUT", SEQUENCE, json_type, b'{"position":"0"}', sequence_id=away)
         n = str(FAR + 5)
+        position = b'{"position":"%s"}' % n.encode()
+        ask("503", "PUT", SEQUENCE, json_type, position, sequence_id="shared")
+        ask.service.ask(JOB.format(n=n), "DELETE")
         ask("202", "GET", TERM, n=n)
         for method in ("GET", "HEAD"):
             ask("200", method, JOB, n=n)
