@@ -29,38 +29,13 @@ class TestCommittedReply:
             bodies = [reply("200 OK", REST, log.append(b"a", position))[2] for position in (1, 2)]
             chunks = [iter(body) for body in bodies]
             openings = [next(chunk) for chunk in chunks]
-            assert openings == [b'{"value":'] * 2, "this much says nothing"
+            assert openings == [b'{"value":"'] * 2, "this much says nothing"
             assert syncs == 0
             rest = next(chunks[0])
             assert syncs == 1
             assert openings[0] + rest == WHOLE
             assert openings[1] + b"".join(chunks[1]) == WHOLE
             assert syncs == 1
-
-    def test_one_that_comes_early_lets_the_others_go_first(self, path: Path) -> None:
-        with Log(path) as log:
-            reply = CommittedReply(log, DateHeader())
-            bodies = [reply("200 OK", REST, log.append(b"a", position))[2] for position in range(9)]
-            for body in bodies:
-                assert b"".join(body) == WHOLE
-            # Nine were committed together, and there are more to come.
-            early = iter(reply("200 OK", REST, log.append(b"a", 10))[2])
-            assert next(early) + next(early) == b'{"value":"'
-            assert log.committed < log.end
-            others = [reply("200 OK", REST, log.append(b"a", position))[2] for position in range(8)]
-            chunks = iter(others[0])
-            assert next(chunks) == b'{"value":'
-            # Nobody waits twice, nor for more than were there the last time.
-            assert next(chunks) == WHOLE.removeprefix(b'{"value":')
-            assert log.committed == log.end
-            assert list(early) == [REST]
-            alone = iter(reply("200 OK", REST, log.append(b"a", 11))[2])
-            assert b"".join(alone) == WHOLE
-            # By then one is the rule.
-            assert list(reply("200 OK", REST, log.append(b"a", 12))[2]) == [
-                b'{"value":',
-                b'"' + REST,
-            ]
 
     def test_what_is_durable_leaves_at_once(self, path: Path) -> None:
         with Log(path, Durability.OS) as log:
