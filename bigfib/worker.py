@@ -15,7 +15,7 @@ from typing import Final
 from bigfib import computation
 from bigfib.digit_cache import DigitCache
 
-# Measured beside the service under full load on both cores: see benchmarks/far_terms.py.
+# Measured beside the service under full load on both cores: see `bench_steps_beside_a_far_term`.
 _NICENESS: Final = 19
 
 # Measured at 10^7 .. 10^9: the most that a process maps is 23 MB and 0.75 bytes for each index.
