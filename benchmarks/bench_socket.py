@@ -4,6 +4,7 @@ Read against the limit, a bjoern application that sends a constant body of the s
 digits that is a bare bjoern application. There are 64 connections, where nothing else is said.
 """
 
+import os
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -14,12 +15,23 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.groups import CURRENT, HOW_FAR, PEAK_MEMORY, STEP, STEP_OF_MANY, STEP_OF_ONE
+from benchmarks.groups import (
+    BESIDE_FAR_TERM,
+    CURRENT,
+    FAR_TERM,
+    HOW_FAR,
+    NEARLY_ALL,
+    PEAK_MEMORY,
+    STEP,
+    STEP_OF_MANY,
+    STEP_OF_ONE,
+)
 from benchmarks.load import (
     STEPS,
     Server,
     peak_memory,
     record,
+    seconds_of_nearly_all,
     seconds_per_request,
     server,
     take_turns,
@@ -182,27 +194,49 @@ def bench_term(
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("digits", [10])
-def bench_steps_beside_a_far_term(
-    benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
-) -> None:
-    service = start(POSITIONS[digits])
-    steps = loaded(service, *STEPS)
-    # It takes longer than the load.
+def bench_current_beside_a_far_term(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    """All on whatever cores there are, as on the machine of somebody who has two."""
+    command = ("-m", "bigfib", "serve", "-p", "0", "-f", str(tmp_path / "log"))
+    cache = ("--cache-dir", str(tmp_path / "cache"))
+    with server(*command, *cache, cores=os.sched_getaffinity(0)) as service:
+        # It takes longer than the load.
+        term = f"{service.url}/api1/terms/{MAX_TERM}"
+
+        def beside(measure: Callable[[], float]) -> float:
+            assert urllib.request.urlopen(term).status == 202
+            measured = measure()
+            cancel = urllib.request.Request(f"{term}/job", method="DELETE")
+            assert urllib.request.urlopen(cancel).status == 204
+            return measured
+
+        for group, measure in (
+            (BESIDE_FAR_TERM, seconds_per_request),
+            (NEARLY_ALL, seconds_of_nearly_all),
+        ):
+            current = partial(measure, f"{service.url}/api0/current", 1.0, connections=16)
+            alone, disturbed = [], []
+            for _ in range(5):
+                alone.append(current())
+                disturbed.append(beside(current))
+            costs = {"yardstick nothing else is computed": alone, "current": disturbed}
+            record(benchmark, group, costs)
+        # What the fixture is for is done above.
+        benchmark.pedantic(current, rounds=1)
+
+
+@pytest.mark.full
+def bench_far_term(benchmark: BenchmarkFixture, start: Start, tmp_path: Path) -> None:
+    service = start(0)
     term = f"{service.url}/api1/terms/{MAX_TERM}"
-
-    def beside_a_far_term() -> float:
-        assert urllib.request.urlopen(term).status == 202
-        seconds = steps()
-        urllib.request.urlopen(urllib.request.Request(f"{term}/job", method="DELETE"))
-        return seconds
-
-    take_turns(
-        benchmark,
-        "one step over a socket while a far term is computed",
-        rounds,
-        {"yardstick nothing else is computed": steps, "steps": beside_a_far_term},
-    )
+    while urllib.request.urlopen(term).status == 202:
+        time.sleep(0.1)
+    plain_text = ("-H", "Accept: text/plain")
+    with yardstick("file", tmp_path / "cache" / f"{MAX_TERM}.digits") as file:
+        measurements = {
+            "yardstick a file": partial(seconds_per_request, file.url, 2, connections=2),
+            "digits": partial(seconds_per_request, term, 2, *plain_text, connections=2),
+        }
+        take_turns(benchmark, FAR_TERM, 3, measurements)
 
 
 def bench_how_far(benchmark: BenchmarkFixture, start: Start, quick: bool) -> None:

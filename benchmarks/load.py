@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ HERE: Final = Path(__file__).parent
 
 STEPS: Final = ("-s", str(HERE / "step.lua"))
 """Arguments of wrk by which it steps to and fro."""
+
+_PERCENTILE: Final = ("-s", str(HERE / "percentile.lua"))
 
 _START_SECONDS: Final = 60
 
@@ -31,14 +33,14 @@ class Server:
 
 
 @contextmanager
-def server(*command: str | Path) -> Iterator[Server]:
-    """Run a server on the first core."""
-    core = min(os.sched_getaffinity(0))
+def server(*command: str | Path, cores: Collection[int] = ()) -> Iterator[Server]:
+    """Run a server on the first core, or on those named."""
+    on = ",".join(map(str, cores or [min(os.sched_getaffinity(0))]))
     # A file, and no pipe that fills: bjoern says something of each connection that wrk breaks off.
     with (
         tempfile.TemporaryFile("w+", dir=HERE) as said,
         subprocess.Popen(
-            ["taskset", "-c", str(core), sys.executable, *command],
+            ["taskset", "-c", on, sys.executable, *command],
             stdout=said,
             stderr=subprocess.STDOUT,
         ) as process,
@@ -66,9 +68,9 @@ def peak_memory(pid: int | Literal["self"]) -> int:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
-def yardstick(name: str, *digits: int) -> AbstractContextManager[Server]:
+def yardstick(name: str, *arguments: object) -> AbstractContextManager[Server]:
     """Run one of the `benchmarks.yardsticks`."""
-    return server(HERE / "yardsticks.py", name, *map(str, digits))
+    return server(HERE / "yardsticks.py", name, *map(str, arguments))
 
 
 def seconds_per_request(url: str, seconds: float, *arguments: str, connections: int = 64) -> float:
@@ -80,6 +82,23 @@ def seconds_per_request(url: str, seconds: float, *arguments: str, connections: 
         arguments: More arguments of wrk.
         connections: How many requests wait at a time.
     """
+    shown = _wrk(url, seconds, *arguments, connections=connections)
+    rate = re.search(r"Requests/sec: +([\d.]+)", shown)
+    if not rate or not float(rate[1]):
+        raise RuntimeError(f"wrk on {url} says: {shown}")
+    return 1 / float(rate[1])
+
+
+def seconds_of_nearly_all(url: str, seconds: float, *, connections: int) -> float:
+    """Load the server as `seconds_per_request` does; return when 999 of 1,000 replies have come."""
+    shown = _wrk(url, seconds, *_PERCENTILE, connections=connections)
+    slow = re.search(r"99.9 %: (\d+) us", shown)
+    if not slow:
+        raise RuntimeError(f"wrk on {url} says: {shown}")
+    return int(slow[1]) / 1e6
+
+
+def _wrk(url: str, seconds: float, *arguments: str, connections: int) -> str:
     core = max(os.sched_getaffinity(0))
     wrk = ("wrk", "-t1", f"-c{connections}", "-d1h", *arguments, url)
     # wrk takes whole seconds only; interrupted, it counts what it has done until then.
@@ -90,14 +109,11 @@ def seconds_per_request(url: str, seconds: float, *arguments: str, connections: 
         check=False,
     ).stdout
     done = re.search(r"(\d+) requests in", shown)
-    rate = re.search(r"Requests/sec: +([\d.]+)", shown)
-    if not done or not rate or not float(rate[1]):
-        raise RuntimeError(f"wrk on {url} says: {shown}")
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", shown)
     # At the start, `previous` is refused; that is as much work, but should be rare.
-    if refused and int(refused[1]) > int(done[1]) // 100:
-        raise RuntimeError(f"too many refusals by {url}: {shown}")
-    return 1 / float(rate[1])
+    if not done or (refused and int(refused[1]) > int(done[1]) // 100):
+        raise RuntimeError(f"wrk on {url} says: {shown}")
+    return shown
 
 
 def take_turns(

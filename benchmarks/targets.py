@@ -43,6 +43,8 @@ _RATIOS: Final = [
     (groups.STEP, "os", 10, 0.55),
     (groups.STEP_OF_MANY, "fsync", 10, 0.40),
     (groups.STEP, "fsync", 10, 0.30),
+    (groups.BESIDE_FAR_TERM, "current", None, 0.5),
+    (groups.FAR_TERM, "digits", None, 0.8),
 ]
 """Group, name, digits and the least ratio to the yardstick."""
 
@@ -50,9 +52,11 @@ _RATIOS: Final = [
 def targets(results: Results) -> Iterator[Target]:
     """Yield every target with what it has come to."""
     for group, name, digits, wanted in _RATIOS:
-        found = results.find(group, name, digits=digits)
-        what = f"{group}, {label(digits)} digits: {name}"
-        yield Target(what, wanted, True, found.ratio if found else None)
+        found = results.find(group, name, **({"digits": digits} if digits else {}))
+        where = f", {label(digits)} digits" if digits else ""
+        yield Target(f"{group}{where}: {name}", wanted, True, found.ratio if found else None)
+    slow = results.find(groups.NEARLY_ALL, "current")
+    yield Target(f"{groups.NEARLY_ALL}, in ms", 100, False, slow.cost * 1000 if slow else None)
     fsync = results.find(groups.STEP, "fsync", digits=208_988)
     one_piece = results.find(groups.STEP, "constant body in one piece", digits=208_988)
     yield Target(

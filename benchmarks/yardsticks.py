@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from gmpy2 import mpz
 
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
 Body = Callable[[], Sequence[bytes]]
 """What returns the pieces of a body."""
 
@@ -67,7 +69,20 @@ def plain() -> Body:
     return body
 
 
-def application(body: Body) -> Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]:
+def file(path: str) -> None:
+    """Serve a file, sent by the kernel, until killed."""
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        opened = open(path, "rb")  # noqa: PTH123, SIM115 - bjoern closes it
+        length = ("Content-Length", str(os.fstat(opened.fileno()).st_size))
+        start_response("200 OK", [("Content-Type", "text/plain"), length])
+        wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](opened)
+        return wrapped
+
+    serve(app)
+
+
+def application(body: Body) -> Application:
     """Return the application that answers everything with what ``body`` then returns."""
 
     def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -79,7 +94,7 @@ def application(body: Body) -> Callable[[dict[str, Any], Callable[..., Any]], It
     return app
 
 
-def serve(body: Body) -> None:
+def serve(app: Application) -> None:
     """Serve the application until killed."""
     import bjoern
 
@@ -87,15 +102,17 @@ def serve(body: Body) -> None:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         host, port = listener.getsockname()
         print(f"listens on http://{host}:{port}", flush=True)
-        bjoern.server_run(listener, application(body))
+        bjoern.server_run(listener, app)
 
 
 if __name__ == "__main__":
-    name, *digits = sys.argv[1:]
+    name, *arguments = sys.argv[1:]
+    if name == "file":
+        file(*arguments)
     bodies: dict[str, Callable[..., Body]] = {
         "constant": constant,
         "constant_in_one_piece": constant_in_one_piece,
         "synced": synced,
         "plain": plain,
     }
-    serve(bodies[name](*map(int, digits)))
+    serve(application(bodies[name](*map(int, arguments))))
