@@ -225,7 +225,7 @@ class Postgres:
         """Return: whatever has an lsn has been committed."""
 
     def check(self) -> None:
-        """Return if the database answers, and lets this server change something.
+        """Return if the database answers, and has let this server change something.
 
         Raises:
             Unavailable: it does not.
