@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,6 +167,12 @@ class Cluster:
     def promote(self) -> None:
         """Make the standby a primary, and return when it is."""
         self._run(str(program("pg_ctl")), "promote", "-w", "-D", str(self.data))
+
+    def await_lock(self) -> None:
+        """Return when a statement waits for a lock that another holds."""
+        until = time.monotonic() + 20
+        while not self.sql("SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+            assert time.monotonic() < until
 
     def url(self, database: str = "postgres", user: str = "postgres") -> str:
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"

@@ -73,8 +73,10 @@ class Service:
 
     def wait(self) -> int:
         """Wait for the end of the process, and return the exit status."""
-        self.said.append(self.process.communicate(timeout=20)[1])
-        return self.process.returncode
+        assert self.process.stderr is not None
+        # Not `communicate`, which does not see what was read together with the first line.
+        self.said.append(self.process.stderr.read())
+        return self.process.wait(timeout=20)
 
 
 def exchange(service: Service, request: bytes) -> bytes:

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from http.client import HTTPConnection
@@ -203,7 +202,7 @@ def test_bigfib_goes_on_serving(
     disturbing.start()
     try:
         # The terms grow meanwhile, and this machine may have other things to do.
-        assert max(speed(wrk, address) for _ in range(3)) >= undisturbed / 2
+        assert any(speed(wrk, address) >= undisturbed / 2 for _ in range(3))
     finally:
         stop.set()
         disturbing.join()
@@ -264,10 +263,7 @@ class TestSharedStore:
         ):
             other.execute("SELECT * FROM bigfib_sequences FOR UPDATE")
             connection.request("GET", "/api0/next")
-            waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            until = time.monotonic() + 20
-            while not cluster.sql(waiting):
-                assert time.monotonic() < until
+            cluster.await_lock()
             # The database makes the step, though nobody is there any more to tell of it.
             first.process.kill()
             other.rollback()

@@ -86,8 +86,9 @@ _EXPIRE: Final = (
     b"DELETE FROM bigfib_sequences WHERE day < $1::integer AND id IN (SELECT id "
     b"FROM bigfib_sequences WHERE day < $1::integer AND id <> $2::bytea LIMIT %d) RETURNING id"
 ) % _EXPIRED_AT_ONCE
-# Changes nothing, but can only be done where changes can.
+# Changes nothing, but can only be done, and committed, where changes can.
 _TRY: Final = b"UPDATE bigfib_sequences SET day = day WHERE id = $1::bytea"
+_TRY_COMMIT: Final = Statement(b"UPDATE bigfib_schema SET version = version")
 _PROMISES: Final = b"""SELECT coalesce(current_setting('fsync', true), ''),
     coalesce(current_setting('synchronous_commit', true), ''),
     coalesce(current_setting('synchronous_standby_names', true), '')"""
@@ -133,6 +134,7 @@ class Postgres:
         self._session: Session | None = self._connect()
         self.host = self._session.host
         self._trouble = ""
+        self._given_up: list[Session] = []
         self._lost_at = 0.0
         self._closed = False
         # Set while the thread has to find a connection; and when it has tried, with or without it.
@@ -223,7 +225,7 @@ class Postgres:
         """Return: whatever has an lsn has been committed."""
 
     def check(self) -> None:
-        """Return if the database answers, and lets this server change something.
+        """Return if the database answers, and has let this server change something.
 
         Raises:
             Unavailable: it does not.
@@ -235,8 +237,8 @@ class Postgres:
         self._closed = True
         self._lost.set()
         session, self._session = self._session, None
-        if session:
-            session.close()
+        for each in (*self._given_up, *([session] if session else [])):
+            each.close()
 
     def _day(self) -> int:
         return int(self._clock()) // _DAY_SECONDS
@@ -252,25 +254,27 @@ class Postgres:
         Raises:
             Unavailable, NoRoom, OutcomeUnknown: as `Store` has them.
         """
-        give_up = time.monotonic() + _RETRY_SECONDS
-        while True:
-            session = self._connected()
-            try:
-                return session.run(*statements)
-            except Refused as refusal:
-                if refusal.sqlstate == _DISK_FULL:
-                    raise NoRoom(f"store at {self.host}: {refusal}") from refusal
-                if refusal.sqlstate not in _MET_OTHERS:
-                    self._lose(session, str(refusal))
-                    raise Unavailable(str(refusal)) from refusal
-                if time.monotonic() > give_up:
-                    raise Unavailable(f"others are in the way: {refusal}") from refusal
-                time.sleep(random.uniform(0, _RETRY_PAUSE))  # noqa: S311 - to miss each other
-            except Broken as broken:
-                self._lose(session, str(broken))
-                if changes:
-                    raise OutcomeUnknown(str(broken)) from broken
-                raise Unavailable(str(broken)) from broken
+        try:
+            return _retried(lambda: self._run_once(statements, changes=changes))
+        except Refused as refusal:
+            raise Unavailable(f"others are in the way: {refusal}") from refusal
+
+    def _run_once(self, statements: Sequence[Statement], *, changes: bool) -> list[Rows]:
+        session = self._connected()
+        try:
+            return session.run(*statements)
+        except Refused as refusal:
+            if refusal.sqlstate in _MET_OTHERS:
+                raise
+            if refusal.sqlstate == _DISK_FULL:
+                raise NoRoom(f"store at {self.host}: {refusal}") from refusal
+            self._lose(session, str(refusal))
+            raise Unavailable(str(refusal)) from refusal
+        except Broken as broken:
+            self._lose(session, str(broken))
+            if changes:
+                raise OutcomeUnknown(str(broken)) from broken
+            raise Unavailable(str(broken)) from broken
 
     def _connected(self) -> Session:
         session = self._session
@@ -290,9 +294,9 @@ class Postgres:
         _logger.warning("store at %s lost: %s", self.host, trouble)
         self._lost_at = time.monotonic()
         self._session = None
+        self._given_up.append(session)
         self._tried.clear()
         self._lost.set()
-        session.close()
 
     def _connect(self) -> Session:
         """Return a connection by which changes can be made.
@@ -306,10 +310,10 @@ class Postgres:
             raise StoreError(str(error)) from error
         try:
             schema.require(session)
-            session.run(Statement(_TRY, (self._permanent,)))
+            _retried(lambda: session.run(Statement(_TRY, (self._permanent,)), _TRY_COMMIT))
             self.synchronous_commit = _warn_of_less(session)
         except (Refused, Broken) as error:
-            session.close()
+            session.give_up()
             raise StoreError(str(error)) from error
         except StoreError:
             session.close()
@@ -329,6 +333,8 @@ class Postgres:
     def _find_connection(self) -> None:
         pause = _FIRST_PAUSE
         while not self._closed:
+            while self._given_up:
+                self._given_up.pop().give_up()
             try:
                 session = self._connect()
             except StoreError as error:
@@ -361,6 +367,22 @@ class Postgres:
                     pass
             finally:
                 session.close()
+
+
+def _retried(transaction: Callable[[], list[Rows]]) -> list[Rows]:
+    """Run a transaction, again as long as it meets others, for a second.
+
+    Raises:
+        Refused: it still does, or the reason is another.
+    """
+    give_up = time.monotonic() + _RETRY_SECONDS
+    while True:
+        try:
+            return transaction()
+        except Refused as refusal:
+            if refusal.sqlstate not in _MET_OTHERS or time.monotonic() > give_up:
+                raise
+        time.sleep(random.uniform(0, _RETRY_PAUSE))  # noqa: S311 - to miss each other
 
 
 def _warn_of_less(session: Session) -> str:

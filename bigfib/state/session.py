@@ -7,6 +7,7 @@ A server that is merely paused keeps its connections open and acknowledges what 
 no time-out of the system or of the server itself ends the wait. So the wait is done here.
 """
 
+import contextlib
 import os
 import select
 import time
@@ -179,6 +180,17 @@ class Session:
     def close(self) -> None:
         """Let go of the connection."""
         self._connection.close()
+
+    def give_up(self) -> None:
+        """Let go of the connection, and of what the server may still be doing for it.
+
+        A commit that waits for a standby does not notice that nobody waits for it any more. Without
+        this each attempt would leave one behind, until the server is out of connections. To be
+        called where there is time: the server may not answer to this either.
+        """
+        with contextlib.suppress(psycopg.Error):
+            self._connection.cancel_safe(timeout=ANSWER_SECONDS)
+        self.close()
 
     def _prepare(self, sqls: Iterable[bytes], deadline: float) -> None:
         new = [sql for sql in sqls if sql not in self._prepared]

@@ -325,6 +325,35 @@ class TestLoss:
             assert self._found_again(store) == 0
             assert store.step(ONE, 1, 0, 9) == 1
 
+    def test_waiting_for_a_standby_does_not_use_up_connections(
+        self, cluster: Cluster, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with opened(cluster.url()) as store:
+            store.create(ONE, 0)
+            cluster.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            cluster.sql("SELECT pg_reload_conf()")
+            with pytest.raises(OutcomeUnknown):
+                store.step(ONE, 1, 0, 9)
+            until = time.monotonic() + 20
+            # Every attempt to connect tries a commit, which waits for the missing standby.
+            attempts = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'bigfib'"
+            seen: set[object] = set()
+            while len(seen) < 3:
+                assert time.monotonic() < until
+                seen |= {
+                    pid
+                    for (pid,) in cluster.sql(
+                        "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+                    )
+                }
+            ((left,),) = cluster.sql(attempts)
+            assert isinstance(left, int)
+            assert left <= 2
+            cluster.sql("ALTER SYSTEM RESET synchronous_standby_names")
+            cluster.sql("SELECT pg_reload_conf()")
+            assert self._found_again(store) == 1
+        assert "does not answer in time" in caplog.text
+
     @staticmethod
     def _found_again(store: Postgres) -> int | None:
         until = time.monotonic() + 10

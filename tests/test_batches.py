@@ -1,0 +1,109 @@
+"""Steps that share a transaction, without a service around them."""
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from bigfib.api.representations import CommittedReply, DateHeader
+from bigfib.batches import Batches, NotMade
+from bigfib.sequences import SHARED, Sequences
+from bigfib.state.postgres import Postgres
+from bigfib.terms import INLINE_LIMIT
+
+ONE = bytes(16)
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[Postgres]:
+    with closing(Postgres(database, permanent=SHARED)) as store:
+        yield store
+
+
+@pytest.fixture
+def sequences(store: Postgres) -> Sequences:
+    return Sequences(store)
+
+
+@pytest.fixture
+def batches(sequences: Sequences, store: Postgres) -> Batches:
+    return Batches(sequences, store)
+
+
+def test_each_is_told_the_term_after_its_own_step(
+    sequences: Sequences, batches: Batches, store: Postgres
+) -> None:
+    sequences.seek(SHARED, 10)
+    waiting = [batches.add(SHARED, by) for by in (1, 1, -1, 0, 1)]
+    assert store.find(SHARED) == 10, "nothing is made yet"
+    assert [each.digits() for each in waiting] == [b"89", b"144", b"89", b"89", b"144"]
+    assert store.find(SHARED) == 12
+
+
+def test_a_look_changes_nothing(sequences: Sequences, batches: Batches, store: Postgres) -> None:
+    sequences.seek(SHARED, 10)
+    store.put(SHARED, 30)
+    assert [batches.add(one, 0).digits() for one in (SHARED, ONE)] == [b"832040", b"0"]
+    assert (store.find(SHARED), store.find(ONE)) == (30, None)
+
+
+def test_what_could_be_refused_is_not_taken(sequences: Sequences, batches: Batches) -> None:
+    assert not batches.takes(SHARED, 1), "nobody has seen it"
+    sequences.current(SHARED)
+    assert not batches.takes(SHARED, 1), "it may not be in the store"
+    sequences.seek(SHARED, 1)
+    assert batches.takes(SHARED, 1)
+    assert not batches.takes(SHARED, -1), "others may be faster"
+    sequences.seek(SHARED, 1000)
+    assert batches.takes(SHARED, -1)
+
+
+def test_together_or_not_at_all(sequences: Sequences, batches: Batches, store: Postgres) -> None:
+    sequences.seek(SHARED, 1000)
+    waiting = [batches.add(SHARED, -1) for _ in range(3)]
+    other = batches.add(SHARED, 1)
+    store.put(SHARED, 2)
+    for each in (*waiting, other):
+        with pytest.raises(NotMade):
+            each.digits()
+    assert store.find(SHARED) == 2
+    # The next is asked for by itself, and told why.
+    assert not batches.takes(SHARED, -1)
+
+
+def test_a_client_that_has_gone_makes_no_step(
+    sequences: Sequences, batches: Batches, store: Postgres
+) -> None:
+    sequences.seek(SHARED, 10)
+    reply = CommittedReply(store, DateHeader())
+    bodies = []
+    for _ in range(3):
+        body = iter(reply.later(batches.add(SHARED, 1))[2])
+        assert next(body) == b'{"value":"'
+        bodies.append(body)
+    # So does bjoern, by dropping it.
+    del body, bodies[1]
+    assert [b"".join(body) for body in bodies] == [b'89","status":"200"}', b'144","status":"200"}']
+    assert store.find(SHARED) == 12
+
+
+def test_beyond_what_is_computed_at_once(
+    sequences: Sequences, batches: Batches, database: str
+) -> None:
+    sequences.seek(SHARED, INLINE_LIMIT + 10)
+    computed: list[int] = []
+
+    def pair_at(position: int) -> None:
+        computed.append(position)
+
+    sequences.pair_at = pair_at  # type: ignore[assignment]
+    with closing(Postgres(database, permanent=SHARED)) as other:
+        assert other.step(SHARED, 100, 0, 10**9) == INLINE_LIMIT + 110
+        behind = [batches.add(SHARED, by) for by in (1, 1)]
+        assert behind[1].digits() == Sequences(other).current(SHARED).pair.digits()
+        # So far away nothing is at hand, and nothing is stepped.
+        other.put(SHARED, 5 * INLINE_LIMIT)
+        with pytest.raises(NotMade):
+            batches.add(SHARED, 1).digits()
+        assert other.find(SHARED) == 5 * INLINE_LIMIT
+    assert computed == []
