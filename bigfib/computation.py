@@ -1,6 +1,5 @@
 """The computation of a far term beside the caller and on two cores, in forked processes."""
 
-import ctypes
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -9,11 +8,9 @@ from types import TracebackType
 from typing import Final, TextIO
 
 from bigfib.numbers import doubling, fibonacci
+from bigfib.parent import end_with
 
 _PIECE: Final = 1 << 20
-
-# From <linux/prctl.h>.
-_PR_SET_PDEATHSIG: Final = 1
 
 # How a process says that memory was not enough.
 _NO_MEMORY: Final = 3
@@ -99,17 +96,6 @@ class Computation:
         if self._child:
             os.kill(self._child, signal.SIGKILL)
             os.waitpid(self._child, 0)
-
-
-def end_with(parent: int) -> None:
-    """Let this process, a child of ``parent``, be killed when that ends."""
-    # A C library without it lets an orphan finish, which does no harm.
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        # It has ended before.
-        os._exit(1)
 
 
 def digits(n: int, report: Callable[[float], None]) -> str:

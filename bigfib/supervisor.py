@@ -6,13 +6,14 @@ supervisor is told to, and when it is killed.
 """
 
 import contextlib
-import ctypes
 import logging
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
+
+from bigfib.parent import end_with
 
 _logger = logging.getLogger(__name__)
 
@@ -28,9 +29,6 @@ _FOR_EVER: Final = 3600.0
 
 _READY: Final = signal.SIGUSR1
 _WAITED_FOR: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, _READY}
-
-# From <sys/prctl.h>.
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class _Worker:
@@ -85,7 +83,8 @@ def supervise(count: int) -> Callable[[], None] | None:
         if pid:
             worker.note_start(pid)
             return False
-        _end_with(supervisor)
+        # So that it stops as it does when the supervisor tells it to.
+        end_with(supervisor, signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return True
 
@@ -115,13 +114,6 @@ def supervise(count: int) -> Callable[[], None] | None:
             next(worker for worker in workers if worker.pid == pid).note_end()
     _stop([worker.pid for worker in workers if worker.pid])
     return None
-
-
-def _end_with(supervisor: int) -> None:
-    """Let this process be told to stop when the supervisor ends, however that comes."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != supervisor:
-        raise SystemExit(1)
 
 
 def _ended() -> Iterator[tuple[int, int]]:

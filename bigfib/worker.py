@@ -14,6 +14,7 @@ from typing import Final
 
 from bigfib import computation
 from bigfib.digit_cache import DigitCache
+from bigfib.parent import end_with
 
 # Measured beside the service under full load on both cores: see `bench_steps_beside_a_far_term`.
 _NICENESS: Final = 19
@@ -48,7 +49,7 @@ def _say(*words: object) -> None:
 
 def _give_way(parent: int, n: int) -> None:
     """Let the service go before this process, and end with it."""
-    computation.end_with(parent)
+    end_with(parent)
     # A Ctrl-C is for the service. A session of its own would do as well, but Linux shares out the
     # cores among sessions first, and by niceness only within one.
     os.setpgid(0, 0)
