@@ -6,6 +6,7 @@ digits that is a bare bjoern application. There are 64 connections, where nothin
 
 import os
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -68,9 +69,23 @@ def start(tmp_path: Path) -> Iterator[Start]:
                 log.append(SHARED, position)
             command = ("-m", "bigfib", "serve", "-p", "0", "-f", str(file))
             cache = ("--cache-dir", str(tmp_path / "cache"))
-            return stack.enter_context(server(*command, *cache, *arguments))
+            service = stack.enter_context(server(*command, *cache, *arguments))
+            wait_for_term(service)
+            return service
 
         yield start
+
+
+def wait_for_term(service: Server) -> None:
+    """Return when the service has computed the term at its position."""
+    while True:
+        try:
+            urllib.request.urlopen(f"{service.url}/api0/current")
+        except urllib.error.HTTPError as error:
+            assert error.code == 503  # noqa: PT017 - the others are as bad
+            time.sleep(0.05)
+        else:
+            return
 
 
 @pytest.fixture

@@ -35,6 +35,8 @@ class Target:
         return self.measured >= self.wanted if self.at_least else self.measured <= self.wanted
 
 
+_FAR: Final = 100_000_000
+
 _RATIOS: Final = [
     (groups.STEP_AND_DIGITS, "packed decimal", 208_988, 45),
     (groups.STEP_AND_DIGITS, "packed decimal", 2_089_877, 80),
@@ -55,6 +57,13 @@ def targets(results: Results) -> Iterator[Target]:
         found = results.find(group, name, **({"digits": digits} if digits else {}))
         where = f", {label(digits)} digits" if digits else ""
         yield Target(f"{group}{where}: {name}", wanted, True, found.ratio if found else None)
+    far = results.find(groups.FAR_DIGITS, "doubling on two cores", n=_FAR)
+    yield Target(
+        f"{groups.FAR_DIGITS}, n = {_FAR:,}: doubling on two cores",
+        1.5,
+        True,
+        far.ratio if far else None,
+    )
     slow = results.find(groups.NEARLY_ALL, "current")
     yield Target(f"{groups.NEARLY_ALL}, in ms", 100, False, slow.cost * 1000 if slow else None)
     fsync = results.find(groups.STEP, "fsync", digits=208_988)

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -16,7 +17,7 @@ from gmpy2 import mpz
 import bigfib
 from bigfib import terms
 from bigfib.numbers import fibonacci
-from bigfib.numbers.decimals import StartOfSequence
+from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
 from bigfib.sequences import (
     SHARED,
@@ -33,7 +34,7 @@ from bigfib.settings import InvalidSetting, Settings, variable
 from bigfib.state import reader
 from bigfib.state.log import Locked, Log
 from bigfib.state.reader import LogError, Reader, Unusable
-from bigfib.state.store import OutcomeUnknown, StoreError, Unavailable
+from bigfib.state.store import OutcomeUnknown, Store, StoreError, Unavailable
 from bigfib.terms import InvalidModulus
 
 _DESCRIPTION: Final = """\
@@ -282,12 +283,12 @@ def _current(command: argparse.Namespace) -> None:
     settings = _settings(command)
     if settings.store:
         with closing(open_store(settings)) as store:
-            sequence = Sequences(store).current(SHARED)
+            sequence = _sequences(store).current(SHARED)
         _show_shared(command, sequence.pair.digits().decode(), sequence.pair.position)
         return
     contents = reader.read(settings.file)
     position = contents.position(SHARED)
-    _show_shared(command, fibonacci.term(position).digits(), position)
+    _show_shared(command, "".join(_digits(mpz(position), 10)), position)
     if command.verbose:
         _show_log(settings.file, contents.end, contents.records)
 
@@ -330,15 +331,29 @@ def _move(command: argparse.Namespace, move: Callable[[Sequences], Sequence]) ->
     settings = _settings(command)
     if settings.store:
         with closing(open_store(settings)) as store:
-            sequence = move(Sequences(store))
+            sequence = move(_sequences(store))
         _show_shared(command, sequence.pair.digits().decode(), sequence.pair.position)
         return
     with _opened_log(command) as opened:
-        sequence = move(Sequences(opened))
+        sequence = move(_sequences(opened))
         opened.commit(sequence.lsn)
     _show_shared(command, sequence.pair.digits().decode(), sequence.pair.position)
     if command.verbose:
         _show_log(settings.file, opened.end, opened.records)
+
+
+def _sequences(store: Store) -> Sequences:
+    sequences = Sequences(store)
+    sequences.pair_at = _pair
+    return sequences
+
+
+def _pair(position: int) -> DecimalPair:
+    """Return the terms at a position, with a bar for each of two far ones."""
+    if position <= terms.INLINE_LIMIT:
+        return DecimalPair(position)
+    this, following = ("".join(_digits(mpz(n), 10)).encode() for n in (position, position + 1))
+    return DecimalPair.of_digits(position, this, following)
 
 
 def _create(command: argparse.Namespace) -> None:
@@ -445,8 +460,13 @@ def _asked(command: argparse.Namespace, n: mpz) -> Iterator[str]:
     base = {} if command.base == 10 else {"base": str(command.base)}
     media_type = "application/json" if command.json else "text/plain"
     with _client() as client:
-        _watch(n, client.progress(command.url, n.digits(), **base))
-        yield from client.term(command.url, n.digits(), media_type, **base)
+        while True:
+            _watch(n, client.progress(command.url, n.digits(), **base))
+            try:
+                yield from client.term(command.url, n.digits(), media_type, **base)
+            except client.NoLongerAtHand:
+                continue  # Another process of the service may have been asked, or it had no room.
+            return
 
 
 def _watch(n: mpz, progress: Iterator[float]) -> None:
@@ -654,6 +674,9 @@ def _output(path: Path | None) -> Iterator[TextIO]:
         # Where links lead, so that the link stays one.
         target = path.resolve()
         unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
+        # As by a Ctrl-C; a terminal that is closed, and a manager of services, say it so.
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, _end)
         try:
             with unfinished.open("w") as file:
                 if target.exists():
@@ -666,3 +689,7 @@ def _output(path: Path | None) -> Iterator[TextIO]:
         raise
     except OSError as error:
         raise Failure(f"cannot write {path}: {error.strerror}") from error
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)

@@ -123,6 +123,10 @@ def progress(url: str, n: str, **parameters: str) -> Iterator[float]:
         pause = min(2 * pause, _LAST_PAUSE)
 
 
+class NoLongerAtHand(Exception):
+    """The service does not have the term that it had a moment ago: ask for its `progress` again."""
+
+
 def term(url: str, n: str, media_type: str, **parameters: str) -> Iterator[str]:
     """Yield F(n), some of it at a time, when `progress` has come to its end.
 
@@ -131,10 +135,13 @@ def term(url: str, n: str, media_type: str, **parameters: str) -> Iterator[str]:
         n: The index.
         media_type: ``text/plain`` for the digits, ``application/json`` for the document.
         parameters: As ``GET /api1/terms/{n}`` takes them.
+
+    Raises:
+        NoLongerAtHand: before anything was yielded.
     """
     with _answer(_term_address(url, n, **parameters), headers={"Accept": media_type}) as reply:
         if reply.status == HTTPStatus.ACCEPTED:
-            raise Refused(f"F({n}) is no longer at hand; ask again, and it is computed again")
+            raise NoLongerAtHand
         while piece := reply.read(_PIECE):
             if not _TERM.fullmatch(piece):
                 raise ValueError("its answer is not a term")

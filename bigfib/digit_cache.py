@@ -8,9 +8,13 @@ Several services may share the directory.
 """
 
 import contextlib
+import errno
+import fcntl
 import os
 import re
+import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
@@ -78,36 +82,33 @@ class DigitCache:
         Raises:
             OSError: there is none, or it cannot be read.
         """
-        # Of a pipe in its place it would otherwise wait for a writer.
-        return open(os.open(self._path(n), os.O_RDONLY | os.O_NONBLOCK), "rb")  # noqa: PTH123
+        return open(self._path(n), "rb", opener=_open_without_waiting)
 
     def note_use(self, file: BinaryIO) -> None:
         """Let an open file be the last to be removed."""
-        # The file may be another user's, with whom the directory is shared.
-        with contextlib.suppress(PermissionError):
+        # It may be another user's, with whom the directory is shared, or on a read-only disk.
+        with contextlib.suppress(OSError):
             # The time of access alone: the other one is part of the seal.
             os.utime(file.fileno(), ns=(time.time_ns(), seal(file).mtime_ns))
 
     def check(self, n: int) -> Seal | None:
         """Return the seal of the file of F(n) if it holds that term, and remove it if it does not.
 
-        Raises:
-            OSError: it cannot be read, or not be removed.
+        What cannot be read, or be removed, is left to `store`, which puts another in its place.
         """
-        try:
+        with contextlib.suppress(OSError):
             with self.open(n) as file:
                 before = seal(file)
                 if holds_term(file, n) and seal(file) == before:
                     return before
-        except FileNotFoundError:
-            return None
-        self._path(n).unlink(missing_ok=True)
+            self._path(n).unlink()
         return None
 
     def store(self, n: int, digits: str) -> Seal:
         """Keep the digits of F(n), and return the seal of their file.
 
-        Files that have not been used for long are removed to make room.
+        Files that have not been used for long are removed to make room: for ``max_bytes``, and as
+        long as the disk is full.
 
         Raises:
             OSError: they cannot be kept; nothing is left of them.
@@ -115,6 +116,14 @@ class DigitCache:
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._make_room(len(digits))
+        while True:
+            try:
+                return self._write(n, digits)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._remove_oldest():
+                    raise
+
+    def _write(self, n: int, digits: str) -> Seal:
         part = self.part(n, os.getpid())
         try:
             # Nobody has a reason to write to it again.
@@ -137,24 +146,47 @@ class DigitCache:
     def _path(self, n: int) -> Path:
         return self.directory / f"{n}.digits"
 
+    def lock(self, n: int) -> BinaryIO:
+        """Wait until no other process computes F(n) for this directory, and keep others waiting.
+
+        Raises:
+            OSError: nothing can be kept in the directory.
+        """
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = (self.directory / "lock").open("ab")
+        # Of one file, which stays empty, each term has a byte. The lock ends with the process.
+        fcntl.lockf(file, fcntl.LOCK_EX, 1, n)
+        return file
+
     def _make_room(self, size: int) -> None:
-        found, total = [], size
+        total = size + sum(status.st_size for _, status in self._files())
+        while total > self.max_bytes and (freed := self._remove_oldest()):
+            total -= freed
+
+    def _remove_oldest(self) -> int:
+        """Remove the term not used for longest; return its bytes, or 0 if there is none."""
+        terms = [(s.st_atime_ns, s.st_size, p) for p, s in self._files() if p.suffix == ".digits"]
+        for _, length, path in sorted(terms):
+            with contextlib.suppress(OSError):
+                path.unlink()
+                return length
+        return 0
+
+    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
+        """Yield what takes room here; what a process that was killed has left is removed."""
         abandoned = time.time() - _ABANDONED_SECONDS
         for entry in os.scandir(self.directory):
             if not _OURS.fullmatch(entry.name):
                 continue
-            try:
+            # Another service may have removed it.
+            with contextlib.suppress(OSError):
                 status = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue  # Another service has removed it.
-            if not entry.name.endswith(".part"):
-                found.append((status.st_atime_ns, status.st_size, entry.path))
-            elif status.st_mtime < abandoned:
-                Path(entry.path).unlink(missing_ok=True)
-                continue
-            total += status.st_size
-        for _, length, path in sorted(found):
-            if total <= self.max_bytes:
-                break
-            Path(path).unlink(missing_ok=True)
-            total -= length
+                if entry.name.endswith(".part") and status.st_mtime < abandoned:
+                    Path(entry.path).unlink()
+                elif stat.S_ISREG(status.st_mode):
+                    yield Path(entry.path), status
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # Of a pipe in its place one would otherwise wait for a writer.
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -37,6 +37,9 @@ _ID: Final = re.compile("[0-9a-f]{32}", re.ASCII)
 _SEQUENCE_BYTES: Final = 800
 _NUMBERS_HELD: Final = 6
 
+# The length of terms grows by log10(phi) digits an index.
+_INDICES_A_DIGIT: Final = 4.784971966781666
+
 # Each attempt after the first means that another server was faster.
 _ATTEMPTS: Final = 20
 
@@ -128,6 +131,11 @@ def open_store(settings: Settings, contact: str = "") -> "Log | Postgres":
     return Postgres(settings.store, days_kept=settings.sequence_ttl, permanent=SHARED)
 
 
+def farthest_within(cache_bytes: int) -> int:
+    """Return the position up to which the terms of a sequence take no more bytes of memory."""
+    return int(cache_bytes / _NUMBERS_HELD * _INDICES_A_DIGIT)
+
+
 class Sequence:
     """One sequence where it stands.
 
@@ -152,6 +160,7 @@ class Sequences:
 
     Attributes:
         cached_bytes: How much memory the terms of sequences take now, as far as it is counted.
+        farthest: The position that a sequence is moved to at once at most.
         pair_at: What gives the terms at a position; its errors are raised by all that needs them,
             and then nothing has changed. Up to `INLINE_LIMIT` it has none.
 
@@ -176,7 +185,7 @@ class Sequences:
             farthest: The position that a sequence is moved to at once at most.
         """
         self.pair_at: Callable[[int], DecimalPair] = DecimalPair
-        self._farthest = farthest
+        self.farthest = farthest
         self._store = store
         self._cache_bytes = cache_bytes
         self._max_sequences = max_sequences
@@ -368,7 +377,7 @@ class Sequences:
         """Step the sequence, which begins here if it ``begins`` and there is none."""
         sequence = self._cached.get(sequence_id)
         if sequence and expected is None:
-            limit = INLINE_LIMIT if abs(by) == 1 else min(INLINE_LIMIT, self._farthest)
+            limit = INLINE_LIMIT if abs(by) == 1 else min(INLINE_LIMIT, self.farthest)
             # Where it has last been seen leads to where it is, and where terms are always at hand.
             if 0 <= sequence.pair.position + by <= limit:
                 try:
@@ -441,9 +450,9 @@ class Sequences:
         self._store.create(sequence_id, position)
 
     def _require_near(self, position: int) -> None:
-        if position > self._farthest:
+        if position > self.farthest:
             raise IndexTooLarge(
-                f"a sequence is moved to position {self._farthest} at most; steps of one go on "
+                f"a sequence is moved to position {self.farthest} at most; steps of one go on "
                 "from there"
             )
 

@@ -34,9 +34,9 @@ import bigfib
 from bigfib.api.app import create_app
 from bigfib.batches import Batches, NotMade
 from bigfib.digit_cache import DigitCache
-from bigfib.jobs import Jobs
+from bigfib.jobs import Jobs, NotAtHand
 from bigfib.numbers.fibonacci import IndexTooLarge
-from bigfib.sequences import SHARED, Sequences, open_store
+from bigfib.sequences import SHARED, Sequences, farthest_within, open_store
 from bigfib.settings import Settings
 from bigfib.state.log import Log
 from bigfib.supervisor import supervise
@@ -110,8 +110,12 @@ def _serve_on(
             store,
             cache_bytes=settings.cache_bytes,
             max_sequences=settings.max_sequences,
-            farthest=max(settings.max_term, INLINE_LIMIT),
+            # What is far is computed beside, but steps are made here, in memory.
+            farthest=max(
+                min(settings.max_term, farthest_within(settings.cache_bytes)), INLINE_LIMIT
+            ),
         )
+        sequences.pair_at = jobs.pair
         batches = None
         kept = f"state log {settings.file}"
         durability = settings.durability.value
@@ -120,11 +124,12 @@ def _serve_on(
             kept = f"store {store.host}"
             durability = f"synchronous_commit {store.synchronous_commit}"
         try:
-            position = sequences.current(SHARED).pair.position
+            position = sequences.position(SHARED)
+            # A far term is begun now, so that whoever asks for it first waits for less.
+            with contextlib.suppress(NotAtHand):
+                jobs.pair(position)
         except IndexTooLarge as error:
             raise CannotServe(f"{kept}: {error}") from error
-        # Until now nobody has waited for it.
-        sequences.pair_at = jobs.pair
         signal.signal(signal.SIGCHLD, lambda _signal, _frame: jobs.advance())
         app: _WSGI = create_app(
             store, sequences, jobs, per_client=settings.per_client, batches=batches

@@ -16,9 +16,6 @@ from bigfib import computation
 from bigfib.digit_cache import DigitCache
 from bigfib.parent import end_with
 
-# Measured beside the service under full load on both cores: see `bench_steps_beside_a_far_term`.
-_NICENESS: Final = 19
-
 # Measured at 10^7 .. 10^9: the most that a process maps is 23 MB and 0.75 bytes for each index.
 _MEMORY_AT_LEAST: Final = 64 << 20
 
@@ -31,10 +28,11 @@ def memory_limit(n: int) -> int:
 def main(n: int, cache: DigitCache) -> None:
     """Compute F(n), unless it is there."""
     try:
-        seal = cache.check(n)
-        if seal is None:
-            digits = computation.digits(n, lambda done: _say("progress", done))
-            seal = cache.store(n, digits)
+        with cache.lock(n):
+            seal = cache.check(n)
+            if seal is None:
+                digits = computation.digits(n, lambda done: _say("progress", done))
+                seal = cache.store(n, digits)
     except MemoryError:
         _say("memory", f"{memory_limit(n)} bytes are not enough")
     except (OSError, ValueError) as error:
@@ -53,7 +51,6 @@ def _give_way(parent: int, n: int) -> None:
     # A Ctrl-C is for the service. A session of its own would do as well, but Linux shares out the
     # cores among sessions first, and by niceness only within one.
     os.setpgid(0, 0)
-    os.nice(_NICENESS)
     limit = memory_limit(n)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     with contextlib.suppress(OSError):

@@ -1,5 +1,6 @@
 """A real service in a real process, for the tests that talk to one."""
 
+import os
 import re
 import socket
 import subprocess
@@ -87,6 +88,15 @@ def exchange(service: Service, request: bytes) -> bytes:
         while piece := connection.recv(65536):
             received += piece
     return received
+
+
+def seconds_of_work(pid: int) -> float:
+    """Return the CPU time that a process has taken, 0 if there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return 0
+    return int(stat.rpartition(")")[2].split()[11]) / os.sysconf("SC_CLK_TCK")
 
 
 def jobs(path: Path) -> Jobs:

@@ -19,7 +19,7 @@ from flint import fmpz
 
 from bigfib.state import reader
 from bigfib.state.log import Log
-from tests.service import Serve
+from tests.service import Serve, seconds_of_work
 
 Done = subprocess.CompletedProcess[str]
 
@@ -115,14 +115,19 @@ def children(pid: int) -> list[int]:
 
 @contextmanager
 def computing(target: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Compute a far term into a file, in a process group, as far as the second process of it."""
+    """Compute a far term into a file, in a process group, until two processes are busy with it."""
+
+    def second_is_busy() -> bool:
+        seconds = [second for child in children(process.pid) for second in children(child)]
+        return any(seconds_of_work(second) > 0.05 for second in seconds)
+
     with subprocess.Popen(
         [sys.executable, "-m", "bigfib", "term", "400000000", "-o", target],
         stderr=subprocess.PIPE,
         start_new_session=True,
     ) as process:
         try:
-            until(lambda: any(children(child) for child in children(process.pid)))
+            until(second_is_busy)
             yield process
         finally:
             process.kill()
@@ -292,7 +297,8 @@ class TestBesideAService:
         assert bigfib.prints("p", "--by", "299", "--url", service.url) == "1\n"
         assert bigfib.prints("seek", "10000", "--url", service.url) == f"{term(10_000)}\n"
         refusal = bigfib.fails("seek", "100000001", "--url", service.url)
-        assert "position 100000000 at most" in refusal
+        # Six numbers of as many bytes as digits, log10(phi) of them an index, in 64 MiB.
+        assert "position 53519005 at most" in refusal
         assert service.value("current") == 0, "the client's own sequence has moved"
 
     def test_a_sequence_of_ones_own(self, serve: Serve, bigfib: Command) -> None:
@@ -377,7 +383,6 @@ class TestBesideAService:
         [
             (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n1\x1b3", "is not a term"),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n13", "is lost"),
-            (b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n", "no longer at hand"),
         ],
     )
     def test_a_term_that_is_none(self, bigfib: Command, answer: bytes, says: str) -> None:
@@ -385,6 +390,15 @@ class TestBesideAService:
             b"HTTP/1.1 206 Partial Content\r\nConnection: close\r\n\r\n1", answer
         ) as url:
             assert says in bigfib("term", "7", "--url", url).stderr
+
+    def test_a_term_that_is_gone_again(self, bigfib: Command) -> None:
+        """As when the next connection leads to another process of the service."""
+        close = b"Connection: close\r\n"
+        there = b"HTTP/1.1 206 Partial Content\r\n" + close + b"\r\n5"
+        gone = b"HTTP/1.1 202 Accepted\r\n" + close + b"\r\n"
+        term = b"HTTP/1.1 200 OK\r\n" + close + b"\r\n55"
+        with answering(there, gone, there, term) as url:
+            assert bigfib.prints("term", "10", "--url", url) == "55\n"
 
     def test_a_term_into_a_file(self, serve: Serve, bigfib: Command, tmp_path: Path) -> None:
         target = tmp_path / "term.txt"
@@ -524,6 +538,18 @@ class TestTerm:
         assert f"-{digits[:39]}...{digits[-40:]} ({len(digits)} digits" in shown
         assert bigfib.prints("term", f"-{n}") == f"-{digits}\n"
 
+    def test_a_far_position(self, bigfib: Command) -> None:
+        n = 7_000_000
+        digits = [fmpz.fib_ui(fmpz(n + i)).str(base=10) for i in range(2)]
+        assert bigfib.prints("seek", str(n)) == digits[0] + "\n"
+        assert bigfib.prints("next") == digits[1] + "\n"
+        assert bigfib.prints("current") == digits[1] + "\n"
+        assert bigfib.prints("previous") == digits[0] + "\n"
+        shown = bigfib.on_terminal("current")
+        assert f"F({n})" in shown
+        assert "100%" in shown
+        assert f"{digits[0][:40]}...{digits[0][-40:]}" in shown
+
     def test_a_far_term_in_every_form(self, bigfib: Command) -> None:
         n = 1_000_002
         digits = fmpz.fib_ui(fmpz(n)).str(base=10)
@@ -534,6 +560,14 @@ class TestTerm:
         document = json.loads(bigfib.prints("term", str(n), "--base", "16", "--json"))
         assert document["digits"] == str(len(in_hexadecimal))
         assert (document["value"], document["base"]) == (in_hexadecimal, "16")
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+    def test_ended(self, tmp_path: Path, number: int) -> None:
+        with computing(tmp_path / "term.txt") as process:
+            process.send_signal(number)
+            assert process.wait(1) == 128 + number
+            assert list(tmp_path.iterdir()) == []
+            require_nobody_left(process.pid)
 
     @pytest.mark.parametrize("all_at_once", [True, False])
     def test_interrupted(self, tmp_path: Path, all_at_once: bool) -> None:

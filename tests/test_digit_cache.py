@@ -3,6 +3,8 @@
 import errno
 import io
 import os
+import select
+import socket
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,23 @@ class TestStore:
         cache.store(N + 3, digits(N + 3))
         assert names(cache) == [f"{n}.digits" for n in (N, N + 2, N + 3)]
 
+    def test_others_go_when_the_disk_is_full(
+        self, cache: DigitCache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cache.store(N, digits(N))
+        (cache.directory / "7.digits").mkdir()
+        os.utime(cache.directory / "7.digits", (0, 0))
+        rename = Path.rename
+
+        def while_another_is_there(self: Path, target: Path) -> Path:
+            if (cache.directory / f"{N}.digits").exists():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "rename", while_another_is_there)
+        cache.store(N + 1, digits(N + 1))
+        assert names(cache) == [f"{N + 1}.digits", "7.digits"]
+
     def test_no_room_on_the_disk(self, cache: DigitCache, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(*_: object) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -68,7 +87,8 @@ class TestStore:
         monkeypatch.setattr(Path, "rename", full)
         with pytest.raises(OSError, match="No space left"):
             cache.store(N + 1, digits(N + 1))
-        assert names(cache) == [f"{N}.digits"]
+        # What was there had to go first.
+        assert names(cache) == []
 
 
 class TestCheck:
@@ -87,10 +107,49 @@ class TestCheck:
                 assert (found is not None) == (harmed == right)
                 assert path.exists() == (harmed == right)
 
-    def test_it_cannot_be_read(self, cache: DigitCache) -> None:
+    @pytest.mark.parametrize("harm", ["loop", "socket", "fifo", "unreadable"])
+    def test_what_is_no_file_is_replaced(self, cache: DigitCache, harm: str) -> None:
+        path = cache.directory / f"{N}.digits"
+        path.parent.mkdir()
+        if harm == "loop":
+            path.symlink_to(path)
+        elif harm == "socket":
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(os.path.relpath(path))
+        elif harm == "fifo":
+            os.mkfifo(path)
+        else:
+            path.touch(mode=0)
+        assert cache.check(N) is None
+        assert cache.store(N, digits(N)) == cache.check(N)
+
+    def test_a_directory_stays(self, cache: DigitCache) -> None:
         (cache.directory / f"{N}.digits").mkdir(parents=True)
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        assert cache.check(N) is None
         with pytest.raises(IsADirectoryError):
-            cache.check(N)
+            cache.store(N, digits(N))
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+class TestLock:
+    def test_others_wait_for_the_same_term_only(self, cache: DigitCache) -> None:
+        reader, writer = os.pipe()
+        with cache.lock(N):
+            child = os.fork()
+            if child == 0:
+                try:
+                    cache.lock(N + 1)
+                    os.write(writer, b"other")
+                    cache.lock(N)
+                    os.write(writer, b"same")
+                finally:
+                    os._exit(0)
+            assert os.read(reader, 10) == b"other"
+            assert select.select([reader], [], [], 0.2)[0] == []
+        assert os.read(reader, 10) == b"same"
+        os.waitpid(child, 0)
+        assert names(cache) == ["lock"]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 4_900, 4_904, 4_905, 4_909, 9_804])

@@ -106,7 +106,11 @@ def serve_large_term(serve: Serve, path: Path) -> Service:
     """Return a service at F(30,000,000), whose 6 MB are more than the sockets hold at once."""
     with Log(path) as log:
         log.append(b"shared", 30_000_000)
-    return serve()
+    service = serve()
+    assert service.process.stderr is not None
+    while service.ask("/api0/current")[0].status != 200:
+        assert "is being computed" in service.process.stderr.readline()
+    return service
 
 
 def slow_client(service: Service) -> socket.socket:

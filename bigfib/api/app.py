@@ -44,7 +44,7 @@ def create_app(
     app = App(stepping, date)
     problems.add_to(app)
     app.req_options.media_handlers = requests.json_only()
-    app.add_route("/openapi.json", Interface(jobs.max_term))
+    app.add_route("/openapi.json", Interface(jobs.max_term, sequences.farthest))
     app.add_route("/livez", Live())
     app.add_route("/readyz", Ready(store))
     app.add_route("/test/stats", Stats())

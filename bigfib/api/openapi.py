@@ -37,8 +37,13 @@ gets a bare `400`. A path that takes other methods than the one asked for answer
 """
 
 
-def describe(max_term: int) -> _Object:
-    """Return the document of a service that gives terms up to F(``max_term``)."""
+def describe(max_term: int, farthest: int) -> _Object:
+    """Return the document of a service.
+
+    Args:
+        max_term: The largest index of a term that it gives in full.
+        farthest: The largest position that a sequence is moved to at once.
+    """
     return {
         "openapi": "3.1.0",
         "info": {
@@ -56,14 +61,14 @@ def describe(max_term: int) -> _Object:
                 ("operations", "What operators ask."),
             )
         ],
-        "paths": _paths(max_term),
+        "paths": _paths(max_term, farthest),
         "components": {"schemas": _SCHEMAS, "headers": _HEADERS},
     }
 
 
-def _paths(max_term: int) -> _Object:
+def _paths(max_term: int, farthest: int) -> _Object:
     return {
-        **_sequence_paths(max(max_term, INLINE_LIMIT)),
+        **_sequence_paths(farthest),
         **_term_paths(max_term),
         **_stepping_paths(),
         "/livez": _path(

@@ -58,8 +58,8 @@ class Stats:
 class Interface:
     """``GET /openapi.json``: what there is to ask for, for people and programs."""
 
-    def __init__(self, max_term: int) -> None:
-        self._document = json.dumps(openapi.describe(max_term)).encode()
+    def __init__(self, max_term: int, farthest: int) -> None:
+        self._document = json.dumps(openapi.describe(max_term, farthest)).encode()
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
         """Show the OpenAPI document."""

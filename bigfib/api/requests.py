@@ -1,6 +1,7 @@
 """What a request asks for, beyond its path: parameters, media type, preconditions, range, body."""
 
 import json
+import re
 from typing import Any, Final
 
 import falcon
@@ -12,6 +13,10 @@ from bigfib.numbers.fibonacci import InvalidIndex, parse_index
 
 MAX_BODY_BYTES: Final = 1 << 20
 """Longest body that is read: a sequence's own document at a million digits fits."""
+
+
+# Positions of more digits are none, and Python reads no number of thousands of them.
+_RANGE: Final = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.ASCII)
 
 
 def parameters(req: falcon.Request, *names: str) -> dict[str, str]:
@@ -80,20 +85,20 @@ def byte_range(req: falcon.Request, etag: str, length: int) -> tuple[int, int] |
     if_range = req.get_header("If-Range")
     if if_range is not None and if_range.strip() != f'"{etag}"':
         return None
-    try:
-        asked = req.range
-    except falcon.HTTPInvalidHeader:
+    asked = _RANGE.fullmatch(req.get_header("Range") or "")
+    if not asked:
         return None
-    if asked is None or req.range_unit != "bytes":
+    if not asked[1]:
+        first, last = max(length - int(asked[3]), 0), length - 1
+    else:
+        first, last = int(asked[1]), min(int(asked[2] or length), length - 1)
+    if last < first < length:
         return None
-    first, last = asked
-    if first < 0:
-        return max(length + first, 0), length - 1
     if first >= length:
         raise falcon.HTTPRangeNotSatisfiable(
             length, description=f"There are {length} bytes, numbered from 0."
         )
-    return first, length - 1 if last < 0 else min(last, length - 1)
+    return first, last
 
 
 def document(req: falcon.Request) -> Any:

@@ -163,17 +163,17 @@ def _show_term(
     if media_type == OCTETS and "base" in parameters:
         raise Problem(422, f"{OCTETS} has no base: leave it out, or accept {TEXT} or {JSON}.")
     if abs(n) > jobs.max_term:
-        limit = f"terms are given in full from F(-{jobs.max_term}) to F({jobs.max_term})"
+        limit = f"Terms are given in full from F(-{jobs.max_term}) to F({jobs.max_term})"
         raise Problem(
             422,
-            f"{limit}; its summary and its residues go further",
+            f"{limit}; the summary and residues of this one can be had.",
             headers=_link_to_summary(n),
         )
     far = abs(n) > terms.INLINE_LIMIT
     if far and (media_type == OCTETS or base != 10):
         raise Problem(
             422,
-            f"beyond F({terms.INLINE_LIMIT}) terms are given in decimal only, as {JSON} or {TEXT}",
+            f"Beyond F({terms.INLINE_LIMIT}) terms are given in decimal only, as {JSON} or {TEXT}.",
             headers=_link_to_summary(n),
         )
     opening, closing = b"", b""

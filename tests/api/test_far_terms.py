@@ -9,11 +9,14 @@ import resource
 import secrets
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from http.client import HTTPResponse
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -21,7 +24,7 @@ from flint import fmpz
 
 from bigfib.jobs import FAILURE_SECONDS, MAX_QUEUED, MAX_RUNNING
 from bigfib.state.log import Log
-from tests.service import Serve, Service
+from tests.service import Serve, Service, seconds_of_work
 
 TEXT = {"Accept": "text/plain"}
 JSON = {"Accept": "application/json"}
@@ -114,7 +117,8 @@ def files(service: Service) -> list[str]:
 
 
 def names(directory: Path) -> list[str]:
-    return sorted(entry.name for entry in directory.iterdir())
+    """Return what is there, but for the lock."""
+    return sorted(entry.name for entry in directory.iterdir() if entry.name != "lock")
 
 
 class TestShown:
@@ -341,7 +345,7 @@ class TestProcesses:
     def test_they_end_with_the_service(self, serve: Serve, number: int) -> None:
         service = serve()
         service.ask(f"/api1/terms/{LONG}")
-        until(lambda: any(workers(service).values()))
+        until(lambda: any(map(seconds_of_work, chain(*workers(service).values()))))
         ((pid, [second]),) = workers(service).items()
         for process in (pid, second):
             # So that neither notices by itself that nobody reads any more.
@@ -536,9 +540,9 @@ class TestSequences:
     def test_a_term_that_there_is_no_room_for_at_all(self, serve: Serve, path: Path) -> None:
         """It was stepped to, and is no longer in memory."""
         with Log(path) as log:
-            log.append(b"shared", NEAR)
+            log.append(b"shared", NEAR - 1)
         service = serve("--cache-bytes", "1", "--disk-cache-bytes", "400000")
-        assert service.ask("/api0/current")[0].status == 200
+        assert service.ask("/api0/next")[0].status == 200
         service.ask("/api1/sequences", "POST")
         reply, body = service.ask("/api0/current")
         assert (reply.status, body) == (503, b'{"value":"-3","status":"503"}')
@@ -549,6 +553,36 @@ class TestSequences:
         assert self.put(service, 7)[1] == (
             b'{"id":"shared","position":"7","digits":"2","value":"13"}'
         )
+
+    def test_a_service_with_no_room_for_it_does_not_start(self, path: Path) -> None:
+        with Log(path) as log:
+            log.append(b"shared", NEAR)
+        command = ["serve", "-p", "0", "-f", str(path), "--disk-cache-bytes", "400000"]
+        done = subprocess.run(
+            [sys.executable, "-m", "bigfib", *command], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert "417976 digits, and the service keeps 400000 at most" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+    def test_it_takes_no_more_memory_than_all_are_meant_to(self, serve: Serve) -> None:
+        # For 1,250,000 digits six numbers.
+        service = serve("--cache-bytes", "7500000")
+        limit = 5_981_214
+        reply, body = self.put(service, limit + 1)
+        assert reply.status == 422
+        assert f"position {limit} at most" in json.loads(body)["detail"]
+        document = json.loads(self.put_at_last(service, limit))
+        assert document["digits"] == "1250000"
+
+    def test_far_away_from_the_start(self, serve: Serve, path: Path) -> None:
+        """It listens at once, and the term is begun before anyone asks."""
+        with Log(path) as log:
+            log.append(b"shared", LONG)
+        service = serve()
+        assert service.start_position == LONG
+        assert len(workers(service)) == 2
+        assert service.ask("/api0/current")[1] == b'{"value":"-3","status":"503"}'
 
     def test_to_leave_a_far_position_needs_no_term(self, serve: Serve, path: Path) -> None:
         left, deleted = secrets.token_bytes(16), secrets.token_bytes(16)
@@ -567,13 +601,15 @@ class TestSequences:
         assert service.ask(address)[0].status == 404
         assert not workers(service)
 
-    def test_a_term_that_memory_had_no_room_for(self, serve: Serve) -> None:
+    def test_a_term_that_memory_had_no_room_for(self, serve: Serve, path: Path) -> None:
         """While it is computed again /api0 says so, and nobody waits."""
+        with Log(path) as log:
+            log.append(b"shared", NEAR)
         service = serve("--cache-bytes", "1")
-        self.put_at_last(service, NEAR)
+        until(lambda: service.ask("/api0/current")[0].status == 200)
         service.ask("/api1/sequences", "POST")
-        for digits in service.file.with_name("cache").iterdir():
-            digits.unlink()
+        for name in files(service):
+            service.file.with_name("cache").joinpath(name).unlink()
         for name in ("current", "next", "previous"):
             reply, body = service.ask(f"/api0/{name}")
             assert (reply.status, body) == (503, b'{"value":"-3","status":"503"}')

@@ -277,14 +277,24 @@ class TestRange:
         assert reply.status == 206
         assert body == whole[part]
 
-    @pytest.mark.parametrize("asked", ["bytes=209-", "bytes=209-300", "bytes=99999-"])
+    @pytest.mark.parametrize("asked", ["bytes=209-", "bytes=209-300", "bytes=99999-", "bytes=-0"])
     def test_behind_the_end(self, get: Get, asked: str) -> None:
         answer = get("/1000", TEXT | {"Range": asked})
         refused(answer, 416, "There are 209 bytes, numbered from 0")
         assert answer[0].headers["Content-Range"] == "bytes */209"
 
     @pytest.mark.parametrize(
-        "asked", ["bytes=0-1,5-6", "lines=0-1", "bytes=5-1", "bytes=x-", "bytes", "bytes=-0", "-"]
+        "asked",
+        [
+            "bytes=0-1,5-6",
+            "lines=0-1",
+            "bytes=5-1",
+            "bytes=x-",
+            "bytes",
+            "bytes=+1-2",
+            "bytes=1_0-20",
+            "-",
+        ],
     )
     def test_what_is_none_gets_the_whole(self, get: Get, asked: str) -> None:
         reply, body = get("/1000", TEXT | {"Range": asked})
