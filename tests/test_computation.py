@@ -23,6 +23,7 @@ def children() -> str:
 @pytest.mark.parametrize("n", [12_345_678, 20_000_001])
 def test_digits(monkeypatch: pytest.MonkeyPatch, cores: int, n: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
+    monkeypatch.setattr(doubling, "SQUARES_APART_FROM", 5_000_000)
     fork, forks = os.fork, []
 
     def counted() -> int:
