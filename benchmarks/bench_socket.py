@@ -117,6 +117,7 @@ def bench_steps(
     with (
         yardstick("constant", digits) as constant,
         yardstick("constant_in_one_piece", digits) as in_one_piece,
+        yardstick("grouped") as grouped,
     ):
         turns = {
             "yardstick constant body": loaded(constant, *STEPS),
@@ -125,6 +126,8 @@ def bench_steps(
         }
         if digits >= IN_PIECES_FROM:
             turns["alternative constant body in one piece"] = loaded(in_one_piece, *STEPS)
+        if digits == 10:
+            turns["alternative a record and a sync for all"] = loaded(grouped, *STEPS)
         take_turns(benchmark, STEP, rounds, turns)
         for each in (constant, fsync):
             loaded(each, *STEPS, connections=64)()
@@ -158,13 +161,16 @@ def bench_steps_of_many(
 ) -> None:
     # So far from 0 that those who come out of turn do not get there.
     service = start(2000)
-    with yardstick("constant", digits) as constant:
+    with yardstick("constant", digits) as constant, yardstick("grouped") as grouped:
         take_turns(
             benchmark,
             STEP_OF_MANY,
             rounds,
             {
                 "yardstick constant body": loaded(constant, *STEPS, connections=1000),
+                "alternative a record and a sync for all": loaded(
+                    grouped, *STEPS, connections=1000
+                ),
                 "fsync": loaded(service, *STEPS, connections=1000),
             },
         )

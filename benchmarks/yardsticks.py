@@ -69,6 +69,33 @@ def plain() -> Body:
     return body
 
 
+def grouped() -> Application:
+    """Return what writes a record for each request, and syncs once for all replies that wait.
+
+    That is all that a step has to do; so it is the limit of durable steps on this disk.
+    """
+    file = tempfile.TemporaryFile(buffering=0, dir=".")  # noqa: SIM115 - as long as the process
+    headers = [("Content-Type", "application/json"), ("Content-Length", "28")]
+    written = synced = 0
+
+    def after_sync(end: int) -> Iterable[bytes]:
+        nonlocal synced
+        yield b'{"value":"'
+        if end > synced:
+            now = written
+            os.fdatasync(file.fileno())
+            synced = now
+        yield b'1","status":"200"}'
+
+    def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        nonlocal written
+        written += os.pwrite(file.fileno(), bytes(20), written)
+        start_response("200 OK", headers.copy())
+        return after_sync(written)
+
+    return app
+
+
 def file(path: str) -> None:
     """Serve a file, sent by the kernel, until killed."""
 
@@ -109,6 +136,8 @@ if __name__ == "__main__":
     name, *arguments = sys.argv[1:]
     if name == "file":
         file(*arguments)
+    if name == "grouped":
+        serve(grouped())
     bodies: dict[str, Callable[..., Body]] = {
         "constant": constant,
         "constant_in_one_piece": constant_in_one_piece,
