@@ -34,26 +34,34 @@ def main() -> None:
     if command.command == "accept":
         _accept()
         return
+    try:
+        # Before the five minutes.
+        accepted = ratios.read_accepted() if command.command == "compare" else {}
+    except (OSError, ValueError) as error:
+        sys.exit(f"{ratios.ACCEPTED}: {error}; `make bench-accept` writes it anew")
     results = _measure(QUICK if command.quick else FULL, [str(HERE)], quick=command.quick)
     _report(results)
     if command.command == "compare":
-        _compare(results)
+        _compare(accepted, results)
 
 
 def _measure(path: Path, nodes: list[str], *, quick: bool) -> Results:
     OUTPUT.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
+    # It takes its name only when all has gone well.
+    unfinished = path.with_suffix(".part")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "--verbose", "-o", "tmp_path_retention_policy=none"),
             *("--benchmark-enable", "--benchmark-only", "--benchmark-quiet"),
-            *(f"--benchmark-json={path}", *(["--quick"] if quick else []), *nodes),
+            *(f"--benchmark-json={unfinished}", *(["--quick"] if quick else []), *nodes),
         ],
         cwd=HERE.parent,
         check=False,
     )
     if done.returncode:
         sys.exit(done.returncode)
+    unfinished.replace(path)
     return read(path)
 
 
@@ -64,11 +72,10 @@ def _report(results: Results) -> None:
     print(f"The same with charts: {PAGE.relative_to(HERE.parent)}")
 
 
-def _compare(results: Results) -> None:
-    accepted = ratios.read_accepted()
-    if not results.quick:
-        for key in sorted(accepted.keys() - results.ratios().keys()):
-            print(f"not measured: {key}")
+def _compare(accepted: dict[str, float], results: Results) -> None:
+    missing = [] if results.quick else sorted(accepted.keys() - results.ratios().keys())
+    for key in missing:
+        print(f"not measured: {key}")
     for key in sorted(results.ratios().keys() - accepted.keys()):
         print(f"not accepted yet: {key}")
 
@@ -84,6 +91,8 @@ def _compare(results: Results) -> None:
             f"{len(worse)} ratios are worse by more than {ratios.WORSE_BY:.0%}, twice in a row; "
             "`make bench-accept` accepts those of the last full run"
         )
+    if missing:
+        sys.exit(f"{len(missing)} accepted ratios were not measured")
     print(f"No ratio is worse by more than {ratios.WORSE_BY:.0%}, twice in a row.")
 
 

@@ -22,8 +22,16 @@ class Worse(NamedTuple):
 
 
 def read_accepted(path: Path = ACCEPTED) -> dict[str, float]:
-    """Return the accepted ratios, by key."""
+    """Return the accepted ratios, by key.
+
+    Raises:
+        ValueError: the file has something else.
+    """
     accepted: dict[str, float] = json.loads(path.read_text())
+    if not isinstance(accepted, dict) or not all(
+        isinstance(ratio, float | int) for ratio in accepted.values()
+    ):
+        raise ValueError("it has no ratios by key")
     return accepted
 
 
@@ -64,4 +72,6 @@ def find_worse_twice(
         for node in measurement.nodes
     ]
     again = measure_again(list(dict.fromkeys(nodes)))
-    return [worse for worse in find_worse(accepted, again.ratios()) if worse.key in suspicious]
+    # What could not be measured again is as bad as it was.
+    measured = {**{key: results.ratios()[key] for key in suspicious}, **again.ratios()}
+    return [worse for worse in find_worse(accepted, measured) if worse.key in suspicious]

@@ -16,7 +16,7 @@ bits of its high half are set, two of which make the 6::
 
 *Text.* ``a | 0x30..``, read big-endian, is ASCII.
 
-Measured, step and text together, beside adding two mpz and converting the sum: 100 times faster at
+Measured, step and text together, beside adding two mpz and converting the sum: 90 times faster at
 209 thousand digits. A step takes six passes over the digits, a text three.
 """
 
@@ -72,7 +72,13 @@ class DecimalPair:
 
     @classmethod
     def of_digits(cls, position: int, this: bytes, following: bytes) -> "DecimalPair":
-        """Return the pair whose terms are ``this`` and ``following``, in ASCII digits."""
+        """Return the pair whose terms are ``this`` and ``following``, in ASCII digits.
+
+        Raises:
+            ValueError: they are no neighbours, by their length.
+        """
+        if len(following) - len(this) not in (0, 1):
+            raise ValueError(f"terms of {len(this)} and {len(following)} digits are no neighbours")
         pair = cls.__new__(cls)
         pair._set(position, this, following)
         return pair

@@ -34,11 +34,17 @@ def last_bytes(number: mpz, size: int, count: int, closing: bytes = b"") -> byte
     """Return the last ``count`` bytes, big-endian, of ``number`` > 0, which has ``size`` of them.
 
     ``closing`` stands behind them, where that costs no further copy.
+
+    Raises:
+        OverflowError: ``number`` has more bytes.
     """
     export = _export() if size >= _EXPORTED_FROM else None
     if export is None:
         octets: bytes = number.to_bytes(size, "big")
         return octets[size - count :] + closing
+    if number.bit_length() > 8 * size:
+        # GMP would write beyond the buffer.
+        raise OverflowError(f"a number of {number.bit_length()} bits has more than {size} bytes")
     size = (size + _LIMB - 1) // _LIMB * _LIMB
     buffer = bytearray(size + len(closing))
     buffer[size:] = closing

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks import ratios
 from benchmarks.ratios import Worse
 from benchmarks.results import Results
@@ -51,6 +53,21 @@ def test_what_was_well_at_first_is_not_judged_by_the_second_time(path: Path) -> 
     first = run(path, slow=200.0, well=100.0)
     again = run(path, slow=100.0, well=200.0)
     assert ratios.find_worse_twice(accepted, first, lambda _: again) == []
+
+
+def test_what_cannot_be_measured_again_stays_worse(path: Path) -> None:
+    first = run(path, slow=200.0, well=100.0)
+    again = run(path, well=100.0)
+    assert ratios.find_worse_twice({"slow: step": 1.0}, first, lambda _: again) == [
+        Worse("slow: step", 1.0, 0.5)
+    ]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": null}', '{"a": "1"}'])
+def test_what_has_no_ratios(path: Path, text: str) -> None:
+    path.write_text(text)
+    with pytest.raises(ValueError):  # noqa: PT011 - whatever it says
+        ratios.read_accepted(path)
 
 
 def test_nothing_is_measured_again_where_nothing_is_worse(path: Path) -> None:

@@ -96,6 +96,12 @@ def test_a_long_walk_ends_where_it_began() -> None:
     assert pair.digits() == text_of(17_000)
 
 
+@pytest.mark.parametrize(("this", "following"), [(6150, 6000), (6000, 6002)])
+def test_no_neighbours(this: int, following: int) -> None:
+    with pytest.raises(ValueError, match="no neighbours"):
+        DecimalPair.of_digits(10, b"7" * this, b"1" * following)
+
+
 def test_there_is_nothing_before_zero() -> None:
     pair = DecimalPair()
     with pytest.raises(StartOfSequence):

@@ -22,6 +22,12 @@ def test_last_bytes(size: int) -> None:
     assert int(number) == int.from_bytes(octets, "big")
 
 
+@pytest.mark.parametrize("size", [100, 5_000, 5_008, 200_000])
+def test_a_longer_number_is_refused(size: int) -> None:
+    with pytest.raises(OverflowError):
+        limbs.last_bytes(mpz(1) << 8 * size, size, 8)
+
+
 def test_zeros_count() -> None:
     number = mpz(1) << 8 * 6_000
     assert limbs.last_bytes(number, 6_001, 6_001) == b"\1" + bytes(6_000)
