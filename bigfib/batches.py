@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Final
 
 from bigfib.jobs import NotAtHand
+from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import Sequences
 from bigfib.state.store import NoRoom, OutcomeUnknown, SharedStore, Steps, Unavailable
 
@@ -133,5 +134,7 @@ class Batches:
             position += waiting.by
             try:
                 waiting.settle(self._sequences.at(sequence_id, position).pair.digits())
-            except NotAtHand:
+            except (NotAtHand, IndexTooLarge):
+                # Whoever asks again is told so before the reply begins.
+                self._sequences.forget(sequence_id)
                 waiting.settle(None)

@@ -320,7 +320,11 @@ class Sequences:
                 raise self._unknown(sequence_id) from None
             if expected:
                 raise Elsewhere(0) from None
-            self._begin(sequence_id, position)
+            try:
+                self._begin(sequence_id, position)
+            except Present:
+                # Another server has begun it at this moment.
+                self._store.put(sequence_id, position, expected)
         return self._moved(sequence_id, position, pair)
 
     def delete(self, sequence_id: bytes, expected: int | None = None) -> int:

@@ -125,6 +125,44 @@ class TestManyServers:
         assert a.ask(path)[0].status == 404
         assert a.ask(f"{path}/next", "POST")[0].status == 404
 
+    def test_a_look_where_another_server_led_far_away(
+        self, serve: Serve, database: str, path: Path
+    ) -> None:
+        """The first reply has begun by the time that this is known; the next ones say it."""
+        a, b = (
+            serve("--store", database, "--cache-dir", str(path.with_name(name))) for name in "ab"
+        )
+        assert b.value("next") == 1
+        put = {"Content-Type": "application/json"}
+        far = b'{"position":"20000000"}'
+        while a.ask("/api1/sequences/shared", "PUT", put, far)[0].status != 200:
+            time.sleep(0.05)
+        with pytest.raises(HTTPException):
+            b.ask("/api0/current")
+        reply, body = b.ask("/api0/current")
+        assert (reply.status, body) == (503, b'{"value":"-3","status":"503"}')
+        assert int(reply.headers["Retry-After"]) >= 1
+
+    def test_any_position_matches_a_star(self, serve: Serve, database: str) -> None:
+        services = [serve("--store", database) for _ in range(2)]
+        path = services[0].ask("/api1/sequences", "POST")[0].headers["Location"]
+        found: Counter[int] = Counter()
+
+        def step(number: int) -> None:
+            for _ in range(40):
+                any_ = {"If-Match": "*"}
+                reply, _ = services[number % 2].ask(f"{path}/next", "POST", any_)
+                found[reply.status] += 1
+
+        threads = [threading.Thread(target=step, args=[number]) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == {200: 160}
+        nowhere = path[:-4] + "0000"
+        assert services[0].ask(f"{nowhere}/next", "POST", {"If-Match": "*"})[0].status == 404
+
     def test_a_step_on_from_where_another_server_led(self, serve: Serve, database: str) -> None:
         a, b = (serve("--store", database) for _ in range(2))
         assert [each.value("next") for each in (a, b, a, b, a, b)] == [1, 1, 2, 3, 5, 8]

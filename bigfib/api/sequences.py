@@ -52,9 +52,12 @@ class _OneSequence:
 
     def _expected(self, req: falcon.Request, sequence_id: bytes) -> int | None:
         """Return the only position from which the request lets the sequence change, or None."""
-        if req.get_header("If-Match") is None:
+        header = req.get_header("If-Match")
+        if header is None:
             return None
         position = self._sequences.position(sequence_id)
+        if header.strip() == "*":
+            return None  # Anywhere, as long as it is there.
         self._require_match(req, position)
         return position
 

@@ -363,8 +363,10 @@ class Postgres:
         with suppress(CannotConnect, Refused, Broken):
             session = Session(self._conninfo)
             try:
-                while session.run(Statement(_EXPIRE, (oldest, self._permanent)))[0]:
-                    pass
+                # Not while a connection is to be found: what is left is deleted another time.
+                while not self._lost.is_set():
+                    if not session.run(Statement(_EXPIRE, (oldest, self._permanent)))[0]:
+                        break
             finally:
                 session.close()
 
