@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 from flint import fmpz
 
+from bigfib.digit_cache import DigitCache
 from bigfib.jobs import FAILURE_SECONDS, MAX_QUEUED, MAX_RUNNING
 from bigfib.state.log import Log
 from tests.service import Serve, Service, seconds_of_work
@@ -470,6 +471,19 @@ class TestCache:
         reply, body = awaited(service, NEAR)
         assert reply.status == 503
         assert "cannot be kept" in json.loads(body)["detail"]
+
+    def test_a_term_that_another_service_computes_is_waited_for(self, serve: Serve) -> None:
+        service = serve()
+        another = DigitCache(service.file.with_name("cache"), 1 << 20)
+        with another.lock(NEAR):
+            accepted(service.ask(f"/api1/terms/{NEAR}"), NEAR)
+            (pid,) = workers(service)
+            # The kernel marks those who wait for a lock.
+            until(lambda: re.search(rf"-> .* {pid} ", Path("/proc/locks").read_text()))
+            assert files(service) == []
+            written = another.store(NEAR, expected(NEAR).decode())
+        assert awaited(service, NEAR, TEXT)[1] == expected(NEAR)
+        assert cached(service, NEAR).stat().st_ino == written.inode
 
     def test_two_services_share_it(self, serve: Serve, path: Path) -> None:
         shared = str(path.with_name("shared"))
