@@ -17,7 +17,7 @@ run: $(READY)  ## serve; hand over arguments with ARGS='-p 9000'
 	@exec $(VENV)/bin/bigfib serve $(ARGS)
 
 test: $(READY)  ## run the tests; hand over arguments with ARGS='-k log'
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 torture: $(READY)  ## cause twenty times the faults that the tests cause
 	$(VENV)/bin/python -m pytest --torture tests/state tests/test_durability.py \

@@ -34,7 +34,7 @@ def proxy(tmp_path: Path) -> Iterator[Callable[..., Address]]:
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    started = []
+    started: list[subprocess.Popen[bytes]] = []
 
     def start(service: Service, changes: dict[str, str] | None = None) -> Address:
         address = ("127.0.0.1", free_port())
