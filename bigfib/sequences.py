@@ -446,7 +446,7 @@ class Sequences:
 
     def _begin(self, sequence_id: bytes, position: int) -> None:
         # The shared one is always there, and does not count.
-        if sequence_id != SHARED and self._store.holds(self._max_sequences, SHARED):
+        if sequence_id != SHARED and self._store.holds(self._max_sequences):
             raise TooManySequences(
                 f"the service keeps {self._max_sequences} sequences and has as many; delete one "
                 "that is no longer needed"

@@ -254,7 +254,9 @@ class TestSharedStore:
         self, serve: Serve, proxy: Callable[..., Address], cluster: Cluster
     ) -> None:
         cluster.sql(r"INSERT INTO bigfib_sequences VALUES ('\x736861726564', 0, 0)")
-        first, second = (serve("--store", cluster.url()) for _ in range(2))
+        # The database does not give up the wait for the row, however busy this machine is.
+        patient = "options=-c%20lock_timeout%3D20000%20-c%20statement_timeout%3D20000"
+        first, second = (serve("--store", f"{cluster.url()}?{patient}") for _ in range(2))
         line = f"server {first.host}:{first.port} max_conns=500 max_fails=1 fail_timeout=1s;"
         address = proxy(second, {"upstream bigfib {": f"upstream bigfib {{\n{line}\n"})
         with (

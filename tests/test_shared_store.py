@@ -23,6 +23,9 @@ from bigfib.state.session import ANSWER_SECONDS
 from tests.postgres import Cluster, free_port
 from tests.service import Serve, Service, exchange
 
+# The server of the database does not give up a wait, however busy this machine is.
+PATIENT = "options=-c%20lock_timeout%3D20000%20-c%20statement_timeout%3D20000"
+
 LOST = b'{"value":"-3","status":"503"}'
 HOT = "f" * 32
 
@@ -208,8 +211,7 @@ class TestReplies:
             assert body == b'{"value":"%d","status":"200"}' % value
 
     def test_one_transaction_for_all_that_wait(self, serve: Serve, cluster: Cluster) -> None:
-        # The server of the database does not give up the wait, however busy this machine is.
-        service = serve("--store", f"{cluster.url()}?options=-c%20statement_timeout%3D20000")
+        service = serve("--store", f"{cluster.url()}?{PATIENT}")
         assert service.value("next") == 1
         with ExitStack() as opened:
             address = (service.host, service.port)
@@ -303,7 +305,7 @@ WORDS = {
     "read-only": "read-only",
     "wrong password": "password authentication failed",
     "wrong schema version": "version 2 of bigfib's tables",
-    "table locked": "statement timeout",
+    "table locked": "lock timeout",
 }
 
 
@@ -329,6 +331,10 @@ class TestTrouble:
         assert [service.value("next") for _ in range(3)] == [1, 1, 2]
         trouble = Trouble(cluster)
         trouble.cause(what)
+        if what in ("read-only", "wrong schema version"):
+            # Who asks first whether it is ready finds out, before a step does.
+            while service.ask("/readyz")[0].status == 200:
+                pass
         began = time.monotonic()
         reply, body = service.ask("/api1/sequences/shared/next?by=2", "POST")
         assert time.monotonic() - began < ANSWER_SECONDS + 1
@@ -365,7 +371,7 @@ class TestTrouble:
         assert "Traceback" not in said
 
     def test_a_reply_that_has_begun_is_cut_off(self, serve: Serve, cluster: Cluster) -> None:
-        service = serve("--store", cluster.url())
+        service = serve("--store", f"{cluster.url()}?{PATIENT}")
         assert service.value("next") == 1
         with (
             closing(psycopg.connect(cluster.url())) as other,
@@ -386,6 +392,65 @@ class TestTrouble:
         assert service.stop(signal.SIGTERM) == 0
         said = "".join(service.said)
         assert "1 replies are cut off" in said
+        assert "Traceback" not in said
+
+    def test_one_sequence_locked(self, serve: Serve, database: str) -> None:
+        """Whoever asks for it is told so, and all others are served meanwhile."""
+        service = serve("--store", database, "--per-client")
+        locked, free = "a" * 32, "b" * 32
+        with service.connect() as connection:
+            for _ in range(2):
+                for one in (locked, free):
+                    assert ask(connection, "/api0/next", cookie=one)[0].status == 200
+        stop = threading.Event()
+        steps: list[bytes] = []
+        slowest = 0.0
+
+        def step_the_others() -> None:
+            nonlocal slowest
+            with service.connect() as connection:
+                while not stop.is_set():
+                    began = time.monotonic()
+                    reply, body = ask(connection, "/api0/next", cookie=free)
+                    assert reply.status == 200, body
+                    slowest = max(slowest, time.monotonic() - began)
+                    steps.append(body)
+
+        with psycopg.connect(database) as other:
+            other.execute(
+                "SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [bytes.fromhex(locked)]
+            )
+            stepping = threading.Thread(target=step_the_others)
+            stepping.start()
+            # A reply that has begun is cut off; from then on it is said.
+            with suppress(HTTPException), service.connect() as connection:
+                ask(connection, "/api0/next", cookie=locked)
+            for _ in range(30):
+                with service.connect() as connection:
+                    reply, body = ask(connection, "/api0/next", cookie=locked)
+                    assert (reply.status, body) == (503, LOST)
+                    assert ask(connection, "/api0/current", cookie=locked)[1] == body_at(2)
+                reply, body = service.ask(f"/api1/sequences/{locked}/next", "POST")
+                assert reply.status == 503
+                assert reply.headers["Retry-After"] == "1"
+                detail = json.loads(body)["detail"]
+                assert "locked" in detail
+                assert "Nothing has changed" in detail
+                assert service.ask("/readyz")[0].status == 200
+            other.rollback()
+        until = time.monotonic() + 10
+        while service.ask(f"/api1/sequences/{locked}/next", "POST")[0].status != 200:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        stop.set()
+        stepping.join()
+        assert position(database, bytes.fromhex(locked)) == 3
+        assert position(database, bytes.fromhex(free)) == 2 + len(steps)
+        # Two seconds it would be if the connection were lost each time.
+        assert slowest < 1.5
+        assert service.stop(signal.SIGTERM) == 0
+        said = "".join(service.said)
+        assert "lost" not in said
         assert "Traceback" not in said
 
     @pytest.mark.parametrize(
