@@ -131,6 +131,19 @@ def open_store(settings: Settings, contact: str = "") -> "Log | Postgres":
     return Postgres(settings.store, days_kept=settings.sequence_ttl, permanent=SHARED)
 
 
+def find_in_database(conninfo: str, sequence_id: bytes) -> int | None:
+    """Return where the sequence is in a database, or None; nothing is changed there.
+
+    Raises:
+        StoreError: the database cannot be had, or what speaks to it is not installed.
+    """
+    try:
+        from bigfib.state import postgres
+    except ImportError as error:
+        raise lacks_driver(error) from error
+    return postgres.find(conninfo, sequence_id)
+
+
 def farthest_within(cache_bytes: int) -> int:
     """Return the position up to which the terms of a sequence take no more bytes of memory."""
     return int(cache_bytes / _NUMBERS_HELD * _INDICES_A_DIGIT)

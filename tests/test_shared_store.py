@@ -19,6 +19,7 @@ import psycopg
 import pytest
 from flint import fmpz
 
+from bigfib.sequences import SHARED
 from bigfib.state.session import ANSWER_SECONDS
 from tests.postgres import Cluster, free_port
 from tests.service import Serve, Service, exchange
@@ -586,6 +587,32 @@ class TestWorkers:
         assert service.stop(signal.SIGTERM) == 0
         assert not any(alive(pid) for pid in pids)
 
+    def test_each_has_a_cpu_of_its_own_and_says_which_it_is(
+        self, serve: Serve, database: str
+    ) -> None:
+        service = serve("--store", database, "--workers", "3", "--one-cpu")
+        allowed = sorted(os.sched_getaffinity(0))
+        pids: dict[int, int] = {}
+
+        def note(line: str) -> None:
+            assert line, "it has ended"
+            place = re.search(r"\(worker (\d) of 3, pid (\d+)\) listens on", line)
+            if place:
+                pids[int(place[1])] = int(place[2])
+
+        note(service.said[-1])
+        assert service.process.stderr is not None
+        while len(pids) < 3:
+            note(service.process.stderr.readline())
+        assert set(pids.values()) == children(service.process.pid)
+        # Who is started in the place of another takes its CPU.
+        os.kill(pids.pop(2), signal.SIGKILL)
+        while 2 not in pids:
+            note(service.process.stderr.readline())
+        for number, pid in pids.items():
+            assert os.sched_getaffinity(pid) == {allowed[(number - 1) % len(allowed)]}
+        assert service.stop(signal.SIGTERM) == 0
+
     def test_one_that_is_killed_is_started_again(self, serve: Serve, database: str) -> None:
         service = serve("--store", database, "--workers", "2")
         pids = await_children(service.process.pid, 2)
@@ -690,10 +717,31 @@ class TestCommandLine:
             assert (done.stdout, done.stderr) == (f"{shown}\n", ""), done
         assert position(url) == 100
 
+    def test_current_only_reads(self, cluster: Cluster) -> None:
+        """For one who may do nothing else, where nothing else can be done."""
+        cluster.sql(
+            "CREATE ROLE reader LOGIN",
+            "GRANT SELECT ON bigfib_sequences, bigfib_schema TO reader",
+            rf"INSERT INTO bigfib_sequences VALUES ('\x{SHARED.hex()}', 10, 1)",
+            # Old enough to be forgotten.
+            r"INSERT INTO bigfib_sequences VALUES ('\x01', 10, 1)",
+        )
+        before = transactions(cluster.url())
+        done = run("current", "--store", cluster.url(user="reader"))
+        assert (done.stdout, done.stderr) == ("55\n", "")
+        assert run("current", "--store", cluster.url()).stdout == "55\n"
+        assert transactions(cluster.url()) == before + 1, "this one"
+        cluster.sql("ALTER SYSTEM SET default_transaction_read_only = on")
+        cluster.sql("SELECT pg_reload_conf()")
+        assert run("current", "--store", cluster.url()).stdout == "55\n"
+        done = run("current", "--store", cluster.url("none"))
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert 'database "none" does not exist' in done.stderr
+
     def test_without_the_driver(self, tmp_path: Path) -> None:
         # What Python finds in its place cannot be imported.
         (tmp_path / "psycopg.py").write_text("raise ImportError('none here')\n")
-        for command in (("serve", "-p", "0"), ("next",), ("store", "init")):
+        for command in (("serve", "-p", "0"), ("current",), ("next",), ("store", "init")):
             done = run(*command, "--store", "postgresql://h/x", PYTHONPATH=str(tmp_path))
             assert done.returncode == 1
             assert done.stderr == (

@@ -503,6 +503,20 @@ def _takes_changes(session: Session) -> bool:
     return True
 
 
+def find(conninfo: str, sequence_id: bytes) -> int | None:
+    """Return where the sequence is, or None if there is none, by reading only.
+
+    Raises:
+        StoreError: there is no connection to be had, or the database has no such store.
+    """
+    try:
+        with closing(Session(conninfo, only_reads=True)) as session:
+            schema.require(session)
+            return _position(session.run(Statement(_FIND, (_bytea(sequence_id),)))[0])
+    except (CannotConnect, Refused, Broken) as error:
+        raise StoreError(str(error)) from error
+
+
 def _retried(transaction: Callable[[], list[Rows]]) -> list[Rows]:
     """Run a transaction, again as long as it meets others, for a second.
 

@@ -39,6 +39,9 @@ _DEFAULTS: Final = {
     "tcp_user_timeout": ("", "5000"),
 }
 
+# A standby may be behind what has been told.
+_DEFAULTS_OF_READERS: Final = {"target_session_attrs": ("PGTARGETSESSIONATTRS", "primary")}
+
 _COMPLETION_UNKNOWN: Final = "40003"
 
 # The function of PostgreSQL that warns that the wait for a standby was cancelled: what has been
@@ -87,17 +90,25 @@ _COMMIT: Final = Statement(b"COMMIT")
 _ROLLBACK: Final = Statement(b"ROLLBACK")
 
 
-def connect(conninfo: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:
+def connect(
+    conninfo: str, *, autocommit: bool = False, only_reads: bool = False
+) -> psycopg.Connection[Any]:
     """Connect to the first server of those that ``conninfo`` names which is fit.
+
+    Args:
+        conninfo: Where the servers are, as libpq has it.
+        autocommit: Whether each statement is a transaction of its own.
+        only_reads: Whether one that takes no changes is fit, too.
 
     Raises:
         CannotConnect: there is none, or ``conninfo`` is none.
     """
     try:
         given = conninfo_to_dict(conninfo)
+        defaults = _DEFAULTS | (_DEFAULTS_OF_READERS if only_reads else {})
         more = {
             name: value
-            for name, (variable, value) in _DEFAULTS.items()
+            for name, (variable, value) in defaults.items()
             if name not in given and variable not in os.environ
         }
         return psycopg.connect(make_conninfo(conninfo, **more), autocommit=autocommit)
@@ -113,13 +124,17 @@ def one_line(message: str) -> str:
 class Session:
     """A connection, used by one thread at a time."""
 
-    def __init__(self, conninfo: str) -> None:
+    def __init__(self, conninfo: str, *, only_reads: bool = False) -> None:
         """Connect to the first server of those that ``conninfo`` names which is fit.
+
+        Args:
+            conninfo: Where the servers are, as libpq has it.
+            only_reads: Whether nothing is to be changed, by any mistake.
 
         Raises:
             CannotConnect: there is none, or ``conninfo`` is none.
         """
-        self._connection = connect(conninfo, autocommit=True)
+        self._connection = connect(conninfo, autocommit=True, only_reads=only_reads)
         self._pgconn = self._connection.pgconn
         self._readable = select.poll()
         self._readable.register(self._pgconn.socket, select.POLLIN)
@@ -131,6 +146,8 @@ class Session:
         try:
             if "statement_timeout" not in conninfo:
                 self.run(Statement(b"SET statement_timeout = %d" % (STATEMENT_SECONDS * 1000)))
+            if only_reads:
+                self.run(Statement(b"SET default_transaction_read_only = on"))
         except (Refused, Broken) as error:
             self.close()
             raise CannotConnect(str(error)) from error
