@@ -324,7 +324,10 @@ class Sequences:
         if position <= INLINE_LIMIT or (cached and _walks(cached.pair, position)):
             pair = None
         else:
-            # Before anything changes, for it may not be at hand.
+            # Nothing is computed for a change that is not made; nor is it before the terms are had.
+            stands = self.position(sequence_id)
+            if expected is not None and stands != expected:
+                raise Elsewhere(stands)
             pair = self.pair_at(position)
         try:
             self._store.put(sequence_id, position, expected)
@@ -393,15 +396,24 @@ class Sequences:
     ) -> Sequence:
         """Step the sequence, which begins here if it ``begins`` and there is none."""
         sequence = self._cached.get(sequence_id)
-        if sequence and expected is None:
-            limit = INLINE_LIMIT if abs(by) == 1 else min(INLINE_LIMIT, self.farthest)
-            # Where it has last been seen leads to where it is, and where terms are always at hand.
-            if 0 <= sequence.pair.position + by <= limit:
-                try:
-                    position = self._store.step(sequence_id, by, max(0, -by), limit - by)
-                    return self._moved(sequence_id, position)
-                except (Missing, Elsewhere):
-                    pass
+        limit = INLINE_LIMIT if abs(by) == 1 else min(INLINE_LIMIT, self.farthest)
+        start = expected
+        if start is None and sequence:
+            start = sequence.pair.position
+        # Where it is expected, or has last been seen, leads to where terms are always at hand: then
+        # nothing needs to be looked up.
+        if start is not None and 0 <= start + by <= limit:
+            lowest, highest = max(0, -by), limit - by
+            if expected is not None:
+                lowest = highest = expected
+            try:
+                position = self._store.step(sequence_id, by, lowest, highest)
+                return self._moved(sequence_id, position)
+            except Missing:
+                pass
+            except Elsewhere:
+                if expected is not None:
+                    raise
         for _ in range(_ATTEMPTS):
             found = self._store.find(sequence_id)
             if found is None and sequence_id != SHARED and not begins:

@@ -167,6 +167,52 @@ class TestManyServers:
         nowhere = path[:-4] + "0000"
         assert services[0].ask(f"{nowhere}/next", "POST", {"If-Match": "*"})[0].status == 404
 
+    def test_any_of_a_list_matches_however_it_moves(self, serve: Serve, cluster: Cluster) -> None:
+        service = serve("--store", f"{cluster.url()}?{PATIENT}")
+        path = service.ask("/api1/sequences", "POST")[0].headers["Location"]
+        answers = []
+
+        def step() -> None:
+            answers.append(service.ask(f"{path}/next", "POST", {"If-Match": '"0", W/"7", "6"'}))
+
+        for position, status in ((6, 200), (7, 412)):
+            cluster.sql("UPDATE bigfib_sequences SET position = 0")
+            with psycopg.connect(cluster.url()) as other:
+                # It moves while the step from 0 is under way.
+                other.execute("UPDATE bigfib_sequences SET position = %s", [position])
+                stepping = threading.Thread(target=step)
+                stepping.start()
+                cluster.await_lock()
+            stepping.join()
+            reply, body = answers.pop()
+            assert reply.status == status, body
+            assert json.loads(body)["position"] == "7"
+
+    def test_a_change_that_says_from_where_asks_the_database_once(
+        self, serve: Serve, cluster: Cluster
+    ) -> None:
+        cluster.sql("ALTER DATABASE postgres SET log_statement = 'all'")
+        service = serve("--store", cluster.url())
+        path = service.ask("/api1/sequences", "POST")[0].headers["Location"]
+        log = cluster.directory / "log"
+
+        def asked() -> list[str]:
+            # Of this sequence; they are counted at any moment.
+            return re.findall(r"execute bigfib\d+: (\w+) .*WHERE id = \$1", log.read_text())
+
+        put = {"Content-Type": "application/json"}
+        for name, method, headers, body, position in (
+            (path, "PUT", put, b'{"position":"7"}', 0),
+            (f"{path}/next", "POST", {}, None, 7),
+            (f"{path}/previous?by=3", "POST", {}, None, 8),
+            (path, "DELETE", {}, None, 5),
+        ):
+            before = len(asked())
+            tag = {"If-Match": f'"{position}"'}
+            assert service.ask(name, method, {**headers, **tag}, body)[0].status in (200, 204)
+            made = "DELETE" if method == "DELETE" else "UPDATE"
+            assert asked()[before:] == [made]
+
     def test_a_step_on_from_where_another_server_led(self, serve: Serve, database: str) -> None:
         a, b = (serve("--store", database) for _ in range(2))
         assert [each.value("next") for each in (a, b, a, b, a, b)] == [1, 1, 2, 3, 5, 8]
@@ -370,6 +416,25 @@ class TestTrouble:
         assert WORDS[what] in said
         assert "secret" not in said
         assert "Traceback" not in said
+
+    def test_whether_a_sequence_is_created_is_unknown(self, serve: Serve, database: str) -> None:
+        service = serve("--store", database)
+        with psycopg.connect(database) as connection:
+            # It is created, and the connection ended before that is told.
+            connection.execute(
+                b"""CREATE FUNCTION hang_up() RETURNS trigger LANGUAGE plpgsql AS
+                $$BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END$$"""
+            )
+            connection.execute(
+                b"CREATE CONSTRAINT TRIGGER t AFTER INSERT ON bigfib_sequences DEFERRABLE "
+                b"INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hang_up()"
+            )
+        reply, body = service.ask("/api1/sequences", "POST")
+        assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
+        detail = json.loads(body)["detail"]
+        assert "Send this again" in detail
+        assert "forgotten" in detail
+        assert "If-Match" not in detail, "which a creation has not"
 
     def test_a_reply_that_has_begun_is_cut_off(self, serve: Serve, cluster: Cluster) -> None:
         service = serve("--store", f"{cluster.url()}?{PATIENT}")
