@@ -39,7 +39,7 @@ from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import SHARED, Sequences, farthest_within, open_store
 from bigfib.settings import Settings
 from bigfib.state.log import Log
-from bigfib.supervisor import supervise
+from bigfib.supervisor import Place, supervise
 from bigfib.terms import INLINE_LIMIT
 
 _logger = logging.getLogger(__name__)
@@ -80,21 +80,21 @@ def serve(settings: Settings) -> None:
             "writer; give them --store postgresql://..., or serve with --workers 1"
         )
     with contextlib.closing(_reserve(settings.host, settings.port)) as reserved:
-        ready = supervise(settings.workers)
-        if ready is None:
+        place = supervise(settings.workers)
+        if place is None:
             return
         host, port = reserved.getsockname()[:2]
         with contextlib.closing(_bind(host, port, shared=True)) as listener:
             _listen(listener)
-            _serve_on(listener, settings, ready)
+            _serve_on(listener, settings, place)
 
 
-def _serve_on(
-    listener: socket.socket, settings: Settings, ready: Callable[[], None] = lambda: None
-) -> None:
-    """Serve on ``listener``, and call ``ready`` when requests are answered."""
+def _serve_on(listener: socket.socket, settings: Settings, place: Place | None = None) -> None:
+    """Serve on ``listener``; as one of several workers, in its place."""
     if settings.one_cpu:
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        # On one CPU for all, workers would gain nothing.
+        cpus = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cpus[place.number % len(cpus) if place else 0]})
     keep_freed_memory()
     _allow_all_descriptors()
     sys.excepthook = _say_nothing_of_replies_cut_off
@@ -135,9 +135,12 @@ def _serve_on(
             store, sequences, jobs, per_client=settings.per_client, batches=batches
         )
         with _stopping_by_signal(listener):
+            who = f"bigfib {bigfib.__version__}"
+            if place:
+                who += f" (worker {place.number + 1} of {settings.workers}, pid {os.getpid()})"
             _logger.info(
-                "bigfib %s listens on %s; %s at position %d, durability %s",
-                *(bigfib.__version__, url, kept, position, durability),
+                "%s listens on %s; %s at position %d, durability %s",
+                *(who, url, kept, position, durability),
             )
             host = listener.getsockname()[0].partition("%")[0]
             if not ipaddress.ip_address(host).is_loopback:
@@ -145,7 +148,8 @@ def _serve_on(
                     "open to the network, without passwords, time-outs or size limits; "
                     "put a proxy in front, or listen on --host 127.0.0.1"
                 )
-            ready()
+            if place:
+                place.ready()
             bjoern.server_run(listener, _logged(app) if settings.debug else app)
         _logger.info("stopped")
 

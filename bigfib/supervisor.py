@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from bigfib.parent import end_with
 
@@ -29,6 +29,18 @@ _FOR_EVER: Final = 3600.0
 
 _READY: Final = signal.SIGUSR1
 _WAITED_FOR: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, _READY}
+
+
+class Place(NamedTuple):
+    """What a worker knows of itself.
+
+    Attributes:
+        number: Which of the workers it is, from 0; the one started in its place has it, too.
+        ready: What it has to call when it is ready.
+    """
+
+    number: int
+    ready: Callable[[], None]
 
 
 class _Worker:
@@ -60,15 +72,14 @@ class _Worker:
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
 
-def supervise(count: int) -> Callable[[], None] | None:
+def supervise(count: int) -> Place | None:
     """Keep ``count`` workers running until SIGTERM or SIGINT.
 
     The first has to be ready before the others are started: it says what keeps it from serving, and
     that is the end.
 
     Returns:
-        In a worker: what it has to call when it is ready. In the supervisor: None, when all have
-        ended.
+        In a worker: its place. In the supervisor: None, when all have ended.
 
     Raises:
         SystemExit: the first worker could not serve; with its status.
@@ -92,14 +103,14 @@ def supervise(count: int) -> Callable[[], None] | None:
         os.kill(supervisor, _READY)
 
     if start(workers[0]):
-        return tell
+        return Place(0, tell)
     ready = False
     while True:
         due = []
-        for worker in workers if ready else ():
+        for number, worker in enumerate(workers if ready else ()):
             if not worker.pid and worker.due <= time.monotonic():
                 if start(worker):
-                    return tell
+                    return Place(number, tell)
             elif not worker.pid:
                 due.append(worker.due)
         left = max(0.0, min(due) - time.monotonic()) if due else _FOR_EVER

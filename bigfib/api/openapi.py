@@ -304,17 +304,21 @@ def _term_paths(max_term: int) -> _Object:
                 "Show how far the computation of a far term is",
                 {
                     "200": _answer(
-                        "How it stands; what has failed is tried again when the term is asked for "
+                        "How it stands, whichever server has told of it; one that is not known "
+                        "here is begun. What has failed is tried again when the term is asked for "
                         "some seconds later.",
                         "Cache-Control",
                         content={JSON: {"schema": _ref("schemas", "Job")}},
                     ),
-                    "404": no_job,
-                    "422": _problem("Malformed, or a parameter."),
+                    "404": _problem("It was cancelled here, or the term is given at once."),
+                    "422": _problem(
+                        "Malformed, or beyond a limit that is named; the link leads to a summary.",
+                        "Link",
+                    ),
                 },
             ),
             delete=_operation(
-                "Cancel it, for all who wait for it",
+                "Cancel it, for all who wait for it at this server",
                 {
                     "204": _answer("It is cancelled; a finished term stays."),
                     "404": no_job,

@@ -261,9 +261,9 @@ class Log:
         self._require(sequence_id, expected)
         self.append(sequence_id, None)
 
-    def holds(self, count: int, besides: bytes) -> bool:
-        """Return whether there are ``count`` sequences at least, not counting ``besides``."""
-        return len(self.latest) - (besides in self.latest) >= count
+    def holds(self, count: int) -> bool:
+        """Return whether there are ``count`` sequences at least, not counting the permanent one."""
+        return len(self.latest) - (self._permanent in self.latest) >= count
 
     def check(self) -> None:
         """Return if the log can take changes.
