@@ -1,0 +1,209 @@
+/**
+ * A term on the page: in groups of three, a long one shortened, the whole of it a click away.
+ *
+ * A term may have millions of digits. As one paragraph that would take the browser seconds to lay
+ * out; so the whole is many short ones, some of which are added in each frame, and the browser
+ * lays out those that are looked at (`content-visibility` in page.css).
+ */
+
+import { button, element } from "./notice.js";
+
+const GROUP = 3;
+
+/** Longest term that is shown as it is. */
+const WHOLE = 132;
+
+/** How many digits of either end of a longer one are shown. */
+export const END = 60;
+
+const PARAGRAPH = 1000;
+const PARAGRAPHS_A_FRAME = 50;
+
+/** Return a number with commas; one too long to be read so, shortened. */
+export function grouped(number) {
+  if (number.length > 30) {
+    return `${number.slice(0, 12)}…${number.slice(-6)}`;
+  }
+  return number.replace("-", "−").replace(/\B(?=(\d{3})+$)/g, ",");
+}
+
+/** Return the number that somebody has written with spaces, commas or a true minus. */
+export const plain = (written) => written.replace(/[\s,_]/g, "").replace("−", "-");
+
+const counted = (digits) => `${grouped(digits)} digit${digits === "1" ? "" : "s"}`;
+
+/** Return the parts of a term that is at hand as a whole; see `TermView.show`. */
+export function parts(name, text) {
+  const digits = text.replace("-", "");
+  return {
+    name,
+    sign: text.startsWith("-") ? "−" : "",
+    digits: digits.length,
+    head: digits.slice(0, WHOLE),
+    tail: digits.slice(-END),
+    whole: async () => text,
+    file: async () => new Blob([text], { type: "text/plain" }),
+  };
+}
+
+export class TermView {
+  #place;
+  #short = element("div", { className: "short" });
+  #whole = element("div", { className: "whole", tabIndex: 0, hidden: true });
+  #more = button("", () => this.#toggle(), "more");
+  #save = button("Download", () => this.#download(), "plain save");
+  #failed;
+  #term;
+  #generation = 0;
+
+  /**
+   * @param place where to show terms
+   * @param failed is told the error if the whole of one cannot be had
+   */
+  constructor(place, failed) {
+    this.#place = place;
+    this.#failed = failed;
+    this.#whole.id = `${place.id}-whole`;
+    this.#whole.setAttribute("role", "region");
+    this.#more.setAttribute("aria-controls", this.#whole.id);
+    this.#close();
+    place.append(this.#short, this.#whole, this.#save);
+  }
+
+  /**
+   * Show a term.
+   *
+   * @param term its name, sign, number of digits, first digits (all, if there are at most `WHOLE`),
+   *   last `END` digits; `whole` and `file`, which get it as text and as Blob; `filename`.
+   * @returns the term in a sentence, to be read aloud.
+   */
+  show(term) {
+    this.#term = term;
+    this.#place.hidden = false;
+    const count = BigInt(term.digits);
+    const isShort = count <= BigInt(WHOLE);
+    const shown = [];
+    let sentence = `${term.name} = ${term.sign}${term.head}`;
+    if (isShort) {
+      shown.push(digitsInGroups(term.head, Number(count)));
+    } else {
+      // Groups are counted from the end.
+      const first = Number(count % BigInt(GROUP));
+      const head = term.head.slice(0, END + first);
+      const left = count - BigInt(head.length + END);
+      this.#more.textContent = `${grouped(left.toString())} more digits`;
+      shown.push(
+        digitsInGroups(head, first),
+        this.#more,
+        digitsInGroups(term.tail.slice(-END), 0),
+      );
+      sentence =
+        `${term.name} has ${counted(count.toString())}: ${term.sign}${term.head.slice(0, 12)} … ` +
+        term.tail.slice(-12);
+    }
+    if (term.sign) {
+      shown.unshift(element("span", { className: "sign", ariaHidden: "true" }, term.sign));
+    }
+    // The button stays where it is in the document, and so does the focus on it.
+    if (!isShort && this.#more.parentNode === this.#short) {
+      const at = shown.indexOf(this.#more);
+      while (this.#short.firstChild !== this.#more) {
+        this.#short.firstChild.remove();
+      }
+      while (this.#more.nextSibling) {
+        this.#more.nextSibling.remove();
+      }
+      this.#more.before(...shown.slice(0, at));
+      this.#more.after(...shown.slice(at + 1));
+    } else {
+      this.#short.replaceChildren(...shown);
+    }
+    this.#place.dataset.size =
+      count <= 15n ? "large" : count <= 45n ? "medium" : count <= BigInt(WHOLE) ? "small" : "long";
+    this.#whole.ariaLabel = `All digits of ${term.name}`;
+    if (isShort) {
+      this.#close();
+    } else if (!this.#whole.hidden) {
+      this.#open();
+    }
+    return sentence;
+  }
+
+  clear() {
+    this.#close();
+    this.#place.hidden = true;
+  }
+
+  #toggle() {
+    if (this.#whole.hidden) {
+      this.#open();
+    } else {
+      this.#close();
+    }
+  }
+
+  #close() {
+    this.#generation += 1;
+    this.#whole.hidden = true;
+    this.#whole.replaceChildren();
+    this.#more.setAttribute("aria-expanded", "false");
+  }
+
+  async #open() {
+    this.#generation += 1;
+    const generation = this.#generation;
+    this.#whole.replaceChildren();
+    this.#whole.hidden = false;
+    this.#whole.setAttribute("aria-busy", "true");
+    this.#more.setAttribute("aria-expanded", "true");
+    let text;
+    try {
+      text = await this.#term.whole();
+    } catch (error) {
+      this.#close();
+      this.#failed(error);
+      return;
+    }
+    let at = text.startsWith("-") ? 1 : 0;
+    const sign = at;
+    while (at < text.length) {
+      if (generation !== this.#generation) {
+        return;
+      }
+      const paragraphs = document.createDocumentFragment();
+      for (let i = 0; i < PARAGRAPHS_A_FRAME && at < text.length; i += 1, at += PARAGRAPH) {
+        const digits = text.slice(at, at + PARAGRAPH).replace(/(.{10})(?=.)/g, "$1 ");
+        const paragraph = element("p", {}, digits);
+        paragraph.dataset.from = grouped(String(at - sign + 1));
+        paragraphs.append(paragraph);
+      }
+      this.#whole.append(paragraphs);
+      await new Promise(requestAnimationFrame);
+    }
+    this.#whole.removeAttribute("aria-busy");
+  }
+
+  async #download() {
+    this.#save.setAttribute("aria-busy", "true");
+    try {
+      // A link cannot say that it wants text/plain. The browser keeps a long Blob on its disk.
+      const address = URL.createObjectURL(await this.#term.file());
+      element("a", { href: address, download: this.#term.filename }).click();
+      setTimeout(() => URL.revokeObjectURL(address), 60_000);
+    } catch (error) {
+      this.#failed(error);
+    } finally {
+      this.#save.removeAttribute("aria-busy");
+    }
+  }
+}
+
+/** Return digits in groups, the first of which has `first` digits if that is not 0. */
+function digitsInGroups(digits, first) {
+  // Read aloud they would be a heap of small numbers; the sentence is for that.
+  const all = element("span", { className: "digits", ariaHidden: "true" });
+  for (let at = 0, end = first % GROUP || GROUP; at < digits.length; at = end, end += GROUP) {
+    all.append(element("span", {}, digits.slice(at, end)));
+  }
+  return all;
+}
