@@ -6,7 +6,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test torture bench bench-quick bench-compare bench-accept wrk lint clean
+.PHONY: help install run test torture bench bench-quick bench-compare bench-accept wrk picture lint clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
@@ -42,13 +42,16 @@ wrk:
 	  echo "installing wrk, which the benchmarks over a socket need" >&2; \
 	  { $$as_root apt-get update -qq && $$as_root apt-get install -qq -y wrk >/dev/null; } || true; }
 
+picture: $(READY)  ## take the README's picture of the page anew; needs Chromium
+	$(VENV)/bin/python -m tests.page.picture
+
 lint: $(READY)  ## check style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
 clean:  ## remove .venv and all that tools leave behind
-	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache .screenshots
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Debian keeps the module that builds environments in a package of its own; elsewhere it is there.
