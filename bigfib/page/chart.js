@@ -109,7 +109,8 @@ export class Chart {
     const [low, high] = extremes(positions);
     const x = scale(low, high, LEFT, this.#width - RIGHT);
     const axis = this.#axis(low, high, x, height - BOTTOM);
-    const panels = PANELS.map((panel, row) => this.#panel(panel, x, TOP + row * (PANEL_HEIGHT + TOP)));
+    const top = (row) => TOP + row * (PANEL_HEIGHT + TOP);
+    const panels = PANELS.map((panel, row) => this.#panel(panel, x, top(row)));
     this.#svg.replaceChildren(...panels, axis);
   }
 
@@ -170,7 +171,8 @@ export class Chart {
           : drawn("path", { d: `M${left} ${up - 4}l4 4l-4 4l-4-4z` });
       mark.classList.toggle("last", index === places.length - 1);
       const hint = drawn("title", {});
-      hint.textContent = `${grouped(one.position.toString())}: ${write(one[of])} ${title.toLowerCase()}`;
+      const value = `${write(one[of])} ${title.toLowerCase()}`;
+      hint.textContent = `${grouped(one.position.toString())}: ${value}`;
       mark.append(hint);
       group.append(mark);
     }

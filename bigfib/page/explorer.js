@@ -63,18 +63,21 @@ async function showDigits(n, signal) {
   const base = form.elements.base.value;
   const name = `F(${grouped(n)})`;
   const whole = base === "10" ? path(n) : `${path(n)}?base=${base}`;
-  const part = (range) => ({ headers: { ...TEXT, Range: `bytes=${range}` }, signal });
-  const first = await computed(n, name, () => ask("GET", whole, part(`0-${FIRST - 1}`)), signal);
+  const get = (more, read) => {
+    const headers = { ...TEXT, ...more };
+    return computed(name, () => ask("GET", whole, { headers, read, signal }), signal);
+  };
+  const first = await get({ Range: `bytes=0-${FIRST - 1}` });
   const length = BigInt(first.headers.get("Content-Range").split("/")[1]);
-  const last = length > FIRST ? await ask("GET", whole, part(`-${END}`)) : first;
+  const last = length > FIRST ? await get({ Range: `bytes=-${END}` }) : first;
   const sign = BigInt(first.body.startsWith("-"));
   const digits = length - sign;
   view.show({
     ...parts(name, first.body),
     digits,
     tail: last.body.slice(-END),
-    whole: async () => (await ask("GET", whole, { headers: TEXT })).body,
-    file: async () => (await ask("GET", whole, { headers: TEXT, read: "blob" })).body,
+    whole: async () => (await get({})).body,
+    file: async () => (await get({}, "blob")).body,
     filename: `fibonacci-${n.slice(0, 30)}${base === "10" ? "" : `-base-${base}`}.txt`,
   });
   const inBase = base === "10" ? "" : ` in base ${base}`;
@@ -82,7 +85,7 @@ async function showDigits(n, signal) {
 }
 
 /** Ask until what is asked for is computed. */
-async function computed(n, name, request, signal) {
+async function computed(name, request, signal) {
   let work;
   try {
     for (;;) {
@@ -91,8 +94,7 @@ async function computed(n, name, request, signal) {
         return answer;
       }
       const job = answer.headers.get("Location");
-      work ??= new Work(at("computation"), name, () => cancel(job));
-      work.show(JSON.parse(answer.body));
+      work ??= new Work(at("computation"), name, "Cancel", () => cancel(job));
       await watch(job, retryAfter(answer.headers), (document) => work.show(document), signal);
     }
   } finally {
@@ -124,7 +126,7 @@ async function showResidue(n, signal) {
 }
 
 async function showSummary(n, signal) {
-  const summary = JSON.parse((await ask("GET", `${path(n)}/summary`, { signal })).body);
+  const summary = (await ask("GET", `${path(n)}/summary`, { read: "json", signal })).body;
   const facts = [
     ["Digits", grouped(summary.digits)],
     ["First digits", summary.leading.replace("-", "−")],

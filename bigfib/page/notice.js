@@ -20,13 +20,13 @@ export function complain(place, title, detail, ...buttons) {
   say(place, title, detail, ...buttons, button("Close", () => place.replaceChildren(), "plain"));
 }
 
-/** Show how far the work on `name` is. */
+/** Show how far the work on `name` is, and a button to have no more of it. */
 export class Work {
   #place;
   #bar;
   #percent;
 
-  constructor(place, name, cancel) {
+  constructor(place, name, label, leave) {
     this.#place = place;
     this.#bar = element("progress", { max: 1 });
     this.#bar.setAttribute("aria-label", `Computing ${name}`);
@@ -35,7 +35,7 @@ export class Work {
       element("span", {}, `Computing ${name}`),
       this.#bar,
       this.#percent,
-      button("Cancel", cancel, "plain"),
+      button(label, leave, "plain"),
     );
     place.hidden = false;
   }

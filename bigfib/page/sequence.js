@@ -39,6 +39,11 @@ let lookTook = 0;
 let stop = new AbortController();
 let queue = Promise.resolve();
 
+/** Do it after all that is to be done before. */
+function enqueue(action) {
+  queue = queue.then(action).catch(reportError);
+}
+
 // --- Which one ------------------------------------------------------------------------------------
 
 const address = () => `/api1/sequences/${id}`;
@@ -83,7 +88,7 @@ function open() {
   }
   chart.clear();
   unknown();
-  queue = queue.then(look);
+  enqueue(look);
 }
 
 function goTo(which) {
@@ -92,16 +97,15 @@ function goTo(which) {
   open();
 }
 
-async function openOwn() {
-  const own = remembered();
-  if (own) {
+function openOwn() {
+  stopWaiting();
+  attempt(async () => {
+    let own = remembered();
+    if (!own) {
+      own = (await ask("POST", "/api1/sequences", { read: "json" })).body.id;
+      remember(own);
+    }
     goTo(own);
-    return;
-  }
-  await attempt(async () => {
-    const created = JSON.parse((await ask("POST", "/api1/sequences")).body);
-    remember(created.id);
-    goTo(created.id);
   });
 }
 
@@ -146,10 +150,10 @@ async function look() {
   const { signal } = stop;
   try {
     const headers = position === null ? {} : { "If-None-Match": `"${position}"` };
-    const answer = await outlast(() => ask("GET", address(), { headers, signal }));
+    const answer = await outlast(() => ask("GET", address(), { headers, signal, read: "json" }));
     signal.throwIfAborted();
     if (answer.status === 200) {
-      show(JSON.parse(answer.body));
+      show(answer.body);
       lookTook = answer.ms;
     }
     comeBack();
@@ -176,7 +180,7 @@ function lookAgain(ms) {
   clearTimeout(lookTimer);
   lookTimer = setTimeout(() => {
     if (!document.hidden) {
-      queue = queue.then(look);
+      enqueue(look);
     }
   }, ms);
 }
@@ -195,7 +199,7 @@ async function outlast(request) {
         }
         const n = error.monitor.split("/").at(-2);
         work?.end();
-        work = new Work(at("work"), `F(${grouped(n)})`, () => stopWaiting());
+        work = new Work(at("work"), `F(${grouped(n)})`, "Stop waiting", stopWaiting);
         await watch(error.monitor, retryAfter(error.headers), (job) => work.show(job), signal);
       }
     }
@@ -226,7 +230,7 @@ function leave(title, detail = ASKS_AGAIN) {
 }
 
 function tryNow() {
-  queue = queue.then(look);
+  enqueue(look);
 }
 
 function comeBack() {
@@ -254,7 +258,7 @@ function comeBack() {
 
 /** Do what somebody has asked for, after all that he asked for before. */
 function attempt(action) {
-  queue = queue.then(async () => {
+  enqueue(async () => {
     if (away) {
       say(at("away"), `Not sent. ${away.title}`, ASKS_AGAIN, button("Try now", tryNow));
       return;
@@ -265,12 +269,12 @@ function attempt(action) {
       report(error);
     }
   });
-  return queue;
 }
 
 function change(method, path, body) {
-  return attempt(async () => {
+  attempt(async () => {
     if (position === null) {
+      await look();
       return;
     }
     at("problem").replaceChildren();
@@ -281,13 +285,12 @@ function change(method, path, body) {
       headers["Content-Type"] = "application/json";
     }
     try {
-      const answer = await outlast(() => ask(method, path, { headers, body }));
+      const answer = await outlast(() => ask(method, path, { headers, body, read: "json" }));
       signal.throwIfAborted();
-      const sequence = JSON.parse(answer.body);
-      show(sequence);
+      show(answer.body);
       lookTook = answer.ms;
       at("took").textContent = `${milliseconds(answer.ms * 1000)} ms`;
-      chart.add(sequence.position, sequence.digits, answer.ms);
+      chart.add(answer.body.position, answer.body.digits, answer.ms);
     } catch (error) {
       report(error);
       if (error instanceof Lost) {

@@ -43,7 +43,8 @@ export const isAborted = (error) => error.name === "AbortError";
 /**
  * Ask, and read the whole answer.
  *
- * @returns status, headers, body (as `read` has it: "text" or "blob") and the milliseconds it took.
+ * @returns status, headers, body (as `read` has it: "text", "json" or "blob") and the milliseconds
+ *   it took.
  * @throws {Problem} of a status from 400 on
  * @throws {Lost}
  */
@@ -59,7 +60,7 @@ export async function ask(method, path, { headers, body, read = "text", signal }
     if (answer.status >= 400) {
       throw await problem(answer);
     }
-    const content = await answer[read]();
+    const content = answer.status === 304 ? null : await answer[read]();
     const ms = performance.now() - began;
     return { status: answer.status, headers: answer.headers, body: content, ms };
   } catch (error) {
@@ -107,7 +108,7 @@ export async function watch(path, seconds, show, signal) {
   for (let pause = 250; performance.now() < end; pause = 1000) {
     await sleep(pause, signal);
     try {
-      const job = JSON.parse((await ask("GET", path, { signal })).body);
+      const job = (await ask("GET", path, { read: "json", signal })).body;
       show(job);
       if (job.state === "failed" || job.state === "done") {
         return;
