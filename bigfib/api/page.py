@@ -46,6 +46,7 @@ class Page:
                 hashlib.blake2b(content, digest_size=8).hexdigest(),
             )
             for file in (resources.files("bigfib") / "page").iterdir()
+            if file.name.rpartition(".")[2] in _TYPES
         }
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str = "") -> None:

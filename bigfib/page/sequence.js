@@ -44,7 +44,7 @@ function enqueue(action) {
   queue = queue.then(action).catch(reportError);
 }
 
-// --- Which one ------------------------------------------------------------------------------------
+// --- Which one -----------------------------------------------------------------------------------
 
 const address = () => `/api1/sequences/${id}`;
 
@@ -109,7 +109,7 @@ function openOwn() {
   });
 }
 
-// --- What is shown --------------------------------------------------------------------------------
+// --- What is shown -------------------------------------------------------------------------------
 
 function show(sequence) {
   position = sequence.position;
@@ -142,7 +142,7 @@ function report(error) {
   }
 }
 
-// --- Looking --------------------------------------------------------------------------------------
+// --- Looking -------------------------------------------------------------------------------------
 
 /** Show the sequence as it stands. It is up to date, then, and the service is there. */
 async function look() {
@@ -216,7 +216,7 @@ function stopWaiting() {
   }
 }
 
-// --- The service away and back --------------------------------------------------------------------
+// --- The service away and back -------------------------------------------------------------------
 
 function leave(title, detail = ASKS_AGAIN) {
   const pause = away ? Math.min(away.pause * 2, LONGEST_PAUSE_MS) : 500;
@@ -254,7 +254,7 @@ function comeBack() {
   }
 }
 
-// --- Changing -------------------------------------------------------------------------------------
+// --- Changing ------------------------------------------------------------------------------------
 
 /** Do what somebody has asked for, after all that he asked for before. */
 function attempt(action) {
@@ -293,7 +293,7 @@ function change(method, path, body) {
       chart.add(answer.body.position, answer.body.digits, answer.ms);
     } catch (error) {
       report(error);
-      if (error instanceof Lost) {
+      if (error instanceof Lost && !signal.aborted) {
         away.unsure = from;
       } else if (error instanceof Problem) {
         lookAgain(0);

@@ -30,8 +30,6 @@ export function grouped(number) {
 /** Return the number that somebody has written with spaces, commas or a true minus. */
 export const plain = (written) => written.replace(/[\s,_]/g, "").replace("−", "-");
 
-const counted = (digits) => `${grouped(digits)} digit${digits === "1" ? "" : "s"}`;
-
 /** Return the parts of a term that is at hand as a whole; see `TermView.show`. */
 export function parts(name, text) {
   const digits = text.replace("-", "");
@@ -48,9 +46,12 @@ export function parts(name, text) {
 
 export class TermView {
   #place;
-  #short = element("div", { className: "short" });
-  #whole = element("div", { className: "whole", tabIndex: 0, hidden: true });
+  #sign = element("span", { className: "sign", ariaHidden: "true" });
+  // Read aloud, groups would be a heap of small numbers; the sentence that `show` returns is not.
+  #head = element("span", { className: "digits", ariaHidden: "true" });
+  #tail = element("span", { className: "digits", ariaHidden: "true" });
   #more = button("", () => this.#toggle(), "more");
+  #whole = element("div", { className: "whole", tabIndex: 0, hidden: true });
   #save = button("Download", () => this.#download(), "plain save");
   #failed;
   #term;
@@ -66,8 +67,9 @@ export class TermView {
     this.#whole.id = `${place.id}-whole`;
     this.#whole.setAttribute("role", "region");
     this.#more.setAttribute("aria-controls", this.#whole.id);
-    this.#close();
-    place.append(this.#short, this.#whole, this.#save);
+    this.clear();
+    const parts = [this.#sign, this.#head, this.#more, this.#tail];
+    place.append(element("div", { className: "short" }, ...parts), this.#whole, this.#save);
   }
 
   /**
@@ -80,53 +82,29 @@ export class TermView {
   show(term) {
     this.#term = term;
     this.#place.hidden = false;
-    const count = BigInt(term.digits);
-    const isShort = count <= BigInt(WHOLE);
-    const shown = [];
-    let sentence = `${term.name} = ${term.sign}${term.head}`;
-    if (isShort) {
-      shown.push(digitsInGroups(term.head, Number(count)));
-    } else {
-      // Groups are counted from the end.
-      const first = Number(count % BigInt(GROUP));
-      const head = term.head.slice(0, END + first);
-      const left = count - BigInt(head.length + END);
-      this.#more.textContent = `${grouped(left.toString())} more digits`;
-      shown.push(
-        digitsInGroups(head, first),
-        this.#more,
-        digitsInGroups(term.tail.slice(-END), 0),
-      );
-      sentence =
-        `${term.name} has ${counted(count.toString())}: ${term.sign}${term.head.slice(0, 12)} … ` +
-        term.tail.slice(-12);
-    }
-    if (term.sign) {
-      shown.unshift(element("span", { className: "sign", ariaHidden: "true" }, term.sign));
-    }
-    // The button stays where it is in the document, and so does the focus on it.
-    if (!isShort && this.#more.parentNode === this.#short) {
-      const at = shown.indexOf(this.#more);
-      while (this.#short.firstChild !== this.#more) {
-        this.#short.firstChild.remove();
-      }
-      while (this.#more.nextSibling) {
-        this.#more.nextSibling.remove();
-      }
-      this.#more.before(...shown.slice(0, at));
-      this.#more.after(...shown.slice(at + 1));
-    } else {
-      this.#short.replaceChildren(...shown);
-    }
-    this.#place.dataset.size =
-      count <= 15n ? "large" : count <= 45n ? "medium" : count <= BigInt(WHOLE) ? "small" : "long";
+    this.#sign.textContent = term.sign;
     this.#whole.ariaLabel = `All digits of ${term.name}`;
-    if (isShort) {
+    const count = BigInt(term.digits);
+    this.#place.dataset.size = size(count);
+    // Groups are counted from the end.
+    const first = Number(count % BigInt(GROUP));
+    if (count <= BigInt(WHOLE)) {
+      this.#head.replaceChildren(...groups(term.head, first));
+      this.#tail.replaceChildren();
+      this.#more.hidden = true;
       this.#close();
-    } else if (!this.#whole.hidden) {
+      return `${term.name} = ${term.sign}${term.head}`;
+    }
+    this.#head.replaceChildren(...groups(term.head.slice(0, END + first), first));
+    this.#tail.replaceChildren(...groups(term.tail, 0));
+    const left = count - BigInt(END + first + END);
+    this.#more.textContent = `${grouped(left.toString())} more digits`;
+    this.#more.hidden = false;
+    if (!this.#whole.hidden) {
       this.#open();
     }
-    return sentence;
+    const [begin, end] = [term.head.slice(0, 12), term.tail.slice(-12)];
+    return `${term.name} has ${grouped(count.toString())} digits: ${term.sign}${begin} … ${end}`;
   }
 
   clear() {
@@ -198,12 +176,14 @@ export class TermView {
   }
 }
 
+const size = (count) =>
+  count <= 15n ? "large" : count <= 45n ? "medium" : count <= BigInt(WHOLE) ? "small" : "long";
+
 /** Return digits in groups, the first of which has `first` digits if that is not 0. */
-function digitsInGroups(digits, first) {
-  // Read aloud they would be a heap of small numbers; the sentence is for that.
-  const all = element("span", { className: "digits", ariaHidden: "true" });
-  for (let at = 0, end = first % GROUP || GROUP; at < digits.length; at = end, end += GROUP) {
-    all.append(element("span", {}, digits.slice(at, end)));
+function groups(digits, first) {
+  const all = [];
+  for (let at = 0, end = first || GROUP; at < digits.length; at = end, end += GROUP) {
+    all.push(element("span", {}, digits.slice(at, end)));
   }
   return all;
 }

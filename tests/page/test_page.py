@@ -42,7 +42,7 @@ def position(service: Service, path: str = SHARED) -> str:
 
 def digits(term: Locator) -> str:
     """Return the digits that are seen of a term; … for those that are left out."""
-    return "…".join(term.locator(".digits").all_text_contents())
+    return "…".join(term.locator(".digits:not(:empty)").all_text_contents())
 
 
 def is_at(page: Page, n: int) -> None:
@@ -436,6 +436,7 @@ class TestExplorer:
         assert text.replace(" ", "") == whole
         with page.expect_download() as download:
             term.get_by_role("button", name="Download").click()
+        assert download.value.suggested_filename == "fibonacci--1000.txt"
         assert download.value.path().read_text() == f"-{whole}"
 
     def test_summary_and_residue_of_thousands_of_digits(
