@@ -7,6 +7,9 @@ import { END, TermView, grouped, parts, plain } from "./term.js";
 // Of a long term this much is got at first, and the end.
 const FIRST = 1024;
 
+// Counts are shown as they are, but for those that fill the page themselves.
+const LONGEST_COUNT = 400;
+
 const TEXT = { Accept: "text/plain" };
 
 const at = (id) => document.getElementById(id);
@@ -128,10 +131,10 @@ async function showResidue(n, signal) {
 async function showSummary(n, signal) {
   const summary = (await ask("GET", `${path(n)}/summary`, { read: "json", signal })).body;
   const facts = [
-    ["Digits", grouped(summary.digits)],
+    ["Digits", grouped(summary.digits, LONGEST_COUNT)],
     ["First digits", summary.leading.replace("-", "−")],
     ["Last digits", summary.trailing],
-    ["Bytes in binary", grouped(summary.bytes)],
+    ["Bytes in binary", grouped(summary.bytes, LONGEST_COUNT)],
   ];
   at("found-summary").replaceChildren(
     ...facts.map(([name, value]) =>

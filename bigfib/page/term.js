@@ -19,9 +19,9 @@ export const END = 60;
 const PARAGRAPH = 1000;
 const PARAGRAPHS_A_FRAME = 50;
 
-/** Return a number with commas; one too long to be read so, shortened. */
-export function grouped(number) {
-  if (number.length > 30) {
+/** Return a number with commas; one of more than `longest` digits, shortened. */
+export function grouped(number, longest = 30) {
+  if (number.length > longest) {
     return `${number.slice(0, 12)}…${number.slice(-6)}`;
   }
   return number.replace("-", "−").replace(/\B(?=(\d{3})+$)/g, ",");

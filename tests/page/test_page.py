@@ -448,7 +448,7 @@ class TestExplorer:
         summary = page.locator("#found-summary")
         expect(summary).to_contain_text("Last digits")
         assert summary.locator("dd").all_text_contents()[2] == last_digits(3000)
-        page.get_by_label("base").wait_for(state="hidden")
+        expect(page.get_by_label("base")).to_be_hidden()
         show(page, n, "Modulo")
         expect(page.locator("#found-said")).to_have_text("F(100000000000…000000) mod 1,000,000,007")
         residue = digits(page.locator("#found-term"))
@@ -507,9 +507,18 @@ class TestExplorer:
         expect(refusal).to_have_attribute("role", "alert")
         expect(refusal).to_contain_text("Terms are given in full from F(-100000000)")
         refusal.get_by_role("button", name="Show its summary").click()
+        expect(page.locator("#found-said")).to_have_text("F(1,000,000,000,000)")
         expect(page.locator("#found-summary")).to_contain_text("208,987,640,250")
         expect(page.locator("#found-summary")).to_contain_text("42584226889958835886")
         expect(refusal).to_be_empty()
+        # The number of digits of a googolth term, exactly.
+        show(page, "1" + "0" * 100, "Summary")
+        # By floor(n log10(phi) - log10(sqrt 5)) + 1 to a thousand bits, elsewhere.
+        count = int(
+            "20898764024997873376927208923755541682245923991821"
+            "09535392875613974104853496745963277658556235103535"
+        )
+        expect(page.locator("#found-summary dd").first).to_have_text(f"{count:,}")
 
     def test_a_malformed_index(self, serve: Serve, open_page: Open) -> None:
         page = open_page(serve())
