@@ -84,6 +84,7 @@ export class TermView {
     this.#place.hidden = false;
     this.#sign.textContent = term.sign;
     this.#whole.ariaLabel = `All digits of ${term.name}`;
+    this.#save.ariaLabel = `Download ${term.name}`;
     const count = BigInt(term.digits);
     this.#place.dataset.size = size(count);
     // Groups are counted from the end.
