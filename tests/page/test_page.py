@@ -389,10 +389,13 @@ class TestAway:
         service = serve()
         page = open_page(service)
         is_at(page, 0)
-        service.process.send_signal(signal.SIGSTOP)
-        with page.expect_request("**/next*"):
-            page.get_by_role("button", name="Next").click()
-        service.stop(signal.SIGKILL)
+
+        def kill(route: Route) -> None:
+            service.stop(signal.SIGKILL)
+            route.continue_()
+
+        page.route("**/next*", kill)
+        page.get_by_role("button", name="Next").click()
         expect(page.locator("#away")).to_contain_text("The service does not answer")
         serve("-p", str(service.port))
         expect(page.locator("#problem")).to_contain_text("is at 0 now")
