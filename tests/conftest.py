@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_TRIED] = Counter()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # Of several processes that test, the one that reports is another.
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        counts: Counter[str] = session.config.stash[_TRIED]
+        output["tried"] = dict(counts)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:  # pytest-xdist has no types
+    node.config.stash[_TRIED].update(getattr(node, "workeroutput", {}).get("tried", {}))
 
 
 def pytest_terminal_summary(
