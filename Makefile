@@ -6,7 +6,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test torture bench bench-quick bench-compare bench-accept lint clean
+.PHONY: help install run test torture bench bench-quick bench-compare bench-accept picture lint clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
@@ -35,13 +35,16 @@ bench-compare: $(READY)  ## measure, and fail if a ratio is worse than accepted,
 bench-accept: $(READY)  ## accept the ratios of the last full run, and its picture
 	$(VENV)/bin/python -m benchmarks accept
 
+picture: $(READY)  ## take the README's picture of the page anew; needs Chromium
+	$(VENV)/bin/python -m tests.page.picture
+
 lint: $(READY)  ## check style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
 clean:  ## remove .venv and all that tools leave behind
-	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache .screenshots
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Debian keeps the module that builds environments in a package of its own; elsewhere it is there.

@@ -261,6 +261,20 @@ class TestLimits:
             assert service.ask(path)[0].status == 200
 
 
+def test_the_page_passes(serve: Serve, proxy: Callable[..., Address]) -> None:
+    service = serve()
+    address = proxy(service)
+    page = service.ask("/")[1].decode()
+    with contextlib.closing(HTTPConnection(*address, timeout=20)) as connection:
+        for path in ("/", *re.findall(r'(?:href|src)="(/page/[^"]+)"', page)):
+            direct, content = service.ask(path)
+            connection.request("GET", path)
+            reply = connection.getresponse()
+            assert (reply.status, reply.read()) == (200, content)
+            for name in ("Content-Type", "Content-Security-Policy", "ETag", "Cache-Control"):
+                assert reply.headers[name] == direct.headers[name]
+
+
 LIMITS = "max_conns=500 max_fails=1 fail_timeout=10s;"
 
 
