@@ -31,6 +31,7 @@ from typing import Any, Final
 import bjoern
 
 import bigfib
+from bigfib.api.access_log import logged
 from bigfib.api.app import create_app
 from bigfib.batches import Batches, NotMade
 from bigfib.digit_cache import DigitCache
@@ -146,7 +147,9 @@ def _serve_on(
                     "put a proxy in front, or listen on --host 127.0.0.1"
                 )
             ready()
-            bjoern.server_run(listener, _logged(app) if settings.debug else app)
+            bjoern.server_run(
+                listener, logged(app) if settings.access_log or settings.debug else app
+            )
         _logger.info("stopped")
 
 
@@ -319,17 +322,3 @@ def _allow_all_descriptors() -> None:
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(hard - 16, hard // 2), hard))
-
-
-def _logged(app: _WSGI) -> _WSGI:
-    """Return ``app`` with a line in the log for every answer."""
-
-    def logged_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        def logged_start(status: str, headers: list[tuple[str, str]]) -> Any:
-            request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']!r}"
-            _logger.debug("%s %s: %s", environ["REMOTE_ADDR"], request, status)
-            return start_response(status, headers)
-
-        return app(environ, logged_start)
-
-    return logged_app
