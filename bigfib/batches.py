@@ -108,6 +108,13 @@ class Batches:
             for waiting in chain.from_iterable(batch):
                 waiting.settle(None)
             return
+        made = sum(
+            len(of_one)
+            for of_one, position in zip(stepped, positions, strict=False)
+            if position is not None
+        )
+        if made:
+            self._store.commits.replies.observe(made)
         for of_one, position in zip(stepped, positions, strict=False):
             self._settle(of_one, position)
         for of_one, position in zip(looked_at, positions[len(stepped) :], strict=True):
@@ -132,6 +139,7 @@ class Batches:
         position -= sum(waiting.by for waiting in of_one)
         for waiting in of_one:
             position += waiting.by
+            self._sequences.count_steps(waiting.by)
             try:
                 waiting.settle(self._sequences.at(sequence_id, position).pair.digits())
             except (NotAtHand, IndexTooLarge):

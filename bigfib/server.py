@@ -40,7 +40,7 @@ from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import SHARED, Sequences, farthest_within, open_store
 from bigfib.settings import Settings
 from bigfib.state.log import Log
-from bigfib.supervisor import supervise
+from bigfib.supervisor import Place, supervise
 from bigfib.terms import INLINE_LIMIT
 
 _logger = logging.getLogger(__name__)
@@ -81,19 +81,17 @@ def serve(settings: Settings) -> None:
             "writer; give them --store postgresql://..., or serve with --workers 1"
         )
     with contextlib.closing(_reserve(settings.host, settings.port)) as reserved:
-        ready = supervise(settings.workers)
-        if ready is None:
+        place = supervise(settings.workers)
+        if place is None:
             return
         host, port = reserved.getsockname()[:2]
         with contextlib.closing(_bind(host, port, shared=True)) as listener:
             _listen(listener)
-            _serve_on(listener, settings, ready)
+            _serve_on(listener, settings, place)
 
 
-def _serve_on(
-    listener: socket.socket, settings: Settings, ready: Callable[[], None] = lambda: None
-) -> None:
-    """Serve on ``listener``, and call ``ready`` when requests are answered."""
+def _serve_on(listener: socket.socket, settings: Settings, place: Place | None = None) -> None:
+    """Serve on ``listener``, at a place among other workers if there are any."""
     if settings.one_cpu:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     keep_freed_memory()
@@ -132,10 +130,15 @@ def _serve_on(
         except IndexTooLarge as error:
             raise CannotServe(f"{kept}: {error}") from error
         signal.signal(signal.SIGCHLD, lambda _signal, _frame: jobs.advance())
+        draining = threading.Event()
         app: _WSGI = create_app(
-            store, sequences, jobs, per_client=settings.per_client, batches=batches
+            *(store, sequences, jobs),
+            per_client=settings.per_client,
+            batches=batches,
+            slots=place.slots if place else None,
+            draining=draining,
         )
-        with _stopping_by_signal(listener):
+        with _stopping_by_signal(listener, draining):
             _logger.info(
                 "bigfib %s listens on %s; %s at position %d, durability %s",
                 *(bigfib.__version__, url, kept, position, durability),
@@ -146,7 +149,8 @@ def _serve_on(
                     "open to the network, without passwords, time-outs or size limits; "
                     "put a proxy in front, or listen on --host 127.0.0.1"
                 )
-            ready()
+            if place:
+                place.ready()
             bjoern.server_run(
                 listener, logged(app) if settings.access_log or settings.debug else app
             )
@@ -221,8 +225,11 @@ def _url(listener: socket.socket) -> str:
 
 
 @contextlib.contextmanager
-def _stopping_by_signal(listener: socket.socket) -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the loop run within, as told at the top of this module."""
+def _stopping_by_signal(listener: socket.socket, draining: threading.Event) -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the loop run within, as told at the top of this module.
+
+    Then ``draining`` is set: what is still answered can tell of it.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     passed_on = ended = False
     taken_by_python = False
@@ -251,6 +258,7 @@ def _stopping_by_signal(listener: socket.socket) -> Iterator[None]:
             threading.Timer(_DRAIN_INTERVAL, terminate).start()
         else:
             passed_on = True
+            draining.set()
             _logger.info("stopping")
             threading.Thread(target=drain, daemon=True).start()
 

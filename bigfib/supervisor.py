@@ -11,8 +11,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
+from bigfib.counts import Slots
 from bigfib.parent import end_with
 
 _logger = logging.getLogger(__name__)
@@ -29,6 +30,18 @@ _FOR_EVER: Final = 3600.0
 
 _READY: Final = signal.SIGUSR1
 _WAITED_FOR: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, _READY}
+
+
+class Place(NamedTuple):
+    """What a worker has to know.
+
+    Attributes:
+        ready: What it has to call when it is ready.
+        slots: Where the workers count.
+    """
+
+    ready: Callable[[], None]
+    slots: Slots
 
 
 class _Worker:
@@ -60,15 +73,14 @@ class _Worker:
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
 
-def supervise(count: int) -> Callable[[], None] | None:
+def supervise(count: int) -> Place | None:
     """Keep ``count`` workers running until SIGTERM or SIGINT.
 
     The first has to be ready before the others are started: it says what keeps it from serving, and
     that is the end.
 
     Returns:
-        In a worker: what it has to call when it is ready. In the supervisor: None, when all have
-        ended.
+        In a worker: its place. In the supervisor: None, when all have ended.
 
     Raises:
         SystemExit: the first worker could not serve; with its status.
@@ -76,6 +88,7 @@ def supervise(count: int) -> Callable[[], None] | None:
     supervisor = os.getpid()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
     workers = [_Worker() for _ in range(count)]
+    slots = Slots(count)
 
     def start(worker: _Worker) -> bool:
         """Start the worker; return whether this is it."""
@@ -83,6 +96,7 @@ def supervise(count: int) -> Callable[[], None] | None:
         if pid:
             worker.note_start(pid)
             return False
+        slots.own = workers.index(worker)
         # So that it stops as it does when the supervisor tells it to.
         end_with(supervisor, signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -91,15 +105,16 @@ def supervise(count: int) -> Callable[[], None] | None:
     def tell() -> None:
         os.kill(supervisor, _READY)
 
+    place = Place(tell, slots)
     if start(workers[0]):
-        return tell
+        return place
     ready = False
     while True:
         due = []
         for worker in workers if ready else ():
             if not worker.pid and worker.due <= time.monotonic():
                 if start(worker):
-                    return tell
+                    return place
             elif not worker.pid:
                 due.append(worker.due)
         left = max(0.0, min(due) - time.monotonic()) if due else _FOR_EVER

@@ -21,12 +21,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from bigfib.counts import Counter
 from bigfib.state import files, records
 from bigfib.state.files import System
 from bigfib.state.reader import Damaged, LogError, Unusable, inspect, require_log_or_nothing
 from bigfib.state.records import DAY_BITS
 from bigfib.state.rewrite import Rewrite, new_path
-from bigfib.state.store import Elsewhere, Missing, NoRoom, Present
+from bigfib.state.store import Commits, Elsewhere, Missing, NoRoom, Present
 
 _logger = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ class Log:
         end: The log sequence number (lsn) of the last append.
         committed: The lsn up to which the durability asked for has been reached.
         records: The number of records.
+        commits: What its syncs have come to; without `Durability.FSYNC` there are none.
+        rewrites: How often it has been rewritten.
     """
 
     def __init__(
@@ -128,6 +131,8 @@ class Log:
         self._clock = clock
         self._failure: CommitFailed | None = None
         self._rewriting: Rewrite | None = None
+        self.commits = Commits()
+        self.rewrites = Counter()
         try:
             # First of all, so that nothing is left beside a file that is none of ours.
             require_log_or_nothing(self.path)
@@ -186,7 +191,7 @@ class Log:
         files.sync_directory(self._system, self.path.parent)
         self._identity = _identity(os.fstat(self._fd))
         self.latest = contents.latest
-        self.records = contents.records
+        self.records = self._records_committed = contents.records
         self.end = self.committed = self._durable = end
         # Lsns go on through a rewriting; offsets in the file begin anew.
         self._base = 0
@@ -194,6 +199,11 @@ class Log:
         self._begin_day()
         if end > self._rewrite_at and self._has_more_records_than_needed():
             self.rewrite()
+
+    @property
+    def size(self) -> int:
+        """How many bytes its file has."""
+        return self.end - self._base
 
     def position(self, sequence_id: bytes) -> int:
         """Return where the sequence is; one that nobody has stepped is at 0."""
@@ -320,6 +330,7 @@ class Log:
         if self._failure:
             raise self._failure
         end = self.end
+        began = time.perf_counter()
         try:
             self._system.fdatasync(self._fd)
         except OSError as error:
@@ -331,6 +342,8 @@ class Log:
             raise self._fail("it has been removed") from error
         self.committed = end
         self._set_durable(end - self._base)
+        self.commits.seconds.observe(time.perf_counter() - began)
+        self._count_committed()
 
     def rewrite(self) -> None:
         """Rewrite the log, without stopping until that is done.
@@ -389,6 +402,11 @@ class Log:
         self._durable = offset
         self._stamp = records.stamp(offset, self._day)
 
+    def _count_committed(self) -> None:
+        if self.records > self._records_committed:
+            self.commits.replies.observe(self.records - self._records_committed)
+            self._records_committed = self.records
+
     def _fail(self, what: str) -> CommitFailed:
         self._failure = CommitFailed(
             f"state log {self.path}: {what}; steps since the last sync may be lost, so bigfib "
@@ -437,7 +455,11 @@ class Log:
         self._system.close(self._fd)
         self._fd, self._seed = rewriting.fd, rewriting.seed
         self._identity = _identity(os.fstat(self._fd))
-        self.records = rewriting.records
+        if self._syncs:
+            # Those who wait for the log are served by this.
+            self._count_committed()
+        self.rewrites.add()
+        self.records = self._records_committed = rewriting.records
         self._base = self.end - rewriting.end
         self._rewrite_at = max(self._rewrite_bytes, 2 * rewriting.end)
         try:

@@ -21,6 +21,7 @@ from typing import Final
 from bigfib.state import schema
 from bigfib.state.session import Broken, CannotConnect, Refused, Rows, Session, Statement
 from bigfib.state.store import (
+    Commits,
     Elsewhere,
     Missing,
     NoRoom,
@@ -100,7 +101,7 @@ class Postgres:
     Attributes:
         host: The server that it is connected to, or last was.
         synchronous_commit: What that says of when a transaction counts as committed.
-        end, committed: As `Store` has them. Every change is durable when it is made.
+        end, committed, commits: As `Store` has them. Every change is durable when it is made.
     """
 
     end: int = 0
@@ -129,6 +130,7 @@ class Postgres:
         self._days_kept = days_kept
         self._permanent = _bytea(permanent)
         self._clock = clock
+        self.commits = Commits()
         self._room = 0
         self._full_until = 0.0
         self._session: Session | None = self._connect()
@@ -157,6 +159,7 @@ class Postgres:
         position = self.step_all([Steps(sequence_id, by, lowest, highest)])[0]
         if position is None:
             raise self._reason(sequence_id)
+        self.commits.replies.observe(1)
         return position
 
     def step_all(self, steps: Sequence[Steps], looks: Sequence[bytes] = ()) -> list[int | None]:
@@ -185,13 +188,13 @@ class Postgres:
             statement = Statement(_PUT, parameters)
         else:
             statement = Statement(_PUT_FROM, (*parameters, b"%d" % expected))
-        if not self._run(statement)[0]:
+        if not self._change(statement):
             raise self._reason(sequence_id)
 
     def create(self, sequence_id: bytes, position: int) -> None:
         """Create the sequence; see `Store.create`."""
         parameters = (_bytea(sequence_id), b"%d" % position, b"%d" % self._day())
-        if not self._run(Statement(_CREATE, parameters))[0]:
+        if not self._change(Statement(_CREATE, parameters)):
             raise Present
         self._room -= 1
 
@@ -201,7 +204,7 @@ class Postgres:
             statement = Statement(_DELETE, (_bytea(sequence_id),))
         else:
             statement = Statement(_DELETE_FROM, (_bytea(sequence_id), b"%d" % expected))
-        if not self._run(statement)[0]:
+        if not self._change(statement):
             raise self._reason(sequence_id)
         self._full_until = 0.0
 
@@ -248,16 +251,27 @@ class Postgres:
         position = self.find(sequence_id)
         return Missing() if position is None else Elsewhere(position)
 
+    def _change(self, statement: Statement) -> Rows:
+        """Make one change, and return what it has changed."""
+        rows = self._run(statement)[0]
+        if rows:
+            self.commits.replies.observe(1)
+        return rows
+
     def _run(self, *statements: Statement, changes: bool = True) -> list[Rows]:
         """Run a transaction, which makes changes or not.
 
         Raises:
             Unavailable, NoRoom, OutcomeUnknown: as `Store` has them.
         """
+        began = time.perf_counter()
         try:
-            return _retried(lambda: self._run_once(statements, changes=changes))
+            answers = _retried(lambda: self._run_once(statements, changes=changes))
         except Refused as refusal:
             raise Unavailable(f"others are in the way: {refusal}") from refusal
+        if changes:
+            self.commits.seconds.observe(time.perf_counter() - began)
+        return answers
 
     def _run_once(self, statements: Sequence[Statement], *, changes: bool) -> list[Rows]:
         session = self._connected()

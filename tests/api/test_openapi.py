@@ -179,7 +179,7 @@ class TestAnswers:
             self._terms(ask, method)
         self._stepping(ask)
         for method in ("GET", "HEAD"):
-            for template in ("/livez", "/readyz", "/test/stats", "/openapi.json"):
+            for template in ("/livez", "/readyz", "/metrics", "/test/stats", "/openapi.json"):
                 ask("200", method, template)
         every = ask.documented()
         for template, method, _ in sorted(every):
