@@ -31,6 +31,7 @@ from typing import Any, Final
 import bjoern
 
 import bigfib
+from bigfib.api.access_log import logged
 from bigfib.api.app import create_app
 from bigfib.batches import Batches, NotMade
 from bigfib.digit_cache import DigitCache
@@ -131,10 +132,15 @@ def _serve_on(listener: socket.socket, settings: Settings, place: Place | None =
         except IndexTooLarge as error:
             raise CannotServe(f"{kept}: {error}") from error
         signal.signal(signal.SIGCHLD, lambda _signal, _frame: jobs.advance())
+        draining = threading.Event()
         app: _WSGI = create_app(
-            store, sequences, jobs, per_client=settings.per_client, batches=batches
+            *(store, sequences, jobs),
+            per_client=settings.per_client,
+            batches=batches,
+            slots=place.slots if place else None,
+            draining=draining,
         )
-        with _stopping_by_signal(listener):
+        with _stopping_by_signal(listener, draining):
             who = f"bigfib {bigfib.__version__}"
             if place:
                 who += f" (worker {place.number + 1} of {settings.workers}, pid {os.getpid()})"
@@ -150,7 +156,9 @@ def _serve_on(listener: socket.socket, settings: Settings, place: Place | None =
                 )
             if place:
                 place.ready()
-            bjoern.server_run(listener, _logged(app) if settings.debug else app)
+            bjoern.server_run(
+                listener, logged(app) if settings.access_log or settings.debug else app
+            )
         _logger.info("stopped")
 
 
@@ -222,8 +230,11 @@ def _url(listener: socket.socket) -> str:
 
 
 @contextlib.contextmanager
-def _stopping_by_signal(listener: socket.socket) -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the loop run within, as told at the top of this module."""
+def _stopping_by_signal(listener: socket.socket, draining: threading.Event) -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the loop run within, as told at the top of this module.
+
+    Then ``draining`` is set: what is still answered can tell of it.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     passed_on = ended = False
     taken_by_python = False
@@ -252,6 +263,7 @@ def _stopping_by_signal(listener: socket.socket) -> Iterator[None]:
             threading.Timer(_DRAIN_INTERVAL, terminate).start()
         else:
             passed_on = True
+            draining.set()
             _logger.info("stopping")
             threading.Thread(target=drain, daemon=True).start()
 
@@ -323,17 +335,3 @@ def _allow_all_descriptors() -> None:
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(hard - 16, hard // 2), hard))
-
-
-def _logged(app: _WSGI) -> _WSGI:
-    """Return ``app`` with a line in the log for every answer."""
-
-    def logged_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        def logged_start(status: str, headers: list[tuple[str, str]]) -> Any:
-            request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']!r}"
-            _logger.debug("%s %s: %s", environ["REMOTE_ADDR"], request, status)
-            return start_response(status, headers)
-
-        return app(environ, logged_start)
-
-    return logged_app

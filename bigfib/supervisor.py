@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+from bigfib.counts import Slots
 from bigfib.parent import end_with
 
 _logger = logging.getLogger(__name__)
@@ -37,10 +38,12 @@ class Place(NamedTuple):
     Attributes:
         number: Which of the workers it is, from 0; the one started in its place has it, too.
         ready: What it has to call when it is ready.
+        slots: Where the workers count.
     """
 
     number: int
     ready: Callable[[], None]
+    slots: Slots
 
 
 class _Worker:
@@ -87,6 +90,7 @@ def supervise(count: int) -> Place | None:
     supervisor = os.getpid()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
     workers = [_Worker() for _ in range(count)]
+    slots = Slots(count)
 
     def start(worker: _Worker) -> bool:
         """Start the worker; return whether this is it."""
@@ -94,6 +98,7 @@ def supervise(count: int) -> Place | None:
         if pid:
             worker.note_start(pid)
             return False
+        slots.own = workers.index(worker)
         # So that it stops as it does when the supervisor tells it to.
         end_with(supervisor, signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -103,14 +108,14 @@ def supervise(count: int) -> Place | None:
         os.kill(supervisor, _READY)
 
     if start(workers[0]):
-        return Place(0, tell)
+        return Place(0, tell, slots)
     ready = False
     while True:
         due = []
         for number, worker in enumerate(workers if ready else ()):
             if not worker.pid and worker.due <= time.monotonic():
                 if start(worker):
-                    return Place(number, tell)
+                    return Place(number, tell, slots)
             elif not worker.pid:
                 due.append(worker.due)
         left = max(0.0, min(due) - time.monotonic()) if due else _FOR_EVER

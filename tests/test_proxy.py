@@ -254,7 +254,7 @@ class TestLimits:
     ) -> None:
         service = serve()
         address = proxy(service)
-        for path in ("/livez", "/readyz", "/test/stats"):
+        for path in ("/livez", "/readyz", "/metrics", "/test/stats"):
             with contextlib.closing(HTTPConnection(*address, timeout=20)) as connection:
                 connection.request("GET", path)
                 assert connection.getresponse().status == 404

@@ -6,6 +6,9 @@ service answers.
 
 from typing import Any, Final
 
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.openmetrics import exposition as openmetrics
+
 import bigfib
 from bigfib.api import problems
 from bigfib.api.page import POLICY
@@ -78,6 +81,7 @@ def _paths(max_term: int, farthest: int) -> _Object:
             get=_operation(
                 "Whether the service answers",
                 {"200": _answer("It does.", "Cache-Control", content=_TEXT_CONTENT)},
+                _VERBOSE,
             ),
         ),
         "/readyz": _path(
@@ -86,7 +90,31 @@ def _paths(max_term: int, farthest: int) -> _Object:
                 "Whether the service can take changes",
                 {
                     "200": _answer("It can.", "Cache-Control", content=_TEXT_CONTENT),
-                    "503": _problem("The store cannot be asked now.", "Retry-After"),
+                    "503": _with_text(
+                        _problem(
+                            "The store cannot be asked now, or the service stops.", "Retry-After"
+                        )
+                    ),
+                },
+                _VERBOSE,
+            ),
+        ),
+        "/metrics": _path(
+            "operations",
+            get=_operation(
+                "What Prometheus is told",
+                {
+                    "200": _answer(
+                        "All there is, in the format that Accept asks for.",
+                        "Cache-Control",
+                        content={
+                            media_type: {"schema": {"type": "string"}}
+                            for media_type in (
+                                CONTENT_TYPE_PLAIN_0_0_4,
+                                openmetrics.CONTENT_TYPE_LATEST,
+                            )
+                        },
+                    )
                 },
             ),
         ),
@@ -531,6 +559,11 @@ def _problem(description: str, *headers: str, at: bool = False) -> _Object:
     )
 
 
+def _with_text(problem: _Object) -> _Object:
+    """Return an error that is told in lines of text to who asks for them."""
+    return problem | {"content": problem["content"] | _TEXT_CONTENT}
+
+
 def _in_path(name: str, schema: _Object, description: str) -> _Object:
     return {
         "name": name,
@@ -563,6 +596,7 @@ _INDEX: Final = {"type": "string", "pattern": "^(0|-?[1-9][0-9]*)$"}
 _WHOLE: Final = {"type": "string", "pattern": "^(0|[1-9][0-9]*)$"}
 _DIGITS: Final = {"type": "string", "pattern": "^-?[0-9A-Za-z]+$"}
 _TEXT_CONTENT: Final = {f"{TEXT}; charset=utf-8": {"schema": {"type": "string"}}}
+_VERBOSE: Final = _query("verbose", {"type": "string"}, "Given at all: a line for each check.")
 
 _JOB: Final = _object(
     n=_INDEX,

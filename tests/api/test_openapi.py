@@ -170,7 +170,7 @@ class TestAnswers:
         self._stepping(ask)
         self._page(ask)
         for method in ("GET", "HEAD"):
-            for template in ("/livez", "/readyz", "/test/stats", "/openapi.json"):
+            for template in ("/livez", "/readyz", "/metrics", "/test/stats", "/openapi.json"):
                 ask("200", method, template)
         every = ask.documented()
         for template, method, _ in sorted(every):
