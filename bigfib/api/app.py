@@ -2,8 +2,8 @@
 
 import logging
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Container, Iterable
+from typing import Any, Final
 
 import falcon
 
@@ -20,6 +20,9 @@ from bigfib.sequences import Sequences
 from bigfib.state.store import OutcomeUnknown, Store, Unavailable
 
 _logger = logging.getLogger(__name__)
+
+_CROSS_SITE: Final = "cross-site"
+_SAFE: Final = ("GET", "HEAD", "OPTIONS")
 
 
 def create_app(
@@ -67,8 +70,9 @@ class App(falcon.App[falcon.Request, falcon.Response]):
     """
 
     def __init__(self, stepping: Stepping, date: DateHeader) -> None:
-        super().__init__(middleware=[_Dated(date)])
+        super().__init__(middleware=[_OnEveryReply(date), _OwnSite(stepping.changing)])
         self._stepping = stepping.routes
+        self._changing = stepping.changing
         self._put_off = stepping.put_off
         self.add_sink(
             self._refuse_method, "|".join(rf"{re.escape(path)}\Z" for path in stepping.routes)
@@ -77,23 +81,27 @@ class App(falcon.App[falcon.Request, falcon.Response]):
     def __call__(self, env: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request, as WSGI has it."""
         # CONNECT has none.
-        methods = self._stepping.get(env.setdefault("PATH_INFO", ""))
+        path = env.setdefault("PATH_INFO", "")
+        methods = self._stepping.get(path)
         if methods:
             answer = methods.get(env["REQUEST_METHOD"])
-            if answer:
+            # If it is to be refused, `_OwnSite` does that.
+            if answer and (
+                env.get("HTTP_SEC_FETCH_SITE") != _CROSS_SITE or path not in self._changing
+            ):
                 try:
                     status, headers, body = answer(env)
                 except NotAtHand as error:
-                    _logger.warning("%s: %s", env["PATH_INFO"], error)
+                    _logger.warning("%s: %s", path, error)
                     status, headers, body = self._put_off(error.retry_after)
                 except IndexTooLarge as error:
-                    _logger.warning("%s: %s", env["PATH_INFO"], error)
+                    _logger.warning("%s: %s", path, error)
                     status, headers, body = self._put_off(None)
                 except (Unavailable, OutcomeUnknown):
                     # The store has said why.
                     status, headers, body = self._put_off(problems.RETRY_AFTER)
                 except Exception:
-                    _logger.exception("%s", env["PATH_INFO"])
+                    _logger.exception("%s", path)
                     status, headers, body = problems.failure()
                 start_response(status, headers)
                 return body
@@ -103,8 +111,8 @@ class App(falcon.App[falcon.Request, falcon.Response]):
         raise falcon.HTTPMethodNotAllowed(self._stepping[req.path])
 
 
-class _Dated:
-    """Puts the ``Date`` on what Falcon answers."""
+class _OnEveryReply:
+    """Puts on what Falcon answers when that was, and that browsers are to take it as what it is."""
 
     def __init__(self, date: DateHeader) -> None:
         self._date = date
@@ -112,5 +120,34 @@ class _Dated:
     def process_response(
         self, _req: falcon.Request, resp: falcon.Response, _resource: object, _succeeded: bool
     ) -> None:
-        """Add the header to any reply, errors included."""
+        """Add the headers to any reply, errors included."""
         resp.set_header(*self._date())
+        resp.set_header("X-Content-Type-Options", "nosniff")
+
+
+class _OwnSite:
+    """Refuses changes that a page of another site lets a browser ask for.
+
+    It need only have a picture with the address of ``/api0/next``, and could step what its visitors
+    alone can reach. Browsers say where a request comes from (W3C, Fetch Metadata Request Headers);
+    what says nothing is no browser, or too old to tell.
+    """
+
+    def __init__(self, changing: Container[str]) -> None:
+        """Refuse any unsafe method, and any at all at the paths ``changing``."""
+        self._changing = changing
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        """Refuse the request, or let it go on.
+
+        Raises:
+            Problem: 403.
+        """
+        if req.get_header("Sec-Fetch-Site") == _CROSS_SITE and (
+            req.method not in _SAFE or req.path in self._changing
+        ):
+            raise problems.Problem(
+                403,
+                "A page of another site changes nothing here (Sec-Fetch-Site). Open this address "
+                "itself, or ask by a program that is no browser.",
+            )
