@@ -34,6 +34,7 @@ import bigfib
 from bigfib.api.access_log import logged
 from bigfib.api.app import create_app
 from bigfib.batches import Batches, NotMade
+from bigfib.connections import Watch
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import Jobs, NotAtHand
 from bigfib.numbers.fibonacci import IndexTooLarge
@@ -97,7 +98,7 @@ def _serve_on(listener: socket.socket, settings: Settings, place: Place | None =
         cpus = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cpus[place.number % len(cpus) if place else 0]})
     keep_freed_memory()
-    _allow_all_descriptors()
+    descriptors = _allow_all_descriptors()
     sys.excepthook = _say_nothing_of_replies_cut_off
     url = _url(listener)
     # Absolute, for the processes that write there have no directory of ours.
@@ -140,7 +141,11 @@ def _serve_on(listener: socket.socket, settings: Settings, place: Place | None =
             slots=place.slots if place else None,
             draining=draining,
         )
-        with _stopping_by_signal(listener, draining):
+        with (
+            _stopping_by_signal(listener, draining),
+            contextlib.closing(Watch(listener, descriptors)) as watch,
+        ):
+            watch.start()
             who = f"bigfib {bigfib.__version__}"
             if place:
                 who += f" (worker {place.number + 1} of {settings.workers}, pid {os.getpid()})"
@@ -151,7 +156,7 @@ def _serve_on(listener: socket.socket, settings: Settings, place: Place | None =
             host = listener.getsockname()[0].partition("%")[0]
             if not ipaddress.ip_address(host).is_loopback:
                 _logger.warning(
-                    "open to the network, without passwords, time-outs or size limits; "
+                    "open to the network, without passwords, TLS or limits for each client; "
                     "put a proxy in front, or listen on --host 127.0.0.1"
                 )
             if place:
@@ -328,10 +333,12 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 64 << 20)
 
 
-def _allow_all_descriptors() -> None:
+def _allow_all_descriptors() -> int:
     """Allow as many connections as the system lets us: out of descriptors, bjoern spins.
 
-    A few are left for the end, which has to find the connections.
+    A few are left for the end, which has to find the connections. Returns how many there may be.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(hard - 16, hard // 2), hard))
+    soft = max(hard - 16, hard // 2)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft

@@ -20,6 +20,7 @@ import psycopg
 import pytest
 from flint import fmpz
 
+from tests.hostile import CASES, outcome
 from tests.postgres import Cluster, free_port
 from tests.service import Serve, Service
 
@@ -220,6 +221,15 @@ def test_bigfib_goes_on_serving(
     assert any(disturbed_speed(address) >= disturbed_speed(elsewhere) / 2 for _ in range(3))
     assert failures == []
     assert peak_memory(service) - before < 16 << 20
+    assert service.stop(signal.SIGTERM) == 0
+    assert "Traceback" not in "".join(service.said)
+
+
+def test_hostile_bytes(serve: Serve, proxy: Callable[..., Address]) -> None:
+    service = serve()
+    address = proxy(service, UNLIMITED)
+    found = {case.name: outcome(service, address, case) for case in CASES}
+    assert found == {case.name: case.proxy for case in CASES}
     assert service.stop(signal.SIGTERM) == 0
     assert "Traceback" not in "".join(service.said)
 

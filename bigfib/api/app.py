@@ -3,7 +3,7 @@
 import logging
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from threading import Event
 from time import perf_counter
 from typing import Any, Final
@@ -27,6 +27,9 @@ from bigfib.sequences import Sequences
 from bigfib.state.store import OutcomeUnknown, Store, Unavailable
 
 _logger = logging.getLogger(__name__)
+
+_CROSS_SITE: Final = "cross-site"
+_SAFE: Final = ("GET", "HEAD", "OPTIONS")
 
 
 def create_app(
@@ -94,13 +97,14 @@ class App(falcon.App[falcon.Request, falcon.Response]):
     """
 
     def __init__(self, stepping: Stepping, date: DateHeader, seconds: RequestSeconds) -> None:
-        super().__init__(middleware=[_EveryReply(date)])
+        super().__init__(middleware=[_EveryReply(date), _OwnSite(stepping.changing)])
         self.stepping: dict[str, dict[str, tuple[Callable[[Environ], Answer], Kind]]] = {
             route: {
                 method: (answer, seconds.kind(route, method)) for method, answer in methods.items()
             }
             for route, methods in stepping.routes.items()
         }
+        self._changing = stepping.changing
         self._date = date
         self._seconds = seconds
         self._put_off = stepping.put_off
@@ -114,10 +118,14 @@ class App(falcon.App[falcon.Request, falcon.Response]):
         if began >= self._date.due:
             self._date.renew(began)
         # CONNECT has none.
-        methods = self.stepping.get(env.setdefault("PATH_INFO", ""))
+        path = env.setdefault("PATH_INFO", "")
+        methods = self.stepping.get(path)
         if methods:
             found = methods.get(env["REQUEST_METHOD"])
-            if found:
+            # If it is to be refused, `_OwnSite` does that.
+            if found and (
+                env.get("HTTP_SEC_FETCH_SITE") != _CROSS_SITE or path not in self._changing
+            ):
                 answer, kind = found
                 try:
                     status, headers, body = answer(env)
@@ -174,7 +182,10 @@ class App(falcon.App[falcon.Request, falcon.Response]):
 
 
 class _EveryReply:
-    """What is done for all that Falcon answers, errors included."""
+    """What is done for all that Falcon answers.
+
+    It says when that was, and that browsers are to take it as what it says it is.
+    """
 
     def __init__(self, date: DateHeader) -> None:
         self._date = date
@@ -182,6 +193,35 @@ class _EveryReply:
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, _resource: object, _succeeded: bool
     ) -> None:
-        """Put the ``Date`` on it, and leave its route for who counts it."""
+        """Add the headers to any reply, errors included, and leave its route for who counts it."""
         resp.set_header(*self._date.header)
+        resp.set_header("X-Content-Type-Options", "nosniff")
         req.env[_ROUTE] = req.uri_template or UNMATCHED
+
+
+class _OwnSite:
+    """Refuses changes that a page of another site lets a browser ask for.
+
+    It need only have a picture with the address of ``/api0/next``, and could step what its visitors
+    alone can reach. Browsers say where a request comes from (W3C, Fetch Metadata Request Headers);
+    what says nothing is no browser, or too old to tell.
+    """
+
+    def __init__(self, changing: Container[str]) -> None:
+        """Refuse any unsafe method, and any at all at the paths ``changing``."""
+        self._changing = changing
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        """Refuse the request, or let it go on.
+
+        Raises:
+            Problem: 403.
+        """
+        if req.get_header("Sec-Fetch-Site") == _CROSS_SITE and (
+            req.method not in _SAFE or req.path in self._changing
+        ):
+            raise problems.Problem(
+                403,
+                "A page of another site changes nothing here (Sec-Fetch-Site). Open this address "
+                "itself, or ask by a program that is no browser.",
+            )

@@ -176,6 +176,9 @@ class TestAnswers:
         for template, method, _ in sorted(every):
             if method == "options":
                 ask("200", "OPTIONS", template, sequence_id="shared", n="1", name="page.css")
+            if "403" in ask.document["paths"][template][method]["responses"]:
+                headers = {"Sec-Fetch-Site": "cross-site"}
+                ask("403", method.upper(), template, headers, sequence_id="shared", n="1")
             # Longer than bjoern's parser takes.
             if (method, template) != ("put", SEQUENCE):
                 ask(
