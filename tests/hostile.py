@@ -148,7 +148,7 @@ CASES: Final = [
         "200, at 1",
         "200, at 1",
     ),
-    Case("`CONNECT x:80`", b"CONNECT x:80 HTTP/1.1\r\n" + _HOST + _CLOSE + b"\r\n", "404", "400"),
+    Case("`CONNECT x:80`", b"CONNECT x:80 HTTP/1.1\r\n" + _HOST + _CLOSE + b"\r\n", "405", "400"),
     Case("`OPTIONS *`", b"OPTIONS * HTTP/1.1\r\n" + _HOST + _CLOSE + b"\r\n", "404", "400"),
     Case("`TRACE`", b"TRACE /api0/next HTTP/1.1\r\n" + _HOST + _CLOSE + b"\r\n", "405", "405"),
     Case("a method that HTTP does not know", b"STEAL" + _STEP[3:], "400", "400"),
