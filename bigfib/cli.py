@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -13,11 +13,11 @@ from typing import Any, Final, NoReturn
 from gmpy2 import mpz
 
 import bigfib
-from bigfib import far_terms, terms
+from bigfib import far_terms, settings_file, terms
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
-from bigfib.output import Failure, answer_to, print_json, shortened
+from bigfib.output import Failure, answer_to, print_json, print_table, shortened
 from bigfib.sequences import (
     SHARED,
     Sequence,
@@ -29,10 +29,11 @@ from bigfib.sequences import (
     parse_position,
     require_steps,
 )
-from bigfib.settings import InvalidSetting, Settings, variable
+from bigfib.settings import InvalidSetting, Settings, resolve, variable, without_password
+from bigfib.settings_file import CONFIG, default_path
 from bigfib.state import reader
 from bigfib.state.log import Locked, Log
-from bigfib.state.reader import LogError, Reader, Unusable
+from bigfib.state.reader import LogError, Unusable
 from bigfib.state.store import OutcomeUnknown, Store, StoreError, Unavailable
 from bigfib.terms import InvalidModulus
 
@@ -40,6 +41,17 @@ _DESCRIPTION: Final = """\
 The Fibonacci sequence as a service without a ceiling.
 
 Without a command, bigfib serves: try `bigfib`, then `curl localhost:8080/api0/next`."""
+
+_EPILOG: Final = """\
+exit status:
+  0    done; of `serve`: stopped by a signal, with every reply finished
+  1    the command failed, and one line on standard error says why and what to do
+  2    the command was misused, or a setting has a value that it cannot have
+  130  interrupted by Ctrl-C
+  128 + the number of the signal that has ended it otherwise
+
+Every setting is a flag of `serve`, a variable BIGFIB_*, and a key of the settings file, in
+that order; `bigfib settings` shows which there are, what they are, and where from."""
 
 _SERVE_SETTINGS: Final = [setting.name for setting in dataclasses.fields(Settings)]
 
@@ -91,16 +103,29 @@ def _fail(message: str, status: int) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+    """Says in one line what is wrong.
+
+    Attributes:
+        commands: What reads the rest of each command.
+    """
+
+    commands: Mapping[str, argparse.ArgumentParser]
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"bigfib: {message}; see {self.prog} --help\n")
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
+    whole = parser()
+    return whole.parse_args(_command_first(arguments, whole.commands["serve"], set(whole.commands)))
+
+
+def parser() -> _Parser:
+    """Return all that the command line understands."""
     parser = _Parser(
         prog="bigfib",
         description=_DESCRIPTION,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -187,8 +212,16 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         looking = log_commands.add_parser(name, help=meaning, description=meaning)
         looking.set_defaults(run=run)
         _add_settings(looking, "file")
+        if run is _log_dump:
+            looking.add_argument("--json", action="store_true", help="as JSON, a line for each")
 
-    return parser.parse_args(_command_first(arguments, serve, set(commands.choices)))
+    shown = command("settings", _show_settings, "Show every setting, and where it comes from.")
+    _add_settings(shown, *_SERVE_SETTINGS)
+    shown.add_argument("--json", action="store_true", help="print a JSON document")
+    completion = command("completion", _completion, "Print what a shell completes bigfib by.")
+    completion.add_argument("shell", choices=["bash", "zsh", "fish"], help="the shell")
+    parser.commands = commands.choices
+    return parser
 
 
 def _command_first(
@@ -211,6 +244,11 @@ def _command_first(
 
 def _add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
     """Let the command take these settings, as text: `Settings.resolve` reads them."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help=f"settings file, in TOML [{variable(CONFIG)}, default: {default_path()}]",
+    )
     for setting in dataclasses.fields(Settings):
         if setting.name not in names:
             continue
@@ -248,7 +286,8 @@ def _base(text: str) -> int:
 
 
 def _settings(command: argparse.Namespace) -> Settings:
-    return Settings.resolve(vars(command), os.environ)
+    file = settings_file.read(command.config, os.environ)
+    return Settings.resolve(vars(command), os.environ, file)
 
 
 # --- What is done ----------------------------------------------------------------------------
@@ -490,15 +529,22 @@ def _log_verify(command: argparse.Namespace) -> None:
 
 def _log_dump(command: argparse.Namespace) -> None:
     path = _existing(command)
-    contents = reader.inspect(path)
-    if contents.end == 0:
-        raise Failure(f"state log {path}: {contents.fault}")
-    with path.open("rb", buffering=0) as file:
-        records = Reader(file)
+    with reader.opened(path) as records:
         for offset, record in records:
             name = format_id(record.sequence_id)
-            position = "removed" if record.position is None else mpz(record.position).digits()
-            print(offset, name, position, record.day, record.durable)
+            position = None if record.position is None else mpz(record.position).digits()
+            if command.json:
+                print_json(
+                    {
+                        "offset": offset,
+                        "id": name,
+                        "position": position,
+                        "day": record.day,
+                        "durable": record.durable,
+                    }
+                )
+            else:
+                print(offset, name, position or "removed", record.day, record.durable)
         if records.fault:
             raise Failure(f"state log {path}: {records.fault}")
 
@@ -553,6 +599,40 @@ def _require_log(path: Path) -> None:
         raise Unusable(path, error) from error
 
 
+def _show_settings(command: argparse.Namespace) -> None:
+    file = settings_file.read(command.config, os.environ)
+    settings, sources = resolve(vars(command), os.environ, file)
+    values: dict[str, str | int] = {}
+    for name in _SERVE_SETTINGS:
+        value = getattr(settings, name)
+        value = getattr(value, "value", value)  # of an enumeration
+        values[name] = value if isinstance(value, int) else without_password(str(value))
+    rows = [(name, value, sources.get(name, "default")) for name, value in values.items()]
+    if command.json:
+        print_json({name: {"value": value, "source": source} for name, value, source in rows})
+    elif sys.stdout.isatty():
+        print_table(("setting", "value", "from"), [(n, _toml(v), source) for n, v, source in rows])
+    else:
+        # A settings file, in which what has its default is left to it.
+        for name, value, source in rows:
+            line = f"{name} = {_toml(value)}"
+            print(f"# {line}" if source == "default" else f"{line}  # {source}")
+
+
+def _toml(value: str | int) -> str:
+    """Write a value as a settings file has it."""
+    import json
+
+    # What JSON escapes TOML reads, too.
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _completion(command: argparse.Namespace) -> None:
+    import shtab
+
+    print(shtab.complete(parser(), command.shell))
+
+
 # --- What is shown ---------------------------------------------------------------------------
 
 
@@ -564,7 +644,7 @@ def _show_shared(command: argparse.Namespace, digits: str, position: int) -> Non
 def _show(command: argparse.Namespace, sequence: dict[str, str]) -> None:
     """Print the term of a sequence."""
     if command.json:
-        print_json(sequence, sys.stdout)
+        print_json(sequence)
     else:
         print(shortened(sequence["value"], command.full, sys.stdout))
     if command.verbose:

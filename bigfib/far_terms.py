@@ -1,5 +1,6 @@
 """Far terms for a person who waits: computed beside, or by a service, with a bar on a terminal."""
 
+import sys
 from collections.abc import Iterator
 
 from gmpy2 import mpz
@@ -69,7 +70,8 @@ def _watch(n: mpz, progress: Iterator[float]) -> None:
     bar = Progress(
         *("{task.description}", BarColumn(), TaskProgressColumn(), TimeElapsedColumn()),
         console=terminal,
-        disable=not terminal.is_terminal,
+        # Colours are for terminals, whatever the environment says of forcing them.
+        disable=not sys.stderr.isatty(),
         transient=True,
     )
     with bar:

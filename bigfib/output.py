@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NoReturn, TextIO
@@ -25,11 +25,24 @@ def shortened(text: str, full: bool, file: TextIO) -> str:
     return f"{ends} ({len(text.lstrip('-'))} digits; --full shows them)"
 
 
-def print_json(document: dict[str, str], file: TextIO) -> None:
+def print_json(document: Mapping[str, object], file: TextIO | None = None) -> None:
     """Print the document on a line of its own."""
     import json
 
     print(json.dumps(document, separators=(",", ":")), file=file)
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table for a person at a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*head, box=None, pad_edge=False, header_style="")
+    for row in rows:
+        # As it is: brackets would be taken for styles.
+        table.add_row(*map(Text, row))
+    Console().print(table)
 
 
 @contextmanager
