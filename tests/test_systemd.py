@@ -296,11 +296,19 @@ class TestNotifications:
         monkeypatch.setenv("WATCHDOG_USEC", "2000000")
         service = serve("--workers", "2", "--store", database)
         children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
-        os.kill(int(children.read_text().split()[0]), signal.SIGSTOP)
-        threading.Timer(30, service.process.kill).start()
+        worker = int(children.read_text().split()[0])
         assert service.process.stderr is not None
         lines = iter(service.process.stderr.readline, "")
+
+        def give_up() -> None:
+            service.process.kill()
+            os.kill(worker, signal.SIGCONT)
+
+        deadline = threading.Timer(20, give_up)
+        deadline.start()
+        os.kill(worker, signal.SIGSTOP)
         assert any("has not answered for 2 s; it is killed" in line for line in lines)
+        deadline.cancel()
         assert any("listens on" in line for line in lines)
         assert service.stop(signal.SIGTERM) == 0
 
@@ -346,3 +354,50 @@ def test_the_watchdog_hears_of_a_loop_that_turns(kind: str, told: int) -> None:
         time.sleep(2)
         process.kill()
         assert 1 + len(process.stdout.readlines()) <= told
+
+
+class TestUnits:
+    UNITS = (ROOT / "deploy" / "bigfib.service", ROOT / "deploy" / "bigfib.socket")
+
+    def test_are_well_formed(self, require: Callable[[str], str], tmp_path: Path) -> None:
+        analyze = require("systemd-analyze")
+        for unit in self.UNITS:
+            # What they run is not installed here.
+            text = unit.read_text().replace("/opt/bigfib/.venv/bin/bigfib", sys.executable)
+            text = re.sub("^Documentation=.*$", "", text, flags=re.MULTILINE)
+            (tmp_path / unit.name).write_text(text)
+        done = subprocess.run(
+            [analyze, "verify", *(tmp_path / unit.name for unit in self.UNITS)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+    def test_exposure(self, require: Callable[[str], str]) -> None:
+        # 0 is none, 10 all; from 2 on it is no longer rated as OK.
+        command = [require("systemd-analyze"), "security", "--offline=true", "--threshold=19"]
+        done = subprocess.run(
+            [*command, self.UNITS[0]], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert "Overall exposure level for bigfib.service" in done.stdout
+        assert done.returncode == 0, done.stdout
+
+    def test_no_memory_need_be_written_and_executed(self, serve: Serve) -> None:
+        # What MemoryDenyWriteExecute= does: prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN).
+        deny = "import ctypes, os, sys; denied = ctypes.CDLL(None).prctl(65, 1, 0, 0, 0)"
+        run = "os.execv(sys.argv[1], sys.argv[1:])"
+        before = [sys.executable, "-c", f"{deny}; denied and sys.exit('PR_SET_MDWE'); {run}"]
+        if subprocess.run([*before, "/bin/true"], capture_output=True, check=False).returncode:
+            pytest.skip("PR_SET_MDWE needs Linux 6.3")
+        service = serve(before=before)
+        assert service.value("next") == 1
+        # One that is long enough for ctypes, and one that is computed beside.
+        assert service.ask("/api1/terms/1000000")[0].status == 200
+        deadline = time.monotonic() + 30
+        while (status := service.ask("/api1/terms/1000001")[0].status) == 202:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert status == 200
+        assert service.stop(signal.SIGTERM) == 0
