@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 MAN := build/bigfib.1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run man test torture bench bench-quick bench-compare bench-accept wrk lint clean
+.PHONY: help install run man test torture bench bench-quick bench-compare bench-accept picture lint clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
@@ -36,24 +36,20 @@ torture: $(READY)  ## cause twenty times the faults that the tests cause
 	$(VENV)/bin/python -m pytest --torture tests/state tests/test_durability.py \
 	  tests/api/test_far_terms.py tests/test_shared_store.py $(ARGS)
 
-bench: $(READY) wrk  ## measure, report, and say where the report is; takes five minutes
+bench: $(READY)  ## measure, report, and say where the report is; takes five minutes
 	$(VENV)/bin/python -m benchmarks run
 
-bench-quick: $(READY) wrk  ## the same at fewer sizes, in less than one minute
+bench-quick: $(READY)  ## the same at fewer sizes, in less than one minute
 	$(VENV)/bin/python -m benchmarks --quick run
 
-bench-compare: $(READY) wrk  ## measure, and fail if a ratio is worse than accepted, twice in a row
+bench-compare: $(READY)  ## measure, and fail if a ratio is worse than accepted, twice in a row
 	$(VENV)/bin/python -m benchmarks compare
 
 bench-accept: $(READY)  ## accept the ratios of the last full run, and its picture
 	$(VENV)/bin/python -m benchmarks accept
 
-# Without it the benchmarks over a socket are left out, with a word about it.
-wrk:
-	@command -v wrk >/dev/null || { \
-	  as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
-	  echo "installing wrk, which the benchmarks over a socket need" >&2; \
-	  { $$as_root apt-get update -qq && $$as_root apt-get install -qq -y wrk >/dev/null; } || true; }
+picture: $(READY)  ## take the README's picture of the page anew; needs Chromium
+	$(VENV)/bin/python -m tests.page.picture
 
 lint: $(READY)  ## check style and types
 	$(VENV)/bin/ruff check .
@@ -61,7 +57,7 @@ lint: $(READY)  ## check style and types
 	$(VENV)/bin/mypy
 
 clean:  ## remove .venv and all that tools leave behind
-	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache .screenshots
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Debian keeps the module that builds environments in a package of its own; elsewhere it is there.

@@ -9,7 +9,7 @@ from typing import Final
 from rich.console import Console
 
 from benchmarks import charts, ratios, report
-from benchmarks.results import Results, read
+from benchmarks.results import NoYardstick, Results, read
 
 HERE: Final = Path(__file__).parent
 OUTPUT: Final = HERE.parent / ".benchmarks"
@@ -62,7 +62,10 @@ def _measure(path: Path, nodes: list[str], *, quick: bool) -> Results:
     if done.returncode:
         sys.exit(done.returncode)
     unfinished.replace(path)
-    return read(path)
+    try:
+        return read(path)
+    except NoYardstick as error:
+        sys.exit(f"{error}; what is compared with nothing cannot be reported")
 
 
 def _report(results: Results) -> None:

@@ -6,6 +6,7 @@ which is the limit. The log is not synced here; see `bench_log`.
 """
 
 import io
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -153,6 +154,16 @@ def bench_next(benchmark: BenchmarkFixture, app: WSGI, digits: int) -> None:
 def bench_previous(benchmark: BenchmarkFixture, app: WSGI, digits: int) -> None:
     forward = Exchange(app, "/api0/next")
     measure(benchmark, Exchange(app, "/api0/previous"), digits, before=forward)
+
+
+@by_digits()
+@pytest.mark.benchmark(group=WITHOUT_SOCKET)
+def bench_next_and_previous_in_turn(benchmark: BenchmarkFixture, app: WSGI) -> None:
+    """As over the socket; above, what is measured comes after something else each time."""
+    forward, back = Exchange(app, "/api0/next"), Exchange(app, "/api0/previous")
+    exchanges = itertools.cycle([forward, back])
+    benchmark(lambda: next(exchanges)())
+    assert {forward.status, back.status} == {"200 OK"}
 
 
 @by_digits()

@@ -69,7 +69,7 @@ def load_generator() -> None:
     """Ask for what loads a server over a socket; without it, skip, or fail in CI."""
     for program in ("wrk", "taskset"):
         if shutil.which(program) is None:
-            reason = f"{program} is not installed"
+            reason = f"{program} is not installed (Debian has a package of that name)"
             if os.environ.get("CI") == "true":
                 pytest.fail(reason)
             pytest.skip(reason)

@@ -110,8 +110,13 @@ def _wrk(url: str, seconds: float, *arguments: str, connections: int) -> str:
     ).stdout
     done = re.search(r"(\d+) requests in", shown)
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", shown)
+    broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+)", shown)
     # At the start, `previous` is refused; that is as much work, but should be rare.
-    if not done or (refused and int(refused[1]) > int(done[1]) // 100):
+    if (
+        not done
+        or (refused and int(refused[1]) > int(done[1]) // 100)
+        or (broken and any(map(int, broken.groups())))
+    ):
         raise RuntimeError(f"wrk on {url} says: {shown}")
     return shown
 

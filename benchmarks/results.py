@@ -11,7 +11,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from benchmarks.groups import MEMORY
 from benchmarks.sizes import label
+
+STEADY_FROM: Final = 3
+"""Rounds from which on a median is not what one disturbance makes of it."""
 
 _BENCH: Final = "bench "
 
@@ -39,6 +43,7 @@ class Measurement:
         role: What it is there for.
         cost: Seconds, or bytes; the median of all rounds.
         ratio: The yardstick's cost over this one.
+        rounds: How often it was measured, and its yardstick, at least.
         nodes: The tests, as pytest names them, that measure it and its yardstick.
         facts: What else is known of it.
     """
@@ -49,6 +54,7 @@ class Measurement:
     role: Role
     cost: float
     ratio: float
+    rounds: int
     nodes: tuple[str, ...]
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -115,8 +121,14 @@ class Results:
         return sorted({found.digits for found in self.measurements if found.digits is not None})
 
     def ratios(self) -> dict[str, float]:
-        """Return the ratios of bigfib, by key."""
-        return {found.key: found.ratio for found in self.measurements if found.role is Role.BIGFIB}
+        """Return the ratios of bigfib that are steady enough to be compared with others, by key."""
+        return {
+            found.key: found.ratio
+            for found in self.measurements
+            if found.role is Role.BIGFIB
+            # The most memory that is held is nearly the same each time.
+            and (found.rounds >= STEADY_FROM or found.group.startswith(MEMORY))
+        }
 
 
 def read(path: Path) -> Results:
@@ -144,6 +156,7 @@ class _Costs:
     name: str
     parameters: dict[str, Any]
     costs: list[float]
+    rounds: int
     node: str
     facts: dict[str, Any]
 
@@ -164,13 +177,14 @@ def _entries(benchmark: dict[str, Any]) -> list[_Costs]:
     turns = facts.pop("turns", None)
     if turns is not None:
         return [
-            _Costs(group, name, parameters, costs, node, facts)
+            _Costs(group, name, parameters, costs, len(costs), node, facts)
             for group, taken in turns.items()
             for name, costs in taken.items()
         ]
     name = benchmark["name"].partition("[")[0].replace("_", " ").removeprefix(_BENCH)
-    costs = [benchmark["stats"]["median"]]
-    return [_Costs(benchmark["group"], name, parameters, costs, node, facts)]
+    stats = benchmark["stats"]
+    costs = [stats["median"]]
+    return [_Costs(benchmark["group"], name, parameters, costs, stats["rounds"], node, facts)]
 
 
 def _measurement(entry: _Costs, yardsticks: list[_Costs]) -> Measurement:
@@ -195,6 +209,7 @@ def _measurement(entry: _Costs, yardsticks: list[_Costs]) -> Measurement:
         role,
         median(entry.costs),
         ratio,
+        min(entry.rounds, yardstick.rounds),
         tuple(dict.fromkeys((entry.node, yardstick.node))),
         entry.facts,
     )

@@ -1,8 +1,10 @@
-"""Steps a second on a database that services share, beside the state log.
+"""Steps a second on a database that services share, beside the state log, and what saturates.
 
-Run by hand: ``python benchmarks/shared_store.py``; it needs wrk and Debian's ``postgresql``. The
-database, the services and wrk share the machine's cores as the kernel sees fit, for there are more
-of them than cores: what saturates is in the last columns, the CPU time of each in cores.
+Run by hand on a machine with nothing else to do, ``python benchmarks/shared_store.py [SECONDS]``;
+it needs wrk and Debian's ``postgresql``. The database, the services and wrk share the machine's
+cores as the kernel sees fit. The table says who takes how much of them, by ``/proc``: cores, and
+microseconds a step. Where all of them together take all cores, these are what saturates. What more
+cores would give follows from the microseconds; it is marked as computed, for it is not measured.
 """
 
 import os
@@ -17,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Final, NamedTuple
 
 HERE: Final = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -26,7 +28,7 @@ from bigfib.state import schema  # noqa: E402
 from tests.postgres import Cluster  # noqa: E402
 
 ROUNDS: Final = 5
-SECONDS: Final = 2
+SECONDS: Final = float(sys.argv[1]) if len(sys.argv) > 1 else 2.0
 TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -70,20 +72,91 @@ def family(pid: int) -> list[int]:
     return [pid, *(one for child in children for one in family(int(child)))]
 
 
-def steps_per_second(url: str, connections: int) -> float:
+class Use(NamedTuple):
+    """What a load has come to.
+
+    Attributes:
+        steps: Steps a second.
+        service: Cores that the service's processes took.
+        database: Cores that the database's processes took.
+        load: Cores that wrk took.
+        machine: Cores that were not idle, whoever took them.
+    """
+
+    steps: float
+    service: float
+    database: float
+    load: float
+    machine: float
+
+
+def busy_seconds() -> float:
+    """Return for how long all cores together have not been idle."""
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = map(
+        int, Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    )
+    return (user + nice + system + irq + softirq) / TICKS
+
+
+def measure(url: str, service: int, database: int, connections: int) -> Use:
     """Load the service with steps of the shared sequence, up and down."""
-    shown = subprocess.run(
+    began = time.monotonic()
+    before = cpu_seconds(service), cpu_seconds(database), busy_seconds()
+    with subprocess.Popen(
         [
-            *("wrk", "-t1", f"-c{connections}", f"-d{SECONDS}"),
+            *("wrk", "-t1", f"-c{connections}", f"-d{SECONDS:.0f}"),
             *("-s", str(HERE / "step.lua"), f"{url}/api0/current"),
         ],
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
-        check=True,
-    ).stdout
+    ) as wrk:
+        assert wrk.stdout is not None
+        shown = wrk.stdout.read()
+        _, status, used = os.wait4(wrk.pid, 0)
+        wrk.returncode = os.waitstatus_to_exitcode(status)
+    after = cpu_seconds(service), cpu_seconds(database), busy_seconds()
+    took = time.monotonic() - began
     found = re.search(r"Requests/sec: +([\d.]+)", shown)
-    assert found, shown
-    return float(found[1])
+    if wrk.returncode != 0 or not found:
+        raise SystemExit(shown)
+    cores = [(one - other) / took for one, other in zip(after, before, strict=True)]
+    load = (used.ru_utime + used.ru_stime) / took
+    return Use(float(found[1]), cores[0], cores[1], load, cores[2])
+
+
+def middle(uses: list[Use]) -> Use:
+    """Return the median of each."""
+    return Use(*(median(values) for values in zip(*uses, strict=True)))
+
+
+def show(uses: dict[str, Use], cores: int) -> None:
+    """Print the table, and what follows from it."""
+    print(f"64 connections, {cores} cores; medians of {ROUNDS} rounds of {SECONDS:.0f} s")
+    print(f"{'':<12} {'steps/s':>8} {'of log':>6}  {'cores: service':>14} {'database':>8} ", end="")
+    print(f"{'load':>5} {'sum':>5} {'machine':>7}  {'us/step: service':>16} {'database':>8} load")
+    for name, use in uses.items():
+        took = (use.service, use.database, use.load)
+        each = [1e6 * one / use.steps for one in took]
+        print(
+            f"{name:<12} {use.steps:>8,.0f} {use.steps / uses['state log'].steps:>6.2f}  "
+            f"{took[0]:>14.2f} {took[1]:>8.2f} {took[2]:>5.2f} {sum(took):>5.2f} "
+            f"{use.machine:>7.2f}  {each[0]:>16.1f} {each[1]:>8.1f} {each[2]:>4.1f}"
+        )
+    one, two = uses["one worker"], uses["two workers"]
+    others = two.machine - two.service - two.database - two.load
+    print(
+        f"\ntwo workers, one sequence: {two.steps / one.steps:.2f} of one; service, database and "
+        f"load take {two.machine - others:.2f} of {cores} cores, all others {others:.2f}"
+    )
+    # With cores enough a worker still does no more than one alone does.
+    needed = (two.service + two.database + two.load) / two.steps
+    for more in (1, 2):
+        possible = min(2 * one.steps, (cores + more) / needed)
+        print(
+            f"computed, not measured: with {cores + more} cores at most {possible:,.0f} steps/s, "
+            f"{possible / one.steps:.2f} of one worker (cores over CPU time a step; twice one "
+            "worker at most; the row and the disk not counted)"
+        )
 
 
 def main() -> None:
@@ -103,28 +176,11 @@ def main() -> None:
         ):
             assert cluster.process is not None
             cases = {"state log": log, "one worker": one, "two workers": two}
-            rates: dict[str, list[float]] = {name: [] for name in cases}
-            cores: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+            uses: dict[str, list[Use]] = {name: [] for name in cases}
             for _ in range(ROUNDS):
                 for name, (url, pid) in cases.items():
-                    began = time.monotonic()
-                    before = cpu_seconds(pid), cpu_seconds(cluster.process.pid)
-                    rates[name].append(steps_per_second(url, 64))
-                    after = cpu_seconds(pid), cpu_seconds(cluster.process.pid)
-                    took = time.monotonic() - began
-                    cores[name].append(
-                        ((after[0] - before[0]) / took, (after[1] - before[1]) / took)
-                    )
-            print("64 connections  steps/s  of log  service  database")
-            for name in cases:
-                service_cores, database_cores = (
-                    median(pair[index] for pair in cores[name]) for index in (0, 1)
-                )
-                print(
-                    f"{name:<14} {median(rates[name]):>8,.0f} "
-                    f"{median(rates[name]) / median(rates['state log']):>7.2f} "
-                    f"{service_cores:>8.2f} {database_cores:>9.2f}"
-                )
+                    uses[name].append(measure(url, pid, cluster.process.pid, 64))
+        show({name: middle(each) for name, each in uses.items()}, len(os.sched_getaffinity(0)))
     finally:
         cluster.remove()
 

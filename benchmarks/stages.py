@@ -10,8 +10,8 @@ STAGES: Final = {
     "text": "its digits: a step with them, less a step alone",
     "log": "the append",
     "sync": "a step with fsync over the socket, less one without",
-    "framework": "next and previous in the application without a socket, less all above, and less "
-    "what a constant body takes there",
+    "framework": "next and previous in turn in the application without a socket, less all "
+    "above, and less what a constant body takes there",
     "network": "bjoern and the kernel: a constant body over the socket",
     "rest": "what is left of the whole: what the stages cost together and not apart, such as the "
     "memory of 64 bodies that no cache holds",
@@ -35,13 +35,10 @@ def stages(results: Results, digits: int) -> dict[str, float] | None:
         step = cost(groups.STEP_ALONE, "packed decimal alone", digits=digits)
         step_and_digits = cost(groups.STEP_AND_DIGITS, "packed decimal", digits=digits)
         append = cost(groups.APPEND, "append")
-        there_and_back = [
-            cost(groups.WITHOUT_SOCKET, name, digits=digits) for name in ("next", "previous")
-        ]
+        application = cost(groups.WITHOUT_SOCKET, "next and previous in turn", digits=digits)
         constant = cost(groups.WITHOUT_SOCKET, "constant body", digits=digits)
     except LookupError:
         return None
-    application = sum(there_and_back) / 2
     parts = {
         "arithmetic": step,
         "text": step_and_digits - step,

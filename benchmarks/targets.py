@@ -9,6 +9,7 @@ from benchmarks.results import Results
 from benchmarks.sizes import label
 
 _FLAT_FROM: Final = 10_000
+_FLAT_UP_TO: Final = 2_089_877
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,13 @@ def targets(results: Results) -> Iterator[Target]:
 
 
 def per_digit(results: Results, group: str, name: str) -> list[float]:
-    """Return what a digit costs, from the length on from which that is to be flat."""
-    return [
-        measurement.cost / digits
+    """Return what a digit costs from the shortest to the longest of the lengths where it is flat.
+
+    Nothing, if one of those two was not measured.
+    """
+    costs = {
+        digits: measurement.cost / digits
         for digits, measurement in sorted(results.by_digits(group, name).items())
-        if digits >= _FLAT_FROM
-    ]
+        if _FLAT_FROM <= digits <= _FLAT_UP_TO
+    }
+    return list(costs.values()) if {_FLAT_FROM, _FLAT_UP_TO} <= costs.keys() else []

@@ -45,6 +45,11 @@ class Waiting:
         self.sequence_id = sequence_id
         self.by = by
 
+    @property
+    def settled(self) -> bool:
+        """Whether it is known what came of it, or that nobody knows."""
+        return self._batches is None
+
     def digits(self) -> bytes:
         """Return the term at the sequence's position behind the step, which is then committed.
 
@@ -80,7 +85,11 @@ class Batches:
     def takes(self, sequence_id: bytes, by: int) -> bool:
         """Return whether a step may be added: it will not be refused, as far as can be foreseen."""
         position = self._sequences.last_seen(sequence_id)
-        return position is not None and position >= _TAKEN_FROM[by] and self._store.connected
+        return (
+            position is not None
+            and position >= _TAKEN_FROM[by]
+            and self._store.may_step(sequence_id)
+        )
 
     def add(self, sequence_id: bytes, by: int) -> Waiting:
         """Add a step forward (1) or back (-1), or a look (0)."""
@@ -99,15 +108,20 @@ class Batches:
         stepped = [of_one for of_one in batch if any(waiting.by for waiting in of_one)]
         looked_at = [of_one for of_one in batch if not any(waiting.by for waiting in of_one)]
         try:
-            positions = self._store.step_all(
-                [self._steps(of_one) for of_one in stepped],
-                [of_one[0].sequence_id for of_one in looked_at],
-            )
+            self._make(stepped, looked_at)
         except (Unavailable, NoRoom, OutcomeUnknown) as error:
             _logger.warning("%d replies are cut off: %s", sum(map(len, batch)), error)
+        finally:
+            # Whatever has happened, an error of our own too: nobody waits for ever.
             for waiting in chain.from_iterable(batch):
-                waiting.settle(None)
-            return
+                if not waiting.settled:
+                    waiting.settle(None)
+
+    def _make(self, stepped: list[list[Waiting]], looked_at: list[list[Waiting]]) -> None:
+        positions = self._store.step_all(
+            [self._steps(of_one) for of_one in stepped],
+            [of_one[0].sequence_id for of_one in looked_at],
+        )
         for of_one, position in zip(stepped, positions, strict=False):
             self._settle(of_one, position)
         for of_one, position in zip(looked_at, positions[len(stepped) :], strict=True):

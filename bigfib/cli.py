@@ -22,6 +22,7 @@ from bigfib.sequences import (
     SHARED,
     Sequence,
     Sequences,
+    find_in_database,
     format_id,
     lacks_driver,
     open_log,
@@ -313,9 +314,8 @@ def _current(command: argparse.Namespace) -> None:
         return
     settings = _settings(command)
     if settings.store:
-        with closing(open_store(settings)) as store:
-            sequence = _sequences(store).current(SHARED)
-        _show_shared(command, sequence.pair.digits().decode(), sequence.pair.position)
+        position = find_in_database(settings.store, SHARED) or 0
+        _show_shared(command, "".join(far_terms.digits(mpz(position))), position)
         return
     contents = reader.read(settings.file)
     position = contents.position(SHARED)

@@ -39,7 +39,7 @@ FAILURE_SECONDS: Final = 10
 # Measured beside the service under full load on both cores: see `bench_current_beside_a_far_term`.
 _NICENESS: Final = 19
 
-# Beyond so many the first are checked anew when they are asked for.
+# Beyond so many the first are checked anew when they are asked for; so many cancelled are known.
 _CHECKED_KEPT: Final = 10_000
 
 # Measured: F(10^8) takes 1.7 s on two cores that have nothing else to do, F(10^9) ten times that.
@@ -136,6 +136,8 @@ class Jobs:
         self._queue: deque[Job] = deque()
         self._running: list[Job] = []
         self._checked: dict[int, Seal] = {}
+        # A dictionary, for that is in order.
+        self._cancelled: dict[int, None] = {}
         self._busy = False
         self._due = False
 
@@ -151,6 +153,7 @@ class Jobs:
         """
         self.advance()
         with self._undisturbed():
+            self._cancelled.pop(n, None)
             file = self._open_checked(n)
             if file:
                 return file
@@ -180,15 +183,29 @@ class Jobs:
             this, following = (file.read() for file in files)
         return DecimalPair.of_digits(position, this, following)
 
-    def find(self, n: int) -> Job | None:
-        """Return the computation of F(n), if it is or was one; nothing is begun."""
+    def look(self, n: int) -> Job | None:
+        """Return how the computation of F(n) stands, or None if it was cancelled here.
+
+        Another process may have told of it, on this machine or another: what is not known here is
+        begun, as by `open`. It then waits for one that shares the digit cache, and finds the term
+        there.
+
+        Raises:
+            IndexTooLarge: as `open`.
+        """
         self.advance()
         with self._undisturbed():
             file = self._open_checked(n)
             if file:
                 file.close()
                 return Job(n, State.DONE, 1.0)
-            return self._jobs.get(n)
+            if n in self._cancelled:
+                return None
+            try:
+                return self._jobs.get(n) or self._enqueue(n)
+            except QueueFull:
+                # By the time that somebody looks again there may be room.
+                return Job(n)
 
     def cancel(self, n: int) -> bool:
         """End the computation of F(n), or forget that it has failed; return whether it was one."""
@@ -197,6 +214,10 @@ class Jobs:
             job = self._jobs.pop(n, None)
             if job is None:
                 return False
+            # Whoever still looks at it does not begin it again.
+            self._cancelled[n] = None
+            if len(self._cancelled) > _CHECKED_KEPT:
+                del self._cancelled[next(iter(self._cancelled))]
             if job.state is State.QUEUED:
                 self._queue.remove(job)
             elif job.state is State.RUNNING:

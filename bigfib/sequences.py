@@ -131,6 +131,19 @@ def open_store(settings: Settings, contact: str = "") -> "Log | Postgres":
     return Postgres(settings.store, days_kept=settings.sequence_ttl, permanent=SHARED)
 
 
+def find_in_database(conninfo: str, sequence_id: bytes) -> int | None:
+    """Return where the sequence is in a database, or None; nothing is changed there.
+
+    Raises:
+        StoreError: the database cannot be had, or what speaks to it is not installed.
+    """
+    try:
+        from bigfib.state import postgres
+    except ImportError as error:
+        raise lacks_driver(error) from error
+    return postgres.find(conninfo, sequence_id)
+
+
 def farthest_within(cache_bytes: int) -> int:
     """Return the position up to which the terms of a sequence take no more bytes of memory."""
     return int(cache_bytes / _NUMBERS_HELD * _INDICES_A_DIGIT)
@@ -311,7 +324,10 @@ class Sequences:
         if position <= INLINE_LIMIT or (cached and _walks(cached.pair, position)):
             pair = None
         else:
-            # Before anything changes, for it may not be at hand.
+            # Nothing is computed for a change that is not made; nor is it before the terms are had.
+            stands = self.position(sequence_id)
+            if expected is not None and stands != expected:
+                raise Elsewhere(stands)
             pair = self.pair_at(position)
         try:
             self._store.put(sequence_id, position, expected)
@@ -380,15 +396,24 @@ class Sequences:
     ) -> Sequence:
         """Step the sequence, which begins here if it ``begins`` and there is none."""
         sequence = self._cached.get(sequence_id)
-        if sequence and expected is None:
-            limit = INLINE_LIMIT if abs(by) == 1 else min(INLINE_LIMIT, self.farthest)
-            # Where it has last been seen leads to where it is, and where terms are always at hand.
-            if 0 <= sequence.pair.position + by <= limit:
-                try:
-                    position = self._store.step(sequence_id, by, max(0, -by), limit - by)
-                    return self._moved(sequence_id, position)
-                except (Missing, Elsewhere):
-                    pass
+        limit = INLINE_LIMIT if abs(by) == 1 else min(INLINE_LIMIT, self.farthest)
+        start = expected
+        if start is None and sequence:
+            start = sequence.pair.position
+        # Where it is expected, or has last been seen, leads to where terms are always at hand: then
+        # nothing needs to be looked up.
+        if start is not None and 0 <= start + by <= limit:
+            lowest, highest = max(0, -by), limit - by
+            if expected is not None:
+                lowest = highest = expected
+            try:
+                position = self._store.step(sequence_id, by, lowest, highest)
+                return self._moved(sequence_id, position)
+            except Missing:
+                pass
+            except Elsewhere:
+                if expected is not None:
+                    raise
         for _ in range(_ATTEMPTS):
             found = self._store.find(sequence_id)
             if found is None and sequence_id != SHARED and not begins:
@@ -446,7 +471,7 @@ class Sequences:
 
     def _begin(self, sequence_id: bytes, position: int) -> None:
         # The shared one is always there, and does not count.
-        if sequence_id != SHARED and self._store.holds(self._max_sequences, SHARED):
+        if sequence_id != SHARED and self._store.holds(self._max_sequences):
             raise TooManySequences(
                 f"the service keeps {self._max_sequences} sequences and has as many; delete one "
                 "that is no longer needed"

@@ -9,7 +9,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from bigfib.sequences import SHARED, Sequences, farthest_within, open_store
 from bigfib.settings import Settings
 from bigfib.state.log import Log
 from bigfib.stopping import WSGI, Stop
-from bigfib.supervisor import supervise
+from bigfib.supervisor import Place, supervise
 from bigfib.terms import INLINE_LIMIT
 
 _logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def serve(settings: Settings) -> None:
     if settings.workers == 1:
         with contextlib.closing(inherited or _bind(settings.host, settings.port)) as listener:
             _listen(listener)
-            _serve_on(listener, settings, _tell_systemd, patience, inherited=bool(inherited))
+            _serve_on(listener, settings, patience, inherited=bool(inherited))
         return
     if not settings.store:
         raise CannotServe(
@@ -64,14 +64,14 @@ def serve(settings: Settings) -> None:
             "writer; give them --store postgresql://..., or serve with --workers 1"
         )
     with contextlib.closing(inherited or _reserve(settings.host, settings.port)) as reserved:
-        tell = supervise(settings.workers, patience)
-        if tell is None:
+        place = supervise(settings.workers, patience)
+        if place is None:
             return
         host, port = reserved.getsockname()[:2]
         # One that was handed over is everybody's: whoever is free accepts.
         with contextlib.closing(inherited or _bind(host, port, shared=True)) as listener:
             _listen(listener)
-            _serve_on(listener, settings, tell, patience, inherited=bool(inherited))
+            _serve_on(listener, settings, patience, place, inherited=bool(inherited))
 
 
 def _tell_systemd() -> None:
@@ -91,8 +91,8 @@ def _inherited() -> socket.socket | None:
 def _serve_on(
     listener: socket.socket,
     settings: Settings,
-    tell: Callable[[], None],
     patience: float | None,
+    place: Place | None = None,
     *,
     inherited: bool,
 ) -> None:
@@ -101,12 +101,14 @@ def _serve_on(
     Args:
         listener: A listening socket.
         settings: The settings.
-        tell: Called when requests are answered, and then again and again.
-        patience: Within how many seconds it has to be called again, if somebody wants to know.
+        patience: Within how many seconds somebody wants to hear that requests are answered.
+        place: That of this worker, if it is one of several.
         inherited: Whether others have the listener too, and it goes on listening at the end.
     """
     if settings.one_cpu:
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        # On one CPU for all, workers would gain nothing.
+        cpus = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cpus[place.number % len(cpus) if place else 0]})
     keep_freed_memory()
     _allow_all_descriptors()
     sys.excepthook = _say_nothing_of_replies_cut_off
@@ -149,9 +151,12 @@ def _serve_on(
         stop = Stop(listener, inherited=inherited)
         app = stop.told_by(app)
         with stop.by_signal():
+            who = f"bigfib {bigfib.__version__}"
+            if place:
+                who += f" (worker {place.number + 1} of {settings.workers}, pid {os.getpid()})"
             _logger.info(
-                "bigfib %s listens on %s; %s at position %d, durability %s",
-                *(bigfib.__version__, url, kept, position, durability),
+                "%s listens on %s; %s at position %d, durability %s",
+                *(who, url, kept, position, durability),
             )
             host = listener.getsockname()[0].partition("%")[0]
             if not ipaddress.ip_address(host).is_loopback:
@@ -160,6 +165,7 @@ def _serve_on(
                     "put a proxy in front, or listen on --host 127.0.0.1"
                 )
             systemd.notify(f"STATUS={url}; {kept}")
+            tell = place.tell if place else _tell_systemd
             with watchdog.telling(tell, patience, bjoern.server_run):
                 bjoern.server_run(listener, _logged(app) if settings.debug else app)
         _logger.info("stopped")

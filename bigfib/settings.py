@@ -177,7 +177,9 @@ class Settings:
         "--workers",
         parse=_workers,
     )
-    one_cpu: bool = _setting(False, "stay on one CPU", "-t", "--one-cpu", parse=_switch)
+    one_cpu: bool = _setting(
+        False, "stay on one CPU; each worker on its own", "-t", "--one-cpu", parse=_switch
+    )
     debug: bool = _setting(
         False, "log every request to standard error", "-d", "--debug", parse=_switch
     )

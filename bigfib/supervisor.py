@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from bigfib import systemd
 from bigfib.parent import end_with
@@ -32,6 +32,18 @@ _FOR_EVER: Final = 3600.0
 # Of a real-time signal none is lost.
 _ANSWERS: Final = signal.SIGRTMIN
 _WAITED_FOR: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, _ANSWERS}
+
+
+class Place(NamedTuple):
+    """What a worker knows of itself.
+
+    Attributes:
+        number: Which of the workers it is, from 0; the one started in its place has it, too.
+        tell: What it has to call when it answers requests, and then again and again.
+    """
+
+    number: int
+    tell: Callable[[], None]
 
 
 class _Worker:
@@ -66,7 +78,7 @@ class _Worker:
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
 
-def supervise(count: int, watchdog: float | None = None) -> Callable[[], None] | None:
+def supervise(count: int, watchdog: float | None = None) -> Place | None:
     """Keep ``count`` workers running until SIGTERM or SIGINT.
 
     The first has to be ready before the others are started: it says what keeps it from serving, and
@@ -78,8 +90,7 @@ def supervise(count: int, watchdog: float | None = None) -> Callable[[], None] |
             systemd wants to hear of the supervisor; None if that goes unwatched.
 
     Returns:
-        In a worker: what it has to call when it answers requests, and then again and again. In the
-        supervisor: None, when all have ended.
+        In a worker: its place. In the supervisor: None, when all have ended.
 
     Raises:
         SystemExit: the first worker could not serve; with its status.
@@ -105,14 +116,14 @@ def supervise(count: int, watchdog: float | None = None) -> Callable[[], None] |
         os.kill(supervisor, _ANSWERS)
 
     if start(workers[0]):
-        return tell
+        return Place(0, tell)
     ready = False
     while True:
         due = []
-        for worker in workers if ready else ():
+        for number, worker in enumerate(workers if ready else ()):
             if not worker.pid and worker.due <= time.monotonic():
                 if start(worker):
-                    return tell
+                    return Place(number, tell)
             elif not worker.pid:
                 due.append(worker.due)
         left = max(0.0, min(due) - time.monotonic()) if due else _FOR_EVER

@@ -123,7 +123,7 @@ def cluster(template: Cluster) -> Iterator[Cluster]:
     cluster.remove()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def require() -> Callable[[str], str]:
     """Return the path of a program; without it the test is skipped, or fails in CI."""
 

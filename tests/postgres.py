@@ -174,6 +174,34 @@ class Cluster:
         while not self.sql("SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
             assert time.monotonic() < until
 
+    def offer_tls(self, user: str) -> Path:
+        """Offer TLS as ``localhost``, take ``user`` by that only, and return the authority."""
+        authority, key, request, certificate = (
+            self.data / name for name in ("ca.pem", "server.key", "server.csr", "server.crt")
+        )
+        of = self.data / "san"
+        of.write_text("subjectAltName=DNS:localhost\n")
+        ca_key = self.data / "ca.key"
+        new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+        for arguments in (
+            ("req", "-x509", *new, "-subj", "/CN=a", "-keyout", ca_key, "-out", authority),
+            ("req", *new, "-subj", "/CN=localhost", "-keyout", key, "-out", request),
+            (
+                *("x509", "-req", "-in", request, "-CA", authority, "-CAkey", ca_key),
+                *("-CAcreateserial", "-extfile", of, "-out", certificate),
+            ),
+        ):
+            subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+        self._own(key)
+        key.chmod(0o600)
+        access = self.data / "pg_hba.conf"
+        rules = f"hostssl all {user} all scram-sha-256\nhostnossl all {user} all reject\n"
+        access.write_text(rules + access.read_text())
+        self.sql("ALTER SYSTEM SET ssl = on", "SELECT pg_reload_conf()")
+        while self.sql("SHOW ssl") != [("on",)]:
+            pass
+        return authority
+
     def url(self, database: str = "postgres", user: str = "postgres") -> str:
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 

@@ -2,11 +2,12 @@
 
 import os
 import re
+import resource
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
@@ -100,6 +101,16 @@ def seconds_of_work(pid: int) -> float:
     except FileNotFoundError:
         return 0
     return int(stat.rpartition(")")[2].split()[11]) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def full_disk(service: Service) -> Iterator[None]:
+    """Let the service write no further; the kernel refuses it."""
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    size = service.file.stat().st_size
+    resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (size, unlimited[1]))
+    yield
+    resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, unlimited)
 
 
 def jobs(path: Path) -> Jobs:

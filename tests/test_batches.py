@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from typing import NoReturn
 
+import psycopg
 import pytest
 
 from bigfib.api.representations import CommittedReply, DateHeader
 from bigfib.batches import Batches, NotMade
+from bigfib.numbers.decimals import DecimalPair
 from bigfib.sequences import SHARED, Sequences
 from bigfib.state.postgres import Postgres
+from bigfib.state.store import SequenceLocked
 from bigfib.terms import INLINE_LIMIT
 
 ONE = bytes(16)
@@ -107,3 +111,47 @@ def test_beyond_what_is_computed_at_once(
             batches.add(SHARED, 1).digits()
         assert other.find(SHARED) == 5 * INLINE_LIMIT
     assert computed == []
+
+
+def test_an_error_of_our_own_leaves_nobody_waiting(
+    sequences: Sequences, batches: Batches, store: Postgres
+) -> None:
+    for one in (SHARED, ONE):
+        store.create(one, 10)
+        sequences.current(one)
+
+    def fail(position: int) -> NoReturn:
+        raise ZeroDivisionError(position)
+
+    sequences.pair_at = fail
+    store.put(ONE, 5000)
+    waiting = [batches.add(one, 1) for one in (ONE, SHARED, SHARED)]
+    with pytest.raises(ZeroDivisionError):
+        waiting[1].digits()
+    for each in waiting:
+        assert each.settled
+        each.withdraw()
+        with pytest.raises(NotMade):
+            each.digits()
+    sequences.pair_at = DecimalPair
+    assert batches.add(SHARED, 1).digits() == b"233"
+
+
+def test_a_locked_sequence_keeps_nobody_from_the_others(
+    sequences: Sequences, batches: Batches, store: Postgres, database: str
+) -> None:
+    for one in (SHARED, ONE):
+        store.create(one, 10)
+        sequences.current(one)
+    with psycopg.connect(database) as other:
+        other.execute("SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [ONE])
+        locked, free = batches.add(ONE, 1), batches.add(SHARED, 1)
+        assert free.digits() == b"89"
+        with pytest.raises(NotMade):
+            locked.digits()
+        # From now on it is told before the reply begins.
+        assert not batches.takes(ONE, 1)
+        with pytest.raises(SequenceLocked):
+            sequences.forward(ONE)
+        assert not batches.takes(ONE, 1)
+        assert batches.takes(SHARED, 1)

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
@@ -19,9 +20,13 @@ import psycopg
 import pytest
 from flint import fmpz
 
+from bigfib.sequences import SHARED
 from bigfib.state.session import ANSWER_SECONDS
 from tests.postgres import Cluster, free_port
 from tests.service import Serve, Service, exchange
+
+# The server of the database does not give up a wait, however busy this machine is.
+PATIENT = "options=-c%20lock_timeout%3D20000%20-c%20statement_timeout%3D20000"
 
 LOST = b'{"value":"-3","status":"503"}'
 HOT = "f" * 32
@@ -163,6 +168,52 @@ class TestManyServers:
         nowhere = path[:-4] + "0000"
         assert services[0].ask(f"{nowhere}/next", "POST", {"If-Match": "*"})[0].status == 404
 
+    def test_any_of_a_list_matches_however_it_moves(self, serve: Serve, cluster: Cluster) -> None:
+        service = serve("--store", f"{cluster.url()}?{PATIENT}")
+        path = service.ask("/api1/sequences", "POST")[0].headers["Location"]
+        answers = []
+
+        def step() -> None:
+            answers.append(service.ask(f"{path}/next", "POST", {"If-Match": '"0", W/"7", "6"'}))
+
+        for position, status in ((6, 200), (7, 412)):
+            cluster.sql("UPDATE bigfib_sequences SET position = 0")
+            with psycopg.connect(cluster.url()) as other:
+                # It moves while the step from 0 is under way.
+                other.execute("UPDATE bigfib_sequences SET position = %s", [position])
+                stepping = threading.Thread(target=step)
+                stepping.start()
+                cluster.await_lock()
+            stepping.join()
+            reply, body = answers.pop()
+            assert reply.status == status, body
+            assert json.loads(body)["position"] == "7"
+
+    def test_a_change_that_says_from_where_asks_the_database_once(
+        self, serve: Serve, cluster: Cluster
+    ) -> None:
+        cluster.sql("ALTER DATABASE postgres SET log_statement = 'all'")
+        service = serve("--store", cluster.url())
+        path = service.ask("/api1/sequences", "POST")[0].headers["Location"]
+        log = cluster.directory / "log"
+
+        def asked() -> list[str]:
+            # Of this sequence; they are counted at any moment.
+            return re.findall(r"execute bigfib\d+: (\w+) .*WHERE id = \$1", log.read_text())
+
+        put = {"Content-Type": "application/json"}
+        for name, method, headers, body, position in (
+            (path, "PUT", put, b'{"position":"7"}', 0),
+            (f"{path}/next", "POST", {}, None, 7),
+            (f"{path}/previous?by=3", "POST", {}, None, 8),
+            (path, "DELETE", {}, None, 5),
+        ):
+            before = len(asked())
+            tag = {"If-Match": f'"{position}"'}
+            assert service.ask(name, method, {**headers, **tag}, body)[0].status in (200, 204)
+            made = "DELETE" if method == "DELETE" else "UPDATE"
+            assert asked()[before:] == [made]
+
     def test_a_step_on_from_where_another_server_led(self, serve: Serve, database: str) -> None:
         a, b = (serve("--store", database) for _ in range(2))
         assert [each.value("next") for each in (a, b, a, b, a, b)] == [1, 1, 2, 3, 5, 8]
@@ -208,8 +259,7 @@ class TestReplies:
             assert body == b'{"value":"%d","status":"200"}' % value
 
     def test_one_transaction_for_all_that_wait(self, serve: Serve, cluster: Cluster) -> None:
-        # The server of the database does not give up the wait, however busy this machine is.
-        service = serve("--store", f"{cluster.url()}?options=-c%20statement_timeout%3D20000")
+        service = serve("--store", f"{cluster.url()}?{PATIENT}")
         assert service.value("next") == 1
         with ExitStack() as opened:
             address = (service.host, service.port)
@@ -303,7 +353,7 @@ WORDS = {
     "read-only": "read-only",
     "wrong password": "password authentication failed",
     "wrong schema version": "version 2 of bigfib's tables",
-    "table locked": "statement timeout",
+    "table locked": "lock timeout",
 }
 
 
@@ -329,6 +379,10 @@ class TestTrouble:
         assert [service.value("next") for _ in range(3)] == [1, 1, 2]
         trouble = Trouble(cluster)
         trouble.cause(what)
+        if what in ("read-only", "wrong schema version"):
+            # Who asks first whether it is ready finds out, before a step does.
+            while service.ask("/readyz")[0].status == 200:
+                pass
         began = time.monotonic()
         reply, body = service.ask("/api1/sequences/shared/next?by=2", "POST")
         assert time.monotonic() - began < ANSWER_SECONDS + 1
@@ -364,8 +418,27 @@ class TestTrouble:
         assert "secret" not in said
         assert "Traceback" not in said
 
+    def test_whether_a_sequence_is_created_is_unknown(self, serve: Serve, database: str) -> None:
+        service = serve("--store", database)
+        with psycopg.connect(database) as connection:
+            # It is created, and the connection ended before that is told.
+            connection.execute(
+                b"""CREATE FUNCTION hang_up() RETURNS trigger LANGUAGE plpgsql AS
+                $$BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END$$"""
+            )
+            connection.execute(
+                b"CREATE CONSTRAINT TRIGGER t AFTER INSERT ON bigfib_sequences DEFERRABLE "
+                b"INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hang_up()"
+            )
+        reply, body = service.ask("/api1/sequences", "POST")
+        assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
+        detail = json.loads(body)["detail"]
+        assert "Send this again" in detail
+        assert "forgotten" in detail
+        assert "If-Match" not in detail, "which a creation has not"
+
     def test_a_reply_that_has_begun_is_cut_off(self, serve: Serve, cluster: Cluster) -> None:
-        service = serve("--store", cluster.url())
+        service = serve("--store", f"{cluster.url()}?{PATIENT}")
         assert service.value("next") == 1
         with (
             closing(psycopg.connect(cluster.url())) as other,
@@ -388,6 +461,65 @@ class TestTrouble:
         assert "1 replies are cut off" in said
         assert "Traceback" not in said
 
+    def test_one_sequence_locked(self, serve: Serve, database: str) -> None:
+        """Whoever asks for it is told so, and all others are served meanwhile."""
+        service = serve("--store", database, "--per-client")
+        locked, free = "a" * 32, "b" * 32
+        with service.connect() as connection:
+            for _ in range(2):
+                for one in (locked, free):
+                    assert ask(connection, "/api0/next", cookie=one)[0].status == 200
+        stop = threading.Event()
+        steps: list[bytes] = []
+        slowest = 0.0
+
+        def step_the_others() -> None:
+            nonlocal slowest
+            with service.connect() as connection:
+                while not stop.is_set():
+                    began = time.monotonic()
+                    reply, body = ask(connection, "/api0/next", cookie=free)
+                    assert reply.status == 200, body
+                    slowest = max(slowest, time.monotonic() - began)
+                    steps.append(body)
+
+        with psycopg.connect(database) as other:
+            other.execute(
+                "SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [bytes.fromhex(locked)]
+            )
+            stepping = threading.Thread(target=step_the_others)
+            stepping.start()
+            # A reply that has begun is cut off; from then on it is said.
+            with suppress(HTTPException), service.connect() as connection:
+                ask(connection, "/api0/next", cookie=locked)
+            for _ in range(30):
+                with service.connect() as connection:
+                    reply, body = ask(connection, "/api0/next", cookie=locked)
+                    assert (reply.status, body) == (503, LOST)
+                    assert ask(connection, "/api0/current", cookie=locked)[1] == body_at(2)
+                reply, body = service.ask(f"/api1/sequences/{locked}/next", "POST")
+                assert reply.status == 503
+                assert reply.headers["Retry-After"] == "1"
+                detail = json.loads(body)["detail"]
+                assert "locked" in detail
+                assert "Nothing has changed" in detail
+                assert service.ask("/readyz")[0].status == 200
+            other.rollback()
+        until = time.monotonic() + 10
+        while service.ask(f"/api1/sequences/{locked}/next", "POST")[0].status != 200:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        stop.set()
+        stepping.join()
+        assert position(database, bytes.fromhex(locked)) == 3
+        assert position(database, bytes.fromhex(free)) == 2 + len(steps)
+        # Two seconds it would be if the connection were lost each time.
+        assert slowest < 1.5
+        assert service.stop(signal.SIGTERM) == 0
+        said = "".join(service.said)
+        assert "lost" not in said
+        assert "Traceback" not in said
+
     @pytest.mark.parametrize(
         ("what", "says"),
         [
@@ -405,6 +537,49 @@ class TestTrouble:
         assert says in done.stderr
         assert done.stderr.count("\n") == 1
         assert "secret" not in done.stderr
+
+
+class TestEncrypted:
+    def test_to_a_server_that_is_known(
+        self, serve: Serve, cluster: Cluster, tmp_path: Path, require: Callable[[str], str]
+    ) -> None:
+        require("openssl")
+        cluster.sql(
+            "CREATE ROLE app LOGIN PASSWORD 'secret'",
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON bigfib_sequences TO app",
+            "GRANT SELECT, UPDATE ON bigfib_schema TO app",
+        )
+        authority = cluster.offer_tls("app")
+        passfile = tmp_path / "pgpass"
+        passfile.write_text("localhost:*:*:app:secret\n")
+        passfile.chmod(0o600)
+        server = f"postgresql://app@localhost:{cluster.port}/postgres?passfile={passfile}"
+        verified = f"{server}&sslmode=verify-full&sslrootcert="
+        service = serve("--store", f"{verified}{authority}")
+        assert [service.value("next") for _ in range(3)] == [1, 1, 2]
+        assert cluster.sql(
+            "SELECT DISTINCT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) "
+            "WHERE usename = 'app'"
+        ) == [(True,)]
+        assert run("current", "--store", f"{verified}{authority}").stdout == "2\n"
+        # One that another authority vouches for, and one that has another name.
+        wrong = tmp_path / "wrong.pem"
+        new = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=b")
+        files = ("-keyout", tmp_path / "key", "-out", wrong)
+        subprocess.run(["openssl", *new, *files], check=True, capture_output=True)
+        elsewhere = verified.replace("@localhost", "@127.0.0.1")
+        for command, url, says in (
+            (("serve", "-p", "0"), f"{verified}{wrong}", "certificate verify failed"),
+            (("current",), f"{verified}{wrong}", "certificate verify failed"),
+            (("next",), f"{elsewhere}{authority}", "does not match host name"),
+            (("next",), f"{server}&sslmode=disable", "no encryption"),
+            (("store", "init"), f"{verified}/nowhere.pem", "/nowhere.pem"),
+        ):
+            done = run(*command, "--store", url)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert says in done.stderr
+            assert done.stderr.count("\n") == 1
+            assert "secret" not in done.stderr
 
 
 class TestFailover:
@@ -521,6 +696,32 @@ class TestWorkers:
         assert service.stop(signal.SIGTERM) == 0
         assert not any(alive(pid) for pid in pids)
 
+    def test_each_has_a_cpu_of_its_own_and_says_which_it_is(
+        self, serve: Serve, database: str
+    ) -> None:
+        service = serve("--store", database, "--workers", "3", "--one-cpu")
+        allowed = sorted(os.sched_getaffinity(0))
+        pids: dict[int, int] = {}
+
+        def note(line: str) -> None:
+            assert line, "it has ended"
+            place = re.search(r"\(worker (\d) of 3, pid (\d+)\) listens on", line)
+            if place:
+                pids[int(place[1])] = int(place[2])
+
+        note(service.said[-1])
+        assert service.process.stderr is not None
+        while len(pids) < 3:
+            note(service.process.stderr.readline())
+        assert set(pids.values()) == children(service.process.pid)
+        # Who is started in the place of another takes its CPU.
+        os.kill(pids.pop(2), signal.SIGKILL)
+        while 2 not in pids:
+            note(service.process.stderr.readline())
+        for number, pid in pids.items():
+            assert os.sched_getaffinity(pid) == {allowed[(number - 1) % len(allowed)]}
+        assert service.stop(signal.SIGTERM) == 0
+
     def test_one_that_is_killed_is_started_again(self, serve: Serve, database: str) -> None:
         service = serve("--store", database, "--workers", "2")
         pids = await_children(service.process.pid, 2)
@@ -625,10 +826,31 @@ class TestCommandLine:
             assert (done.stdout, done.stderr) == (f"{shown}\n", ""), done
         assert position(url) == 100
 
+    def test_current_only_reads(self, cluster: Cluster) -> None:
+        """For one who may do nothing else, where nothing else can be done."""
+        cluster.sql(
+            "CREATE ROLE reader LOGIN",
+            "GRANT SELECT ON bigfib_sequences, bigfib_schema TO reader",
+            rf"INSERT INTO bigfib_sequences VALUES ('\x{SHARED.hex()}', 10, 1)",
+            # Old enough to be forgotten.
+            r"INSERT INTO bigfib_sequences VALUES ('\x01', 10, 1)",
+        )
+        before = transactions(cluster.url())
+        done = run("current", "--store", cluster.url(user="reader"))
+        assert (done.stdout, done.stderr) == ("55\n", "")
+        assert run("current", "--store", cluster.url()).stdout == "55\n"
+        assert transactions(cluster.url()) == before + 1, "this one"
+        cluster.sql("ALTER SYSTEM SET default_transaction_read_only = on")
+        cluster.sql("SELECT pg_reload_conf()")
+        assert run("current", "--store", cluster.url()).stdout == "55\n"
+        done = run("current", "--store", cluster.url("none"))
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert 'database "none" does not exist' in done.stderr
+
     def test_without_the_driver(self, tmp_path: Path) -> None:
         # What Python finds in its place cannot be imported.
         (tmp_path / "psycopg.py").write_text("raise ImportError('none here')\n")
-        for command in (("serve", "-p", "0"), ("next",), ("store", "init")):
+        for command in (("serve", "-p", "0"), ("current",), ("next",), ("store", "init")):
             done = run(*command, "--store", "postgresql://h/x", PYTHONPATH=str(tmp_path))
             assert done.returncode == 1
             assert done.stderr == (

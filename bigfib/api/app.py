@@ -9,6 +9,7 @@ import falcon
 
 from bigfib.api import problems, requests
 from bigfib.api.operations import Interface, Live, Ready, Stats
+from bigfib.api.page import Page
 from bigfib.api.representations import CommittedReply, DateHeader
 from bigfib.api.sequences import SequenceCollection, SequenceResource, SequenceStep
 from bigfib.api.stepping import Stepping
@@ -44,6 +45,9 @@ def create_app(
     app = App(stepping, date)
     problems.add_to(app)
     app.req_options.media_handlers = requests.json_only()
+    page = Page()
+    app.add_route("/", page)
+    app.add_route("/page/{name}", page)
     app.add_route("/openapi.json", Interface(jobs.max_term, sequences.farthest))
     app.add_route("/livez", Live())
     app.add_route("/readyz", Ready(store))

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import bigfib
 from bigfib.api import problems
+from bigfib.api.page import POLICY
 from bigfib.api.representations import JSON, LINES_OF_JSON, OCTETS, TEXT
 from bigfib.api.requests import MAX_BODY_BYTES
 from bigfib.api.terms import MAX_LINES, MAX_STREAMS
@@ -59,6 +60,7 @@ def describe(max_term: int, farthest: int) -> _Object:
                 ("terms", "Any term, its residues, what can be said of it, and terms in a row."),
                 ("stepping", "The service that bigfib replaces, to the byte."),
                 ("operations", "What operators ask."),
+                ("page", "The page for people, which asks for what is above."),
             )
         ],
         "paths": _paths(max_term, farthest),
@@ -95,6 +97,7 @@ def _paths(max_term: int, farthest: int) -> _Object:
                 {"200": _answer("A line of text.", "Cache-Control", content=_TEXT_CONTENT)},
             ),
         ),
+        **_page_paths(),
         "/openapi.json": _path(
             "operations",
             get=_operation(
@@ -304,17 +307,21 @@ def _term_paths(max_term: int) -> _Object:
                 "Show how far the computation of a far term is",
                 {
                     "200": _answer(
-                        "How it stands; what has failed is tried again when the term is asked for "
+                        "How it stands, whichever server has told of it; one that is not known "
+                        "here is begun. What has failed is tried again when the term is asked for "
                         "some seconds later.",
                         "Cache-Control",
                         content={JSON: {"schema": _ref("schemas", "Job")}},
                     ),
-                    "404": no_job,
-                    "422": _problem("Malformed, or a parameter."),
+                    "404": _problem("It was cancelled here, or the term is given at once."),
+                    "422": _problem(
+                        "Malformed, or beyond a limit that is named; the link leads to a summary.",
+                        "Link",
+                    ),
                 },
             ),
             delete=_operation(
-                "Cancel it, for all who wait for it",
+                "Cancel it, for all who wait for it at this server",
                 {
                     "204": _answer("It is cancelled; a finished term stays."),
                     "404": no_job,
@@ -417,6 +424,44 @@ def _stepping_paths() -> _Object:
             options=False,
         )
         for name, (summary, answers) in operations.items()
+    }
+
+
+def _page_paths() -> _Object:
+    shown = ("ETag", "Cache-Control", *_PROTECTION)
+    same = _answer("It has the tag that If-None-Match has.", *shown)
+    if_none_match = _header("If-None-Match", "Show it only if it has another tag.")
+    name = _in_path(
+        "name",
+        {"type": "string", "pattern": r"^[a-z]+\.(css|js|svg)$"},
+        "The name of a style sheet, a script or a picture.",
+    )
+    parts = ("text/css; charset=utf-8", "text/javascript; charset=utf-8", "image/svg+xml")
+    return {
+        "/": _path(
+            "page",
+            get=_operation(
+                "Show the page",
+                {
+                    "200": _answer("HTML.", *shown, content={"text/html; charset=utf-8": {}}),
+                    "304": same,
+                },
+                if_none_match,
+            ),
+        ),
+        "/page/{name}": _path(
+            "page",
+            name,
+            get=_operation(
+                "Show what the page is made of",
+                {
+                    "200": _answer("The file.", *shown, content={part: {} for part in parts}),
+                    "304": same,
+                    "404": _problem("There is no such file."),
+                },
+                if_none_match,
+            ),
+        ),
     }
 
 
@@ -561,6 +606,8 @@ _SCHEMAS: Final = {
     },
 }
 
+_PROTECTION: Final = ("Content-Security-Policy", "Referrer-Policy", "X-Content-Type-Options")
+
 _HEADERS: Final = {
     name: {
         "description": description,
@@ -572,12 +619,15 @@ _HEADERS: Final = {
         ("Allow", "The methods that it takes.", {}),
         ("Cache-Control", "How long it may be kept.", {}),
         ("Content-Range", "Which bytes of how many.", {}),
+        ("Content-Security-Policy", "What a browser may do with it.", {"const": POLICY}),
         ("Date", "When this was sent.", {}),
         ("ETag", "Its version; of a sequence, the position.", {"pattern": '^"[^"]*"$'}),
         ("Link", "What follows, or says more.", {}),
         ("Location", "Where it is.", {}),
+        ("Referrer-Policy", "Whom a browser tells where it was.", {"const": "no-referrer"}),
         ("Retry-After", "Seconds to wait.", {"pattern": "^[0-9]+$"}),
         ("Set-Cookie", "With `--per-client`, the id of a new sequence.", {}),
         ("Vary", "What the choice of the representation goes by.", {"const": "Accept"}),
+        ("X-Content-Type-Options", "It is what its type says.", {"const": "nosniff"}),
     )
 }

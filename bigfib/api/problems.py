@@ -13,7 +13,7 @@ import falcon
 from bigfib.jobs import NotAtHand, Underway
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
 from bigfib.sequences import TooManySequences, UnknownSequence
-from bigfib.state.store import NoRoom, OutcomeUnknown, Unavailable
+from bigfib.state.store import NoRoom, OutcomeUnknown, SequenceLocked, Unavailable
 from bigfib.terms import InvalidModulus
 
 _logger = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ def add_to(app: falcon.App[Any, Any]) -> None:
     app.add_error_handler(TooManySequences, _refuse_sequence)
     app.add_error_handler(NoRoom, _lack_room)
     app.add_error_handler(Unavailable, _lack_store)
+    app.add_error_handler(SequenceLocked, _find_locked)
     app.add_error_handler(OutcomeUnknown, _lose_outcome)
     app.add_error_handler(NotAtHand, _put_off)
 
@@ -121,6 +122,15 @@ def _lack_store(_req: object, _resp: object, error: Exception, _params: object) 
     raise Problem(
         503,
         f"The store cannot be asked now; nothing has changed. Try again in {RETRY_AFTER} s.",
+        headers={"Retry-After": str(RETRY_AFTER)},
+    ) from error
+
+
+def _find_locked(_req: object, _resp: object, error: Exception, _params: object) -> None:
+    raise Problem(
+        503,
+        "This sequence is locked: somebody else holds it in the store. Nothing has changed, so "
+        f"that it is safe to send this again as it was. Try again in {RETRY_AFTER} s.",
         headers={"Retry-After": str(RETRY_AFTER)},
     ) from error
 

@@ -14,6 +14,7 @@ from bigfib.numbers.fibonacci import InvalidIndex, parse_index
 MAX_BODY_BYTES: Final = 1 << 20
 """Longest body that is read: a sequence's own document at a million digits fits."""
 
+_POSITION: Final = re.compile(r"0|[1-9][0-9]*", re.ASCII)
 
 # Positions of more digits are none, and Python reads no number of thousands of them.
 _RANGE: Final = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.ASCII)
@@ -67,6 +68,14 @@ def meets_if_match(req: falcon.Request, etag: str) -> bool:
         return True
     # What cannot be parsed matches nothing: a client that meant to be careful must not step.
     return any(tag == "*" or tag.strong_compare(falcon.ETag(etag)) for tag in req.if_match or ())
+
+
+def positions_to_match(req: falcon.Request) -> list[int]:
+    """Return the positions that ``If-Match`` names; what else it has matches none."""
+    tags = req.if_match or ()
+    return [
+        int(mpz(tag)) for tag in tags if tag != "*" and not tag.is_weak and _POSITION.fullmatch(tag)
+    ]
 
 
 def is_known(req: falcon.Request, etag: str) -> bool:

@@ -4,11 +4,14 @@ An id is a capability: whoever knows it may step the sequence, and nothing lists
 is the ``ETag``, so that a change with ``If-Match`` is made at most once however often it is sent.
 """
 
+from collections.abc import Callable
+from typing import Final, TypeVar
+
 import falcon
 from gmpy2 import mpz
 
 from bigfib.api import requests
-from bigfib.api.problems import Problem
+from bigfib.api.problems import RETRY_AFTER, Problem
 from bigfib.api.representations import CommittedSequence, commit
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.sequences import (
@@ -20,7 +23,12 @@ from bigfib.sequences import (
     parse_position,
     require_steps,
 )
-from bigfib.state.store import Elsewhere, Store
+from bigfib.state.store import Elsewhere, OutcomeUnknown, Store, Unavailable
+
+_Made = TypeVar("_Made")
+
+# Each after the first means that others were faster, and led it where If-Match has it, too.
+_ATTEMPTS: Final = 20
 
 
 class SequenceCollection:
@@ -33,7 +41,16 @@ class SequenceCollection:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Create a sequence at 0."""
         requests.parameters(req)
-        sequence = self._sequences.create()
+        try:
+            sequence = self._sequences.create()
+        except OutcomeUnknown as error:
+            raise Problem(
+                503,
+                "The store was lost while the sequence was created, so that it is unknown whether "
+                "it was. Send this again to have another. If the first is there nobody knows its "
+                "id, so that nobody steps it, and it is forgotten as all such are.",
+                headers={"Retry-After": str(RETRY_AFTER)},
+            ) from error
         resp.status = falcon.HTTP_201
         resp.location = f"/api1/sequences/{format_id(sequence.id)}"
         self._show(resp, sequence)
@@ -50,35 +67,54 @@ class _OneSequence:
     def _existing(self, sequence_id: str) -> Sequence:
         return self._sequences.existing(parse_id(sequence_id))
 
-    def _expected(self, req: falcon.Request, sequence_id: bytes) -> int | None:
-        """Return the only position from which the request lets the sequence change, or None."""
+    def _change(
+        self, req: falcon.Request, sequence_id: bytes, change: Callable[[int | None], _Made]
+    ) -> _Made:
+        """Make a change from the positions that If-Match lets it be made from.
+
+        The store compares, when it makes the change: what was looked up before would be old.
+
+        Args:
+            req: The request.
+            sequence_id: Which sequence.
+            change: Makes it; is given the only position to do so from, or None for any.
+
+        Raises:
+            Problem: 412, the sequence is elsewhere.
+        """
         header = req.get_header("If-Match")
-        if header is None:
-            return None
-        position = self._sequences.position(sequence_id)
-        if header.strip() == "*":
-            return None  # Anywhere, as long as it is there.
-        self._require_match(req, position)
-        return position
+        if header is None or header.strip() == "*":
+            return change(None)  # Anywhere, as long as it is there.
+        positions = requests.positions_to_match(req)
+        if not positions:
+            raise self._moved(self._sequences.position(sequence_id))
+        expected = positions[0]
+        for _ in range(_ATTEMPTS):
+            try:
+                return change(expected)
+            except Elsewhere as elsewhere:
+                if elsewhere.position not in positions:
+                    raise self._moved(elsewhere.position) from None
+                expected = elsewhere.position
+        raise Unavailable("others change this sequence all the while")
 
     def _require_match(self, req: falcon.Request, position: int) -> None:
         if not requests.meets_if_match(req, str(position)):
-            commit(self._store, self._store.end)
-            raise _moved(position)
+            raise self._moved(position)
 
+    def _moved(self, position: int) -> Problem:
+        return self._unchanged(412, position, "the sequence is not where If-Match has it")
 
-def _moved(position: int) -> Problem:
-    return _unchanged(412, position, "the sequence is not where If-Match has it")
-
-
-def _unchanged(status: int, position: int, what: str) -> Problem:
-    """Return an error that gives away where the sequence stands, which is committed."""
-    return Problem(
-        status,
-        f"Nothing has changed: {what}; it is at position {position}.",
-        headers={"ETag": f'"{position}"'},
-        position=str(position),
-    )
+    def _unchanged(self, status: int, position: int, what: str) -> Problem:
+        """Return an error that gives away where the sequence stands, once that is committed."""
+        commit(self._store, self._store.end)
+        digits = mpz(position).digits()
+        return Problem(
+            status,
+            f"Nothing has changed: {what}; it is at position {digits}.",
+            headers={"ETag": f'"{digits}"'},
+            position=digits,
+        )
 
 
 class SequenceResource(_OneSequence):
@@ -103,30 +139,23 @@ class SequenceResource(_OneSequence):
         """Put the sequence at another position."""
         requests.parameters(req)
         one = parse_id(sequence_id)
-        # Not its term: whoever leaves a far position need not wait for it.
-        self._sequences.position(one)
-        position = _position(requests.document(req))
-        expected = self._expected(req, one)
-        try:
-            self._show(resp, self._sequences.seek(one, int(position), expected))
-        except Elsewhere as moved:
-            raise _moved(moved.position) from None
+        position = int(_position(requests.document(req)))
+        self._show(
+            resp,
+            self._change(req, one, lambda expected: self._sequences.seek(one, position, expected)),
+        )
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
         """Delete the sequence."""
         requests.parameters(req)
         one = parse_id(sequence_id)
-        self._sequences.position(one)
         if one == SHARED:
             raise falcon.HTTPMethodNotAllowed(
                 ["GET", "HEAD", "PUT"],
                 description="The shared sequence is not deleted; it may be PUT at position 0.",
             )
-        expected = self._expected(req, one)
-        try:
-            commit(self._store, self._sequences.delete(one, expected))
-        except Elsewhere as moved:
-            raise _moved(moved.position) from None
+        lsn = self._change(req, one, lambda expected: self._sequences.delete(one, expected))
+        commit(self._store, lsn)
         resp.status = falcon.HTTP_204
 
 
@@ -143,15 +172,14 @@ class SequenceStep(_OneSequence):
         steps = require_steps(requests.number(requests.parameters(req, "by"), "by", 1))
         by = int(self._direction * steps)
         one = parse_id(sequence_id)
-        expected = self._expected(req, one)
         try:
-            self._show(resp, self._sequences.step(one, by, expected))
-        except Elsewhere as moved:
-            raise _moved(moved.position) from None
+            sequence = self._change(
+                req, one, lambda expected: self._sequences.step(one, by, expected)
+            )
         except StartOfSequence:
             position = self._sequences.position(one)
-            commit(self._store, self._store.end)
-            raise _unchanged(409, position, "there is no term before F(0)") from None
+            raise self._unchanged(409, position, "there is no term before F(0)") from None
+        self._show(resp, sequence)
 
 
 def _position(document: object) -> mpz:

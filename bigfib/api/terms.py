@@ -63,10 +63,13 @@ class TermJob:
         self._jobs = jobs
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, n: str) -> None:
-        """Show how it stands; this begins nothing."""
+        """Show how it stands, whichever server has told of it; one that is unknown is begun."""
         requests.parameters(req)
         index = parse_index(n)
-        job = self._jobs.find(int(abs(index)))
+        if abs(index) <= terms.INLINE_LIMIT:
+            raise _no_job(index)
+        _require_given(index, self._jobs)
+        job = self._jobs.look(int(abs(index)))
         if job is None:
             raise _no_job(index)
         _show_job(resp, index, job)
@@ -74,7 +77,7 @@ class TermJob:
     on_head = on_get
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, n: str) -> None:
-        """Cancel it, for all who wait for it; a finished term stays."""
+        """Cancel it, for all who wait for it at this server; a finished term stays."""
         requests.parameters(req)
         index = parse_index(n)
         if not self._jobs.cancel(int(abs(index))):
@@ -162,13 +165,7 @@ def _show_term(
     media_type = requests.media_type(req, JSON, TEXT, OCTETS)
     if media_type == OCTETS and "base" in parameters:
         raise Problem(422, f"{OCTETS} has no base: leave it out, or accept {TEXT} or {JSON}.")
-    if abs(n) > jobs.max_term:
-        limit = f"Terms are given in full from F(-{jobs.max_term}) to F({jobs.max_term})"
-        raise Problem(
-            422,
-            f"{limit}; the summary and residues of this one can be had.",
-            headers=_link_to_summary(n),
-        )
+    _require_given(n, jobs)
     far = abs(n) > terms.INLINE_LIMIT
     if far and (media_type == OCTETS or base != 10):
         raise Problem(
@@ -211,6 +208,21 @@ def _show_term(
     if part:
         resp.status = falcon.HTTP_206
         resp.content_range = (first, last, length)
+
+
+def _require_given(n: mpz, jobs: Jobs) -> None:
+    """Return if F(n) is given in full.
+
+    Raises:
+        Problem: 422, it is beyond the limit.
+    """
+    if abs(n) > jobs.max_term:
+        limit = f"Terms are given in full from F(-{jobs.max_term}) to F({jobs.max_term})"
+        raise Problem(
+            422,
+            f"{limit}; the summary and residues of this one can be had.",
+            headers=_link_to_summary(n),
+        )
 
 
 def _accept(resp: falcon.Response, n: mpz, reason: Underway) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import psycopg
+from gmpy2 import mpz
 
 from bigfib.state import files, reader, records, schema
 from bigfib.state.log import Log
@@ -45,7 +46,9 @@ def log_to_database(path: Path, conninfo: str) -> int:
             cursor.copy(b"COPY bigfib_sequences (id, position, day) FROM STDIN") as copy,
         ):
             for sequence_id, packed in log.latest.items():
-                copy.write_row((sequence_id, *records.unpack(packed)))
+                position, day = records.unpack(packed)
+                # As text: Python itself, and so psycopg, writes no more than 4,300 digits.
+                copy.write_row((sequence_id, mpz(position).digits(), day))
         _require_same(_rows(connection), log.latest)
         return len(log.latest)
 

@@ -8,6 +8,10 @@ When the connection is lost, a thread looks for another one; requests do not wai
 `PATIENCE`, and are told so. A change under way at that moment is not tried again, for it may have
 been made. What is tried again, for a second, is what the server says it has not done because
 others were in the way (`serialization_failure`, `deadlock_detected`).
+
+Who holds one sequence locked keeps nobody from the others. A step waits for `LOCK_SECONDS`; a batch
+then goes on without the one that was waited for. That one is refused from then on without waiting,
+but for a step now and then that finds out whether it still is locked.
 """
 
 import logging
@@ -15,8 +19,10 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Final
+
+from gmpy2 import mpz
 
 from bigfib.state import schema
 from bigfib.state.session import Broken, CannotConnect, Refused, Rows, Session, Statement
@@ -26,6 +32,7 @@ from bigfib.state.store import (
     NoRoom,
     OutcomeUnknown,
     Present,
+    SequenceLocked,
     Steps,
     StoreError,
     Unavailable,
@@ -44,12 +51,28 @@ _LONGEST_PAUSE: Final = 1.0
 _RETRY_SECONDS: Final = 1.0
 _RETRY_PAUSE: Final = 0.005
 
+LOCK_SECONDS: Final = 0.15
+"""How long in seconds a statement waits for others who hold what it is to change, or its table.
+
+Other servers hold a sequence for the time of a commit, which is some milliseconds.
+"""
+
+# So long in seconds a batch is tried without one sequence after the other that turns out locked.
+_SORTING_SECONDS: Final = 0.5
+
+# How often at most, in seconds, a step is tried of a sequence that was locked when last tried.
+_TRIED_AGAIN_SECONDS: Final = 1.0
+_LOCKED_KEPT: Final = 1000
+
 _MET_OTHERS: Final = {"40001", "40P01"}
 _DISK_FULL: Final = "53100"
+# lock_not_available, and query_canceled: it has taken longer than a statement may.
+_WAITED: Final = {"55P03", "57014"}
 
-# A million sequences are counted in 0.1 s; that is done for so many new ones at once.
-_COUNTED_FOR: Final = 1000
-_FULL_SECONDS: Final = 1.0
+COUNT_SECONDS: Final = 5.0
+"""While sequences are created, all are counted so often, in seconds. A million take 0.1 s."""
+
+_COUNT_PATIENCE: Final = 60
 
 # Old sequences are looked for so often, in seconds, and deleted so many at a time.
 _EXPIRY_SECONDS: Final = 3600.0
@@ -57,20 +80,20 @@ _EXPIRED_AT_ONCE: Final = 1000
 
 _DAY_SECONDS: Final = 86_400
 
-_FIND: Final = b"SELECT position FROM bigfib_sequences WHERE id = $1::bytea"
+_FIND: Final = b"SELECT trunc(position) FROM bigfib_sequences WHERE id = $1::bytea"
 _STEP: Final = (
     b"UPDATE bigfib_sequences SET position = position + $2::numeric, "
     b"day = greatest(day, $5::integer) "
     b"WHERE id = $1::bytea AND position >= $3::numeric AND position <= $4::numeric "
-    b"RETURNING position"
+    b"RETURNING trunc(position)"
 )
 _PUT: Final = (
     b"UPDATE bigfib_sequences SET position = $2::numeric, day = greatest(day, $3::integer) "
-    b"WHERE id = $1::bytea RETURNING position"
+    b"WHERE id = $1::bytea RETURNING trunc(position)"
 )
 _PUT_FROM: Final = (
     b"UPDATE bigfib_sequences SET position = $2::numeric, day = greatest(day, $3::integer) "
-    b"WHERE id = $1::bytea AND position = $4::numeric RETURNING position"
+    b"WHERE id = $1::bytea AND position = $4::numeric RETURNING trunc(position)"
 )
 _CREATE: Final = (
     b"INSERT INTO bigfib_sequences (id, position, day) "
@@ -86,9 +109,11 @@ _EXPIRE: Final = (
     b"DELETE FROM bigfib_sequences WHERE day < $1::integer AND id IN (SELECT id "
     b"FROM bigfib_sequences WHERE day < $1::integer AND id <> $2::bytea LIMIT %d) RETURNING id"
 ) % _EXPIRED_AT_ONCE
-# Changes nothing, but can only be done, and committed, where changes can.
-_TRY: Final = b"UPDATE bigfib_sequences SET day = day WHERE id = $1::bytea"
+# Changes nothing, for there is none of this id, but can only be done where changes can.
+_TRY: Final = Statement(rb"UPDATE bigfib_sequences SET day = day WHERE id = '\x'::bytea")
+# So is this, and it needs a commit that others are waited for if that is the rule.
 _TRY_COMMIT: Final = Statement(b"UPDATE bigfib_schema SET version = version")
+_READ_ONLY: Final = Statement(b"SELECT current_setting('transaction_read_only')")
 _PROMISES: Final = b"""SELECT coalesce(current_setting('fsync', true), ''),
     coalesce(current_setting('synchronous_commit', true), ''),
     coalesce(current_setting('synchronous_standby_names', true), '')"""
@@ -100,6 +125,8 @@ class Postgres:
     Attributes:
         host: The server that it is connected to, or last was.
         synchronous_commit: What that says of when a transaction counts as committed.
+        counted: How many sequences there were when they were last counted, without the permanent
+            one; None before that.
         end, committed: As `Store` has them. Every change is durable when it is made.
     """
 
@@ -127,136 +154,210 @@ class Postgres:
         """
         self._conninfo = conninfo
         self._days_kept = days_kept
-        self._permanent = _bytea(permanent)
+        self._permanent = permanent
         self._clock = clock
-        self._room = 0
-        self._full_until = 0.0
+        self.counted: int | None = None
+        # How many this server has created, less those deleted; and how many of them are counted.
+        self._created = 0
+        self._created_counted = 0
+        self._begun = threading.Event()
+        self._begun.set()
+        # Locked by others when last stepped; a dictionary, for that is in order.
+        self._locked: dict[bytes, None] = {}
+        self._try_again_at = 0.0
         self._session: Session | None = self._connect()
         self.host = self._session.host
         self._trouble = ""
         self._given_up: list[Session] = []
         self._lost_at = 0.0
-        self._closed = False
+        self._closed = threading.Event()
         # Set while the thread has to find a connection; and when it has tried, with or without it.
         self._lost = threading.Event()
         self._tried = threading.Event()
-        self._thread = threading.Thread(target=self._keep, daemon=True)
-        self._thread.start()
+        for work in (self._keep, self._tend):
+            threading.Thread(target=work, daemon=True).start()
 
-    @property
-    def connected(self) -> bool:
-        """Whether there is a connection, as far as is known without asking."""
-        return self._session is not None and self._session.is_open()
+    def may_step(self, sequence_id: bytes) -> bool:
+        """Return whether the sequence can be stepped; see `SharedStore.may_step`."""
+        return (
+            self._session is not None
+            and sequence_id not in self._locked
+            and self._session.is_open()
+        )
 
     def find(self, sequence_id: bytes) -> int | None:
         """Return where the sequence is, or None; see `Store.find`."""
-        return _position(self._run(Statement(_FIND, (_bytea(sequence_id),)), changes=False)[0])
+        return _position(self._look(Statement(_FIND, (_bytea(sequence_id),))))
 
     def step(self, sequence_id: bytes, by: int, lowest: int, highest: int) -> int:
         """Move the sequence by so many terms; see `Store.step`."""
-        position = self.step_all([Steps(sequence_id, by, lowest, highest)])[0]
+        steps = Steps(sequence_id, by, lowest, highest)
+        position = _position(self._change(sequence_id, self._step(steps)))
         if position is None:
             raise self._reason(sequence_id)
         return position
 
     def step_all(self, steps: Sequence[Steps], looks: Sequence[bytes] = ()) -> list[int | None]:
         """Step many sequences in one transaction; see `SharedStore.step_all`."""
-        day = b"%d" % self._day()
-        statements = [
-            (number, Statement(_STEP, (_bytea(one), b"%d" % by, b"%d" % low, b"%d" % high, day)))
-            for number, (one, by, low, high) in enumerate(steps)
-        ]
+        number_of_steps = len(steps)
         # In one order everywhere: two transactions that wait for each other would be a deadlock.
-        statements.sort(key=lambda each: each[1].parameters[0])
-        statements += [
-            (number, Statement(_FIND, (_bytea(one),)))
-            for number, one in enumerate(looks, len(steps))
+        left = [
+            (number, self._step(each))
+            for number, each in sorted(enumerate(steps), key=lambda pair: pair[1].sequence_id)
+            if each.sequence_id not in self._locked
         ]
-        answers = self._run(*(statement for _, statement in statements), changes=bool(steps))
-        positions: list[int | None] = [None] * len(statements)
-        for (number, _), rows in zip(statements, answers, strict=True):
-            positions[number] = _position(rows)
+        left += [
+            (number, Statement(_FIND, (_bytea(one),)))
+            for number, one in enumerate(looks, number_of_steps)
+        ]
+        positions: list[int | None] = [None] * (number_of_steps + len(looks))
+        give_up = time.monotonic() + _SORTING_SECONDS
+        while left:
+            try:
+                answers = self._run(*(statement for _, statement in left), changes=bool(steps))
+            except Refused as refusal:
+                at = refusal.index
+                if at is None or left[at][0] >= number_of_steps or time.monotonic() > give_up:
+                    raise Unavailable(str(refusal)) from refusal
+                self._note_locked(steps[left.pop(at)[0]].sequence_id)
+                continue
+            for (number, _), rows in zip(left, answers, strict=True):
+                positions[number] = _position(rows)
+            break
         return positions
 
     def put(self, sequence_id: bytes, position: int, expected: int | None = None) -> None:
         """Put the sequence at ``position``; see `Store.put`."""
-        parameters = (_bytea(sequence_id), b"%d" % position, b"%d" % self._day())
+        parameters = (_bytea(sequence_id), _text(position), self._day())
         if expected is None:
             statement = Statement(_PUT, parameters)
         else:
-            statement = Statement(_PUT_FROM, (*parameters, b"%d" % expected))
-        if not self._run(statement)[0]:
+            statement = Statement(_PUT_FROM, (*parameters, _text(expected)))
+        if not self._change(sequence_id, statement):
             raise self._reason(sequence_id)
 
     def create(self, sequence_id: bytes, position: int) -> None:
         """Create the sequence; see `Store.create`."""
-        parameters = (_bytea(sequence_id), b"%d" % position, b"%d" % self._day())
-        if not self._run(Statement(_CREATE, parameters))[0]:
+        parameters = (_bytea(sequence_id), _text(position), self._day())
+        if not self._change(sequence_id, Statement(_CREATE, parameters)):
             raise Present
-        self._room -= 1
+        if sequence_id != self._permanent:
+            self._created += 1
+            self._begun.set()
 
     def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
         """Delete the sequence; see `Store.delete`."""
         if expected is None:
             statement = Statement(_DELETE, (_bytea(sequence_id),))
         else:
-            statement = Statement(_DELETE_FROM, (_bytea(sequence_id), b"%d" % expected))
-        if not self._run(statement)[0]:
+            statement = Statement(_DELETE_FROM, (_bytea(sequence_id), _text(expected)))
+        if not self._change(sequence_id, statement):
             raise self._reason(sequence_id)
-        self._full_until = 0.0
+        if sequence_id != self._permanent:
+            self._created -= 1
 
-    def holds(self, count: int, besides: bytes) -> bool:
+    def holds(self, count: int) -> bool:
         """Return whether there are ``count`` sequences; see `Store.holds`.
 
-        To count them takes long, so it is done once for a thousand new ones, and, when there is no
-        room, once a second. Several servers together may exceed ``count`` by a thousand each.
+        To count them takes long, so a thread does it every few seconds, as long as new ones are
+        wanted. What other servers have created since then is not known here.
         """
-        if self._room > 0:
-            return False
-        if time.monotonic() < self._full_until:
-            return True
-        rows = self._run(Statement(_COUNT, (_bytea(besides),)), changes=False)[0]
-        self._room = min(count - int(rows[0][0]), _COUNTED_FOR)
-        if self._room <= 0:
-            self._full_until = time.monotonic() + _FULL_SECONDS
-        return self._room <= 0
+        self._begun.set()
+        return (self.counted or 0) + self._created - self._created_counted >= count
 
     def commit(self, lsn: int) -> None:
         """Return: whatever has an lsn has been committed."""
 
     def check(self) -> None:
-        """Return if the database answers, and has let this server change something.
+        """Return if the database answers, and can take changes as far as reading tells.
 
         Raises:
-            Unavailable: it does not.
+            Unavailable: it does not; another connection is then looked for.
         """
-        self._run(Statement(_FIND, (self._permanent,)), changes=False)
+        find = Statement(_FIND, (_bytea(self._permanent),))
+        version, read_only, _ = self._look_all(schema.READ_VERSION, _READ_ONLY, find)
+        trouble = schema.mismatch(schema.version(version))
+        if not trouble and read_only[0][0] == b"on":
+            trouble = "the database is read-only"
+        if trouble:
+            if self._session:
+                self._lose(self._session, trouble)
+            raise Unavailable(trouble)
 
     def close(self) -> None:
         """Let go of the database."""
-        self._closed = True
+        self._closed.set()
         self._lost.set()
+        self._begun.set()
         session, self._session = self._session, None
         for each in (*self._given_up, *([session] if session else [])):
             each.close()
 
-    def _day(self) -> int:
-        return int(self._clock()) // _DAY_SECONDS
+    def _day(self) -> bytes:
+        return b"%d" % (int(self._clock()) // _DAY_SECONDS)
+
+    def _step(self, steps: Steps) -> Statement:
+        one, *numbers = steps
+        return Statement(_STEP, (_bytea(one), *map(_text, numbers), self._day()))
 
     def _reason(self, sequence_id: bytes) -> Missing | Elsewhere:
         """Return why a change of the sequence has found nothing to change."""
         position = self.find(sequence_id)
         return Missing() if position is None else Elsewhere(position)
 
+    def _look(self, statement: Statement) -> Rows:
+        return self._look_all(statement)[0]
+
+    def _look_all(self, *statements: Statement) -> list[Rows]:
+        try:
+            return self._run(*statements, changes=False)
+        except Refused as refusal:
+            raise Unavailable(str(refusal)) from refusal
+
+    def _change(self, sequence_id: bytes, statement: Statement) -> Rows:
+        """Run a statement that changes the sequence, if it does.
+
+        Raises:
+            SequenceLocked, Unavailable, NoRoom, OutcomeUnknown: as `Store` has them.
+        """
+        if sequence_id in self._locked:
+            if time.monotonic() < self._try_again_at:
+                raise SequenceLocked
+            self._try_again_at = time.monotonic() + _TRIED_AGAIN_SECONDS
+        try:
+            rows = self._run(statement)[0]
+        except Refused as refusal:
+            self._note_locked(sequence_id)
+            raise SequenceLocked from refusal
+        if sequence_id in self._locked:
+            del self._locked[sequence_id]
+            # That took no time, so the next one may follow.
+            self._try_again_at = 0.0
+        return rows
+
+    def _note_locked(self, sequence_id: bytes) -> None:
+        if sequence_id in self._locked:
+            return
+        # Whoever knows its id may step it, so that is not told.
+        _logger.warning("store at %s: others hold a sequence locked", self.host)
+        self._locked[sequence_id] = None
+        self._try_again_at = time.monotonic() + _TRIED_AGAIN_SECONDS
+        if len(self._locked) > _LOCKED_KEPT:
+            del self._locked[next(iter(self._locked))]
+
     def _run(self, *statements: Statement, changes: bool = True) -> list[Rows]:
         """Run a transaction, which makes changes or not.
 
         Raises:
+            Refused: one of the statements was waited for too long, though the table is open to
+                changes; nothing has changed.
             Unavailable, NoRoom, OutcomeUnknown: as `Store` has them.
         """
         try:
             return _retried(lambda: self._run_once(statements, changes=changes))
         except Refused as refusal:
+            if refusal.sqlstate in _WAITED:
+                raise
             raise Unavailable(f"others are in the way: {refusal}") from refusal
 
     def _run_once(self, statements: Sequence[Statement], *, changes: bool) -> list[Rows]:
@@ -268,6 +369,8 @@ class Postgres:
                 raise
             if refusal.sqlstate == _DISK_FULL:
                 raise NoRoom(f"store at {self.host}: {refusal}") from refusal
+            if refusal.sqlstate in _WAITED and _takes_changes(session):
+                raise
             self._lose(session, str(refusal))
             raise Unavailable(str(refusal)) from refusal
         except Broken as broken:
@@ -309,8 +412,10 @@ class Postgres:
         except CannotConnect as error:
             raise StoreError(str(error)) from error
         try:
+            if "lock_timeout" not in self._conninfo:
+                session.run(Statement(b"SET lock_timeout = %d" % (LOCK_SECONDS * 1000)))
             schema.require(session)
-            _retried(lambda: session.run(Statement(_TRY, (self._permanent,)), _TRY_COMMIT))
+            _retried(lambda: session.run(_TRY, _TRY_COMMIT))
             self.synchronous_commit = _warn_of_less(session)
         except (Refused, Broken) as error:
             session.give_up()
@@ -321,18 +426,14 @@ class Postgres:
         return session
 
     def _keep(self) -> None:
-        """Find a new connection whenever one is lost, and forget what is old. Runs as a thread."""
-        expiry = 0.0
-        while not self._closed:
-            if time.monotonic() >= expiry:
-                expiry = time.monotonic() + _EXPIRY_SECONDS
-                self._expire()
-            if self._lost.wait(expiry - time.monotonic()) and not self._closed:
-                self._find_connection()
+        """Find a new connection whenever one is lost. Runs as a thread."""
+        while not self._closed.is_set():
+            self._lost.wait()
+            self._find_connection()
 
     def _find_connection(self) -> None:
         pause = _FIRST_PAUSE
-        while not self._closed:
+        while not self._closed.is_set():
             while self._given_up:
                 self._given_up.pop().give_up()
             try:
@@ -345,7 +446,7 @@ class Postgres:
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 continue
-            if self._closed:
+            if self._closed.is_set():
                 session.close()
                 return
             self._lost.clear()
@@ -355,20 +456,65 @@ class Postgres:
             self._tried.set()
             return
 
+    def _tend(self) -> None:
+        """Count the sequences, and forget those that are old. Runs as a thread."""
+        expiry = 0.0
+        while not self._closed.is_set():
+            if time.monotonic() >= expiry:
+                expiry = time.monotonic() + _EXPIRY_SECONDS
+                self._expire()
+            if self._begun.wait(expiry - time.monotonic()):
+                self._begun.clear()
+                self._count()
+                self._closed.wait(COUNT_SECONDS)
+
+    def _count(self) -> None:
+        """Count the sequences, by a connection of its own."""
+        with (
+            suppress(CannotConnect, Refused, Broken),
+            closing(Session(self._conninfo)) as session,
+        ):
+            session.run(Statement(b"SET statement_timeout = %d" % (_COUNT_PATIENCE * 1000)))
+            count = Statement(_COUNT, (_bytea(self._permanent),))
+            rows = session.run(count, seconds=_COUNT_PATIENCE + 1)[0]
+            self._created_counted = self._created
+            self.counted = int(rows[0][0])
+
     def _expire(self) -> None:
         """Delete what nobody has touched for too long, by a connection of its own."""
         if self._days_kept is None:
             return
-        oldest = b"%d" % (self._day() - self._days_kept)
-        with suppress(CannotConnect, Refused, Broken):
-            session = Session(self._conninfo)
-            try:
-                # Not while a connection is to be found: what is left is deleted another time.
-                while not self._lost.is_set():
-                    if not session.run(Statement(_EXPIRE, (oldest, self._permanent)))[0]:
-                        break
-            finally:
-                session.close()
+        oldest = b"%d" % (int(self._day()) - self._days_kept)
+        expire = Statement(_EXPIRE, (oldest, _bytea(self._permanent)))
+        with (
+            suppress(CannotConnect, Refused, Broken),
+            closing(Session(self._conninfo)) as session,
+        ):
+            while session.run(expire)[0] and not self._closed.is_set():
+                pass
+
+
+def _takes_changes(session: Session) -> bool:
+    """Return whether the table of sequences can be changed, as far as no single one is locked."""
+    try:
+        session.run(_TRY)
+    except (Refused, Broken):
+        return False
+    return True
+
+
+def find(conninfo: str, sequence_id: bytes) -> int | None:
+    """Return where the sequence is, or None if there is none, by reading only.
+
+    Raises:
+        StoreError: there is no connection to be had, or the database has no such store.
+    """
+    try:
+        with closing(Session(conninfo, only_reads=True)) as session:
+            schema.require(session)
+            return _position(session.run(Statement(_FIND, (_bytea(sequence_id),)))[0])
+    except (CannotConnect, Refused, Broken) as error:
+        raise StoreError(str(error)) from error
 
 
 def _retried(transaction: Callable[[], list[Rows]]) -> list[Rows]:
@@ -412,5 +558,11 @@ def _bytea(value: bytes) -> bytes:
     return b"\\x" + value.hex().encode()
 
 
+def _text(number: int) -> bytes:
+    # Python itself writes, and reads, no number of more than 4,300 digits.
+    digits: str = mpz(number).digits()
+    return digits.encode()
+
+
 def _position(rows: Rows) -> int | None:
-    return int(rows[0][0]) if rows else None
+    return int(mpz(rows[0][0].decode())) if rows else None

@@ -6,7 +6,7 @@ The SQL is what PostgreSQL, CockroachDB, YugabyteDB and Citus have in common. A 
 
 from typing import Final
 
-from bigfib.state.session import Broken, CannotConnect, Refused, Session, Statement
+from bigfib.state.session import Broken, CannotConnect, Refused, Rows, Session, Statement
 from bigfib.state.store import StoreError
 
 VERSION: Final = 1
@@ -23,7 +23,8 @@ _STATEMENTS: Final = (
     b"INSERT INTO bigfib_schema (version) VALUES (%d) ON CONFLICT DO NOTHING" % VERSION,
 )
 
-_READ_VERSION: Final = Statement(b"SELECT version FROM bigfib_schema")
+READ_VERSION: Final = Statement(b"SELECT version FROM bigfib_schema")
+"""What asks for the `version`."""
 
 # Others do the same at this moment: unique_violation, duplicate_table and duplicate_object; and
 # what CockroachDB says then, serialization_failure.
@@ -46,10 +47,10 @@ def init(conninfo: str) -> bool:
     except CannotConnect as error:
         raise StoreError(str(error)) from error
     try:
-        version = _version(session)
-        if version == VERSION:
+        found = _version(session)
+        if found == VERSION:
             return False
-        if version is not None:
+        if found is not None:
             require(session)
         for sql in _STATEMENTS:
             _run(session, Statement(sql))
@@ -68,24 +69,35 @@ def require(session: Session) -> None:
         StoreError: it has none, or another version.
         Refused, Broken: as `Session.run`.
     """
-    version = _version(session)
-    if version is None:
-        raise StoreError("the database has no tables of bigfib: make them with `bigfib store init`")
-    if version != VERSION:
-        raise StoreError(
-            f"the database has version {version} of bigfib's tables, and this bigfib knows "
+    trouble = mismatch(_version(session))
+    if trouble:
+        raise StoreError(trouble)
+
+
+def version(rows: Rows) -> int | None:
+    """Return the version that the rows of `READ_VERSION` say, or None if they say none."""
+    return max((int(version) for (version,) in rows), default=None)
+
+
+def mismatch(found: int | None) -> str:
+    """Return what to say of a database that has this version, or none; empty if it is ours."""
+    if found is None:
+        return "the database has no tables of bigfib: make them with `bigfib store init`"
+    if found != VERSION:
+        return (
+            f"the database has version {found} of bigfib's tables, and this bigfib knows "
             f"version {VERSION}; use one that knows that version"
         )
+    return ""
 
 
 def _version(session: Session) -> int | None:
     try:
-        rows = session.run(_READ_VERSION)[0]
+        return version(session.run(READ_VERSION)[0])
     except Refused as refusal:
         if refusal.sqlstate == _NO_TABLE:
             return None
         raise
-    return max((int(version) for (version,) in rows), default=None)
 
 
 def _run(session: Session, statement: Statement) -> None:

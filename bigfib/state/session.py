@@ -8,6 +8,7 @@ no time-out of the system or of the server itself ends the wait. So the wait is 
 """
 
 import contextlib
+import logging
 import os
 import select
 import time
@@ -19,6 +20,8 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import Diagnostic
 from psycopg.pq.abc import PGresult
+
+_logger = logging.getLogger(__name__)
 
 STATEMENT_SECONDS: Final = 1
 """After how long the server itself gives up a statement, which mostly waits for a lock then."""
@@ -36,7 +39,14 @@ _DEFAULTS: Final = {
     "tcp_user_timeout": ("", "5000"),
 }
 
+# A standby may be behind what has been told.
+_DEFAULTS_OF_READERS: Final = {"target_session_attrs": ("PGTARGETSESSIONATTRS", "primary")}
+
 _COMPLETION_UNKNOWN: Final = "40003"
+
+# The function of PostgreSQL that warns that the wait for a standby was cancelled: what has been
+# committed is then on this server, and perhaps on no other. Its message is translated.
+_WAIT_FOR_STANDBY: Final = "SyncRepWaitForLSN"
 
 
 class CannotConnect(Exception):
@@ -48,11 +58,13 @@ class Refused(Exception):
 
     Attributes:
         sqlstate: The server's code of the reason.
+        index: Which of the statements was refused; None if it was none of them, but the commit.
     """
 
-    def __init__(self, sqlstate: str, message: str) -> None:
+    def __init__(self, sqlstate: str, message: str, index: int | None = None) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
+        self.index = index
 
 
 class Broken(Exception):
@@ -78,17 +90,25 @@ _COMMIT: Final = Statement(b"COMMIT")
 _ROLLBACK: Final = Statement(b"ROLLBACK")
 
 
-def connect(conninfo: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:
+def connect(
+    conninfo: str, *, autocommit: bool = False, only_reads: bool = False
+) -> psycopg.Connection[Any]:
     """Connect to the first server of those that ``conninfo`` names which is fit.
+
+    Args:
+        conninfo: Where the servers are, as libpq has it.
+        autocommit: Whether each statement is a transaction of its own.
+        only_reads: Whether one that takes no changes is fit, too.
 
     Raises:
         CannotConnect: there is none, or ``conninfo`` is none.
     """
     try:
         given = conninfo_to_dict(conninfo)
+        defaults = _DEFAULTS | (_DEFAULTS_OF_READERS if only_reads else {})
         more = {
             name: value
-            for name, (variable, value) in _DEFAULTS.items()
+            for name, (variable, value) in defaults.items()
             if name not in given and variable not in os.environ
         }
         return psycopg.connect(make_conninfo(conninfo, **more), autocommit=autocommit)
@@ -104,23 +124,30 @@ def one_line(message: str) -> str:
 class Session:
     """A connection, used by one thread at a time."""
 
-    def __init__(self, conninfo: str) -> None:
+    def __init__(self, conninfo: str, *, only_reads: bool = False) -> None:
         """Connect to the first server of those that ``conninfo`` names which is fit.
+
+        Args:
+            conninfo: Where the servers are, as libpq has it.
+            only_reads: Whether nothing is to be changed, by any mistake.
 
         Raises:
             CannotConnect: there is none, or ``conninfo`` is none.
         """
-        self._connection = connect(conninfo, autocommit=True)
+        self._connection = connect(conninfo, autocommit=True, only_reads=only_reads)
         self._pgconn = self._connection.pgconn
         self._readable = select.poll()
         self._readable.register(self._pgconn.socket, select.POLLIN)
         self._prepared: dict[bytes, bytes] = {}
-        self._warning = ""
+        self._unknown = ""
+        self._warned: set[tuple[str | None, str | None]] = set()
         self._connection.add_notice_handler(self._notice)
         self._pgconn.enter_pipeline_mode()
         try:
             if "statement_timeout" not in conninfo:
                 self.run(Statement(b"SET statement_timeout = %d" % (STATEMENT_SECONDS * 1000)))
+            if only_reads:
+                self.run(Statement(b"SET default_transaction_read_only = on"))
         except (Refused, Broken) as error:
             self.close()
             raise CannotConnect(str(error)) from error
@@ -151,7 +178,7 @@ class Session:
             Refused: the server does not do it.
             Broken: there was no answer in time, or the server did not keep what it promised.
         """
-        self._warning = ""
+        self._unknown = ""
         deadline = time.monotonic() + seconds
         try:
             self._prepare({statement.sql for statement in statements}, deadline)
@@ -161,21 +188,24 @@ class Session:
             results = self._exchange(
                 statements if alone else (_BEGIN, *statements, _COMMIT), deadline
             )
-            refusal = next((one for one in results if one.status == _FATAL_ERROR), None)
-            if refusal is None:
-                if self._warning:
-                    raise Broken(self._warning)
+            # What follows a refusal is not done, and is not answered as one.
+            at = next((at for at, one in enumerate(results) if one.status == _FATAL_ERROR), None)
+            if at is None:
+                if self._unknown:
+                    raise Broken(self._unknown)
                 return [_rows(result) for result in (results if alone else results[1:-1])]
             if self._pgconn.transaction_status != pq.TransactionStatus.IDLE:
                 self._exchange([_ROLLBACK], deadline)
         except psycopg.Error as error:
             raise Broken(one_line(str(error))) from error
+        refusal = results[at]
         sqlstate = (refusal.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
         message = one_line(refusal.get_error_message())
         severity = refusal.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED)
         if severity != b"ERROR" or sqlstate == _COMPLETION_UNKNOWN:
             raise Broken(message)
-        raise Refused(sqlstate, message)
+        index = at if alone else at - 1
+        raise Refused(sqlstate, message, index if 0 <= index < len(statements) else None)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -248,9 +278,17 @@ class Session:
             raise Broken("the server does not answer in time")
 
     def _notice(self, diagnostic: Diagnostic) -> None:
-        # Such as: the wait for the standby was cancelled, and it may not have what was committed.
-        if diagnostic.severity_nonlocalized == "WARNING":
-            self._warning = one_line(diagnostic.message_primary or "the server warns")
+        if diagnostic.severity_nonlocalized != "WARNING":
+            return
+        message = one_line(diagnostic.message_primary or "the server warns")
+        if diagnostic.source_function == _WAIT_FOR_STANDBY:
+            self._unknown = message
+            return
+        # Such as a trigger's: it is for the operator to read, once.
+        kind = (diagnostic.sqlstate, diagnostic.source_function)
+        if kind not in self._warned:
+            self._warned.add(kind)
+            _logger.warning("store at %s warns: %s", self.host, message)
 
 
 _FATAL_ERROR: Final = pq.ExecStatus.FATAL_ERROR

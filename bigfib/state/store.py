@@ -11,6 +11,8 @@ for it. A change names the positions that it may be made from: that is the floor
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from gmpy2 import mpz
+
 
 class StoreError(Exception):
     """A store in a database cannot be had; the message says why and what to do."""
@@ -32,7 +34,7 @@ class Elsewhere(Exception):
     """
 
     def __init__(self, position: int) -> None:
-        super().__init__(f"the sequence is at position {position}")
+        super().__init__(f"the sequence is at position {mpz(position).digits()}")
         self.position = position
 
 
@@ -42,6 +44,16 @@ class NoRoom(Exception):
 
 class Unavailable(Exception):
     """The store cannot be asked now, which mends itself; nothing has changed."""
+
+
+class SequenceLocked(Unavailable):
+    """Somebody else holds this sequence in the store, for longer than is waited for.
+
+    Others can be changed. Nothing has changed, so that it is safe to try again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("nothing has changed: the sequence is locked in the store; try again")
 
 
 class OutcomeUnknown(Exception):
@@ -70,8 +82,8 @@ class Steps(NamedTuple):
 class Store(Protocol):
     """Where the position of every sequence is kept.
 
-    All methods raise `Unavailable`; those that change something raise `NoRoom` and
-    `OutcomeUnknown`, too.
+    All methods raise `Unavailable`; those that change something raise `NoRoom`, `OutcomeUnknown`
+    and `SequenceLocked`, too.
 
     Attributes:
         end: The log sequence number (lsn) of the last change.
@@ -115,8 +127,8 @@ class Store(Protocol):
     def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
         """Delete the sequence; arguments and errors as `put`."""
 
-    def holds(self, count: int, besides: bytes) -> bool:
-        """Return whether there are ``count`` sequences at least, not counting ``besides``.
+    def holds(self, count: int) -> bool:
+        """Return whether there are ``count`` sequences at least, not counting the permanent one.
 
         A shared store may be somewhat behind with its count.
         """
@@ -132,14 +144,10 @@ class Store(Protocol):
 
 
 class SharedStore(Store, Protocol):
-    """A store that many servers share, and that is asked for many steps at once.
+    """A store that many servers share, and that is asked for many steps at once."""
 
-    Attributes:
-        connected: Whether it can be asked, as far as is known without asking.
-    """
-
-    @property
-    def connected(self) -> bool: ...  # noqa: D102
+    def may_step(self, sequence_id: bytes) -> bool:
+        """Return whether the sequence can be stepped, as far as is known without asking."""
 
     def step_all(self, steps: Sequence[Steps], looks: Sequence[bytes] = ()) -> list[int | None]:
         """Step many sequences, and look at others, in one transaction.
@@ -149,6 +157,6 @@ class SharedStore(Store, Protocol):
             looks: Sequences that are only looked at.
 
         Returns:
-            The position of each, after its steps; None where there is none, or where it was not
-            where the steps may be made from, so that they were not.
+            The position of each, after its steps; None where there is none, or where they were not
+            made: it was not where they may be made from, or it is locked. `step` says which.
         """

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from http.client import HTTPResponse
-from itertools import chain
+from itertools import chain, cycle
 from pathlib import Path
 
 import pytest
@@ -168,7 +168,6 @@ class TestShown:
             assert service.ask(f"/api1/terms/{NEAR}", headers=headers | other)[0].status == 412
             beyond = {"Range": f"bytes={length}-"}
             assert service.ask(f"/api1/terms/{NEAR}", headers=headers | beyond)[0].status == 416
-        assert job(service, NEAR) is None
         assert not workers(service)
 
     def test_limits(self, serve: Serve) -> None:
@@ -509,6 +508,57 @@ class TestCache:
             thread.join()
         assert not failures
         assert names(Path(shared)) == [f"{n}.digits" for n in range(NEAR, NEAR + 4)]
+
+
+class TestLooks:
+    """At a computation, whichever server has told of it."""
+
+    def test_in_turn_at_servers_that_know_nothing_of_it(self, serve: Serve, path: Path) -> None:
+        """Two that share a digit cache, and one on another machine."""
+        shared = str(path.with_name("shared"))
+        services = [
+            serve("-f", str(path.with_name(f"{number}.log")), "--cache-dir", cache)
+            for number, cache in enumerate((shared, shared, str(path.with_name("other"))))
+        ]
+        accepted(services[0].ask(f"/api1/terms/{-NEAR}"), -NEAR)
+        deadline = time.monotonic() + 60
+        # Each request comes to another of them, as behind a proxy.
+        in_turn = cycle(services)
+        states: list[str] = []
+        while states[-3:] != ["done"] * 3:
+            assert time.monotonic() < deadline
+            reply, body = next(in_turn).ask(f"/api1/terms/{-NEAR}/job")
+            assert reply.status == 200, body
+            states.append(json.loads(body)["state"])
+        for service in services:
+            assert service.ask(f"/api1/terms/{-NEAR}", headers=TEXT)[1] == expected(-NEAR)
+
+    def test_what_is_no_far_term_has_none(self, serve: Serve) -> None:
+        service = serve("--max-term", "2000000")
+        for n, status in ((5, 404), (1_000_000, 404), (2_000_001, 422), (-2_000_001, 422)):
+            reply, _ = service.ask(f"/api1/terms/{n}/job")
+            assert reply.status == status
+            assert reply.headers["Content-Type"] == "application/problem+json"
+        assert not workers(service)
+
+    def test_with_a_full_queue_one_looks_again(self, serve: Serve) -> None:
+        service = serve()
+        for i in range(MAX_RUNNING + MAX_QUEUED):
+            service.ask(f"/api1/terms/{LONG + i}/job")
+        waiting = {"n": str(NEAR), "state": "queued", "progress": 0.0}
+        assert job(service, NEAR) == waiting
+        for i in range(MAX_QUEUED + 1):
+            service.ask(f"/api1/terms/{LONG + i}/job", "DELETE")
+        until(lambda: job(service, NEAR) == {"n": str(NEAR), "state": "done", "progress": 1})
+
+    def test_what_was_cancelled_is_not_begun_again_by_a_look(self, serve: Serve) -> None:
+        service = serve()
+        service.ask(f"/api1/terms/{LONG}")
+        assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
+        assert job(service, LONG) is None
+        assert not workers(service)
+        accepted(service.ask(f"/api1/terms/{LONG}"), LONG)
+        assert job(service, LONG) is not None
 
 
 class TestSequences:

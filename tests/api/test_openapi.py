@@ -2,7 +2,6 @@
 
 import json
 import re
-import resource
 import secrets
 import socket
 import subprocess
@@ -22,7 +21,7 @@ from bigfib.api.stepping import Stepping
 from bigfib.api.terms import MAX_STREAMS
 from bigfib.sequences import Sequences
 from bigfib.state.log import Log
-from tests.service import Serve, Service, jobs
+from tests.service import Serve, Service, full_disk, jobs
 
 CONFIGURATION = Path(__file__).parent / "schemathesis.toml"
 
@@ -53,8 +52,9 @@ class Asked:
         query: str = "",
         sequence_id: str = "",
         n: str = "",
+        name: str = "",
     ) -> tuple[HTTPResponse, bytes]:
-        target = template.format(sequence_id=sequence_id, n=n) + query
+        target = template.format(sequence_id=sequence_id, n=n, name=name) + query
         reply, content = self.service.ask(target, method, headers, body)
         self.check(expected, method, template, reply, content)
         return reply, content
@@ -98,16 +98,6 @@ class Asked:
             if method != "parameters"
             for status in operation["responses"]
         }
-
-
-@contextmanager
-def full_disk(service: Service) -> Iterator[None]:
-    """Let the service write no further; the kernel refuses it."""
-    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    size = service.file.stat().st_size
-    resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (size, unlimited[1]))
-    yield
-    resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, unlimited)
 
 
 @contextmanager
@@ -178,13 +168,14 @@ class TestAnswers:
         for method in ("GET", "HEAD"):
             self._terms(ask, method)
         self._stepping(ask)
+        self._page(ask)
         for method in ("GET", "HEAD"):
             for template in ("/livez", "/readyz", "/test/stats", "/openapi.json"):
                 ask("200", method, template)
         every = ask.documented()
         for template, method, _ in sorted(every):
             if method == "options":
-                ask("200", "OPTIONS", template, sequence_id="shared", n="1")
+                ask("200", "OPTIONS", template, sequence_id="shared", n="1", name="page.css")
             # Longer than bjoern's parser takes.
             if (method, template) != ("put", SEQUENCE):
                 ask(
@@ -194,6 +185,7 @@ class TestAnswers:
                     {"X": "x" * 82_000},
                     sequence_id="shared",
                     n="1",
+                    name="page.css",
                 )
         # A failure of the service itself is not had by asking; see test_stepping.py. A state log is
         # not lost while the service runs; see test_shared_store.py.
@@ -316,6 +308,17 @@ class TestAnswers:
             ask("422", method, TERMS, query="?from=x")
             with as_many_streams_as_there_may_be(ask.service):
                 ask("503", method, TERMS)
+
+    @staticmethod
+    def _page(ask: Asked) -> None:
+        for method in ("GET", "HEAD"):
+            reply, _ = ask("200", method, "/")
+            ask("304", method, "/", {"If-None-Match": reply.headers["ETag"]})
+            for name in ("page.css", "sequence.js", "icon.svg"):
+                reply, _ = ask("200", method, "/page/{name}", name=name)
+                tag = {"If-None-Match": reply.headers["ETag"]}
+                ask("304", method, "/page/{name}", tag, name=name)
+            ask("404", method, "/page/{name}", name="none.css")
 
     @staticmethod
     def _stepping(ask: Asked) -> None:

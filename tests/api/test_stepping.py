@@ -134,7 +134,7 @@ class TestMethods:
 @pytest.mark.parametrize(
     "target",
     [
-        "/",
+        "/page",
         "/api0",
         "/api0/current/",
         "/api0/nex",

@@ -34,7 +34,7 @@ def test_the_stages_of_a_step(results: Results) -> None:
         "text": 5,  # 8 with the step
         "log": 2,
         "sync": 40,  # 100 - 60
-        "framework": 5,  # (15 + 17) / 2 - 1 - 8 - 2
+        "framework": 5,  # 16 - 1 - 8 - 2
         "network": 20,
         "rest": 25,  # what is missing to 100
     }
@@ -108,12 +108,27 @@ def test_a_cliff_is_found(path: Path) -> None:
         [
             measured(groups.STEP_AND_DIGITS, name, cost, digits=digits)
             # Per digit 9, 2, 4 and 3; the first is too short to count.
-            for digits, cost in [(10, 90), (10_000, 20_000), (100_000, 400_000), (10**6, 3 * 10**6)]
+            for digits, cost in [
+                *((10, 90), (10_000, 20_000), (100_000, 400_000), (2_089_877, 3 * 2_089_877)),
+            ]
             for name in ("yardstick_mpz", "packed_decimal")
         ],
     )
     (flat,) = [each for each in targets(run) if each.what.endswith("dearest over cheapest")]
     assert (flat.measured, flat.met) == (2.0, False)
+
+
+def test_a_cliff_may_be_where_nothing_was_measured(path: Path) -> None:
+    run = write(
+        path,
+        [
+            measured(groups.STEP_AND_DIGITS, name, 2.0 * digits, digits=digits)
+            for digits in (10, 100_000, 2_089_877)
+            for name in ("yardstick_mpz", "packed_decimal")
+        ],
+    )
+    (flat,) = [each for each in targets(run) if each.what.endswith("dearest over cheapest")]
+    assert flat.met is None
 
 
 def test_the_page_needs_nothing_else(results: Results) -> None:

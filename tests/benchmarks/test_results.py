@@ -60,3 +60,18 @@ def test_a_group_has_one_yardstick(path: Path, yardsticks: int) -> None:
     found = [measured("steps", f"yardstick_{number}", 1.0) for number in range(yardsticks)]
     with pytest.raises(NoYardstick, match=f"steps.*: {yardsticks} yardsticks"):
         write(path, [*found, measured("steps", "packed_decimal", 1.0)])
+
+
+def test_what_was_measured_once_is_not_tracked(path: Path) -> None:
+    run = write(
+        path,
+        [
+            turns("how far", {"yardstick mpz": [2.0], "fsync": [4.0]}),
+            turns("often", {"yardstick mpz": [2.0, 2.0, 2.0], "fsync": [4.0, 4.0, 4.0]}),
+            turns("peak memory", {"yardstick constant body": [10], "fsync": [40]}),
+        ],
+    )
+    assert run.ratios() == {"often: fsync": 0.5, "peak memory: fsync": 0.25}
+    once = run.find("how far", "fsync")
+    assert once
+    assert once.ratio == 0.5

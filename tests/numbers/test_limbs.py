@@ -12,17 +12,28 @@ from bigfib.numbers import limbs
 RANDOMNESS = random.Random(6)
 
 
-# About where whole limbs begin and end, and where they are asked for.
-@pytest.mark.parametrize("size", [1, 2, 7, 8, 9, *range(4_990, 5_020), 40_000, 40_001, 1_000_003])
+# About where whole limbs begin and end, where they are asked for, and where the kept buffer ends.
+@pytest.mark.parametrize(
+    "size",
+    [1, 2, 7, 8, 9, *range(2_490, 2_520), 40_000, *range(65_510, 65_545), 1_000_003],
+)
 def test_last_bytes(size: int) -> None:
     octets = RANDOMNESS.randbytes(size).replace(b"\0", b"\1")
     number = mpz(int.from_bytes(octets, "big"))
     for left_out in {0, 1, 7, 8, 9, size - 1} & set(range(size)):
-        assert limbs.last_bytes(number, size, size - left_out) == octets[left_out:]
+        for closing in (b"", b'"}', b'","status":"200"}'):
+            found = limbs.last_bytes(number, size, size - left_out, closing)
+            assert found == octets[left_out:] + closing
     assert int(number) == int.from_bytes(octets, "big")
 
 
-@pytest.mark.parametrize("size", [100, 5_000, 5_008, 200_000])
+def test_what_was_returned_stays() -> None:
+    numbers = [mpz(int.from_bytes(bytes([digit]) * 10_000, "big")) for digit in (1, 2)]
+    first, second = (limbs.last_bytes(number, 10_000, 10_000) for number in numbers)
+    assert (first, second) == (b"\1" * 10_000, b"\2" * 10_000)
+
+
+@pytest.mark.parametrize("size", [100, 2_500, 2_504, 5_000, 200_000])
 def test_a_longer_number_is_refused(size: int) -> None:
     with pytest.raises(OverflowError):
         limbs.last_bytes(mpz(1) << 8 * size, size, 8)

@@ -114,7 +114,8 @@ class TestDamage:
         history: list[dict[bytes, int]] = [{}]
         with Log(path) as log:
             for number in range(1, 13):
-                sequence_id = IDS[number % 2]
+                # Not twice between two syncs: that would be one record.
+                sequence_id = IDS[number % 3]
                 lsn = log.append(sequence_id, number * 1000)
                 history.append({**history[-1], sequence_id: number * 1000})
                 if number % 3 == 0:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ class TestReplay:
     def test_the_last_position_of_each_sequence_comes_back(self, path: Path) -> None:
         with Log(path) as opened:
             for sequence_id, position in ((SHARED, 1), (b"a", 7), (SHARED, 2), (b"b", 2**5000)):
-                opened.append(sequence_id, position)
+                opened.commit(opened.append(sequence_id, position))
             opened.append(b"a", 6)
         with Log(path) as opened:
             assert positions(opened) == {SHARED: 2, b"a": 6, b"b": 2**5000}
@@ -184,7 +185,7 @@ class TestCommit:
         monkeypatch.setattr(os, "fdatasync", fdatasync)
         with Log(path) as opened:
             first = opened.append(SHARED, 1)
-            second = opened.append(SHARED, 2)
+            second = opened.append(b"a", 2)
             assert opened.committed < first
             opened.commit(first)
             assert synced == [second], "one sync is for all that was appended"
@@ -206,7 +207,7 @@ class TestCommit:
     def test_a_record_says_what_was_durable_before_it(self, path: Path) -> None:
         with Log(path) as opened:
             first = opened.append(SHARED, 1)
-            opened.append(SHARED, 2)
+            opened.append(b"others", 2)
             opened.commit(first)
             opened.append(SHARED, 3)
             opened.commit(opened.end)
@@ -236,6 +237,85 @@ class TestCommit:
         Log(path).close()  # the lock was let go
 
 
+class TestUnsynced:
+    """Steps of a sequence that wait for the same sync share a record."""
+
+    def test_one_record_for_all(self, path: Path) -> None:
+        with Log(path) as opened:
+            end = opened.append(SHARED, 1)
+            for position in range(2, 100):
+                assert opened.append(SHARED, position) == end > opened.committed
+            assert reader.read(path).position(SHARED) == 1
+            opened.commit(end)
+            contents = reader.read(path)
+            assert (contents.records, contents.position(SHARED)) == (1, 99)
+            # What is on disk is not touched again.
+            assert opened.append(SHARED, 100) > end
+            assert reader.read(path).records == 2
+
+    def test_they_need_no_room(self, path: Path) -> None:
+        with Log(path) as opened:
+            lsn = opened.append(SHARED, 1)
+            with file_size_limit(path.stat().st_size):
+                opened.append(SHARED, 2)
+                opened.commit(lsn)
+        assert reader.read(path).position(SHARED) == 2
+
+    def test_a_longer_position_has_a_record_of_its_own(self, path: Path) -> None:
+        with Log(path) as opened:
+            ends = [opened.append(SHARED, position) for position in (0, 1, 255, 256, 255, 2)]
+            # 0 takes no byte, and 256 takes two.
+            assert [end == before for before, end in pairwise(ends)] == [
+                *(False, True, False, False, True)
+            ]
+            opened.commit(ends[-1])
+            assert reader.read(path).position(SHARED) == 2
+
+    def test_what_is_removed_stays_removed(self, path: Path) -> None:
+        with Log(path) as opened:
+            for position in (1, 2, None):
+                opened.append(b"a", position)
+            opened.commit(opened.end)
+            assert positions(reader.read(path)) == {}
+            for position in (1, 2, None, 3, 4):
+                opened.append(b"a", position)
+            opened.commit(opened.end)
+            assert positions(reader.read(path)) == {b"a": 4}
+
+    def test_a_day_ends_meanwhile(self, path: Path) -> None:
+        # The number of the next day takes a byte more.
+        now = 255.0 * 86_400
+        with Log(path, clock=lambda: now) as opened:
+            for position in (1, 2, 3):
+                opened.append(SHARED, position)
+            now += 86_400
+            for position in (4, 5):
+                opened.append(SHARED, position)
+            lsn = opened.append(b"a", 1)
+            opened.commit(lsn)
+            contents = reader.read(path)
+            assert (contents.fault, contents.records) == (None, 3)
+            assert positions(contents) == {SHARED: 5, b"a": 1}
+
+    def test_a_failed_write_is_final(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        opened = Log(path)
+        opened.append(SHARED, 1)
+        lsn = opened.append(SHARED, 2)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "pwrite", _fail_with(errno.EIO))
+            with pytest.raises(CommitFailed, match="Input/output error while writing"):
+                opened.commit(lsn)
+        for use in (lambda: opened.commit(lsn), lambda: opened.append(SHARED, 3), opened.close):
+            with pytest.raises(CommitFailed):
+                use()
+
+    def test_nothing_is_put_off_that_waits_for_no_sync(self, path: Path) -> None:
+        with Log(path, Durability.OS) as opened:
+            for position in (1, 2):
+                opened.append(SHARED, position)
+                assert reader.read(path).position(SHARED) == position
+
+
 class TestAppend:
     def test_without_room_nothing_changes_and_it_resumes(self, path: Path) -> None:
         with Log(path) as opened:
@@ -244,11 +324,11 @@ class TestAppend:
             for room in range(17):
                 with file_size_limit(size + room):
                     with pytest.raises(AppendFailed, match="File too large"):
-                        opened.append(SHARED, 2)
+                        opened.append(b"others", 2)
                     assert (opened.end, positions(opened)) == (end, {SHARED: 1})
                     assert path.stat().st_size == size, "a part of the record stayed"
-            opened.append(SHARED, 2)
-        assert positions(reader.read(path)) == {SHARED: 2}
+            opened.append(b"others", 2)
+        assert positions(reader.read(path)) == {SHARED: 1, b"others": 2}
 
     @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
     def test_other_reasons(self, path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
@@ -321,10 +401,9 @@ class TestLock:
 
     def test_reading_needs_none(self, path: Path) -> None:
         with Log(path) as opened:
-            opened.append(SHARED, 1)
-            assert positions(reader.read(path)) == {SHARED: 1}
-            opened.append(SHARED, 2)
-            assert positions(reader.read(path)) == {SHARED: 2}
+            for position in (1, 2):
+                opened.commit(opened.append(SHARED, position))
+                assert positions(reader.read(path)) == {SHARED: position}
 
 
 class TestUnusable:

@@ -4,18 +4,19 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import psycopg
 import pytest
 
 from bigfib.sequences import SHARED
-from bigfib.state import schema
+from bigfib.state import postgres, schema
 from bigfib.state.postgres import Postgres
 from bigfib.state.session import ANSWER_SECONDS
 from bigfib.state.store import (
     Elsewhere,
     OutcomeUnknown,
+    SequenceLocked,
     Steps,
     StoreError,
     Unavailable,
@@ -227,22 +228,212 @@ class TestRetries:
             assert before in (0, 1)
             assert store.step(ONE, 1, 0, 9) == before + 1
 
-    def test_a_warning_at_the_commit_leaves_the_outcome_unknown(self, database: str) -> None:
-        # As when the wait for a standby is cancelled: committed here, but perhaps not there.
+    def test_a_commit_that_the_standby_may_not_have_is_unknown(self, cluster: Cluster) -> None:
+        with opened(cluster.url()) as store:
+            store.create(ONE, 0)
+            # One that is not there; somebody then ends the wait for it.
+            cluster.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            cluster.sql("SELECT pg_reload_conf()")
+            cancelled: list[object] = []
+
+            def cancel() -> None:
+                until = time.monotonic() + 20
+                while not cancelled:
+                    assert time.monotonic() < until
+                    cancelled.extend(
+                        cluster.sql(
+                            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity "
+                            "WHERE wait_event = 'SyncRep'"
+                        )
+                    )
+
+            canceller = threading.Thread(target=cancel)
+            canceller.start()
+            with pytest.raises(OutcomeUnknown, match="synchronous replication"):
+                store.step(ONE, 1, 0, 9)
+            canceller.join()
+        assert cluster.sql("SELECT position FROM bigfib_sequences") == [(1,)], "it is made here"
+
+    def test_any_other_warning_is_only_told(
+        self, database: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
         with opened(database) as store:
             store.create(ONE, 0)
             run(
                 database,
                 """CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS
-                $$BEGIN RAISE WARNING 'might not have been replicated'; RETURN NULL; END$$""",
+                $$BEGIN RAISE WARNING 'the disk is nearly full'; RETURN NULL; END$$""",
             )
             run(
                 database,
-                "CREATE TRIGGER t AFTER UPDATE ON bigfib_sequences FOR EACH ROW "
-                "WHEN (new.position <> old.position) EXECUTE FUNCTION warn()",
+                "CREATE TRIGGER t AFTER UPDATE ON bigfib_sequences "
+                "FOR EACH ROW EXECUTE FUNCTION warn()",
             )
-            with pytest.raises(OutcomeUnknown, match="might not have been replicated"):
-                store.step(ONE, 1, 0, 9)
+            assert [store.step(ONE, 1, 0, 9) for _ in range(3)] == [1, 2, 3]
+        assert caplog.text.count("the disk is nearly full") == 1
+
+
+class TestLockedSequence:
+    """Somebody holds one sequence in a transaction that does not end."""
+
+    def test_a_step_of_it_is_refused_and_others_are_not(self, database: str) -> None:
+        with opened(database) as store, psycopg.connect(database) as other:
+            store.create(ONE, 5)
+            store.create(OTHER, 5)
+            other.execute("SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [ONE])
+            for _ in range(3):
+                with pytest.raises(SequenceLocked, match="nothing has changed"):
+                    store.step(ONE, 1, 0, 9)
+                assert store.find(ONE) == 5
+                assert store.step(OTHER, 1, 0, 9)
+            with pytest.raises(SequenceLocked):
+                store.put(ONE, 7)
+            with pytest.raises(SequenceLocked):
+                store.delete(ONE)
+            assert (store.may_step(ONE), store.may_step(OTHER)) == (False, True)
+            store.check()
+            other.rollback()
+            assert self._stepped_at_last(store) == 6
+            assert store.may_step(ONE)
+
+    def test_nobody_waits_for_it_again_and_again(
+        self, database: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        locked = [bytes([number]) * 16 for number in range(3)]
+        with opened(database) as store, psycopg.connect(database) as other:
+            for one in (*locked, OTHER):
+                store.create(one, 5)
+            other.execute("SELECT FROM bigfib_sequences WHERE id <> %s FOR UPDATE", [OTHER])
+            # The first batch finds out, and all that are free are stepped by it.
+            steps = [Steps(one, 1, 0, 999) for one in (*locked, OTHER)]
+            assert store.step_all(steps) == [None, None, None, 6]
+            # Were they waited for each time, it would take more than a minute.
+            began = time.monotonic()
+            for number in range(200):
+                assert store.step_all(steps) == [None, None, None, 7 + number]
+            assert time.monotonic() - began < 20
+            other.rollback()
+            assert [self._stepped_at_last(store, one) for one in locked] == [6, 6, 6]
+        assert "lost" not in caplog.text
+        assert caplog.text.count("others hold a sequence locked") == 3
+
+    def test_too_many_of_them_are_not_sorted_out_at_once(self, database: str) -> None:
+        many = [bytes([number]) * 16 for number in range(10)]
+        with opened(database) as store, psycopg.connect(database) as other:
+            for one in many:
+                store.create(one, 5)
+            other.execute("SELECT FROM bigfib_sequences WHERE id <> %s FOR UPDATE", [many[9]])
+            steps = [Steps(one, 1, 0, 99) for one in many]
+            with pytest.raises(Unavailable, match="lock timeout"):
+                store.step_all(steps)
+            assert store.find(many[9]) == 5, "nothing has changed"
+            until = time.monotonic() + 20
+            positions: list[int | None] = []
+            while not positions:
+                assert time.monotonic() < until
+                with suppress(Unavailable):
+                    positions = store.step_all(steps)
+            assert positions == [None] * 9 + [6]
+
+    @staticmethod
+    def _stepped_at_last(store: Postgres, one: bytes = ONE) -> int:
+        until = time.monotonic() + 10
+        while True:
+            try:
+                return store.step(one, 1, 0, 9)
+            except SequenceLocked:
+                assert time.monotonic() < until
+
+
+class TestPositions:
+    def test_of_ten_thousand_digits(self, database: str) -> None:
+        far = 10**10_000
+        with opened(database) as store:
+            store.create(ONE, far)
+            assert store.step(ONE, 1, 0, far) == far + 1
+            with pytest.raises(Elsewhere) as elsewhere:
+                store.put(ONE, 0, far)
+            assert elsewhere.value.position == far + 1
+            store.put(ONE, far * 7, far + 1)
+            assert store.step_all([Steps(ONE, -1, far, far * 7)], [ONE]) == [far * 7 - 1] * 2
+
+    def test_written_with_a_fraction_of_zero(self, database: str) -> None:
+        with opened(database) as store:
+            run(database, rf"INSERT INTO bigfib_sequences VALUES ('\x{ONE.hex()}', 5.00, 0)")
+            assert store.find(ONE) == 5
+            assert store.step(ONE, 1, 5, 5) == 6
+            store.put(ONE, 7, 6)
+            assert store.step_all([Steps(ONE, 1, 0, 9)], [ONE]) == [8, 8]
+
+
+class TestReadiness:
+    """`check` finds out before a step does."""
+
+    def test_read_only_finds_another_host(
+        self,
+        cluster: Cluster,
+        shared_cluster: Cluster,
+        database: str,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        name = database.rpartition("/")[2]
+        cluster.sql(f"CREATE DATABASE {name} TEMPLATE template0")
+        schema.init(cluster.url(name))
+        hosts = f"127.0.0.1:{cluster.port},127.0.0.1:{shared_cluster.port}"
+        with opened(f"postgresql://postgres@{hosts}/{name}") as store:
+            store.check()
+            assert store.host == f"127.0.0.1:{cluster.port}"
+            cluster.sql("ALTER SYSTEM SET default_transaction_read_only = on")
+            cluster.sql("SELECT pg_reload_conf()")
+            until = time.monotonic() + 20
+            # It finds out, and the other host.
+            while store.host != f"127.0.0.1:{shared_cluster.port}":
+                assert time.monotonic() < until
+                with suppress(Unavailable):
+                    store.check()
+            store.check()
+        assert "the database is read-only" in caplog.text
+
+    def test_another_version(self, database: str) -> None:
+        with opened(database) as store:
+            store.check()
+            run(database, "UPDATE bigfib_schema SET version = 2")
+            with pytest.raises(Unavailable, match="version 2"):
+                store.check()
+            assert not store.may_step(ONE)
+            run(database, "UPDATE bigfib_schema SET version = 1")
+            until = time.monotonic() + 20
+            while not store.may_step(ONE):
+                assert time.monotonic() < until
+            store.check()
+
+
+class TestCounting:
+    def test_what_others_have_created_is_noticed(
+        self, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(postgres, "COUNT_SECONDS", 0.05)
+        with opened(database) as store, opened(database) as another:
+            until = time.monotonic() + 20
+            another.create(SHARED, 1)
+            another.create(ONE, 1)
+            another.create(OTHER, 1)
+            assert not store.holds(3)
+            while not store.holds(2):
+                assert time.monotonic() < until
+            another.delete(ONE)
+            while store.holds(2):
+                assert time.monotonic() < until
+            assert store.holds(1)
+
+    def test_nobody_waits_for_it(self, database: str) -> None:
+        with opened(database) as store:
+            while store.counted is None:
+                pass
+            store.create(ONE, 1)
+            with psycopg.connect(database) as other:
+                other.execute("LOCK bigfib_sequences IN ACCESS EXCLUSIVE MODE")
+                assert (store.holds(1), store.holds(2)) == (True, False)
 
 
 class TestExpiry:
@@ -317,10 +508,11 @@ class TestLoss:
             with psycopg.connect(cluster.url()) as other:
                 # Reading is possible, changing is not.
                 other.execute("LOCK bigfib_sequences IN EXCLUSIVE MODE")
-                with pytest.raises(Unavailable, match="statement timeout"):
+                with pytest.raises(Unavailable, match="lock timeout"):
                     store.step(ONE, 1, 0, 9)
                 with pytest.raises(Unavailable):
                     store.check()
+                assert not store.may_step(OTHER), "nobody is kept waiting"
                 other.rollback()
             assert self._found_again(store) == 0
             assert store.step(ONE, 1, 0, 9) == 1

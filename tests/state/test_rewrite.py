@@ -35,7 +35,7 @@ class TestRewrite:
 
     def test_begins_by_itself_and_keeps_the_log_small(self, path: Path) -> None:
         largest = 0
-        with Log(path, rewrite_bytes=2000) as log:
+        with Log(path, Durability.OS, rewrite_bytes=2000) as log:
             for position in range(1, 20_001):
                 log.append(SHARED, position)
                 largest = max(largest, path.stat().st_size)
@@ -53,7 +53,7 @@ class TestRewrite:
             assert path.stat().st_ino == inode
 
     def test_when_opened(self, path: Path) -> None:
-        with Log(path, rewrite_bytes=1 << 40) as log:
+        with Log(path, Durability.OS, rewrite_bytes=1 << 40) as log:
             for position in range(1000):
                 log.append(SHARED, position)
         with Log(path, rewrite_bytes=2000) as log:
@@ -62,7 +62,7 @@ class TestRewrite:
 
     def test_lsns_go_on(self, path: Path) -> None:
         with Log(path) as log:
-            lsns = [log.append(SHARED, position) for position in range(100)]
+            lsns = [log.append(b"%d" % number, 1) for number in range(100)]
             log.rewrite()
             assert log.committed == log.end == lsns[-1]
             lsns.append(log.append(SHARED, 100))
@@ -89,6 +89,25 @@ class TestRewrite:
                         del expected[name]
             assert positions(path) == expected
             assert not new_path(path).exists()
+
+    def test_what_waits_for_a_sync_meanwhile(self, path: Path) -> None:
+        """Stopped at any append of a rewriting, the log has what shares a record, too."""
+        for stop in range(1, 60):
+            path.unlink(missing_ok=True)
+            with Log(path, rewrite_bytes=1) as log:
+                for _ in range(4):
+                    for number in range(1200):
+                        log.append(b"%d" % number, 300)
+                    log.commit(log.end)
+                expected = {b"%d" % number: 300 for number in range(1200)}
+                for number in range(stop):
+                    for name in (SHARED, b"%d" % (number * 37 % 1200), b"new %d" % number):
+                        for _ in range(2):
+                            expected[name] = expected.get(name, 300) + 1
+                            log.append(name, expected[name])
+                log.commit(log.end)
+                assert positions(path) == expected
+            assert positions(path) == expected
 
     def test_the_leftover_of_a_killed_one_is_removed(self, path: Path) -> None:
         Log(path).close()

@@ -1,0 +1,342 @@
+/**
+ * The sequence that one steps: shared by all, or one's own.
+ *
+ * The fragment of the page's address names one's own sequence. So it can be bookmarked and opened
+ * elsewhere, and is sent neither to servers nor to their logs. The browser also remembers the one
+ * that was created here, so that "My own" finds it again.
+ *
+ * A change is never repeated by itself when its answer is lost, for it may have been made: the page
+ * says so, asks until the service is back, and shows where the sequence then stands. A step of
+ * one's own sequence is made only from the position that is shown (`If-Match`); that of the shared
+ * one from wherever others have moved it by then.
+ */
+
+import { Chart, milliseconds } from "./chart.js";
+import { Work, button, complain, say } from "./notice.js";
+import { Lost, Problem, ask, isAborted, retryAfter, watch } from "./service.js";
+import { TermView, grouped, parts, plain } from "./term.js";
+
+const SHARED = "shared";
+const REMEMBERED = "bigfib.own";
+
+// How often to look whether others have stepped it; less often, the longer a look takes.
+const LOOK_MS = 4000;
+const LOOKS_SHARE = 20;
+
+const LONGEST_PAUSE_MS = 15_000;
+
+const ASKS_AGAIN = "This page asks again by itself, and goes on when it is back.";
+
+const at = (id) => document.getElementById(id);
+const chart = new Chart(at("chart"));
+const view = new TermView(at("current"), (error) => report(error));
+
+let id = SHARED;
+let position = null; // None is shown yet.
+let away = null; // While the service is: how long to wait, and the timer of that.
+let lookTimer;
+let lookTook = 0;
+let stop = new AbortController();
+let queue = Promise.resolve();
+
+/** Do it after all that is to be done before. */
+function enqueue(action) {
+  queue = queue.then(action).catch(reportError);
+}
+
+// --- Which one -----------------------------------------------------------------------------------
+
+const address = () => `/api1/sequences/${id}`;
+
+const named = () => /^#([0-9a-f]{32})$/.exec(location.hash)?.[1] ?? SHARED;
+
+// A browser may be told to keep nothing; then the address alone does.
+function remembered() {
+  try {
+    return localStorage.getItem(REMEMBERED);
+  } catch {
+    return null;
+  }
+}
+
+function remember(own) {
+  try {
+    localStorage.setItem(REMEMBERED, own);
+  } catch {
+    // See above.
+  }
+}
+
+function forget() {
+  if (remembered() === id) {
+    localStorage.removeItem(REMEMBERED);
+  }
+}
+
+function open() {
+  stop.abort();
+  stop = new AbortController();
+  id = named();
+  position = null;
+  const isShared = id === SHARED;
+  at("shared").ariaPressed = String(isShared);
+  at("own").ariaPressed = String(!isShared);
+  at("keep").hidden = isShared;
+  at("problem").replaceChildren();
+  if (away) {
+    away.unsure = null;
+  }
+  chart.clear();
+  unknown();
+  enqueue(look);
+}
+
+function goTo(which) {
+  const page = location.pathname + location.search;
+  history.pushState(null, "", which === SHARED ? page : `#${which}`);
+  open();
+}
+
+function openOwn() {
+  stopWaiting();
+  attempt(async () => {
+    let own = remembered();
+    if (!own) {
+      own = (await ask("POST", "/api1/sequences", { read: "json" })).body.id;
+      remember(own);
+    }
+    goTo(own);
+  });
+}
+
+// --- What is shown -------------------------------------------------------------------------------
+
+function show(sequence) {
+  position = sequence.position;
+  const name = `F(${grouped(position)})`;
+  at("name").textContent = grouped(position);
+  at("position").textContent = grouped(position);
+  at("digits").textContent = grouped(sequence.digits);
+  at("said").textContent = view.show({
+    ...parts(name, sequence.value),
+    filename: `fibonacci-${position}.txt`,
+  });
+}
+
+function unknown() {
+  view.clear();
+  for (const fact of ["name", "position", "digits"]) {
+    at(fact).textContent = "…";
+  }
+  at("took").textContent = "–";
+  at("said").textContent = "";
+}
+
+function report(error) {
+  if (error instanceof Problem) {
+    complain(at("problem"), error.title, error.detail);
+  } else if (error instanceof Lost) {
+    leave("The service does not answer");
+  } else if (!isAborted(error)) {
+    throw error;
+  }
+}
+
+// --- Looking -------------------------------------------------------------------------------------
+
+/** Show the sequence as it stands. It is up to date, then, and the service is there. */
+async function look() {
+  clearTimeout(lookTimer);
+  const { signal } = stop;
+  try {
+    const headers = position === null ? {} : { "If-None-Match": `"${position}"` };
+    const answer = await outlast(() => ask("GET", address(), { headers, signal, read: "json" }));
+    signal.throwIfAborted();
+    if (answer.status === 200) {
+      show(answer.body);
+      lookTook = answer.ms;
+    }
+    comeBack();
+    lookAgain(Math.max(LOOK_MS, LOOKS_SHARE * lookTook));
+  } catch (error) {
+    if (error instanceof Problem && error.status === 503) {
+      leave(error.title, error.detail);
+    } else if (error instanceof Problem && error.status === 404) {
+      comeBack();
+      unknown();
+      position = null;
+      forget();
+      report(error);
+    } else if (error instanceof Problem) {
+      report(error);
+      lookAgain(LONGEST_PAUSE_MS);
+    } else {
+      report(error);
+    }
+  }
+}
+
+function lookAgain(ms) {
+  clearTimeout(lookTimer);
+  lookTimer = setTimeout(() => {
+    if (!document.hidden) {
+      enqueue(look);
+    }
+  }, ms);
+}
+
+/** Do it again and again while the term that it needs is being computed; nothing has changed. */
+async function outlast(request) {
+  const { signal } = stop;
+  let work;
+  try {
+    for (;;) {
+      try {
+        return await request();
+      } catch (error) {
+        if (!(error instanceof Problem && error.monitor)) {
+          throw error;
+        }
+        const n = error.monitor.split("/").at(-2);
+        work?.end();
+        work = new Work(at("work"), `F(${grouped(n)})`, "Stop waiting", stopWaiting);
+        await watch(error.monitor, retryAfter(error.headers), (job) => work.show(job), signal);
+      }
+    }
+  } finally {
+    work?.end();
+  }
+}
+
+function stopWaiting() {
+  stop.abort();
+  stop = new AbortController();
+  if (position !== null) {
+    lookAgain(0);
+  }
+}
+
+// --- The service away and back -------------------------------------------------------------------
+
+function leave(title, detail = ASKS_AGAIN) {
+  const pause = away ? Math.min(away.pause * 2, LONGEST_PAUSE_MS) : 500;
+  clearTimeout(away?.timer);
+  at("back").textContent = "";
+  if (away?.title !== title) {
+    say(at("away"), title, detail, button("Try now", tryNow));
+  }
+  away = { ...away, pause, title, timer: setTimeout(tryNow, pause) };
+  document.body.classList.add("is-away");
+}
+
+function tryNow() {
+  enqueue(look);
+}
+
+function comeBack() {
+  if (!away) {
+    return;
+  }
+  clearTimeout(away.timer);
+  const { unsure } = away;
+  away = null;
+  at("away").replaceChildren();
+  document.body.classList.remove("is-away");
+  if (unsure) {
+    complain(
+      at("problem"),
+      "The last change may have been made or not",
+      `Its answer was lost. The sequence was at position ${grouped(unsure)} before, and is at ` +
+        `${grouped(position)} now. Nothing has been sent again.`,
+    );
+  } else {
+    at("back").textContent = "The service is back.";
+  }
+}
+
+// --- Changing ------------------------------------------------------------------------------------
+
+/** Do what somebody has asked for, after all that he asked for before. */
+function attempt(action) {
+  enqueue(async () => {
+    if (away) {
+      say(at("away"), `Not sent. ${away.title}`, ASKS_AGAIN, button("Try now", tryNow));
+      return;
+    }
+    try {
+      await action();
+    } catch (error) {
+      report(error);
+    }
+  });
+}
+
+function change(method, path, body) {
+  attempt(async () => {
+    if (position === null) {
+      await look();
+      return;
+    }
+    at("problem").replaceChildren();
+    const { signal } = stop;
+    const from = position;
+    const headers = id === SHARED ? {} : { "If-Match": `"${from}"` };
+    if (body) {
+      headers["Content-Type"] = "application/json";
+    }
+    try {
+      const answer = await outlast(() => ask(method, path, { headers, body, read: "json" }));
+      signal.throwIfAborted();
+      show(answer.body);
+      lookTook = answer.ms;
+      at("took").textContent = `${milliseconds(answer.ms * 1000)} ms`;
+      chart.add(answer.body.position, answer.body.digits, answer.ms);
+    } catch (error) {
+      report(error);
+      if (error instanceof Lost && !signal.aborted) {
+        away.unsure = from;
+      } else if (error instanceof Problem) {
+        lookAgain(0);
+      }
+    }
+  });
+}
+
+function step(direction) {
+  if (at("steps").reportValidity()) {
+    change("POST", `${address()}/${direction}?by=${encodeURIComponent(plain(at("by").value))}`);
+  }
+}
+
+at("previous").addEventListener("click", () => step("previous"));
+at("steps").addEventListener("submit", (event) => {
+  event.preventDefault();
+  step("next");
+});
+at("seek").addEventListener("submit", (event) => {
+  event.preventDefault();
+  change("PUT", address(), JSON.stringify({ position: plain(at("target").value) }));
+});
+
+at("shared").addEventListener("click", () => goTo(SHARED));
+at("own").addEventListener("click", openOwn);
+at("remove").addEventListener("click", () => at("removal").showModal());
+at("keep-it").addEventListener("click", () => at("removal").close());
+at("forget").addEventListener("click", () => {
+  at("removal").close();
+  forget();
+  goTo(SHARED);
+});
+at("delete").addEventListener("click", () => {
+  at("removal").close();
+  attempt(async () => {
+    await ask("DELETE", address());
+    forget();
+    goTo(SHARED);
+  });
+});
+
+addEventListener("hashchange", open);
+addEventListener("online", tryNow);
+document.addEventListener("visibilitychange", () => lookAgain(0));
+open();

@@ -1,0 +1,35 @@
+"""The SQL of a store in a database stays in what many databases have in common."""
+
+import re
+from pathlib import Path
+
+from bigfib.state import copying, postgres, schema, session
+
+README = Path(__file__).parents[2] / "deploy" / "README.md"
+
+
+def statements() -> list[str]:
+    """Return all SQL that the modules hold ready."""
+    found = []
+    for module in (postgres, schema, copying, session):
+        for value in vars(module).values():
+            for one in value if isinstance(value, tuple) else (value,):
+                sql = one.sql if type(one) is session.Statement else one
+                if isinstance(sql, bytes) and re.match(rb"[A-Z]{2,}", sql):
+                    found.append(sql.decode())
+    return found
+
+
+def test_uses_what_is_listed_and_nothing_else() -> None:
+    """Whoever adds to the list has looked whether CockroachDB, YugabyteDB and Citus have it."""
+    sql = "\n".join(statements())
+    assert "UPDATE bigfib_sequences" in sql
+    assert "CREATE TABLE" in sql
+    without_strings = re.sub(r"'[^']*'", "", sql)
+    words = set(re.findall(r"\b[A-Z]{2,}\b", without_strings))
+    words |= {f"{name}()" for name in re.findall(r"\b([a-z_]+)\(", without_strings)}
+    words |= {f"::{name}" for name in re.findall(r"::(\w+)", without_strings)}
+    words |= set(re.findall(r"\b(?:numeric|integer|bytea)\b", without_strings))
+    listed = re.search(r"```sql-words\n(.*?)```", README.read_text(), re.DOTALL)
+    assert listed
+    assert words == set(listed[1].split())
