@@ -122,6 +122,13 @@ class Batches:
             [self._steps(of_one) for of_one in stepped],
             [of_one[0].sequence_id for of_one in looked_at],
         )
+        made = sum(
+            len(of_one)
+            for of_one, position in zip(stepped, positions, strict=False)
+            if position is not None
+        )
+        if made:
+            self._store.commits.replies.observe(made)
         for of_one, position in zip(stepped, positions, strict=False):
             self._settle(of_one, position)
         for of_one, position in zip(looked_at, positions[len(stepped) :], strict=True):
@@ -146,6 +153,7 @@ class Batches:
         position -= sum(waiting.by for waiting in of_one)
         for waiting in of_one:
             position += waiting.by
+            self._sequences.count_steps(waiting.by)
             try:
                 waiting.settle(self._sequences.at(sequence_id, position).pair.digits())
             except (NotAtHand, IndexTooLarge):

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +12,7 @@ from typing import Any, Final, NoReturn
 from gmpy2 import mpz
 
 import bigfib
-from bigfib import far_terms, settings_file, terms
+from bigfib import far_terms, settings_file, stderr, terms
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
@@ -62,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     _open_closed_streams()
     # A file's name may have bytes that are no text; it is shown all the same.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    logging.basicConfig(format="bigfib: %(message)s", level=logging.INFO)
+    stderr.configure()
     command = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
         command.run(command)
@@ -298,8 +297,7 @@ def _serve(command: argparse.Namespace) -> None:
     from bigfib import server
 
     settings = _settings(command)
-    if settings.debug:
-        logging.getLogger().setLevel(logging.DEBUG)
+    stderr.configure(settings.log_format)
     try:
         server.serve(settings)
     except server.CannotServe as error:

@@ -158,6 +158,13 @@ class DigitCache:
         fcntl.lockf(file, fcntl.LOCK_EX, 1, n)
         return file
 
+    def size(self) -> int:
+        """Return how many bytes the files have together; 0 if the directory cannot be read."""
+        try:
+            return sum(status.st_size for _, status in self._files())
+        except OSError:
+            return 0
+
     def _make_room(self, size: int) -> None:
         total = size + sum(status.st_size for _, status in self._files())
         while total > self.max_bytes and (freed := self._remove_oldest()):

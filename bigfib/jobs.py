@@ -20,6 +20,7 @@ from enum import Enum
 from typing import BinaryIO, Final
 
 from bigfib import terms
+from bigfib.counts import Counter, Gauge
 from bigfib.digit_cache import DigitCache, Seal, seal
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import DecimalPair
@@ -126,6 +127,13 @@ class Jobs:
 
     Attributes:
         max_term: The largest |n| whose term clients are given.
+        queued: How many terms wait to be computed.
+        running: How many are being computed.
+        done: How many have been computed.
+        failed: How many could not be.
+        cancelled: How many were not to be any more.
+        hits: How often a term that was asked for was there.
+        misses: How often it was not.
     """
 
     def __init__(self, cache: DigitCache, max_term: int) -> None:
@@ -140,6 +148,9 @@ class Jobs:
         self._cancelled: dict[int, None] = {}
         self._busy = False
         self._due = False
+        self.queued, self.running = Gauge(), Gauge()
+        self.done, self.failed, self.cancelled = Counter(), Counter(), Counter()
+        self.hits, self.misses = Counter(), Counter()
 
     def open(self, n: int) -> BinaryIO:
         """Return the file with the digits of F(n), n > 0, open at its beginning.
@@ -156,7 +167,9 @@ class Jobs:
             self._cancelled.pop(n, None)
             file = self._open_checked(n)
             if file:
+                self.hits.add()
                 return file
+            self.misses.add()
             job = self._jobs.get(n) or self._enqueue(n)
             if job.state is State.FAILED:
                 raise ComputationFailed(job)
@@ -218,6 +231,8 @@ class Jobs:
             self._cancelled[n] = None
             if len(self._cancelled) > _CHECKED_KEPT:
                 del self._cancelled[next(iter(self._cancelled))]
+            if job.state is not State.FAILED:
+                self.cancelled.add()
             if job.state is State.QUEUED:
                 self._queue.remove(job)
             elif job.state is State.RUNNING:
@@ -225,6 +240,10 @@ class Jobs:
                 self._kill(job)
                 self._start_what_can()
             return True
+
+    def cached_bytes(self) -> int:
+        """Return how many bytes of digits there are in the cache, whoever has put them there."""
+        return self._cache.size()
 
     def close(self) -> None:
         """End all computations."""
@@ -256,6 +275,8 @@ class Jobs:
         try:
             yield
         finally:
+            self.queued.set(len(self._queue))
+            self.running.set(len(self._running))
             self._busy = False
             if self._due:
                 self.advance()
@@ -353,6 +374,7 @@ class Jobs:
             if len(self._checked) > _CHECKED_KEPT:
                 del self._checked[next(iter(self._checked))]
             job.state, job.progress = State.DONE, 1.0
+            self.done.add()
             self._jobs.pop(job.n, None)
             return
         self._clear_away(job.n, process.pid)
@@ -369,6 +391,7 @@ class Jobs:
 
     def _fail(self, job: Job, failure: str) -> None:
         _logger.error("F(%d) is not computed: %s", job.n, failure)
+        self.failed.add()
         job.state, job.failure, job.ended = State.FAILED, failure, time.monotonic()
 
     def _kill(self, job: Job) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from gmpy2 import mpz
 
+from bigfib.counts import Counter, Gauge
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.numbers.fibonacci import MAX_INDEX, IndexTooLarge, InvalidIndex, parse_index
 from bigfib.settings import CACHE_BYTES, MAX_SEQUENCES, Settings
@@ -173,6 +174,9 @@ class Sequences:
 
     Attributes:
         cached_bytes: How much memory the terms of sequences take now, as far as it is counted.
+        memory: The same, for those who watch.
+        steps_forward: How many there were, by this process.
+        steps_back: How many there were, by this process.
         farthest: The position that a sequence is moved to at once at most.
         pair_at: What gives the terms at a position; its errors are raised by all that needs them,
             and then nothing has changed. Up to `INLINE_LIMIT` it has none.
@@ -204,6 +208,9 @@ class Sequences:
         self._max_sequences = max_sequences
         self._cached: OrderedDict[bytes, Sequence] = OrderedDict()
         self.cached_bytes = 0
+        self.memory = Gauge()
+        self.steps_forward = Counter()
+        self.steps_back = Counter()
 
     def current(self, sequence_id: bytes) -> Sequence:
         """Return the sequence as it stands; one that nobody has stepped is at 0."""
@@ -262,6 +269,7 @@ class Sequences:
             except (Missing, Elsewhere):
                 return self._step(sequence_id, 1, begins=True)
             sequence.lsn = self._store.end
+            self.steps_forward.cells[0] += 1
             pair.forward()
             if pair.position != position:
                 self._catch_up(sequence, position)
@@ -288,6 +296,7 @@ class Sequences:
             except (Missing, Elsewhere):
                 return self._step(sequence_id, -1, begins=True)
             sequence.lsn = self._store.end
+            self.steps_back.cells[0] += 1
             pair.back()
             if pair.position != position:
                 self._catch_up(sequence, position)
@@ -385,6 +394,13 @@ class Sequences:
         walkable = isqrt(sequence.pair.length // 2) - max(abs(least), abs(most))
         return sequence.pair.position - walkable, sequence.pair.position + walkable
 
+    def count_steps(self, by: int) -> None:
+        """Count the steps that have been made, forward or back."""
+        if by > 0:
+            self.steps_forward.add(by)
+        else:
+            self.steps_back.add(-by)
+
     def forget(self, sequence_id: bytes) -> None:
         """Drop the terms of the sequence from memory."""
         sequence = self._cached.pop(sequence_id, None)
@@ -408,12 +424,14 @@ class Sequences:
                 lowest = highest = expected
             try:
                 position = self._store.step(sequence_id, by, lowest, highest)
-                return self._moved(sequence_id, position)
             except Missing:
                 pass
             except Elsewhere:
                 if expected is not None:
                     raise
+            else:
+                self.count_steps(by)
+                return self._moved(sequence_id, position)
         for _ in range(_ATTEMPTS):
             found = self._store.find(sequence_id)
             if found is None and sequence_id != SHARED and not begins:
@@ -440,6 +458,7 @@ class Sequences:
                     target = self._store.step(sequence_id, by, lowest, highest)
             except (Missing, Present, Elsewhere):
                 continue
+            self.count_steps(by)
             return self._moved(sequence_id, target, pair)
         raise Unavailable("other servers step this sequence all the while")
 
@@ -496,9 +515,11 @@ class Sequences:
         sequence.length_counted = length
         while self.cached_bytes > self._cache_bytes and len(self._cached) > 1:
             self._discount(self._cached.popitem(last=False)[1])
+        self.memory.set(self.cached_bytes)
 
     def _discount(self, sequence: Sequence) -> None:
         self.cached_bytes -= _SEQUENCE_BYTES + _NUMBERS_HELD * sequence.length_counted
+        self.memory.set(self.cached_bytes)
 
 
 def _walks(pair: DecimalPair, position: int) -> bool:

@@ -9,16 +9,17 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 import bjoern
 
 import bigfib
 from bigfib import systemd, watchdog
+from bigfib.api.access_log import logged
 from bigfib.api.app import create_app
 from bigfib.batches import Batches, NotMade
+from bigfib.connections import Watch
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import Jobs, NotAtHand
 from bigfib.numbers.fibonacci import IndexTooLarge
@@ -110,7 +111,7 @@ def _serve_on(
         cpus = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cpus[place.number % len(cpus) if place else 0]})
     keep_freed_memory()
-    _allow_all_descriptors()
+    descriptors = _allow_all_descriptors()
     sys.excepthook = _say_nothing_of_replies_cut_off
     url = _url(listener)
     # Absolute, for the processes that write there have no directory of ours.
@@ -145,12 +146,17 @@ def _serve_on(
         except IndexTooLarge as error:
             raise CannotServe(f"{kept}: {error}") from error
         signal.signal(signal.SIGCHLD, lambda _signal, _frame: jobs.advance())
-        app: WSGI = create_app(
-            store, sequences, jobs, per_client=settings.per_client, batches=batches
-        )
         stop = Stop(listener, inherited=inherited)
+        app: WSGI = create_app(
+            *(store, sequences, jobs),
+            per_client=settings.per_client,
+            batches=batches,
+            slots=place.slots if place else None,
+            draining=stop.draining,
+        )
         app = stop.told_by(app)
-        with stop.by_signal():
+        with stop.by_signal(), contextlib.closing(Watch(listener, descriptors)) as watch:
+            watch.start()
             who = f"bigfib {bigfib.__version__}"
             if place:
                 who += f" (worker {place.number + 1} of {settings.workers}, pid {os.getpid()})"
@@ -161,13 +167,15 @@ def _serve_on(
             host = listener.getsockname()[0].partition("%")[0]
             if not ipaddress.ip_address(host).is_loopback:
                 _logger.warning(
-                    "open to the network, without passwords, time-outs or size limits; "
+                    "open to the network, without passwords, TLS or limits for each client; "
                     "put a proxy in front, or listen on --host 127.0.0.1"
                 )
             systemd.notify(f"STATUS={url}; {kept}")
             tell = place.tell if place else _tell_systemd
             with watchdog.telling(tell, patience, bjoern.server_run):
-                bjoern.server_run(listener, _logged(app) if settings.debug else app)
+                bjoern.server_run(
+                    listener, logged(app) if settings.access_log or settings.debug else app
+                )
         _logger.info("stopped")
 
 
@@ -255,24 +263,12 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 64 << 20)
 
 
-def _allow_all_descriptors() -> None:
+def _allow_all_descriptors() -> int:
     """Allow as many connections as the system lets us: out of descriptors, bjoern spins.
 
-    A few are left for the end, which has to find the connections.
+    A few are left for the end, which has to find the connections. Returns how many there may be.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(hard - 16, hard // 2), hard))
-
-
-def _logged(app: WSGI) -> WSGI:
-    """Return ``app`` with a line in the log for every answer."""
-
-    def logged_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        def logged_start(status: str, headers: list[tuple[str, str]]) -> Any:
-            request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']!r}"
-            _logger.debug("%s %s: %s", environ["REMOTE_ADDR"], request, status)
-            return start_response(status, headers)
-
-        return app(environ, logged_start)
-
-    return logged_app
+    soft = max(hard - 16, hard // 2)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft

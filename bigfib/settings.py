@@ -15,6 +15,7 @@ import platformdirs
 
 from bigfib.numbers.fibonacci import MAX_INDEX
 from bigfib.state.log import REWRITE_BYTES, Durability
+from bigfib.stderr import LogFormat
 
 CACHE_BYTES: Final = 64 << 20
 """Default of ``cache_bytes``: 80 thousand sequences at small terms, 500 at 20 thousand digits."""
@@ -83,6 +84,13 @@ def _durability(text: str) -> Durability:
         return Durability(text)
     except ValueError:
         raise ValueError("durability is fsync or os") from None
+
+
+def _log_format(text: str) -> LogFormat:
+    try:
+        return LogFormat(text)
+    except ValueError:
+        raise ValueError("the log's format is text or json") from None
 
 
 def _switch(text: str) -> bool:
@@ -180,8 +188,15 @@ class Settings:
     one_cpu: bool = _setting(
         False, "stay on one CPU; each worker on its own", "-t", "--one-cpu", parse=_switch
     )
-    debug: bool = _setting(
-        False, "log every request to standard error", "-d", "--debug", parse=_switch
+    access_log: bool = _setting(
+        False, "log every request to standard error", "--access-log", parse=_switch
+    )
+    debug: bool = _setting(False, "the same as --access-log", "-d", "--debug", parse=_switch)
+    log_format: LogFormat = _setting(
+        LogFormat.TEXT,
+        "what is said on standard error: text, for people; json, a document a line",
+        "--log-format",
+        parse=_log_format,
     )
 
     @classmethod

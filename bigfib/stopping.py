@@ -48,11 +48,11 @@ class Stop:
     """The end of the loop by SIGTERM or SIGINT, as told above.
 
     Attributes:
-        begun: Whether it has been asked for.
+        draining: Set when it has begun.
     """
 
     def __init__(self, listener: socket.socket, *, inherited: bool) -> None:
-        self.begun = False
+        self.draining = threading.Event()
         self._listener = listener
         self._inherited = inherited
         self._ended = self._taken_by_python = False
@@ -77,9 +77,10 @@ class Stop:
         Its client then knows that the next request needs another connection. bjoern itself says
         that it keeps the connection; where both is said, `close` counts (RFC 9112, section 9.3).
         """
+        is_draining = self.draining.is_set
 
         def last_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-            if not self.begun:
+            if not is_draining():
                 return app(environ, start_response)
 
             def last_start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
@@ -90,7 +91,7 @@ class Stop:
         return last_app
 
     def _begin(self, _signal: int, _frame: object) -> None:
-        if self.begun:
+        if self.draining.is_set():
             return
         self._taken_by_python = False
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -100,7 +101,7 @@ class Stop:
         if self._taken_by_python:
             threading.Timer(_DRAIN_INTERVAL, self._terminate).start()
         else:
-            self.begun = True
+            self.draining.set()
             systemd.notify("STOPPING=1")
             _logger.info("stopping")
             threading.Thread(target=self._drain, daemon=True).start()

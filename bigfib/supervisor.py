@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from bigfib import systemd
+from bigfib.counts import Slots
 from bigfib.parent import end_with
 
 _logger = logging.getLogger(__name__)
@@ -40,10 +41,12 @@ class Place(NamedTuple):
     Attributes:
         number: Which of the workers it is, from 0; the one started in its place has it, too.
         tell: What it has to call when it answers requests, and then again and again.
+        slots: Where the workers count.
     """
 
     number: int
     tell: Callable[[], None]
+    slots: Slots
 
 
 class _Worker:
@@ -98,6 +101,7 @@ def supervise(count: int, watchdog: float | None = None) -> Place | None:
     supervisor = os.getpid()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
     workers = [_Worker() for _ in range(count)]
+    slots = Slots(count)
 
     def start(worker: _Worker) -> bool:
         """Start the worker; return whether this is it."""
@@ -105,6 +109,7 @@ def supervise(count: int, watchdog: float | None = None) -> Place | None:
         if pid:
             worker.note_start(pid)
             return False
+        slots.own = workers.index(worker)
         # So that it stops as it does when the supervisor tells it to.
         end_with(supervisor, signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -116,14 +121,14 @@ def supervise(count: int, watchdog: float | None = None) -> Place | None:
         os.kill(supervisor, _ANSWERS)
 
     if start(workers[0]):
-        return Place(0, tell)
+        return Place(0, tell, slots)
     ready = False
     while True:
         due = []
         for number, worker in enumerate(workers if ready else ()):
             if not worker.pid and worker.due <= time.monotonic():
                 if start(worker):
-                    return Place(number, tell)
+                    return Place(number, tell, slots)
             elif not worker.pid:
                 due.append(worker.due)
         left = max(0.0, min(due) - time.monotonic()) if due else _FOR_EVER

@@ -20,6 +20,7 @@ import psycopg
 import pytest
 from flint import fmpz
 
+from tests.hostile import CASES, outcome
 from tests.postgres import Cluster, free_port
 from tests.service import Serve, Service
 
@@ -224,6 +225,15 @@ def test_bigfib_goes_on_serving(
     assert "Traceback" not in "".join(service.said)
 
 
+def test_hostile_bytes(serve: Serve, proxy: Callable[..., Address]) -> None:
+    service = serve()
+    address = proxy(service, UNLIMITED)
+    found = {case.name: outcome(service, address, case) for case in CASES}
+    assert found == {case.name: case.proxy for case in CASES}
+    assert service.stop(signal.SIGTERM) == 0
+    assert "Traceback" not in "".join(service.said)
+
+
 class TestLimits:
     def test_of_one_client(self, serve: Serve, proxy: Callable[..., Address]) -> None:
         address = proxy(serve("--durability", "os"))
@@ -254,7 +264,7 @@ class TestLimits:
     ) -> None:
         service = serve()
         address = proxy(service)
-        for path in ("/livez", "/readyz", "/test/stats"):
+        for path in ("/livez", "/readyz", "/metrics", "/test/stats"):
             with contextlib.closing(HTTPConnection(*address, timeout=20)) as connection:
                 connection.request("GET", path)
                 assert connection.getresponse().status == 404

@@ -8,10 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from bigfib.digit_cache import DigitCache
+from bigfib.numbers import doubling
 from bigfib.state import reader
 from bigfib.state.log import Log
 from tests.service import Serve, Service, exchange
@@ -97,20 +101,39 @@ class TestListening:
         exchange(service, b"GET /%1b[31m HTTP/1.1\r\nConnection: close\r\n\r\n")
         service.stop(signal.SIGTERM)
         said = "".join(service.said)
-        assert "127.0.0.1 GET '/api0/next': 200 OK" in said
-        assert "404 Not Found" in said
+        assert '"GET /api0/next HTTP/1.1" 200 28 ' in said
+        assert '"GET /%1B%5B31m HTTP/1.1" 404 ' in said
         assert "\x1b" not in said
 
 
-def serve_large_term(serve: Serve, path: Path) -> Service:
-    """Return a service at F(30,000,000), whose 6 MB are more than the sockets hold at once."""
-    with Log(path) as log:
-        log.append(b"shared", 30_000_000)
-    service = serve()
-    assert service.process.stderr is not None
-    while service.ask("/api0/current")[0].status != 200:
-        assert "is being computed" in service.process.stderr.readline()
-    return service
+LARGE = 30_000_000
+"""The index of a term whose 6 MB are more than the sockets hold at once."""
+
+
+@pytest.fixture(scope="module")
+def large_terms() -> dict[int, str]:
+    """The digits of the large term and the next; to compute them is none of the service here."""
+    return {n: doubling.digits(n) for n in (LARGE, LARGE + 1)}
+
+
+@pytest.fixture
+def serve_large_term(
+    serve: Serve, path: Path, large_terms: dict[int, str]
+) -> Callable[[], Service]:
+    """Start a service at the large term."""
+
+    def start() -> Service:
+        cache = DigitCache(path.with_name("cache"), 1 << 30)
+        for n, digits in large_terms.items():
+            cache.store(n, digits)
+        with Log(path) as log:
+            log.append(b"shared", LARGE)
+        service = serve()
+        while service.ask("/api0/current")[0].status != 200:
+            time.sleep(0.05)  # it is being checked
+        return service
+
+    return start
 
 
 def slow_client(service: Service) -> socket.socket:
@@ -169,14 +192,17 @@ class TestStopping:
             assert service.wait() == 0
 
     @pytest.mark.parametrize("number", STOPPING)
-    def test_a_reply_under_way_is_finished(self, serve: Serve, path: Path, number: int) -> None:
-        service = serve_large_term(serve, path)
+    def test_a_reply_under_way_is_finished(
+        self, serve_large_term: Callable[[], Service], number: int
+    ) -> None:
+        service = serve_large_term()
         with slow_client(service) as client:
             client.sendall(b"GET /api0/current HTTP/1.1\r\nHost: x\r\n\r\n")
             received = client.recv(1000)
             service.process.send_signal(number)
             assert service.process.stderr is not None
-            assert "stopping" in service.process.stderr.readline()
+            while "stopping" not in service.process.stderr.readline():
+                pass
             while piece := client.recv(1 << 20):
                 received += piece
         head, _, body = received.partition(b"\r\n\r\n")
@@ -184,8 +210,8 @@ class TestStopping:
         assert len(body) == 6_269_629 + len('{"value":"","status":"200"}')
         assert service.wait() == 0
 
-    def test_not_for_ever(self, serve: Serve, path: Path) -> None:
-        service = serve_large_term(serve, path)
+    def test_not_for_ever(self, serve_large_term: Callable[[], Service]) -> None:
+        service = serve_large_term()
         with slow_client(service) as client:
             client.sendall(b"GET /api0/current HTTP/1.1\r\nHost: x\r\n\r\n")
             select.select([client], [], [])

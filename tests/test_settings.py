@@ -7,6 +7,7 @@ import pytest
 
 from bigfib.settings import InvalidSetting, Settings
 from bigfib.state.log import Durability
+from bigfib.stderr import LogFormat
 
 
 def test_a_flag_goes_before_the_variable_and_that_before_the_default() -> None:
@@ -33,11 +34,13 @@ def test_every_setting_has_a_variable(tmp_path: Path) -> None:
         "BIGFIB_PER_CLIENT": "yes",
         "BIGFIB_WORKERS": "4",
         "BIGFIB_ONE_CPU": "1",
+        "BIGFIB_ACCESS_LOG": "yes",
         "BIGFIB_DEBUG": "True",
+        "BIGFIB_LOG_FORMAT": "json",
     }
     expected = Settings(
         *(0, "h", tmp_path, "postgresql://db/fib", Durability.OS, 1000, 7, 5, 2000),
-        *(12_345_678, tmp_path / "cache", 3000, True, 4, True, True),
+        *(12_345_678, tmp_path / "cache", 3000, True, 4, True, True, True, LogFormat.JSON),
     )
     assert Settings.resolve({}, environ) == expected
     assert len(environ) == len(dataclasses.fields(Settings))

@@ -2,25 +2,34 @@
 
 import logging
 import re
-from collections.abc import Iterable
-from typing import Any
+from bisect import bisect_left
+from collections.abc import Callable, Container, Iterable
+from threading import Event
+from time import perf_counter
+from typing import Any, Final
 
 import falcon
 
 from bigfib.api import problems, requests
+from bigfib.api.metrics import Metrics, Scrape
 from bigfib.api.operations import Interface, Live, Ready, Stats
 from bigfib.api.page import Page
-from bigfib.api.representations import CommittedReply, DateHeader
+from bigfib.api.representations import Answer, CommittedReply, DateHeader
+from bigfib.api.request_seconds import EDGES, UNMATCHED, Kind, MeasuredBody, RequestSeconds
 from bigfib.api.sequences import SequenceCollection, SequenceResource, SequenceStep
-from bigfib.api.stepping import Stepping
+from bigfib.api.stepping import Environ, Stepping
 from bigfib.api.terms import Summary, Term, TermJob, TermRange
 from bigfib.batches import Batches
+from bigfib.counts import Slots
 from bigfib.jobs import Jobs, NotAtHand
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import Sequences
 from bigfib.state.store import OutcomeUnknown, Store, Unavailable
 
 _logger = logging.getLogger(__name__)
+
+_CROSS_SITE: Final = "cross-site"
+_SAFE: Final = ("GET", "HEAD", "OPTIONS")
 
 
 def create_app(
@@ -30,6 +39,8 @@ def create_app(
     *,
     per_client: bool,
     batches: Batches | None = None,
+    slots: Slots | None = None,
+    draining: Event | None = None,
 ) -> "App":
     """Return the application over ``sequences``.
 
@@ -39,82 +50,178 @@ def create_app(
         jobs: Where far terms come from.
         per_client: Whether ``/api0`` gives each client a sequence of its own.
         batches: What puts steps together, if the store is one that many servers share.
+        slots: Where the workers of the service count, if there are several.
+        draining: What is set when the service is not to be sent requests any more.
     """
     date = DateHeader()
     stepping = Stepping(sequences, CommittedReply(store, date), per_client, batches)
-    app = App(stepping, date)
+    one = "/api1/sequences/{sequence_id}"
+    page = Page()
+    resources = {
+        "/": page,
+        "/page/{name}": page,
+        "/openapi.json": Interface(jobs.max_term, sequences.farthest),
+        "/livez": Live(),
+        "/readyz": Ready(store, draining or Event()),
+        "/test/stats": Stats(),
+        "/api1/sequences": SequenceCollection(store, sequences),
+        one: SequenceResource(store, sequences),
+        f"{one}/next": SequenceStep(store, sequences, 1),
+        f"{one}/previous": SequenceStep(store, sequences, -1),
+        "/api1/terms": TermRange(),
+        "/api1/terms/{n}": Term(jobs),
+        "/api1/terms/{n}/job": TermJob(jobs),
+        "/api1/terms/{n}/summary": Summary(),
+    }
+    seconds = RequestSeconds((*stepping.routes, *resources, "/metrics"))
+    resources["/metrics"] = Scrape(Metrics(store, sequences, jobs, seconds, slots))
+    app = App(stepping, date, seconds)
     problems.add_to(app)
     app.req_options.media_handlers = requests.json_only()
-    page = Page()
-    app.add_route("/", page)
-    app.add_route("/page/{name}", page)
-    app.add_route("/openapi.json", Interface(jobs.max_term, sequences.farthest))
-    app.add_route("/livez", Live())
-    app.add_route("/readyz", Ready(store))
-    app.add_route("/test/stats", Stats())
-    app.add_route("/api1/sequences", SequenceCollection(store, sequences))
-    one = "/api1/sequences/{sequence_id}"
-    app.add_route(one, SequenceResource(store, sequences))
-    app.add_route(f"{one}/next", SequenceStep(store, sequences, 1))
-    app.add_route(f"{one}/previous", SequenceStep(store, sequences, -1))
-    app.add_route("/api1/terms", TermRange())
-    app.add_route("/api1/terms/{n}", Term(jobs))
-    app.add_route("/api1/terms/{n}/job", TermJob(jobs))
-    app.add_route("/api1/terms/{n}/summary", Summary())
+    for route, resource in resources.items():
+        app.add_route(route, resource)
     return app
+
+
+# Where the route of a request is left for who counts it.
+_ROUTE: Final = "bigfib.route"
 
 
 class App(falcon.App[falcon.Request, falcon.Response]):
     """A Falcon application in which the requests of ``/api0`` take a shorter way.
 
-    See `bigfib.api.stepping` for what that gains.
+    See `bigfib.api.stepping` for what that gains. Every request is measured.
+
+    Attributes:
+        stepping: What answers them and where that is counted, by path and by method.
     """
 
-    def __init__(self, stepping: Stepping, date: DateHeader) -> None:
-        super().__init__(middleware=[_Dated(date)])
-        self._stepping = stepping.routes
+    def __init__(self, stepping: Stepping, date: DateHeader, seconds: RequestSeconds) -> None:
+        super().__init__(middleware=[_EveryReply(date), _OwnSite(stepping.changing)])
+        self.stepping: dict[str, dict[str, tuple[Callable[[Environ], Answer], Kind]]] = {
+            route: {
+                method: (answer, seconds.kind(route, method)) for method, answer in methods.items()
+            }
+            for route, methods in stepping.routes.items()
+        }
+        self._changing = stepping.changing
+        self._date = date
+        self._seconds = seconds
         self._put_off = stepping.put_off
         self.add_sink(
             self._refuse_method, "|".join(rf"{re.escape(path)}\Z" for path in stepping.routes)
         )
 
-    def __call__(self, env: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def __call__(self, env: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer one request, as WSGI has it."""
+        began = perf_counter()
+        if began >= self._date.due:
+            self._date.renew(began)
         # CONNECT has none.
-        methods = self._stepping.get(env.setdefault("PATH_INFO", ""))
+        path = env.setdefault("PATH_INFO", "")
+        methods = self.stepping.get(path)
         if methods:
-            answer = methods.get(env["REQUEST_METHOD"])
-            if answer:
+            found = methods.get(env["REQUEST_METHOD"])
+            # If it is to be refused, `_OwnSite` does that.
+            if found and (
+                env.get("HTTP_SEC_FETCH_SITE") != _CROSS_SITE or path not in self._changing
+            ):
+                answer, kind = found
                 try:
                     status, headers, body = answer(env)
-                except NotAtHand as error:
-                    _logger.warning("%s: %s", env["PATH_INFO"], error)
-                    status, headers, body = self._put_off(error.retry_after)
-                except IndexTooLarge as error:
-                    _logger.warning("%s: %s", env["PATH_INFO"], error)
-                    status, headers, body = self._put_off(None)
-                except (Unavailable, OutcomeUnknown):
-                    # The store has said why.
-                    status, headers, body = self._put_off(problems.RETRY_AFTER)
-                except Exception:
-                    _logger.exception("%s", env["PATH_INFO"])
-                    status, headers, body = problems.failure()
+                except Exception as error:
+                    status, headers, body = self._fail(env, error)
                 start_response(status, headers)
-                return body
-        return super().__call__(env, start_response)
+                if body.__class__ is list:
+                    # What `RequestSeconds.count` does, without the call.
+                    start, cells, seconds = (
+                        kind[status],
+                        self._seconds.cells,
+                        perf_counter() - began,
+                    )
+                    cells[start] += seconds
+                    cells[start + bisect_left(EDGES, seconds)] += 1
+                    return body
+                return MeasuredBody(body, self._seconds, kind[status], began)
+        return self._answer_by_falcon(env, start_response, began)
+
+    def _answer_by_falcon(self, env: Environ, start_response: Any, began: float) -> Iterable[bytes]:
+        status = ""
+
+        def start(status_line: str, headers: list[tuple[str, str]]) -> Any:
+            nonlocal status
+            status = status_line
+            return start_response(status_line, headers)
+
+        body = super().__call__(env, start)
+        where = self._seconds.kind(env[_ROUTE], env["REQUEST_METHOD"])[status]
+        # The kernel sends a file, if bjoern is given nothing else.
+        if isinstance(body, list | tuple) or type(body) is env.get("wsgi.file_wrapper"):
+            self._seconds.count(where, began)
+            return body
+        return MeasuredBody(body, self._seconds, where, began)
+
+    def _fail(self, env: Environ, error: Exception) -> Answer:
+        """Answer for ``/api0`` what could not be."""
+        path = env["PATH_INFO"]
+        if isinstance(error, NotAtHand):
+            _logger.warning("%s: %s", path, error)
+            return self._put_off(error.retry_after)
+        if isinstance(error, IndexTooLarge):
+            _logger.warning("%s: %s", path, error)
+            return self._put_off(None)
+        if isinstance(error, (Unavailable, OutcomeUnknown)):
+            # The store has said why.
+            return self._put_off(problems.RETRY_AFTER)
+        _logger.error("%s", path, exc_info=error)
+        return problems.failure()
 
     def _refuse_method(self, req: falcon.Request, *_: Any, **__: Any) -> None:
-        raise falcon.HTTPMethodNotAllowed(self._stepping[req.path])
+        req.uri_template = req.path
+        raise falcon.HTTPMethodNotAllowed(self.stepping[req.path])
 
 
-class _Dated:
-    """Puts the ``Date`` on what Falcon answers."""
+class _EveryReply:
+    """What is done for all that Falcon answers.
+
+    It says when that was, and that browsers are to take it as what it says it is.
+    """
 
     def __init__(self, date: DateHeader) -> None:
         self._date = date
 
     def process_response(
-        self, _req: falcon.Request, resp: falcon.Response, _resource: object, _succeeded: bool
+        self, req: falcon.Request, resp: falcon.Response, _resource: object, _succeeded: bool
     ) -> None:
-        """Add the header to any reply, errors included."""
-        resp.set_header(*self._date())
+        """Add the headers to any reply, errors included, and leave its route for who counts it."""
+        resp.set_header(*self._date.header)
+        resp.set_header("X-Content-Type-Options", "nosniff")
+        req.env[_ROUTE] = req.uri_template or UNMATCHED
+
+
+class _OwnSite:
+    """Refuses changes that a page of another site lets a browser ask for.
+
+    It need only have a picture with the address of ``/api0/next``, and could step what its visitors
+    alone can reach. Browsers say where a request comes from (W3C, Fetch Metadata Request Headers);
+    what says nothing is no browser, or too old to tell.
+    """
+
+    def __init__(self, changing: Container[str]) -> None:
+        """Refuse any unsafe method, and any at all at the paths ``changing``."""
+        self._changing = changing
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        """Refuse the request, or let it go on.
+
+        Raises:
+            Problem: 403.
+        """
+        if req.get_header("Sec-Fetch-Site") == _CROSS_SITE and (
+            req.method not in _SAFE or req.path in self._changing
+        ):
+            raise problems.Problem(
+                403,
+                "A page of another site changes nothing here (Sec-Fetch-Site). Open this address "
+                "itself, or ask by a program that is no browser.",
+            )

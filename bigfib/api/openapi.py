@@ -6,6 +6,9 @@ service answers.
 
 from typing import Any, Final
 
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.openmetrics import exposition as openmetrics
+
 import bigfib
 from bigfib.api import problems
 from bigfib.api.page import POLICY
@@ -78,6 +81,7 @@ def _paths(max_term: int, farthest: int) -> _Object:
             get=_operation(
                 "Whether the service answers",
                 {"200": _answer("It does.", "Cache-Control", content=_TEXT_CONTENT)},
+                _VERBOSE,
             ),
         ),
         "/readyz": _path(
@@ -86,7 +90,31 @@ def _paths(max_term: int, farthest: int) -> _Object:
                 "Whether the service can take changes",
                 {
                     "200": _answer("It can.", "Cache-Control", content=_TEXT_CONTENT),
-                    "503": _problem("The store cannot be asked now.", "Retry-After"),
+                    "503": _with_text(
+                        _problem(
+                            "The store cannot be asked now, or the service stops.", "Retry-After"
+                        )
+                    ),
+                },
+                _VERBOSE,
+            ),
+        ),
+        "/metrics": _path(
+            "operations",
+            get=_operation(
+                "What Prometheus is told",
+                {
+                    "200": _answer(
+                        "All there is, in the format that Accept asks for.",
+                        "Cache-Control",
+                        content={
+                            media_type: {"schema": {"type": "string"}}
+                            for media_type in (
+                                CONTENT_TYPE_PLAIN_0_0_4,
+                                openmetrics.CONTENT_TYPE_LATEST,
+                            )
+                        },
+                    )
                 },
             ),
         ),
@@ -132,7 +160,7 @@ def _sequence_paths(farthest: int) -> _Object:
         "store, as when one is created.",
         *("Retry-After", "Link"),
     )
-    change = {"404": unknown, "412": moved, "503": not_at_hand, "507": no_room}
+    change = {"403": _CROSS_SITE, "404": unknown, "412": moved, "503": not_at_hand, "507": no_room}
     unfit = _problem(f"Not a number of steps, or it leads beyond position {farthest}.")
     if_match = _header("If-Match", "Change it only if it is at this position.")
     by = _query("by", {"type": "integer", "minimum": 1, "maximum": farthest}, "How many steps.", 1)
@@ -149,6 +177,7 @@ def _sequence_paths(farthest: int) -> _Object:
                 "Create a sequence at position 0",
                 {
                     "201": _answer("The sequence.", "Location", *shown, content=sequence),
+                    "403": _CROSS_SITE,
                     "422": _problem("A parameter, which this does not take."),
                     "503": no_store,
                     "507": _problem("There is no room for one more."),
@@ -175,7 +204,7 @@ def _sequence_paths(farthest: int) -> _Object:
                 "Put the sequence at another position",
                 {
                     "200": as_it_stands,
-                    "400": _problem("The body is missing, or it is not JSON."),
+                    "400": _problem("The body is missing, not JSON, or not as long as stated."),
                     "411": _problem("The body is sent in chunks."),
                     "413": _problem(f"The body is longer than {MAX_BODY_BYTES} bytes."),
                     "415": _problem("The body is of another type than JSON."),
@@ -324,6 +353,7 @@ def _term_paths(max_term: int) -> _Object:
                 "Cancel it, for all who wait for it at this server",
                 {
                     "204": _answer("It is cancelled; a finished term stays."),
+                    "403": _CROSS_SITE,
                     "404": no_job,
                     "422": _problem("Malformed, or a parameter."),
                 },
@@ -412,8 +442,11 @@ def _stepping_paths() -> _Object:
     always = {"200": term, "503": not_at_hand}
     operations = {
         "current": ("Show the term", always),
-        "next": ("Step forward", always | {"507": no_room}),
-        "previous": ("Step back", always | {"409": at_start, "507": no_room}),
+        "next": ("Step forward", always | {"403": _CROSS_SITE, "507": no_room}),
+        "previous": (
+            "Step back",
+            always | {"403": _CROSS_SITE, "409": at_start, "507": no_room},
+        ),
     }
     return {
         f"/api0/{name}": _path(
@@ -520,7 +553,7 @@ def _answer(description: str, *headers: str, content: _Object | None = None) -> 
 
 
 def _headers(*names: str) -> _Object:
-    return {name: _ref("headers", name) for name in (*names, "Date")}
+    return {name: _ref("headers", name) for name in (*names, "Date", _NOSNIFF)}
 
 
 def _problem(description: str, *headers: str, at: bool = False) -> _Object:
@@ -529,6 +562,11 @@ def _problem(description: str, *headers: str, at: bool = False) -> _Object:
     return _answer(
         description, "Cache-Control", *headers, content={problems.MEDIA_TYPE: {"schema": schema}}
     )
+
+
+def _with_text(problem: _Object) -> _Object:
+    """Return an error that is told in lines of text to who asks for them."""
+    return problem | {"content": problem["content"] | _TEXT_CONTENT}
 
 
 def _in_path(name: str, schema: _Object, description: str) -> _Object:
@@ -559,10 +597,14 @@ def _object(**properties: _Object) -> _Object:
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
+_NOSNIFF: Final = "X-Content-Type-Options"
+_CROSS_SITE: Final = _problem("A page of another site asks for it; see Sec-Fetch-Site.")
+
 _INDEX: Final = {"type": "string", "pattern": "^(0|-?[1-9][0-9]*)$"}
 _WHOLE: Final = {"type": "string", "pattern": "^(0|[1-9][0-9]*)$"}
 _DIGITS: Final = {"type": "string", "pattern": "^-?[0-9A-Za-z]+$"}
 _TEXT_CONTENT: Final = {f"{TEXT}; charset=utf-8": {"schema": {"type": "string"}}}
+_VERBOSE: Final = _query("verbose", {"type": "string"}, "Given at all: a line for each check.")
 
 _JOB: Final = _object(
     n=_INDEX,
@@ -611,7 +653,7 @@ _PROTECTION: Final = ("Content-Security-Policy", "Referrer-Policy", "X-Content-T
 _HEADERS: Final = {
     name: {
         "description": description,
-        "required": name not in {"Accept-Ranges", "Link", "Retry-After", "Set-Cookie"},
+        "required": name not in {"Accept-Ranges", "Link", "Retry-After", "Set-Cookie", _NOSNIFF},
         "schema": {"type": "string"} | schema,
     }
     for name, description, schema in (
@@ -627,6 +669,7 @@ _HEADERS: Final = {
         ("Referrer-Policy", "Whom a browser tells where it was.", {"const": "no-referrer"}),
         ("Retry-After", "Seconds to wait.", {"pattern": "^[0-9]+$"}),
         ("Set-Cookie", "With `--per-client`, the id of a new sequence.", {}),
+        (_NOSNIFF, "Outside `/api0`, and on its errors.", {"const": "nosniff"}),
         ("Vary", "What the choice of the representation goes by.", {"const": "Accept"}),
         ("X-Content-Type-Options", "It is what its type says.", {"const": "nosniff"}),
     )

@@ -1,14 +1,18 @@
 """What operators ask: how the service is, and what it does."""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import Event
 from typing import Final
 
 import falcon
 
 from bigfib.api import openapi
+from bigfib.api.problems import RETRY_AFTER, Draining
 from bigfib.api.representations import JSON
-from bigfib.state.store import Store
+from bigfib.state.log import CommitFailed
+from bigfib.state.store import NoRoom, OutcomeUnknown, Store, Unavailable
 
 _STATUS: Final = Path("/proc/self/status")
 
@@ -19,28 +23,65 @@ def _say(resp: falcon.Response, line: str) -> None:
     resp.text = line
 
 
-class Live:
-    """``GET /livez``: the service answers, and need not be restarted."""
+class _Health:
+    """What is well or not.
 
-    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """Say so."""
-        _say(resp, "live")
+    ``?verbose`` shows each check in a line, also when one fails. What is not known is ignored:
+    probes are of many kinds.
+    """
+
+    def __init__(self, word: str, checks: Mapping[str, Callable[[], object]]) -> None:
+        """Check.
+
+        Args:
+            word: What is said if all is well.
+            checks: What raises an exception if something is not.
+        """
+        self._word = word
+        self._checks = checks
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Say whether all is well."""
+        if "verbose" not in req.params:
+            for check in self._checks.values():
+                check()
+            _say(resp, self._word)
+            return
+        lines, word = [], self._word
+        for name, check in self._checks.items():
+            try:
+                check()
+            except (Draining, Unavailable, OutcomeUnknown, NoRoom, CommitFailed) as error:
+                # Where the store is, is said on standard error.
+                reason = error if isinstance(error, Draining) else "it cannot be asked"
+                lines.append(f"[-] {name} failed: {reason}")
+                word, resp.status = f"not {self._word}", falcon.HTTP_503
+                resp.retry_after = RETRY_AFTER
+            else:
+                lines.append(f"[+] {name} ok")
+        _say(resp, "\n".join((*lines, word, "")))
 
     on_head = on_get
 
 
-class Ready:
-    """``GET /readyz``: the service can take changes, and may be sent requests."""
+class Live(_Health):
+    """``/livez``: the service answers, and need not be restarted."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self) -> None:
+        super().__init__("live", {"answering": lambda: None})
 
-    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """Say so, or that the store cannot be asked."""
-        self._store.check()
-        _say(resp, "ready")
 
-    on_head = on_get
+class Ready(_Health):
+    """``/readyz``: the service can take changes, and may be sent requests."""
+
+    def __init__(self, store: Store, draining: Event) -> None:
+        """Be ready while ``store`` is, and until ``draining`` is set."""
+
+        def serving() -> None:
+            if draining.is_set():
+                raise Draining("the service is stopping")
+
+        super().__init__("ready", {"serving": serving, "store": store.check})
 
 
 class Stats:

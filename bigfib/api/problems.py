@@ -50,6 +50,10 @@ class Problem(falcon.HTTPError):
         self.members = members
 
 
+class Draining(Exception):
+    """The service is not to be sent requests any more."""
+
+
 def add_to(app: falcon.App[Any, Any]) -> None:
     """Let all errors that ``app`` answers be problem documents."""
     app.set_error_serializer(_serialize)
@@ -60,6 +64,7 @@ def add_to(app: falcon.App[Any, Any]) -> None:
     app.add_error_handler(NoRoom, _lack_room)
     app.add_error_handler(Unavailable, _lack_store)
     app.add_error_handler(SequenceLocked, _find_locked)
+    app.add_error_handler(Draining, _turn_away)
     app.add_error_handler(OutcomeUnknown, _lose_outcome)
     app.add_error_handler(NotAtHand, _put_off)
 
@@ -133,6 +138,14 @@ def _find_locked(_req: object, _resp: object, error: Exception, _params: object)
         f"that it is safe to send this again as it was. Try again in {RETRY_AFTER} s.",
         headers={"Retry-After": str(RETRY_AFTER)},
     ) from error
+
+
+def _turn_away(_req: object, _resp: object, error: Exception, _params: object) -> None:
+    raise Problem(
+        503,
+        f"Not ready: {error}. Ask another one, or this in {RETRY_AFTER} s.",
+        headers={"Retry-After": str(RETRY_AFTER)},
+    )
 
 
 def _lose_outcome(_req: object, _resp: object, error: Exception, _params: object) -> None:

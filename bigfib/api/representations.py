@@ -48,20 +48,25 @@ _NO_STORE: Final = ("Cache-Control", "no-store")
 
 
 class DateHeader:
-    """The ``Date`` of a reply, written anew each second. bjoern sends none by itself."""
+    """The ``Date`` of a reply, written anew each second. bjoern sends none by itself.
+
+    Whoever begins a request knows the time, and has it renewed when it is due; this saves a look at
+    a clock.
+
+    Attributes:
+        header: Its name and value.
+        due: When it is to be renewed, by `time.perf_counter`.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._second = -1
-        self._header = ("Date", "")
+        self.renew(time.perf_counter())
 
-    def __call__(self) -> Header:
-        """Return name and value of the header for now."""
-        second = int(self._clock())
-        if second != self._second:
-            self._second = second
-            self._header = ("Date", formatdate(second, usegmt=True))
-        return self._header
+    def renew(self, now: float) -> None:
+        """Write it for what is ``now`` by `time.perf_counter`."""
+        seconds = self._clock()
+        self.header: Header = ("Date", formatdate(int(seconds), usegmt=True))
+        self.due = now + 1 - seconds % 1
 
 
 def commit(store: Store, lsn: int) -> None:
@@ -123,7 +128,7 @@ class CommittedReply:
 
     def headers(self, length: int) -> list[Header]:
         """Return the headers of an answer whose body has ``length`` bytes."""
-        return [_JSON_TYPE, ("Content-Length", str(length)), _NO_STORE, self._date()]
+        return [_JSON_TYPE, ("Content-Length", str(length)), _NO_STORE, self._date.header]
 
     def later(self, waiting: Waiting) -> Answer:
         """Return the answer that shows the term behind a step of a batch.
@@ -131,7 +136,7 @@ class CommittedReply:
         Its length is not known before the step is made, so bjoern sends it in chunks. To be given
         only to a client that can tell by these whether it is whole: HTTP/1.1, kept alive.
         """
-        return "200 OK", [_JSON_TYPE, _NO_STORE, self._date()], _after_batch(waiting)
+        return "200 OK", [_JSON_TYPE, _NO_STORE, self._date.header], _after_batch(waiting)
 
 
 def _after_batch(waiting: Waiting) -> Iterator[bytes]:

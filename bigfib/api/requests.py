@@ -1,6 +1,7 @@
 """What a request asks for, beyond its path: parameters, media type, preconditions, range, body."""
 
 import json
+import os
 import re
 from typing import Any, Final
 
@@ -116,12 +117,18 @@ def document(req: falcon.Request) -> Any:
     Raises:
         Problem: 411 or 413, the body has no stated length or one beyond `MAX_BODY_BYTES`; 415, it
             is something else than JSON.
-        HTTPError: 400, there is none or it is malformed.
+        HTTPError: 400, there is none, it is malformed, or of another length than is stated.
     """
     if req.get_header("Transfer-Encoding") is not None:
         raise Problem(411, "Send the document with a Content-Length, not in chunks.")
     if (req.content_length or 0) > MAX_BODY_BYTES:
         raise Problem(413, f"A document has at most {MAX_BODY_BYTES} bytes.")
+    body = req.env["wsgi.input"]
+    length = body.seek(0, os.SEEK_END)
+    body.seek(0)
+    # bjoern goes by the last of several lengths, and others by the first.
+    if length != (req.content_length or 0):
+        raise Problem(400, "The body is not as long as Content-Length says; state that once.")
     try:
         return req.get_media()
     except falcon.HTTPUnsupportedMediaType as error:

@@ -42,7 +42,10 @@ class Stepping:
 
     Attributes:
         routes: What answers, by path and by method.
+        changing: The paths at which a GET changes something.
     """
+
+    changing: Final = frozenset({"/api0/next", "/api0/previous"})
 
     def __init__(
         self,

@@ -28,12 +28,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from bigfib.counts import Counter
 from bigfib.state import files, records
 from bigfib.state.files import System
 from bigfib.state.reader import Damaged, LogError, Unusable, inspect, require_log_or_nothing
 from bigfib.state.records import DAY_BITS
 from bigfib.state.rewrite import Rewrite, new_path
-from bigfib.state.store import Elsewhere, Missing, NoRoom, Present
+from bigfib.state.store import Commits, Elsewhere, Missing, NoRoom, Present
 
 _logger = logging.getLogger(__name__)
 
@@ -90,6 +91,8 @@ class Log:
         end: The log sequence number (lsn) of the last append.
         committed: The lsn up to which the durability asked for has been reached.
         records: The number of records.
+        commits: What its syncs have come to; without `Durability.FSYNC` there are none.
+        rewrites: How often it has been rewritten.
     """
 
     def __init__(
@@ -139,6 +142,10 @@ class Log:
         # changed since.
         self._unsynced: dict[bytes, int] = {}
         self._outdated: set[bytes] = set()
+        # Since the last sync.
+        self._changes = 0
+        self.commits = Commits()
+        self.rewrites = Counter()
         try:
             # First of all, so that nothing is left beside a file that is none of ours.
             require_log_or_nothing(self.path)
@@ -205,6 +212,11 @@ class Log:
         self._begin_day()
         if end > self._rewrite_at and self._has_more_records_than_needed():
             self.rewrite()
+
+    @property
+    def size(self) -> int:
+        """How many bytes its file has."""
+        return self.end - self._base
 
     def position(self, sequence_id: bytes) -> int:
         """Return where the sequence is; one that nobody has stepped is at 0."""
@@ -301,6 +313,7 @@ class Log:
         ):
             self.latest[sequence_id] = position << DAY_BITS | self._day
             self._outdated.add(sequence_id)
+            self._changes += 1
             if self._rewriting:
                 self._rewriting.touch(sequence_id)
             return end
@@ -326,7 +339,9 @@ class Log:
             self.latest[sequence_id] = position << DAY_BITS | self._day
             if self._syncs:
                 self._unsynced[sequence_id] = offset
-        if not self._syncs:
+        if self._syncs:
+            self._changes += 1
+        else:
             self.committed = end
         if offset >= self._rewrite_at:
             self._rewrite_a_little(sequence_id)
@@ -344,6 +359,7 @@ class Log:
             return
         if self._failure:
             raise self._failure
+        began = time.perf_counter()
         self._update_records()
         end = self.end
         try:
@@ -358,6 +374,8 @@ class Log:
         self.committed = end
         self._unsynced.clear()
         self._set_durable(end - self._base)
+        self.commits.seconds.observe(time.perf_counter() - began)
+        self._count_committed()
 
     def rewrite(self) -> None:
         """Rewrite the log, without stopping until that is done.
@@ -431,6 +449,11 @@ class Log:
         self._durable = offset
         self._stamp = records.stamp(offset, self._day)
 
+    def _count_committed(self) -> None:
+        if self._changes:
+            self.commits.replies.observe(self._changes)
+            self._changes = 0
+
     def _fail(self, what: str) -> CommitFailed:
         self._failure = CommitFailed(
             f"state log {self.path}: {what}; steps since the last sync may be lost, so bigfib "
@@ -481,6 +504,10 @@ class Log:
         self._system.close(self._fd)
         self._fd, self._seed = rewriting.fd, rewriting.seed
         self._identity = _identity(os.fstat(self._fd))
+        if self._syncs:
+            # Those who wait for the log are served by this.
+            self._count_committed()
+        self.rewrites.add()
         self.records = rewriting.records
         self._base = self.end - rewriting.end
         self._rewrite_at = max(self._rewrite_bytes, 2 * rewriting.end)

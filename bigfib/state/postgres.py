@@ -27,6 +27,7 @@ from gmpy2 import mpz
 from bigfib.state import schema
 from bigfib.state.session import Broken, CannotConnect, Refused, Rows, Session, Statement
 from bigfib.state.store import (
+    Commits,
     Elsewhere,
     Missing,
     NoRoom,
@@ -127,7 +128,7 @@ class Postgres:
         synchronous_commit: What that says of when a transaction counts as committed.
         counted: How many sequences there were when they were last counted, without the permanent
             one; None before that.
-        end, committed: As `Store` has them. Every change is durable when it is made.
+        end, committed, commits: As `Store` has them. Every change is durable when it is made.
     """
 
     end: int = 0
@@ -156,6 +157,7 @@ class Postgres:
         self._days_kept = days_kept
         self._permanent = permanent
         self._clock = clock
+        self.commits = Commits()
         self.counted: int | None = None
         # How many this server has created, less those deleted; and how many of them are counted.
         self._created = 0
@@ -333,6 +335,8 @@ class Postgres:
             del self._locked[sequence_id]
             # That took no time, so the next one may follow.
             self._try_again_at = 0.0
+        if rows:
+            self.commits.replies.observe(1)
         return rows
 
     def _note_locked(self, sequence_id: bytes) -> None:
@@ -353,12 +357,16 @@ class Postgres:
                 changes; nothing has changed.
             Unavailable, NoRoom, OutcomeUnknown: as `Store` has them.
         """
+        began = time.perf_counter()
         try:
-            return _retried(lambda: self._run_once(statements, changes=changes))
+            answers = _retried(lambda: self._run_once(statements, changes=changes))
         except Refused as refusal:
             if refusal.sqlstate in _WAITED:
                 raise
             raise Unavailable(f"others are in the way: {refusal}") from refusal
+        if changes:
+            self.commits.seconds.observe(time.perf_counter() - began)
+        return answers
 
     def _run_once(self, statements: Sequence[Statement], *, changes: bool) -> list[Rows]:
         session = self._connected()

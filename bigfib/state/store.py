@@ -9,9 +9,17 @@ for it. A change names the positions that it may be made from: that is the floor
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from gmpy2 import mpz
+
+from bigfib.counts import Histogram
+
+COMMIT_SECONDS: Final = (100e-6, 250e-6, 1e-3, 2.5e-3, 10e-3, 25e-3, 100e-3, 250e-3, 1.0, 2.5)
+"""Bounds of how long commits take: from a sync of a fast disk to what a database gives up."""
+
+COMMIT_REPLIES: Final = tuple(2.0**power for power in range(11))
+"""Bounds of how many replies share a commit."""
 
 
 class StoreError(Exception):
@@ -63,6 +71,19 @@ class OutcomeUnknown(Exception):
     """
 
 
+class Commits:
+    """What the commits of a store have come to.
+
+    Attributes:
+        seconds: How long each has taken, in seconds.
+        replies: How many changes each has made durable; a reply waits for each of them.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = Histogram(COMMIT_SECONDS)
+        self.replies = Histogram(COMMIT_REPLIES)
+
+
 class Steps(NamedTuple):
     """Steps of one sequence that are made together, or not at all.
 
@@ -88,10 +109,12 @@ class Store(Protocol):
     Attributes:
         end: The log sequence number (lsn) of the last change.
         committed: The lsn up to which changes are durable.
+        commits: What its commits have come to.
     """
 
     end: int
     committed: int
+    commits: Commits
 
     def find(self, sequence_id: bytes) -> int | None:
         """Return where the sequence is, or None if there is none of this id."""

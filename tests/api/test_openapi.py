@@ -170,12 +170,15 @@ class TestAnswers:
         self._stepping(ask)
         self._page(ask)
         for method in ("GET", "HEAD"):
-            for template in ("/livez", "/readyz", "/test/stats", "/openapi.json"):
+            for template in ("/livez", "/readyz", "/metrics", "/test/stats", "/openapi.json"):
                 ask("200", method, template)
         every = ask.documented()
         for template, method, _ in sorted(every):
             if method == "options":
                 ask("200", "OPTIONS", template, sequence_id="shared", n="1", name="page.css")
+            if "403" in ask.document["paths"][template][method]["responses"]:
+                headers = {"Sec-Fetch-Site": "cross-site"}
+                ask("403", method.upper(), template, headers, sequence_id="shared", n="1")
             # Longer than bjoern's parser takes.
             if (method, template) != ("put", SEQUENCE):
                 ask(

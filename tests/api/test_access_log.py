@@ -1,0 +1,83 @@
+"""A line for every request, where it is asked for."""
+
+import json
+import re
+import signal
+import time
+
+import pytest
+
+from bigfib.api.access_log import shown
+from tests.service import Serve, Service, exchange
+
+# The Common Log Format, and milliseconds.
+LINE = re.compile(r'^(\S+) - - \[([^]]+)\] "([^"\n]*)" (\d{3}) (\d+) (\d+\.\d{3})$', re.MULTILINE)
+
+
+def lines(service: Service) -> list[tuple[str, ...]]:
+    """Stop the service, and return request, status and bytes of each line."""
+    assert service.stop(signal.SIGTERM) == 0
+    found: list[tuple[str, ...]] = [
+        match.group(1, 3, 4, 5) for match in LINE.finditer("".join(service.said))
+    ]
+    return found
+
+
+def test_says_nothing_unless_asked(serve: Serve) -> None:
+    service = serve()
+    service.value("next")
+    assert lines(service) == []
+    assert "/api0/next" not in "".join(service.said)
+
+
+def test_every_kind_of_reply(serve: Serve) -> None:
+    service = serve("--access-log")
+    expected = []
+
+    def ask(method: str, path: str, status: str, written: str | None = None) -> bytes:
+        body = service.ask(path, method)[1]
+        request = f"{method} {written or path} HTTP/1.1"
+        expected.append(("127.0.0.1", request, status, str(len(body))))
+        return body
+
+    ask("GET", "/api0/next", "200")
+    ask("GET", "/api0/current", "200")
+    ask("HEAD", "/api0/current", "200")
+    ask("POST", "/api0/next", "405")
+    # In pieces, without a length.
+    ask("GET", "/api1/terms?count=3000", "200", "/api1/terms")
+    ask("GET", "/nothing", "404")
+    one = json.loads(ask("POST", "/api1/sequences", "201"))["id"]
+    shortened = f"/api1/sequences/{one[:6]}..."
+    ask("POST", f"/api1/sequences/{one}/next", "200", f"{shortened}/next")
+    ask("DELETE", f"/api1/sequences/{one}", "204", shortened)
+    while service.ask("/api1/terms/1500000")[0].status == 202:
+        time.sleep(0.05)  # Nobody reads what is said meanwhile.
+    found = lines(service)
+    assert one not in "".join(service.said)
+    assert [line for line in found if "1500000" not in line[1]] == expected
+    far = [line[2] for line in found if "1500000" in line[1]]
+    assert far == ["202"] * (len(far) - 1) + ["200"]
+    # A file, which the kernel sends; as JSON it has more around the digits.
+    assert int(found[-1][3]) > 313_482
+
+
+def test_a_client_cannot_write_lines(serve: Serve) -> None:
+    service = serve("--access-log")
+    exchange(service, b'GET /%0a%22%1b[31m%ff" HTTP/1.1\r\nConnection: close\r\n\r\n')
+    assert [line[1] for line in lines(service)] == ["GET /%0A%22%1B%5B31m%FF%22 HTTP/1.1"]
+
+
+@pytest.mark.parametrize(
+    ("path", "written"),
+    [
+        ("/api1/sequences/shared/next", "/api1/sequences/shared/next"),
+        (f"/api1/sequences/{'ab' * 16}", "/api1/sequences/ababab..."),
+        # Mistyped.
+        (f"/api1/sequences/{'AB' * 15}x/nxt", "/api1/sequences/ABABAB...x/nxt"),
+        ("/api1/terms/1234567", "/api1/terms/1234567"),
+        (f"/{'/x' * 5000}", f"/{'/x' * 99}/"),
+    ],
+)
+def test_no_more_of_a_path_than_may_be_read(path: str, written: str) -> None:
+    assert shown(path) == written

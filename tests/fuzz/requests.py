@@ -1,0 +1,203 @@
+"""What a request says, beyond HTTP: indices, ids, tags, ranges, types, parameters, documents."""
+
+import io
+import re
+from types import SimpleNamespace
+from typing import Any, cast
+
+import falcon
+
+from bigfib.api import problems, requests
+from bigfib.api.representations import Answer, CommittedReply
+from bigfib.api.stepping import Stepping
+from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex, parse_index
+from bigfib.sequences import Sequences, UnknownSequence, format_id, parse_id, parse_position
+
+_OPTIONS = falcon.RequestOptions()
+_OPTIONS.media_handlers = requests.json_only()
+
+_LENGTH = 1000
+
+
+def check(data: bytes) -> None:
+    what, data = data[:1], data[1:]
+    # As WSGI has what came in.
+    text = data.decode("latin-1")
+    _CHECKS[(what or b"\0")[0] % len(_CHECKS)](text)
+
+
+class _Sequences:
+    """In place of sequences: says by which id it is asked."""
+
+    def current(self, sequence_id: bytes) -> Any:
+        _SAID.append(sequence_id)
+        return SimpleNamespace(pair=SimpleNamespace(digits=bytes), lsn=0)
+
+
+def _reply(_status: str, _rest: bytes, _lsn: int) -> Answer:
+    return "200 OK", [], []
+
+
+_SAID: list[bytes] = []
+_STEPPING = Stepping(cast(Sequences, _Sequences()), cast(CommittedReply, _reply), per_client=True)
+
+
+def _request(method: str = "GET", query: str = "", body: bytes = b"", **headers: str) -> Any:
+    environ = {
+        "REQUEST_METHOD": method,
+        "PATH_INFO": "/api1/terms/5",
+        "QUERY_STRING": query,
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": io.StringIO(),
+        **headers,
+    }
+    return falcon.Request(environ, _OPTIONS)
+
+
+def _index(text: str) -> None:
+    digits = text.removeprefix("-")
+    written = bool(digits) and all(digit in "0123456789" for digit in digits)
+    right = text == "0" or (written and digits[0] != "0")
+    try:
+        number = parse_index(text)
+    except InvalidIndex:
+        assert not right
+    except IndexTooLarge:
+        assert len(digits) > 10_000
+    else:
+        assert right
+        assert number.digits() == text
+    try:
+        position = parse_position(text)
+    except (InvalidIndex, IndexTooLarge):
+        assert not right or text.startswith("-") or len(digits) > 10_000
+    else:
+        assert position.digits() == text
+
+
+def _id(text: str) -> None:
+    right = text == "shared" or (len(text) == 32 and all(c in "0123456789abcdef" for c in text))
+    try:
+        sequence_id = parse_id(text)
+    except UnknownSequence:
+        assert not right
+    else:
+        assert right
+        assert format_id(sequence_id) == text
+
+
+def _tags(text: str) -> None:
+    etag, _, header = text.partition("\n")
+    etag = etag.replace('"', "") or "12"
+    met = requests.meets_if_match(_request(HTTP_IF_MATCH=header), etag)
+    # Falcon takes a tag without quotes, too; but a change is made only for who has said this one.
+    assert not met or "*" in header or etag in header
+    known = requests.is_known(_request(HTTP_IF_NONE_MATCH=header), etag)
+    assert not known or "*" in header or etag in header
+    positions = requests.positions_to_match(_request(HTTP_IF_MATCH=header))
+    assert all(str(position) in header for position in positions)
+    simple = [tag.strip(" \t") for tag in header.split(",")]
+    if all(re.fullmatch('(W/)?"[0-9]*"', tag) for tag in simple):
+        assert met == (f'"{etag}"' in simple)
+        # A position is written in one way only.
+        written = [tag[1:-1] for tag in simple if tag[0] == '"']
+        expected = [tag for tag in written if tag == "0" or (tag and tag[0] != "0")]
+        assert [str(position) for position in positions] == expected
+        assert known == bool({f'"{etag}"', f'W/"{etag}"'} & set(simple))
+
+
+def _range(text: str) -> None:
+    for asked in (text, f"bytes={text}", f"bytes=-{text}"):
+        _one_range(asked)
+
+
+def _one_range(text: str) -> None:
+    try:
+        found = requests.byte_range(_request(HTTP_RANGE=text), "x", _LENGTH)
+    except falcon.HTTPRangeNotSatisfiable:
+        unit, _, asked = text.partition("=")
+        assert unit == "bytes"
+        assert int(asked.partition("-")[0] or _LENGTH) >= _LENGTH
+        return
+    if found is None:
+        return
+    first, last = found
+    assert 0 <= first <= last < _LENGTH
+    asked_first, _, asked_last = text.removeprefix("bytes=").partition("-")
+    if asked_first:
+        assert first == int(asked_first)
+        assert last == min(int(asked_last or _LENGTH), _LENGTH - 1)
+    else:
+        assert last == _LENGTH - 1
+        assert last - first + 1 == min(int(asked_last), _LENGTH)
+
+
+def _accept(text: str) -> None:
+    offered = ("application/json", "text/plain", "application/octet-stream")
+    try:
+        assert requests.media_type(_request(HTTP_ACCEPT=text), *offered) in offered
+    except problems.Problem as problem:
+        if problem.status != 406:
+            raise
+
+
+def _cookie(text: str) -> None:
+    name = "bigfib=" + "0123456789abcdef" * 2
+    for cookie in (text, text[:3] + name + text[3:]):
+        _one_cookie(cookie)
+
+
+def _one_cookie(text: str) -> None:
+    _SAID.clear()
+    _, headers, _ = _STEPPING.routes["/api0/current"]["GET"]({"HTTP_COOKIE": text})
+    (one,) = _SAID
+    assert len(one) == 16
+    named = [part.strip(" \t\n\r\f\v") for part in text.split(";")]
+    # An id is made, and told, just where none is given.
+    assert (f"bigfib={one.hex()}" in named) != bool(headers)
+
+
+def _query(text: str) -> None:
+    for query in (text, f"by={text}"):
+        _one_query(query)
+
+
+def _one_query(text: str) -> None:
+    req = _request(query=text)
+    try:
+        given = requests.parameters(req, "by", "base")
+        number = requests.number(given, "by", 1)
+    except problems.Problem as problem:
+        if problem.status != 422:
+            raise
+    except IndexTooLarge:
+        assert len(text) > 10_000
+    else:
+        assert set(given) <= {"by", "base"}
+        assert number.digits() == given.get("by", "1")
+
+
+def _document(text: str) -> None:
+    body = text.encode("latin-1")
+    headers = {"CONTENT_LENGTH": str(len(body)), "CONTENT_TYPE": "application/json"}
+    try:
+        requests.document(_request("PUT", body=body, **headers))
+    except falcon.HTTPError as error:
+        if str(error.status)[:3] not in ("400", "413", "415"):
+            raise
+
+
+def _length(text: str) -> None:
+    try:
+        requests.document(
+            _request("PUT", body=b"{}", CONTENT_LENGTH=text, CONTENT_TYPE="application/json")
+        )
+    except falcon.HTTPError as error:
+        if str(error.status)[:3] not in ("400", "413", "415"):
+            raise
+    else:
+        assert int(text) == 2
+
+
+_CHECKS = (_index, _id, _tags, _range, _accept, _cookie, _query, _document, _length)

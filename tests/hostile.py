@@ -1,0 +1,219 @@
+"""What hostile clients send: in bytes, with what bigfib does, and what nginx before it does.
+
+This is the table of SECURITY.md, which is held against it.
+"""
+
+import re
+import socket
+from typing import Final, NamedTuple
+
+from tests.service import Service
+
+Address = tuple[str, int]
+
+_READ_AT_ONCE: Final = 100_000
+
+_HOST: Final = b"Host: x\r\n"
+_CLOSE: Final = b"Connection: close\r\n"
+_NEXT: Final = b"GET /api0/next HTTP/1.1\r\n"
+_STEP: Final = _NEXT + _HOST + _CLOSE + b"\r\n"
+_BODY: Final = b'{"position":"7"}'
+_PUT: Final = (
+    b"PUT /api1/sequences/shared HTTP/1.1\r\nContent-Type: application/json\r\n" + _HOST + _CLOSE
+)
+_UPGRADE: Final = b"Connection: Upgrade\r\nUpgrade: "
+
+
+class Case(NamedTuple):
+    """Bytes that are sent to a service whose shared sequence is at 0.
+
+    Attributes:
+        name: What they are.
+        sent: The bytes.
+        bigfib: What bigfib does: the status of each reply, and where the sequence then stands if
+            that is not 0.
+        proxy: What is done by nginx, as ``deploy/nginx.conf`` has it, with bigfib behind it.
+        kept: Whether the connection is kept open after the reply.
+    """
+
+    name: str
+    sent: bytes
+    bigfib: str
+    proxy: str
+    kept: bool = False
+
+
+def _next(*fields: bytes) -> bytes:
+    return _NEXT + _HOST + _CLOSE + b"".join(field + b"\r\n" for field in fields) + b"\r\n"
+
+
+def _put(*fields: bytes, body: bytes = _BODY) -> bytes:
+    return _PUT + b"".join(field + b"\r\n" for field in fields) + b"\r\n" + body
+
+
+def _get(target: bytes) -> bytes:
+    return b"GET " + target + b" HTTP/1.1\r\n" + _HOST + _CLOSE + b"\r\n"
+
+
+_CHUNKS: Final = b"10\r\n" + _BODY + b"\r\n0\r\n\r\n"
+_TLS_HELLO: Final = bytes.fromhex("1603010200010001fc0303") + bytes(200)
+_PRIOR_HTTP_2: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+CASES: Final = [
+    Case(
+        "three requests at once",
+        _NEXT + _HOST + b"\r\n" + _NEXT + _HOST + b"\r\n" + _STEP,
+        "200, at 1",
+        "200 200 200, at 3",
+    ),
+    Case("a header of 64 KiB", _next(b"X: " + b"x" * 65536), "200, at 1", "400"),
+    Case("a header of 10 MB", _next(b"X: " + b"x" * 10_000_000), "400 or none", "400 or none"),
+    Case("2,000 headers", _next(*(b"X%d: y" % i for i in range(2000))), "200, at 1", "400"),
+    Case(
+        "20,000 headers",
+        _next(*(b"X%d: y" % i for i in range(20_000))),
+        "400 or none",
+        "400 or none",
+    ),
+    Case("a path of 70 KB", _get(b"/" + b"a" * 70_000), "404", "414"),
+    Case("a body in chunks", _put(b"Transfer-Encoding: chunked", body=_CHUNKS), "411", "200, at 7"),
+    Case(
+        "an unknown transfer coding",
+        _put(b"Transfer-Encoding: xchunked", body=_CHUNKS),
+        "400",
+        "501",
+    ),
+    Case(
+        "a request within the body, by `Content-Length` and chunks",
+        _PUT.replace(_CLOSE, b"")
+        + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        + _STEP,
+        "200, at 1",
+        "400",
+    ),
+    Case(
+        "the same, by chunks and `Content-Length`",
+        _PUT.replace(_CLOSE, b"")
+        + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"
+        + _STEP,
+        "200, at 1",
+        "400",
+    ),
+    Case(
+        "two lengths",
+        _put(b"Content-Length: 16", b"Content-Length: 17", body=_BODY + b" "),
+        "400",
+        "400",
+    ),
+    Case("the same length twice", _put(b"Content-Length: 16", b"Content-Length: 16"), "400", "400"),
+    Case("a length of -1", _put(b"Content-Length: -1"), "400", "400"),
+    Case("a length of +16", _put(b"Content-Length: +16"), "400", "400"),
+    Case("a length of 2^64 + 16", _put(b"Content-Length: 18446744073709551632"), "413", "400"),
+    Case("a body longer than its length", _put(b"Content-Length: 10"), "400", "400"),
+    Case("two hosts", _next(b"Host: y"), "200, at 1", "400"),
+    Case("no host", _NEXT + _CLOSE + b"\r\n", "200, at 1", "400"),
+    Case(
+        "`If-Match` twice, one of them right",
+        b"POST /api1/sequences/shared/next HTTP/1.1\r\n"
+        + _HOST
+        + _CLOSE
+        + b'If-Match: "0"\r\nIf-Match: "1"\r\n\r\n',
+        "412",
+        "400",
+    ),
+    Case(
+        "a header with an underscore, as `Content_Length`",
+        _put(b"Content_Length: 3", b"Content-Length: 16"),
+        "200, at 7",
+        "200, at 7",
+    ),
+    Case("NUL in a header", _next(b"X: a\0b"), "200, at 1", "400"),
+    Case("NUL in the path", _get(b"/api0/next\0"), "400", "400"),
+    Case("`%00` in the path", _get(b"/api0/next%00"), "404", "400"),
+    Case("bytes that are not ASCII in the path", _get(b"/\xff\xfe"), "400", "400"),
+    Case("`%ff` in the path", _get(b"/%ff"), "404", "404"),
+    Case("`%zz` in the path", _get(b"/%zz"), "400", "400"),
+    Case("`/api0%2fnext`", _get(b"/api0%2fnext"), "200, at 1", "200, at 1"),
+    Case("`/x/../api0/next`", _get(b"/x/../api0/next"), "404", "404"),
+    Case("`/liv%65z`, which nginx keeps to itself", _get(b"/liv%65z"), "200", "404"),
+    Case("`//livez`", _get(b"//livez"), "200", "404"),
+    Case("lines that end in LF", _STEP.replace(b"\r\n", b"\n"), "200, at 1", "200, at 1"),
+    Case("lines that end in CR", _STEP.replace(b"\r\n", b"\r"), "400", "400"),
+    Case("CR in a header", _next(b"X: a\rY: b"), "400", "400"),
+    Case("a header on two lines", _next(b"X: a\r\n b"), "200, at 1", "400"),
+    Case("a space before the colon", _next(b"X : a"), "200, at 1", "400"),
+    Case(
+        "`GET http://elsewhere/api0/next`",
+        _get(b"http://elsewhere/api0/next"),
+        "200, at 1",
+        "200, at 1",
+    ),
+    Case("`CONNECT x:80`", b"CONNECT x:80 HTTP/1.1\r\n" + _HOST + _CLOSE + b"\r\n", "405", "400"),
+    Case("`OPTIONS *`", b"OPTIONS * HTTP/1.1\r\n" + _HOST + _CLOSE + b"\r\n", "404", "400"),
+    Case("`TRACE`", b"TRACE /api0/next HTTP/1.1\r\n" + _HOST + _CLOSE + b"\r\n", "405", "405"),
+    Case("a method that HTTP does not know", b"STEAL" + _STEP[3:], "400", "400"),
+    Case(
+        "`Upgrade: websocket`",
+        _NEXT + _HOST + _UPGRADE + b"websocket\r\n\r\n",
+        "200, at 1",
+        "200, at 1",
+        kept=True,
+    ),
+    Case(
+        "`Upgrade: h2c`",
+        _NEXT + _HOST + _UPGRADE + b"h2c\r\n\r\n",
+        "200, at 1",
+        "200, at 1",
+        kept=True,
+    ),
+    Case("HTTP/0.9", b"GET /api0/next\r\n\r\n", "200, at 1", "the body alone, at 1"),
+    Case("HTTP/9.9", _STEP.replace(b"1.1", b"9.9"), "200, at 1", "505"),
+    Case("HTTP/2", _PRIOR_HTTP_2, "400", "400"),
+    Case("TLS", _TLS_HELLO, "400", "400"),
+    Case(
+        "`Expect: 100-continue`",
+        _put(b"Expect: 100-continue", b"Content-Length: 16"),
+        "200, at 7",
+        "100 200, at 7",
+    ),
+    Case("`Expect: tea`", _put(b"Expect: tea", b"Content-Length: 16"), "417", "200, at 7"),
+]
+
+
+def reset(service: Service) -> None:
+    """Put the shared sequence at 0."""
+    json_type = {"Content-Type": "application/json"}
+    reply, _ = service.ask("/api1/sequences/shared", "PUT", json_type, b'{"position":"0"}')
+    assert reply.status == 200
+
+
+def outcome(service: Service, address: Address, case: Case) -> str:
+    """Send the bytes to ``address``, and return what came of it, as the table has it."""
+    reset(service)
+    received = b""
+    with socket.create_connection(address, timeout=20) as client:
+        try:
+            client.sendall(case.sent)
+            while not (case.kept and received.endswith(b"}")):
+                piece = client.recv(65536)
+                if not piece:
+                    break
+                received += piece
+        except (ConnectionResetError, BrokenPipeError):
+            pass  # It has been refused before all of it was read.
+    said = " ".join(status.decode() for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received))
+    if not said:
+        said = "the body alone" if received else "none"
+    if said in ("400", "none") and len(case.sent) > _READ_AT_ONCE:
+        # Hung up with some of it unread, so that the reply may get lost.
+        said = "400 or none"
+    reply, _ = service.ask("/api1/sequences/shared")
+    position = reply.headers["ETag"].strip('"')
+    return said if position == "0" else f"{said}, at {position}"
+
+
+def table() -> str:
+    """Return the table of SECURITY.md."""
+    lines = ["| sent | bigfib | nginx before it |", "|---|---|---|"]
+    lines += [f"| {case.name} | {case.bigfib} | {case.proxy} |" for case in CASES]
+    return "\n".join(lines)

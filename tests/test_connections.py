@@ -1,0 +1,285 @@
+"""Which connections are let go: seen by the clients, who are real ones."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import resource
+import socket
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from bigfib.connections import MOST_HELD, MOST_HELD_BY_ALL, PATIENCE, SHORT_PATIENCE, Watch
+from tests.service import Serve, Service
+
+BEFORE = PATIENCE - 1
+AFTER = PATIENCE + 1
+
+
+class Server:
+    """A server that accepts, reads and writes as it is told, and its watch with a clock of ours."""
+
+    def __init__(self, descriptors: int = 1000) -> None:
+        self.opened = ExitStack()
+        self.listener = self.opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self.now = 0.0
+        self.watch = Watch(self.listener, descriptors, clock=lambda: self.now)
+
+    def close(self) -> None:
+        self.watch.close()
+        self.opened.close()
+
+    def connect(self) -> tuple[socket.socket, socket.socket]:
+        """Return both ends of a new connection: the client's, and the server's."""
+        client = self.opened.enter_context(socket.create_connection(self.listener.getsockname()))
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        served, _ = self.listener.accept()
+        return client, self.opened.enter_context(served)
+
+    def look(self, *times: float) -> None:
+        """Look at all connections, at each of these times."""
+        for now in times:
+            self.now = now
+            # Each time it looks twice as far beyond what it has found.
+            for _ in range(5):
+                while not self.watch.turn():
+                    pass
+
+
+def is_let_go(served: socket.socket) -> bool:
+    """Return whether the server reads the end of the connection; whatever comes before is read."""
+    served.setblocking(False)
+    try:
+        while served.recv(1 << 20):
+            pass
+    except BlockingIOError:
+        return False
+    return True
+
+
+def read_on(client: socket.socket) -> None:
+    while client.recv(1 << 20):
+        pass
+
+
+def await_received(served: socket.socket, count: int) -> None:
+    """Wait until so many bytes are there to be read."""
+    served.settimeout(20)
+    while len(served.recv(count, socket.MSG_PEEK)) < count:
+        pass
+
+
+def await_acknowledged(served: socket.socket) -> None:
+    """Wait until the client has acknowledged everything."""
+    deadline = time.monotonic() + 20
+    while any(fcntl.ioctl(served, termios.TIOCOUTQ, bytes(4))):
+        assert time.monotonic() < deadline
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+class TestTime:
+    def test_a_silent_client(self, server: Server) -> None:
+        client, served = server.connect()
+        server.look(0, BEFORE)
+        assert not is_let_go(served)
+        server.look(AFTER)
+        assert is_let_go(served)
+        client.settimeout(20)
+        assert client.recv(1) == b""
+
+    def test_an_answered_client_has_the_time_again(self, server: Server) -> None:
+        _, served = server.connect()
+        server.look(0)
+        served.send(b"answer")
+        await_acknowledged(served)
+        server.look(BEFORE, AFTER)
+        assert not is_let_go(served)
+        server.look(BEFORE + AFTER)
+        assert is_let_go(served)
+
+    def test_a_request_has_its_own_time(self, server: Server) -> None:
+        client, served = server.connect()
+        server.look(0)
+        client.send(b"GET")
+        await_received(served, 3)
+        server.look(BEFORE, AFTER)
+        assert not is_let_go(served)
+
+    def test_a_request_byte_by_byte_has_not_more(self, server: Server) -> None:
+        client, served = server.connect()
+        server.look(0)
+        for now in range(1, int(AFTER) + 2):
+            client.send(b"G")
+            await_received(served, now)
+            server.look(now)
+        assert is_let_go(served)
+
+    def test_a_reply_that_is_not_read(self, server: Server) -> None:
+        client, served = server.connect()
+        served.setblocking(False)
+        while True:
+            try:
+                served.send(bytes(1 << 20))
+            except BlockingIOError:
+                break
+        server.look(0, BEFORE, AFTER)
+        with pytest.raises(BrokenPipeError):
+            served.send(b"more")
+        # What had been sent before is not kept for this client.
+        served.close()
+        client.settimeout(20)
+        with pytest.raises(ConnectionResetError):
+            read_on(client)
+
+    def test_who_has_gone_may_be_followed_by_another(self, server: Server) -> None:
+        client, served = server.connect()
+        server.look(0)
+        number = served.fileno()
+        client.close()
+        served.close()
+        _, served = server.connect()
+        if served.fileno() != number:
+            os.dup2(served.fileno(), number)
+        server.look(AFTER)
+        assert not is_let_go(served)
+
+    def test_other_sockets_and_files_are_left_alone(self, server: Server, tmp_path: Path) -> None:
+        others = Server()
+        _, other = others.connect()
+        with (tmp_path / "file").open("w") as file:
+            server.look(0, AFTER)
+            file.write("written")
+        assert not is_let_go(other)
+        others.close()
+
+    def test_on_no_port_nothing_is_watched(self, tmp_path: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+            listener.bind(str(tmp_path / "socket"))
+            listener.listen()
+            client.connect(str(tmp_path / "socket"))
+            served, _ = listener.accept()
+            watch = Watch(listener, 1000, clock=iter(range(0, 10**6, 100)).__next__)
+            for _ in range(20):
+                watch.turn()
+            watch.close()
+            assert not is_let_go(served)
+            served.close()
+
+
+class TestDescriptors:
+    def test_when_half_are_taken_the_time_is_short(self, caplog: pytest.LogCaptureFixture) -> None:
+        server = Server(descriptors=20)
+        try:
+            several = [server.connect()[1] for _ in range(10)]
+            server.look(0, SHORT_PATIENCE + 1)
+            assert not any(map(is_let_go, several))
+            assert not caplog.records
+            several.append(server.connect()[1])
+            server.look(SHORT_PATIENCE + 2, SHORT_PATIENCE + 3)
+            assert list(map(is_let_go, several)) == [True] * 10 + [False]
+            server.look(SHORT_PATIENCE + 4)
+            assert [record.levelno for record in caplog.records] == [logging.WARNING]
+        finally:
+            server.close()
+
+    def test_none_is_needed(self, server: Server) -> None:
+        _, served = server.connect()
+        server.look(0)
+        with ExitStack() as taken:
+            limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (served.fileno() + 1, limits[1]))
+            taken.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.enter_context(socket.socket())
+            with pytest.raises(OSError, match="Too many open files"):
+                socket.socket()
+            server.look(AFTER)
+        assert is_let_go(served)
+
+
+class TestMemory:
+    def send(self, client: socket.socket, served: socket.socket, count: int) -> None:
+        """Let the server read so many bytes."""
+        served.settimeout(20)
+        while count:
+            sent = client.send(bytes(min(count, 1 << 16)))
+            count -= sent
+            while sent:
+                sent -= len(served.recv(sent))
+
+    def test_of_one(self, server: Server) -> None:
+        client, served = server.connect()
+        server.look(0)
+        self.send(client, served, MOST_HELD)
+        server.look(1)
+        assert not is_let_go(served)
+        self.send(client, served, 1)
+        server.look(2)
+        assert is_let_go(served)
+
+    def test_a_reply_ends_what_is_counted(self, server: Server) -> None:
+        client, served = server.connect()
+        server.look(0)
+        for round_ in range(1, 4):
+            self.send(client, served, MOST_HELD)
+            served.send(b"answer")
+            await_acknowledged(served)
+            server.look(round_)
+        assert not is_let_go(served)
+
+    def test_of_all(self, server: Server) -> None:
+        count = MOST_HELD_BY_ALL // (2 << 20)
+        several = [server.connect() for _ in range(count)]
+        small, served = server.connect()
+        server.look(0)
+        for client, end in several:
+            self.send(client, end, 2 << 20)
+        server.look(1)
+        assert not any(is_let_go(end) for _, end in several)
+        self.send(small, served, 1000)
+        server.look(2)
+        # One of those who have sent most is enough.
+        assert sum(is_let_go(end) for _, end in several) == 1
+        assert not is_let_go(served)
+
+
+def resident(service: Service) -> int:
+    status = Path(f"/proc/{service.process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) * 1024
+
+
+class TestTheService:
+    def test_comes_back_when_descriptors_are_exhausted(self, serve: Serve) -> None:
+        service = serve(before=["bash", "-c", 'ulimit -n 100; exec "$0" "$@"'])
+        with ExitStack() as opened:
+            for _ in range(100):
+                client = socket.create_connection((service.host, service.port))
+                opened.enter_context(client)
+            assert service.value("next") == 1
+        assert "Traceback" not in "".join(service.said)
+
+    def test_does_not_hold_a_body_without_end(self, serve: Serve) -> None:
+        service = serve()
+        before = resident(service)
+        with socket.create_connection((service.host, service.port), timeout=20) as client:
+            client.sendall(b"POST /api1/sequences HTTP/1.1\r\nContent-Length: 10000000000\r\n\r\n")
+            highest = sent = 0
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                while sent < 10**10:
+                    sent += client.send(bytes(1 << 16))
+                    highest = max(highest, resident(service))
+        assert sent < 10**9
+        assert highest - before < 300 << 20
+        assert service.value("next") == 1

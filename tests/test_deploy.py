@@ -1,0 +1,92 @@
+"""What ``deploy/`` has for those who watch asks for what there is."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.service import Serve
+
+DEPLOY = Path(__file__).parent.parent / "deploy"
+DASHBOARD, ALERTS = DEPLOY / "grafana.json", DEPLOY / "alerts.yml"
+
+_NAME = re.compile(r"\b(?:bigfib|process)_[a-z_]+")
+_LABEL = re.compile(r"\{\{(\w+)\}\}|by \(([\w, ]+)\)")
+
+# What Prometheus itself puts on each sample.
+OF_THE_TARGET = {"job", "instance"}
+
+
+@pytest.fixture
+def told(serve: Serve) -> dict[str, set[str]]:
+    """The labels of each sample that a service has told, by its name."""
+    service = serve()
+    service.value("next")
+    told: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(service.ask("/metrics")[1].decode()):
+        for sample in family.samples:
+            told.setdefault(sample.name, set()).update(sample.labels)
+    return told
+
+
+def targets() -> list[dict[str, Any]]:
+    dashboard = json.loads(DASHBOARD.read_text())
+    return [target for panel in dashboard["panels"] for target in panel.get("targets", [])]
+
+
+def test_the_dashboard_asks_for_what_there_is(told: dict[str, set[str]]) -> None:
+    assert len(targets()) > 20
+    for target in targets():
+        expression = target["expr"]
+        names = _NAME.findall(expression)
+        assert names, expression
+        for name in names:
+            assert name in told, expression
+            for groups in _LABEL.findall(f"{expression} {target['legendFormat']}"):
+                for label in ",".join(groups).replace(" ", "").strip(",").split(","):
+                    assert label in told[name] | OF_THE_TARGET, (expression, label)
+
+
+def test_the_dashboard_shows_all_that_is_told(told: dict[str, set[str]]) -> None:
+    shown = {name for target in targets() for name in _NAME.findall(target["expr"])}
+    base = re.compile("_(bucket|sum|count)$")
+    families = {base.sub("", name) for name in told if name.startswith("bigfib_")}
+    assert families - {base.sub("", name) for name in shown} == {"bigfib_build_info"}
+
+
+def test_the_panels_do_not_overlap() -> None:
+    taken = set()
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        place = panel["gridPos"]
+        for x in range(place["x"], place["x"] + place["w"]):
+            for y in range(place["y"], place["y"] + place["h"]):
+                assert x < 24
+                assert (x, y) not in taken, panel["title"]
+                taken.add((x, y))
+
+
+def test_the_alerts_ask_for_what_there_is(told: dict[str, set[str]]) -> None:
+    names = _NAME.findall(
+        "\n".join(re.findall(r"expr: (.*?)\n +(?:for|annotations):", ALERTS.read_text(), re.DOTALL))
+    )
+    assert len(names) >= 4
+    assert set(names) <= set(told)
+
+
+def test_the_alerts_are_rules() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    checked = subprocess.run(
+        [promtool, "check", "rules", str(ALERTS)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "SUCCESS: 5 rules found" in checked.stdout

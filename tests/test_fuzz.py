@@ -1,0 +1,65 @@
+"""What each of ``tests/fuzz`` checks holds for bytes that nobody thought of."""
+
+import importlib
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+# How many executions there are in a thorough run, by what one costs.
+EXECUTIONS = {"records": 4_000_000, "requests": 5_500_000, "decimals": 600_000, "reader": 200_000}
+
+
+@pytest.mark.parametrize("target", EXECUTIONS)
+def test_by_hypothesis(target: str, times: int) -> None:
+    module = importlib.import_module(f"tests.fuzz.{target}")
+
+    # Each property has as its first byte the choice among several.
+    @settings(max_examples=200 * times, deadline=None, database=None)
+    @given(st.integers(0, 255), st.binary(max_size=300))
+    def check(choice: int, data: bytes) -> None:
+        module.check(bytes([choice]) + data)
+
+    check()
+
+
+@pytest.mark.parametrize("target", EXECUTIONS)
+def test_by_coverage(target: str, tmp_path: Path, times: int, tried: Counter[str]) -> None:
+    if importlib.util.find_spec("atheris") is None:
+        reason = "atheris is not installed"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    runs = EXECUTIONS[target] // (1 if times > 1 else 100)
+    # What has been found useful, by several that look at the same time.
+    found = tmp_path / "corpus"
+    found.mkdir()
+    each = len(os.sched_getaffinity(0)) if times > 1 else 1
+    processes = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.fuzz", target),
+                *(f"-runs={runs // each}", f"-seed={number + 1}", "-max_len=300", "-reload=1"),
+                *(f"-artifact_prefix={tmp_path}/", str(found)),
+            ],
+            cwd=Path(__file__).parent.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        for number in range(each)
+    ]
+    for process in processes:
+        said, _ = process.communicate()
+        assert process.returncode == 0, said[-3000:]
+        done = re.search(r"Done (\d+) runs", said)
+        assert done, said[-3000:]
+        tried[f"inputs of {target}, by coverage"] += int(done[1])

@@ -1,0 +1,109 @@
+"""What hostile clients send to bigfib itself. What they send to nginx: see test_proxy.py."""
+
+import resource
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from bigfib.connections import PATIENCE
+from tests.hostile import CASES, outcome, table
+from tests.service import Serve, Service
+
+SECURITY = Path(__file__).parent.parent / "SECURITY.md"
+
+
+def test_each_is_answered_as_documented(serve: Serve) -> None:
+    service = serve()
+    address = (service.host, service.port)
+    found = {case.name: outcome(service, address, case) for case in CASES}
+    assert found == {case.name: case.bigfib for case in CASES}
+    assert service.stop(signal.SIGTERM) == 0
+    assert "Traceback" not in "".join(service.said)
+
+
+def test_this_is_what_is_documented() -> None:
+    assert table() in SECURITY.read_text()
+
+
+def test_a_client_that_sends_no_more_is_answered(serve: Serve) -> None:
+    service = serve()
+    with socket.create_connection((service.host, service.port), timeout=20) as client:
+        client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.shutdown(socket.SHUT_WR)
+        received = b""
+        while piece := client.recv(1000):
+            received += piece
+    assert received.endswith(b'\r\n\r\n{"value":"1","status":"200"}')
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[int]:
+    """Let this process, and those it starts, have as many descriptors as there may be."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+    yield limits[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def read_on(client: socket.socket) -> None:
+    while client.recv(1 << 20):
+        pass
+
+
+def idle_connections(service: Service, count: int) -> ExitStack:
+    with ExitStack() as opened:
+        for _ in range(count):
+            address = (service.host, service.port)
+            opened.enter_context(socket.create_connection(address, timeout=20))
+        return opened.pop_all()
+
+
+def test_10_000_idle_connections(serve: Serve, many_descriptors: int) -> None:
+    if many_descriptors < 10_100:
+        pytest.skip(f"there may be {many_descriptors} descriptors (ulimit -Hn), fewer than 10,100")
+    service = serve("--durability", "os")
+    with idle_connections(service, 10_000), service.connect() as connection:
+        for _ in range(1000):
+            connection.request("GET", "/api0/next")
+            assert connection.getresponse().read().endswith(b'"status":"200"}')
+    assert service.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.usefixtures("torture")
+def test_who_does_nothing_has_75_seconds(serve: Serve) -> None:
+    """A silent client; one that sends a byte now and then; one that does not read its reply."""
+    service = serve()
+    address = (service.host, service.port)
+    with (
+        socket.create_connection(address) as silent,
+        socket.create_connection(address) as trickling,
+        socket.socket() as deaf,
+        service.connect() as busy,
+    ):
+        silent.settimeout(10)
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(address)
+        deaf.sendall(b"GET /api1/terms?from=900000&count=100 HTTP/1.1\r\nHost: x\r\n\r\n")
+        began = time.monotonic()
+        cut_off = None
+        request = iter(b"GET /" + b"x" * 1000)
+        while time.monotonic() < began + PATIENCE + 10:
+            try:
+                trickling.send(bytes([next(request)]))
+            except OSError:
+                cut_off = cut_off or time.monotonic() - began
+            busy.request("GET", "/api0/current")
+            reply = busy.getresponse()
+            assert reply.read() == b'{"value":"0","status":"200"}'
+            time.sleep(1)
+        assert silent.recv(1) == b""
+        assert cut_off is not None
+        assert cut_off > PATIENCE
+        deaf.settimeout(10)
+        with pytest.raises(ConnectionResetError):
+            read_on(deaf)
