@@ -2,11 +2,14 @@
 
 PYTHON ?= python3
 ARGS ?=
+# What is installed besides: `dev`, or what a server needs, `postgres`.
+EXTRAS ?= dev
 VENV := .venv
 READY := $(VENV)/.ready
+MAN := build/bigfib.1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test torture bench bench-quick bench-compare bench-accept picture lint clean
+.PHONY: help install run man test torture bench bench-quick bench-compare bench-accept picture lint clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
@@ -15,6 +18,16 @@ install: $(READY)  ## build .venv with everything that running and testing needs
 
 run: $(READY)  ## serve; hand over arguments with ARGS='-p 9000'
 	@exec $(VENV)/bin/bigfib serve $(ARGS)
+
+man: $(READY)  ## write the man page, build/bigfib.1
+	@mkdir -p $(dir $(MAN))
+	@HOME=/HOME $(VENV)/bin/argparse-manpage --module bigfib.cli --function parser --output $(MAN) \
+	  --project-name bigfib --manual-title 'User Commands' \
+	  --version "$$($(VENV)/bin/bigfib --version | cut -d' ' -f2)" \
+	  --description 'the Fibonacci sequence as a service without a ceiling'
+	@# The home is whoever reads it's; and the first line has a date, not options.
+	@sed -i 's|/HOME/|~/|g; 1s/\\-/-/g' $(MAN)
+	@echo $(MAN)
 
 test: $(READY)  ## run the tests; hand over arguments with ARGS='-k log'
 	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
@@ -58,5 +71,5 @@ $(READY): pyproject.toml
 	  { $$as_root apt-get update -qq && $$as_root apt-get install -qq -y python3-venv >/dev/null; } || { \
 	    echo "could not; install python3-venv by hand, then try again" >&2; exit 1; }; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	@touch $@

@@ -3,21 +3,20 @@
 import argparse
 import dataclasses
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Final, NoReturn, TextIO
+from typing import Any, Final, NoReturn
 
 from gmpy2 import mpz
 
 import bigfib
-from bigfib import stderr, terms
+from bigfib import far_terms, settings_file, stderr, terms
 from bigfib.numbers import fibonacci
-from bigfib.numbers.decimals import DecimalPair, StartOfSequence
+from bigfib.numbers.decimals import StartOfSequence
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
+from bigfib.output import Failure, answer_to, print_json, print_table, shortened
 from bigfib.sequences import (
     SHARED,
     Sequence,
@@ -30,10 +29,11 @@ from bigfib.sequences import (
     parse_position,
     require_steps,
 )
-from bigfib.settings import InvalidSetting, Settings, variable
+from bigfib.settings import InvalidSetting, Settings, resolve, variable, without_password
+from bigfib.settings_file import CONFIG, default_path
 from bigfib.state import reader
 from bigfib.state.log import Locked, Log
-from bigfib.state.reader import LogError, Reader, Unusable
+from bigfib.state.reader import LogError, Unusable
 from bigfib.state.store import OutcomeUnknown, Store, StoreError, Unavailable
 from bigfib.terms import InvalidModulus
 
@@ -42,15 +42,18 @@ The Fibonacci sequence as a service without a ceiling.
 
 Without a command, bigfib serves: try `bigfib`, then `curl localhost:8080/api0/next`."""
 
+_EPILOG: Final = """\
+exit status:
+  0    done; of `serve`: stopped by a signal, with every reply finished
+  1    the command failed, and one line on standard error says why and what to do
+  2    the command was misused, or a setting has a value that it cannot have
+  130  interrupted by Ctrl-C
+  128 + the number of the signal that has ended it otherwise
+
+Every setting is a flag of `serve`, a variable BIGFIB_*, and a key of the settings file, in
+that order; `bigfib settings` shows which there are, what they are, and where from."""
+
 _SERVE_SETTINGS: Final = [setting.name for setting in dataclasses.fields(Settings)]
-
-# On a terminal a term longer than this is shown by its ends.
-_SHOWN_WHOLE: Final = 1000
-_SHOWN_ENDS: Final = 40
-
-
-class Failure(Exception):
-    """A command cannot do what it was asked; the message says why and what to do."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -100,16 +103,29 @@ def _fail(message: str, status: int) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+    """Says in one line what is wrong.
+
+    Attributes:
+        commands: What reads the rest of each command.
+    """
+
+    commands: Mapping[str, argparse.ArgumentParser]
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"bigfib: {message}; see {self.prog} --help\n")
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
+    whole = parser()
+    return whole.parse_args(_command_first(arguments, whole.commands["serve"], set(whole.commands)))
+
+
+def parser() -> _Parser:
+    """Return all that the command line understands."""
     parser = _Parser(
         prog="bigfib",
         description=_DESCRIPTION,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -196,8 +212,16 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         looking = log_commands.add_parser(name, help=meaning, description=meaning)
         looking.set_defaults(run=run)
         _add_settings(looking, "file")
+        if run is _log_dump:
+            looking.add_argument("--json", action="store_true", help="as JSON, a line for each")
 
-    return parser.parse_args(_command_first(arguments, serve, set(commands.choices)))
+    shown = command("settings", _show_settings, "Show every setting, and where it comes from.")
+    _add_settings(shown, *_SERVE_SETTINGS)
+    shown.add_argument("--json", action="store_true", help="print a JSON document")
+    completion = command("completion", _completion, "Print what a shell completes bigfib by.")
+    completion.add_argument("shell", choices=["bash", "zsh", "fish"], help="the shell")
+    parser.commands = commands.choices
+    return parser
 
 
 def _command_first(
@@ -220,6 +244,11 @@ def _command_first(
 
 def _add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
     """Let the command take these settings, as text: `Settings.resolve` reads them."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help=f"settings file, in TOML [{variable(CONFIG)}, default: {default_path()}]",
+    )
     for setting in dataclasses.fields(Settings):
         if setting.name not in names:
             continue
@@ -257,7 +286,8 @@ def _base(text: str) -> int:
 
 
 def _settings(command: argparse.Namespace) -> Settings:
-    return Settings.resolve(vars(command), os.environ)
+    file = settings_file.read(command.config, os.environ)
+    return Settings.resolve(vars(command), os.environ, file)
 
 
 # --- What is done ----------------------------------------------------------------------------
@@ -276,17 +306,18 @@ def _serve(command: argparse.Namespace) -> None:
 
 def _current(command: argparse.Namespace) -> None:
     if command.url is not None:
-        with _client() as client:
-            _show(command, client.current(client.sequence_address(command.url)))
+        from bigfib import client
+
+        _show(command, client.current(client.sequence_address(command.url)))
         return
     settings = _settings(command)
     if settings.store:
         position = find_in_database(settings.store, SHARED) or 0
-        _show_shared(command, "".join(_digits(mpz(position), 10)), position)
+        _show_shared(command, "".join(far_terms.digits(mpz(position))), position)
         return
     contents = reader.read(settings.file)
     position = contents.position(SHARED)
-    _show_shared(command, "".join(_digits(mpz(position), 10)), position)
+    _show_shared(command, "".join(far_terms.digits(mpz(position))), position)
     if command.verbose:
         _show_log(settings.file, contents.end, contents.records)
 
@@ -302,9 +333,10 @@ def _previous(command: argparse.Namespace) -> None:
 def _step(command: argparse.Namespace, way: str, direction: int) -> None:
     by = require_steps(fibonacci.parse_index(command.by))
     if command.url is not None:
-        with _client() as client:
-            address = client.sequence_address(command.url)
-            _show(command, client.step(address, way, by.digits()))
+        from bigfib import client
+
+        address = client.sequence_address(command.url)
+        _show(command, client.step(address, way, by.digits()))
         return
     try:
         _move(command, lambda sequences: sequences.step(SHARED, int(direction * by)))
@@ -317,9 +349,10 @@ def _step(command: argparse.Namespace, way: str, direction: int) -> None:
 def _seek(command: argparse.Namespace) -> None:
     position = parse_position(command.position)
     if command.url is not None:
-        with _client() as client:
-            address = client.sequence_address(command.url)
-            _show(command, client.seek(address, position.digits()))
+        from bigfib import client
+
+        address = client.sequence_address(command.url)
+        _show(command, client.seek(address, position.digits()))
         return
     _move(command, lambda sequences: sequences.seek(SHARED, int(position)))
 
@@ -342,26 +375,20 @@ def _move(command: argparse.Namespace, move: Callable[[Sequences], Sequence]) ->
 
 def _sequences(store: Store) -> Sequences:
     sequences = Sequences(store)
-    sequences.pair_at = _pair
+    sequences.pair_at = far_terms.pair
     return sequences
 
 
-def _pair(position: int) -> DecimalPair:
-    """Return the terms at a position, with a bar for each of two far ones."""
-    if position <= terms.INLINE_LIMIT:
-        return DecimalPair(position)
-    this, following = ("".join(_digits(mpz(n), 10)).encode() for n in (position, position + 1))
-    return DecimalPair.of_digits(position, this, following)
-
-
 def _create(command: argparse.Namespace) -> None:
-    with _client() as client:
-        print(client.create(command.url))
+    from bigfib import client
+
+    print(client.create(command.url))
 
 
 def _delete(command: argparse.Namespace) -> None:
-    with _client() as client:
-        client.delete(command.url)
+    from bigfib import client
+
+    client.delete(command.url)
 
 
 @contextmanager
@@ -375,33 +402,26 @@ def _opened_log(command: argparse.Namespace) -> Iterator[Log]:
         raise Failure(f"{error}{way}") from error
 
 
-@contextmanager
-def _client() -> Iterator[ModuleType]:
-    """Give the client of the service, which only the commands with ``--url`` need."""
-    from bigfib import client
-
-    try:
-        yield client
-    except (client.Refused, client.Unanswered) as error:
-        raise Failure(str(error)) from error
-
-
 def _term(command: argparse.Namespace) -> None:
     n = fibonacci.parse_index(command.n)
     # First the file: who cannot write the answer need not wait for it.
-    with _output(command.output) as file:
+    with answer_to(command.output) as file:
         if command.summary or command.modulo is not None:
             document = _facts(command, n)
             if command.json:
-                _print_json(document, file)
+                print_json(document, file)
             elif command.summary:
                 print("\n".join(f"{name}: {value}" for name, value in document.items()), file=file)
             else:
-                print(_shortened(document["residue"], command.full, file), file=file)
+                print(shortened(document["residue"], command.full, file), file=file)
             return
-        pieces = _computed(command, n) if command.url is None else _asked(command, n)
+        if command.url is None:
+            pieces = _computed(command, n)
+        else:
+            media_type = "application/json" if command.json else "text/plain"
+            pieces = far_terms.asked(command.url, n, command.base, media_type)
         if file.isatty() and not command.json:
-            pieces = iter([_shortened("".join(pieces), command.full, file)])
+            pieces = iter([shortened("".join(pieces), command.full, file)])
         for piece in pieces:
             file.write(piece)
         file.write("\n")
@@ -412,11 +432,12 @@ def _facts(command: argparse.Namespace, n: mpz) -> dict[str, str]:
     document: dict[str, str]
     modulus = None if command.summary else terms.parse_modulus(command.modulo)
     if command.url is not None:
-        with _client() as client:
-            if modulus is None:
-                document = client.summary(command.url, n.digits())
-            else:
-                document = client.residue(command.url, n.digits(), modulus.digits())
+        from bigfib import client
+
+        if modulus is None:
+            document = client.summary(command.url, n.digits())
+        else:
+            document = client.residue(command.url, n.digits(), modulus.digits())
     elif modulus is None:
         document = terms.summary(n)
     else:
@@ -427,7 +448,7 @@ def _facts(command: argparse.Namespace, n: mpz) -> dict[str, str]:
 
 def _computed(command: argparse.Namespace, n: mpz) -> Iterator[str]:
     """Yield F(n) in pieces, so that it is held once only, as it is computed here."""
-    digits = _digits(n, command.base)
+    digits = far_terms.digits(n, command.base)
     if not command.json:
         yield from digits
         return
@@ -437,69 +458,17 @@ def _computed(command: argparse.Namespace, n: mpz) -> Iterator[str]:
     yield '"}' if command.base == 10 else f'","base":"{command.base}"}}'
 
 
-def _digits(n: mpz, base: int) -> Iterator[str]:
-    if abs(n) <= terms.INLINE_LIMIT:
-        yield terms.text(n, base).decode()
-        return
-    from bigfib.computation import Computation, ComputationFailed
-
-    with Computation(int(abs(n)), base) as computation:
-        try:
-            _watch(n, computation.progress())
-            if fibonacci.is_negative(n):
-                yield "-"
-            yield from computation.pieces()
-        except ComputationFailed as error:
-            raise Failure(str(error)) from error
-
-
-def _asked(command: argparse.Namespace, n: mpz) -> Iterator[str]:
-    """Yield F(n) in pieces, as the service at ``--url`` has it."""
-    base = {} if command.base == 10 else {"base": str(command.base)}
-    media_type = "application/json" if command.json else "text/plain"
-    with _client() as client:
-        while True:
-            _watch(n, client.progress(command.url, n.digits(), **base))
-            try:
-                yield from client.term(command.url, n.digits(), media_type, **base)
-            except client.NoLongerAtHand:
-                continue  # Another process of the service may have been asked, or it had no room.
-            return
-
-
-def _watch(n: mpz, progress: Iterator[float]) -> None:
-    """Wait for the end of ``progress``, with a bar if a person waits too."""
-    done = next(progress, None)
-    if done is None:
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
-
-    terminal = Console(stderr=True)
-    bar = Progress(
-        *("{task.description}", BarColumn(), TaskProgressColumn(), TimeElapsedColumn()),
-        console=terminal,
-        disable=not terminal.is_terminal,
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task(f"F({n.digits()})", total=1)
-        bar.update(task, completed=done)
-        for more in progress:
-            bar.update(task, completed=more)
-
-
 def _terms(command: argparse.Namespace) -> None:
     first, count = fibonacci.parse_index(command.first), fibonacci.parse_index(command.count)
     if count < 1:
         raise InvalidIndex("COUNT is the number of terms, at least 1")
-    with _output(command.output) as file:
+    with answer_to(command.output) as file:
         if command.url is None:
             for n, value in terms.walk(int(first), int(count)):
                 digits = value.decode()
                 if command.json:
                     size = str(len(digits.lstrip("-")))
-                    _print_json({"n": mpz(n).digits(), "digits": size, "value": digits}, file)
+                    print_json({"n": mpz(n).digits(), "digits": size, "value": digits}, file)
                 else:
                     print(f"{mpz(n).digits()} {digits}" if command.bfile else digits, file=file)
             return
@@ -507,9 +476,10 @@ def _terms(command: argparse.Namespace) -> None:
         parameters = {"from": first.digits(), "count": count.digits()}
         if command.bfile:
             parameters["format"] = "bfile"
-        with _client() as client:
-            for line in client.lines(command.url, media_type, **parameters):
-                print(line, file=file)
+        from bigfib import client
+
+        for line in client.lines(command.url, media_type, **parameters):
+            print(line, file=file)
 
 
 def _store_init(command: argparse.Namespace) -> None:
@@ -557,15 +527,22 @@ def _log_verify(command: argparse.Namespace) -> None:
 
 def _log_dump(command: argparse.Namespace) -> None:
     path = _existing(command)
-    contents = reader.inspect(path)
-    if contents.end == 0:
-        raise Failure(f"state log {path}: {contents.fault}")
-    with path.open("rb", buffering=0) as file:
-        records = Reader(file)
+    with reader.opened(path) as records:
         for offset, record in records:
             name = format_id(record.sequence_id)
-            position = "removed" if record.position is None else mpz(record.position).digits()
-            print(offset, name, position, record.day, record.durable)
+            position = None if record.position is None else mpz(record.position).digits()
+            if command.json:
+                print_json(
+                    {
+                        "offset": offset,
+                        "id": name,
+                        "position": position,
+                        "day": record.day,
+                        "durable": record.durable,
+                    }
+                )
+            else:
+                print(offset, name, position or "removed", record.day, record.durable)
         if records.fault:
             raise Failure(f"state log {path}: {records.fault}")
 
@@ -620,6 +597,40 @@ def _require_log(path: Path) -> None:
         raise Unusable(path, error) from error
 
 
+def _show_settings(command: argparse.Namespace) -> None:
+    file = settings_file.read(command.config, os.environ)
+    settings, sources = resolve(vars(command), os.environ, file)
+    values: dict[str, str | int] = {}
+    for name in _SERVE_SETTINGS:
+        value = getattr(settings, name)
+        value = getattr(value, "value", value)  # of an enumeration
+        values[name] = value if isinstance(value, int) else without_password(str(value))
+    rows = [(name, value, sources.get(name, "default")) for name, value in values.items()]
+    if command.json:
+        print_json({name: {"value": value, "source": source} for name, value, source in rows})
+    elif sys.stdout.isatty():
+        print_table(("setting", "value", "from"), [(n, _toml(v), source) for n, v, source in rows])
+    else:
+        # A settings file, in which what has its default is left to it.
+        for name, value, source in rows:
+            line = f"{name} = {_toml(value)}"
+            print(f"# {line}" if source == "default" else f"{line}  # {source}")
+
+
+def _toml(value: str | int) -> str:
+    """Write a value as a settings file has it."""
+    import json
+
+    # What JSON escapes TOML reads, too.
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _completion(command: argparse.Namespace) -> None:
+    import shtab
+
+    print(shtab.complete(parser(), command.shell))
+
+
 # --- What is shown ---------------------------------------------------------------------------
 
 
@@ -631,9 +642,9 @@ def _show_shared(command: argparse.Namespace, digits: str, position: int) -> Non
 def _show(command: argparse.Namespace, sequence: dict[str, str]) -> None:
     """Print the term of a sequence."""
     if command.json:
-        _print_json(sequence, sys.stdout)
+        print_json(sequence)
     else:
-        print(_shortened(sequence["value"], command.full, sys.stdout))
+        print(shortened(sequence["value"], command.full, sys.stdout))
     if command.verbose:
         for name in ("position", "digits"):
             print(f"{name}: {sequence[name]}", file=sys.stderr)
@@ -641,53 +652,3 @@ def _show(command: argparse.Namespace, sequence: dict[str, str]) -> None:
 
 def _show_log(path: Path, size: int, records: int) -> None:
     print(f"log: {path}\nlog bytes: {size}\nlog records: {records}", file=sys.stderr)
-
-
-def _shortened(text: str, full: bool, file: TextIO) -> str:
-    """Return a long term by its ends where a person reads it, and whole anywhere else."""
-    if full or len(text) <= _SHOWN_WHOLE or not file.isatty():
-        return text
-    ends = f"{text[:_SHOWN_ENDS]}...{text[-_SHOWN_ENDS:]}"
-    return f"{ends} ({len(text.lstrip('-'))} digits; --full shows them)"
-
-
-def _print_json(document: dict[str, str], file: TextIO) -> None:
-    import json
-
-    print(json.dumps(document, separators=(",", ":")), file=file)
-
-
-@contextmanager
-def _output(path: Path | None) -> Iterator[TextIO]:
-    """Give standard output, or a file that takes its name only once it is whole."""
-    if path is None:
-        yield sys.stdout
-        return
-    try:
-        if path.exists() and not path.is_file():
-            # A device or a pipe is not to be replaced.
-            with path.open("w") as file:
-                yield file
-            return
-        # Where links lead, so that the link stays one.
-        target = path.resolve()
-        unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
-        # As by a Ctrl-C; a terminal that is closed, and a manager of services, say it so.
-        for number in (signal.SIGHUP, signal.SIGTERM):
-            signal.signal(number, _end)
-        try:
-            with unfinished.open("w") as file:
-                if target.exists():
-                    unfinished.chmod(target.stat().st_mode & 0o777)
-                yield file
-            unfinished.replace(target)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise Failure(f"cannot write {path}: {error.strerror}") from error
-
-
-def _end(number: int, _frame: object) -> NoReturn:
-    raise SystemExit(128 + number)

@@ -15,6 +15,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urljoin
 from urllib.request import Request, urlopen
 
+from bigfib.output import Failure
+
 _TIMEOUT: Final = 60
 """Seconds without a byte after which a service is given up."""
 
@@ -43,11 +45,11 @@ _SHOWN_DETAIL: Final = 500
 Document = dict[str, str]
 
 
-class Refused(Exception):
+class Refused(Failure):
     """The service answers that it will not; the message is its own."""
 
 
-class Unanswered(Exception):
+class Unanswered(Failure):
     """There is no answer, or none of a bigfib; the message says of whom, and why."""
 
 

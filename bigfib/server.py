@@ -1,17 +1,4 @@
-"""The process that serves: its socket, its signals, its beginning and its end.
-
-bjoern runs the event loop of libev, which takes SIGINT for itself: it then stops accepting, and
-returns when the last connection is closed, which an idle keep-alive client puts off for ever; and
-no Python code runs on its thread any more to do something about it. Hence:
-
-* SIGTERM is handled in Python, on bjoern's tick ten times a second. It passes a SIGINT on to libev
-  and starts a thread that drains the connections.
-* SIGINT from outside is blocked, so that libev sees only the one passed on. A thread waits for it
-  and turns it into a SIGTERM.
-* To drain is to shut the receiving half of every connection. An idle one then reads the end of
-  file and is closed; a reply under way goes out first. After a deadline both halves are shut.
-* No handler raises an exception: where bjoern calls Python before its loop, that is a crash.
-"""
+"""The process that serves: its socket, its beginning, and what runs within."""
 
 import contextlib
 import ctypes
@@ -22,15 +9,13 @@ import resource
 import signal
 import socket
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 import bjoern
 
 import bigfib
+from bigfib import systemd, watchdog
 from bigfib.api.access_log import logged
 from bigfib.api.app import create_app
 from bigfib.batches import Batches, NotMade
@@ -41,15 +26,11 @@ from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import SHARED, Sequences, farthest_within, open_store
 from bigfib.settings import Settings
 from bigfib.state.log import Log
+from bigfib.stopping import WSGI, Stop
 from bigfib.supervisor import Place, supervise
 from bigfib.terms import INLINE_LIMIT
 
 _logger = logging.getLogger(__name__)
-
-_WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
-
-_DRAIN_SECONDS: Final = 5.0
-_DRAIN_INTERVAL: Final = 0.05
 
 # The kernel cuts this down to net.core.somaxconn.
 _BACKLOG: Final = 4096
@@ -71,28 +52,60 @@ def serve(settings: Settings) -> None:
         LogError: the state log cannot be opened, or not be made durable at the end.
         StoreError: the database cannot be had.
     """
+    patience = systemd.watchdog_seconds()
+    inherited = _inherited()
     if settings.workers == 1:
-        with contextlib.closing(_bind(settings.host, settings.port)) as listener:
+        with contextlib.closing(inherited or _bind(settings.host, settings.port)) as listener:
             _listen(listener)
-            _serve_on(listener, settings)
+            _serve_on(listener, settings, patience, inherited=bool(inherited))
         return
     if not settings.store:
         raise CannotServe(
             f"{settings.workers} workers need a store that they share, and a state log has one "
             "writer; give them --store postgresql://..., or serve with --workers 1"
         )
-    with contextlib.closing(_reserve(settings.host, settings.port)) as reserved:
-        place = supervise(settings.workers)
+    with contextlib.closing(inherited or _reserve(settings.host, settings.port)) as reserved:
+        place = supervise(settings.workers, patience)
         if place is None:
             return
         host, port = reserved.getsockname()[:2]
-        with contextlib.closing(_bind(host, port, shared=True)) as listener:
+        # One that was handed over is everybody's: whoever is free accepts.
+        with contextlib.closing(inherited or _bind(host, port, shared=True)) as listener:
             _listen(listener)
-            _serve_on(listener, settings, place)
+            _serve_on(listener, settings, patience, place, inherited=bool(inherited))
 
 
-def _serve_on(listener: socket.socket, settings: Settings, place: Place | None = None) -> None:
-    """Serve on ``listener``; as one of several workers, in its place."""
+def _tell_systemd() -> None:
+    systemd.notify("READY=1", "WATCHDOG=1")
+
+
+def _inherited() -> socket.socket | None:
+    try:
+        listener = systemd.inherited_listener()
+    except systemd.Unfit as error:
+        raise CannotServe(str(error)) from error
+    if listener:
+        _prepare(listener)
+    return listener
+
+
+def _serve_on(
+    listener: socket.socket,
+    settings: Settings,
+    patience: float | None,
+    place: Place | None = None,
+    *,
+    inherited: bool,
+) -> None:
+    """Serve on ``listener``.
+
+    Args:
+        listener: A listening socket.
+        settings: The settings.
+        patience: Within how many seconds somebody wants to hear that requests are answered.
+        place: That of this worker, if it is one of several.
+        inherited: Whether others have the listener too, and it goes on listening at the end.
+    """
     if settings.one_cpu:
         # On one CPU for all, workers would gain nothing.
         cpus = sorted(os.sched_getaffinity(0))
@@ -133,18 +146,16 @@ def _serve_on(listener: socket.socket, settings: Settings, place: Place | None =
         except IndexTooLarge as error:
             raise CannotServe(f"{kept}: {error}") from error
         signal.signal(signal.SIGCHLD, lambda _signal, _frame: jobs.advance())
-        draining = threading.Event()
-        app: _WSGI = create_app(
+        stop = Stop(listener, inherited=inherited)
+        app: WSGI = create_app(
             *(store, sequences, jobs),
             per_client=settings.per_client,
             batches=batches,
             slots=place.slots if place else None,
-            draining=draining,
+            draining=stop.draining,
         )
-        with (
-            _stopping_by_signal(listener, draining),
-            contextlib.closing(Watch(listener, descriptors)) as watch,
-        ):
+        app = stop.told_by(app)
+        with stop.by_signal(), contextlib.closing(Watch(listener, descriptors)) as watch:
             watch.start()
             who = f"bigfib {bigfib.__version__}"
             if place:
@@ -159,11 +170,12 @@ def _serve_on(listener: socket.socket, settings: Settings, place: Place | None =
                     "open to the network, without passwords, TLS or limits for each client; "
                     "put a proxy in front, or listen on --host 127.0.0.1"
                 )
-            if place:
-                place.ready()
-            bjoern.server_run(
-                listener, logged(app) if settings.access_log or settings.debug else app
-            )
+            systemd.notify(f"STATUS={url}; {kept}")
+            tell = place.tell if place else _tell_systemd
+            with watchdog.telling(tell, patience, bjoern.server_run):
+                bjoern.server_run(
+                    listener, logged(app) if settings.access_log or settings.debug else app
+                )
         _logger.info("stopped")
 
 
@@ -199,19 +211,23 @@ def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
         if shared:
             # The kernel deals connections out to all sockets that listen there.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        # Accepted sockets inherit it. Without it the digits wait for the client to acknowledge
-        # the chunk before them.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _prepare(listener)
         if family == socket.AF_INET6:
             # `::` means all addresses, of both kinds.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        # bjoern accepts once an event; a client gone by then must not stall it.
-        listener.setblocking(False)
         listener.bind(address)
     except OSError as error:
         listener.close()
         raise _cannot_listen(host, port, error) from error
     return listener
+
+
+def _prepare(listener: socket.socket) -> None:
+    # Accepted sockets inherit it. Without it the digits wait for the client to acknowledge the
+    # chunk before them.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # bjoern accepts once an event; a client gone by then must not stall it.
+    listener.setblocking(False)
 
 
 def _listen(listener: socket.socket) -> None:
@@ -232,92 +248,6 @@ def _cannot_listen(host: str, port: int, error: OSError) -> CannotServe:
 def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-@contextlib.contextmanager
-def _stopping_by_signal(listener: socket.socket, draining: threading.Event) -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the loop run within, as told at the top of this module.
-
-    Then ``draining`` is set: what is still answered can tell of it.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    passed_on = ended = False
-    taken_by_python = False
-
-    def drain() -> None:
-        deadline = time.monotonic() + _DRAIN_SECONDS
-        # Where connections have taken all descriptors, looking for them asks for more.
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        while not ended:
-            late = time.monotonic() > deadline
-            # Again and again, for those that bjoern accepts until it hears of the signal.
-            with contextlib.suppress(OSError):
-                _shut_connections(listener, socket.SHUT_RDWR if late else socket.SHUT_RD)
-            time.sleep(_DRAIN_INTERVAL)
-
-    def stop(_signal: int, _frame: object) -> None:
-        nonlocal passed_on, taken_by_python
-        if passed_on:
-            return
-        taken_by_python = False
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        signal.raise_signal(signal.SIGINT)
-        # At once: libev will restore the default action, by which a second SIGINT would kill.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        if taken_by_python:
-            threading.Timer(_DRAIN_INTERVAL, terminate).start()
-        else:
-            passed_on = True
-            draining.set()
-            _logger.info("stopping")
-            threading.Thread(target=drain, daemon=True).start()
-
-    def interrupt(_signal: int, _frame: object) -> None:
-        # From `stop`, before libev has taken the signal over; and from bjoern, when it returns.
-        nonlocal taken_by_python
-        taken_by_python = True
-
-    def turn_interrupt_into_termination() -> None:
-        signal.sigwait({signal.SIGINT})
-        terminate()
-
-    def terminate() -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, stop)
-    threading.Thread(target=turn_interrupt_into_termination, daemon=True).start()
-    try:
-        yield
-    finally:
-        ended = True
-        # Python's end restores the default of signals that have a handler; one more would kill.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def _shut_connections(listener: socket.socket, how: int) -> None:
-    """Shut down every connection that came in by ``listener``; bjoern does not tell them."""
-    for connection in _connections(listener.getsockname()[1]):
-        with contextlib.closing(connection), contextlib.suppress(OSError):
-            connection.shutdown(how)
-
-
-def _connections(port: int) -> Iterator[socket.socket]:
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are what is wanted
-        with contextlib.suppress(OSError):
-            # A duplicate: should bjoern close the connection meanwhile, its number may be given
-            # to another file, but the duplicate stays what it is.
-            duplicate = os.dup(int(name))
-            try:
-                connection = socket.socket(fileno=duplicate)
-            except OSError:
-                os.close(duplicate)
-                continue
-            if connection.getsockname()[1:2] == (port,):
-                yield connection
-            else:
-                connection.close()
 
 
 def keep_freed_memory() -> None:

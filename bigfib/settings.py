@@ -1,14 +1,15 @@
 """Every setting once: its flags, its ``BIGFIB_*`` variable, its default and its meaning.
 
-A flag goes before the variable, the variable before the default. Both are given as text and read
-by the same parser, so that they are refused with the same words.
+A flag goes before the variable, the variable before the settings file, that before the default. All
+are read by the same parser, so that they are refused with the same words.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import platformdirs
 
@@ -199,39 +200,88 @@ class Settings:
     )
 
     @classmethod
-    def resolve(cls, flags: Mapping[str, str | None], environ: Mapping[str, str]) -> "Settings":
-        """Return the settings that flags, variables and defaults amount to.
+    def resolve(
+        cls,
+        flags: Mapping[str, str | None],
+        environ: Mapping[str, str],
+        file: "SettingsFile | None" = None,
+    ) -> "Settings":
+        """Return the settings that flags, variables, file and defaults amount to.
 
         Args:
             flags: What the command line gave, by field name; None or absent where it did not.
             environ: The environment.
+            file: What the settings file says.
 
         Raises:
             InvalidSetting: a text is not a value of its setting.
         """
-        values = {}
-        # --file and --store say the same in two ways: the flag goes before the variable here, too.
-        if flags.get("file") is not None:
-            if flags.get("store") is not None:
-                raise InvalidSetting(
-                    "--file and --store both say where positions are kept; give one"
-                )
-            environ = {name: environ[name] for name in environ if name != variable("store")}
-        for setting in dataclasses.fields(cls):
-            origin = setting.metadata["flags"][-1]
-            text = flags.get(setting.name)
-            if text is None:
-                origin = variable(setting.name)
-                text = environ.get(origin)
-            if text is None:
-                continue
-            try:
-                values[setting.name] = setting.metadata["parse"](text)
-            except ValueError as error:
-                raise InvalidSetting(f"{origin} {text!r:.60}: {error}") from None
-        if values.get("store") and "://" not in values["store"]:
-            values["file"] = Path(values.pop("store"))
-        return cls(**values)
+        return resolve(flags, environ, file)[0]
+
+
+class SettingsFile(NamedTuple):
+    """What a settings file says.
+
+    Attributes:
+        path: Where it is.
+        values: The text of each setting that it has, by field name.
+    """
+
+    path: Path
+    values: Mapping[str, str]
+
+
+def resolve(
+    flags: Mapping[str, str | None], environ: Mapping[str, str], file: SettingsFile | None = None
+) -> tuple[Settings, dict[str, str]]:
+    """Return the settings, as `Settings.resolve`, and where each comes from.
+
+    That is its flag, its variable or the path of the file; who is left out has its default.
+    """
+    names = [setting.name for setting in dataclasses.fields(Settings)]
+    layers = [
+        {n: (flag(n), text) for n in names if (text := flags.get(n)) is not None},
+        {n: (variable(n), environ[variable(n)]) for n in names if variable(n) in environ},
+        {n: (f"{file.path}: {n}", text) for n, text in file.values.items()} if file else {},
+    ]
+    given: dict[str, tuple[str, str]] = {}
+    for layer in layers:
+        # Both say where positions are kept, so that one of them overrules both of a later layer.
+        if {"file", "store"} & given.keys():
+            layer = {n: layer[n] for n in layer if n not in ("file", "store")}
+        given |= {n: layer[n] for n in layer if n not in given}
+    for layer in (layers[0], layers[2]):
+        if {"file", "store"} <= layer.keys():
+            raise InvalidSetting(
+                f"{layer['file'][0]} and {layer['store'][0]} both say where positions are kept; "
+                "give one"
+            )
+    parsers = {setting.name: setting.metadata["parse"] for setting in dataclasses.fields(Settings)}
+    values = {}
+    for name, (origin, text) in given.items():
+        try:
+            values[name] = parsers[name](text)
+        except ValueError as error:
+            raise InvalidSetting(f"{origin} {without_password(text)!r:.60}: {error}") from None
+    sources = {name: origin.removesuffix(f": {name}") for name, (origin, _) in given.items()}
+    if values.get("store") and "://" not in values["store"]:
+        values["file"], sources["file"] = Path(values.pop("store")), sources.pop("store")
+    return Settings(**values), sources
+
+
+def without_password(store: str) -> str:
+    """Return the connection string as it may be shown."""
+    hidden = re.sub("(://[^:@/]*):[^/]*@", r"\1:***@", store)
+    return re.sub("([?&](?:ssl)?password)=[^&]*", r"\1=***", hidden)
+
+
+def flag(name: str) -> str:
+    """Return the flag of the setting ``name``, in full."""
+    return next(
+        str(setting.metadata["flags"][-1])
+        for setting in dataclasses.fields(Settings)
+        if setting.name == name
+    )
 
 
 def variable(name: str) -> str:

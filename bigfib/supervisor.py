@@ -1,8 +1,9 @@
 """Several processes that serve on one port, and one that watches over them.
 
 The workers are forks of the supervisor, which itself does nothing but wait for signals. One that
-ends is started again, after a pause that grows while it keeps ending. All end together: when the
-supervisor is told to, and when it is killed.
+ends is started again, after a pause that grows while it keeps ending. One that is to tell that it
+answers requests, and does not, is killed. All end together: when the supervisor is told to, and
+when it is killed. systemd knows the supervisor only.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+from bigfib import systemd
 from bigfib.counts import Slots
 from bigfib.parent import end_with
 
@@ -28,8 +30,9 @@ _STOPPING_SECONDS: Final = 10.0
 
 _FOR_EVER: Final = 3600.0
 
-_READY: Final = signal.SIGUSR1
-_WAITED_FOR: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, _READY}
+# Of a real-time signal none is lost.
+_ANSWERS: Final = signal.SIGRTMIN
+_WAITED_FOR: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, _ANSWERS}
 
 
 class Place(NamedTuple):
@@ -37,12 +40,12 @@ class Place(NamedTuple):
 
     Attributes:
         number: Which of the workers it is, from 0; the one started in its place has it, too.
-        ready: What it has to call when it is ready.
+        tell: What it has to call when it answers requests, and then again and again.
         slots: Where the workers count.
     """
 
     number: int
-    ready: Callable[[], None]
+    tell: Callable[[], None]
     slots: Slots
 
 
@@ -52,11 +55,13 @@ class _Worker:
     Attributes:
         pid: Its process, or 0 while there is none.
         due: When it is to be started, on the monotonic clock.
+        heard: When it has last told that it answers requests, or None if it has not begun to.
     """
 
     def __init__(self) -> None:
         self.pid = 0
         self.due = 0.0
+        self.heard: float | None = None
         self._started = 0.0
         self._pause = _FIRST_PAUSE
 
@@ -68,6 +73,7 @@ class _Worker:
     def note_end(self) -> None:
         """Take notice that it has ended."""
         self.pid = 0
+        self.heard = None
         now = time.monotonic()
         if now - self._started > _LONGEST_PAUSE:
             self._pause = _FIRST_PAUSE
@@ -75,11 +81,16 @@ class _Worker:
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
 
-def supervise(count: int) -> Place | None:
+def supervise(count: int, watchdog: float | None = None) -> Place | None:
     """Keep ``count`` workers running until SIGTERM or SIGINT.
 
     The first has to be ready before the others are started: it says what keeps it from serving, and
     that is the end.
+
+    Args:
+        count: How many.
+        watchdog: Within how many seconds a worker has to tell again that it answers requests, and
+            systemd wants to hear of the supervisor; None if that goes unwatched.
 
     Returns:
         In a worker: its place. In the supervisor: None, when all have ended.
@@ -102,10 +113,12 @@ def supervise(count: int) -> Place | None:
         # So that it stops as it does when the supervisor tells it to.
         end_with(supervisor, signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        # What one worker says is not said of the service.
+        os.environ.pop("NOTIFY_SOCKET", None)
         return True
 
     def tell() -> None:
-        os.kill(supervisor, _READY)
+        os.kill(supervisor, _ANSWERS)
 
     if start(workers[0]):
         return Place(0, tell, slots)
@@ -119,17 +132,36 @@ def supervise(count: int) -> Place | None:
             elif not worker.pid:
                 due.append(worker.due)
         left = max(0.0, min(due) - time.monotonic()) if due else _FOR_EVER
+        if watchdog and ready:
+            systemd.notify("WATCHDOG=1")
+            _kill_silent(workers, watchdog)
+            left = min(left, watchdog / 4)
         received = signal.sigtimedwait(_WAITED_FOR, left)
         if received and received.si_signo in (signal.SIGTERM, signal.SIGINT):
             break
-        ready = ready or (received is not None and received.si_signo == _READY)
+        if received and received.si_signo == _ANSWERS:
+            for worker in workers:
+                if worker.pid == received.si_pid:
+                    worker.heard = time.monotonic()
+            if not ready:
+                ready = True
+                systemd.notify("READY=1", f"STATUS={count} workers")
         for pid, status in _ended():
             if not ready:
                 raise SystemExit(status if status >= 0 else 1)
             _logger.error("worker %d has ended (status %d); it is started again", pid, status)
             next(worker for worker in workers if worker.pid == pid).note_end()
+    systemd.notify("STOPPING=1")
     _stop([worker.pid for worker in workers if worker.pid])
     return None
+
+
+def _kill_silent(workers: list[_Worker], watchdog: float) -> None:
+    for worker in workers:
+        if worker.heard is not None and time.monotonic() - worker.heard > watchdog:
+            _logger.error("worker %d has not answered for %g s; it is killed", worker.pid, watchdog)
+            worker.heard = None
+            os.kill(worker.pid, signal.SIGKILL)
 
 
 def _ended() -> Iterator[tuple[int, int]]:

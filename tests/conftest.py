@@ -69,11 +69,13 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def serve(path: Path) -> Iterator[Serve]:
-    """Start services; ``before`` is a command that is to run them."""
+    """Start services; ``before`` is a command that is to run them, with these descriptors."""
     started = []
 
-    def start(*arguments: str, before: list[str] | None = None) -> Service:
-        service = Service(list(arguments), path, before or [])
+    def start(
+        *arguments: str, before: list[str] | None = None, inherits: tuple[int, ...] = ()
+    ) -> Service:
+        service = Service(list(arguments), path, before or [], inherits)
         started.append(service)
         return service
 

@@ -18,7 +18,9 @@ from bigfib.jobs import Jobs
 class Service:
     """A service that has said where it listens."""
 
-    def __init__(self, arguments: list[str], file: Path, before: list[str]) -> None:
+    def __init__(
+        self, arguments: list[str], file: Path, before: list[str], inherits: tuple[int, ...] = ()
+    ) -> None:
         self.file = file
         self.process = subprocess.Popen(
             [
@@ -30,6 +32,7 @@ class Service:
             ],
             stderr=subprocess.PIPE,
             text=True,
+            pass_fds=inherits,
         )
         assert self.process.stderr is not None
         self.said: list[str] = []

@@ -18,7 +18,7 @@ import pytest
 from flint import fmpz
 
 from bigfib.state import reader
-from bigfib.state.log import Log
+from bigfib.state.log import Durability, Log
 from tests.service import Serve, seconds_of_work
 
 Done = subprocess.CompletedProcess[str]
@@ -740,6 +740,44 @@ class TestLog:
             f"{ends[2]} {'ab' * 16} removed 20000 {ends[2]}",
         ]
 
+    def test_dump_as_json(self, bigfib: Command) -> None:
+        other = b"\xab" * 16
+        with Log(bigfib.file, clock=lambda: 20_000 * 86_400) as opened:
+            start = opened.end
+            opened.append(other, 10**30)
+            opened.append(other, None)
+        lines = [json.loads(line) for line in bigfib.prints("log", "dump", "--json").splitlines()]
+        assert [(line["id"], line["position"], line["day"]) for line in lines] == [
+            ("ab" * 16, str(10**30), 20_000),
+            ("ab" * 16, None, 20_000),
+        ]
+        assert lines[0]["offset"] == lines[0]["durable"] == lines[1]["durable"] == start
+        assert start < lines[1]["offset"] < bigfib.file.stat().st_size
+
+    def test_dump_of_many_takes_no_more_memory(self, bigfib: Command) -> None:
+        def peak(count: int) -> int:
+            with Log(bigfib.file, Durability.OS) as opened:
+                for n in range(count):
+                    opened.append(n.to_bytes(16, "big"), n)
+            arguments = [sys.executable, "-m", "bigfib", "log", "dump", "--json"]
+            with subprocess.Popen(
+                arguments, stdout=subprocess.PIPE, env=bigfib.environ, text=True
+            ) as dump:
+                assert dump.stdout is not None
+                # What is left does not fit into the pipe, so that it cannot have ended.
+                for _ in range(count - 2_000):
+                    dump.stdout.readline()
+                status = Path(f"/proc/{dump.pid}/status").read_text()
+                dump.stdout.read()
+            assert dump.returncode == 0
+            bigfib.file.unlink()
+            found = re.search(r"VmHWM:\s+(\d+) kB", status)
+            assert found
+            return int(found[1])
+
+        # All of them in a dictionary take 17 MB.
+        assert peak(100_000) < peak(3_000) + 8_000
+
     def test_compact(self, bigfib: Command) -> None:
         for _ in range(5):
             bigfib("next")
@@ -788,6 +826,54 @@ class TestLog:
     def test_nothing_there(self, bigfib: Command) -> None:
         for command in ("verify", "dump", "compact", "repair"):
             assert "there is no state log" in bigfib.fails("log", command)
+
+
+class TestExitStatus:
+    """Each that `--help` names, but for those that other tests have seen on their way."""
+
+    def test_is_documented(self, bigfib: Command) -> None:
+        shown = bigfib.prints("--help").partition("exit status:\n")[2].partition("\n\n")[0]
+        assert re.findall(r"^  (\d+)", shown, re.MULTILINE) == ["0", "1", "2", "130", "128"]
+
+    def test_0_1_and_2(self, bigfib: Command) -> None:
+        statuses = [bigfib(*arguments).returncode for arguments in (["c"], ["p"], ["bogus"])]
+        assert statuses == [0, 1, 2]
+
+    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_of_a_command_that_is_ended(
+        self, tmp_path: Path, number: signal.Signals, status: int
+    ) -> None:
+        with computing(tmp_path / "term") as process:
+            process.send_signal(number)
+            assert process.wait(timeout=20) == status
+            require_nobody_left(process.pid)
+
+    def test_of_a_service(self, serve: Serve) -> None:
+        assert serve().stop(signal.SIGINT) == 0
+
+
+class TestColours:
+    FAR = ("term", "20000000", "-o", "/dev/null")
+    COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+    def test_on_a_terminal(self, bigfib: Command) -> None:
+        bigfib.environ |= {"TERM": "xterm-256color"}
+        bigfib.environ.pop("NO_COLOR", None)
+        assert self.COLOUR.search(bigfib.on_terminal(*self.FAR))
+
+    @pytest.mark.parametrize("variable", ["NO_COLOR=1", "TERM=dumb"])
+    def test_not_where_they_are_not_wanted(self, bigfib: Command, variable: str) -> None:
+        name, _, value = variable.partition("=")
+        bigfib.environ |= {"TERM": "xterm-256color", name: value}
+        assert not self.COLOUR.search(bigfib.on_terminal(*self.FAR))
+        for command in (["settings"], ["--help"], ["bogus"]):
+            assert "\x1b" not in bigfib.on_terminal(*command)
+
+    def test_not_in_a_pipe(self, bigfib: Command) -> None:
+        bigfib.environ |= {"TERM": "xterm-256color", "FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}
+        done = bigfib(*self.FAR)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert "\x1b" not in bigfib.prints("settings")
 
 
 class TestHelp:

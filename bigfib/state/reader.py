@@ -8,6 +8,7 @@ been damaged.
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -185,6 +186,26 @@ def require_log_or_nothing(path: Path) -> None:
         pass
     except (OSError, records.NotALog, records.UnknownVersion) as error:
         raise Unusable(path, error) from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Reader]:
+    """Give the records of the log at ``path``, to be read one after the other.
+
+    Raises:
+        Unusable: there is no log at ``path``, or it may not be read.
+    """
+    try:
+        _require_file(path)
+        file = path.open("rb", buffering=0)
+    except OSError as error:
+        raise Unusable(path, error) from error
+    with file:
+        try:
+            records_of_file = Reader(file)
+        except (OSError, records.Incomplete, records.NotALog, records.UnknownVersion) as error:
+            raise Unusable(path, error) from error
+        yield records_of_file
 
 
 def inspect(path: Path) -> Contents:

@@ -1,0 +1,168 @@
+"""Settings from a file, and how all of them are shown."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from bigfib import settings_file
+from bigfib.settings import InvalidSetting, Settings, resolve, without_password
+from bigfib.state.log import Durability
+from tests.test_cli import Command
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "bigfib.toml"
+
+
+def settings_of(file: Path, content: str) -> Settings:
+    file.write_text(content)
+    return Settings.resolve({}, {}, settings_file.read(str(file), {}))
+
+
+def test_each_kind_of_value(file: Path) -> None:
+    settings = settings_of(
+        file, 'port = 9000\nper_client = true\ndurability = "os"\nfile = "~/positions"\n'
+    )
+    assert settings.port == 9000
+    assert settings.per_client is True
+    assert settings.durability is Durability.OS
+    assert settings.file == Path.home() / "positions"
+    assert settings.host == "127.0.0.1"
+
+
+def test_a_flag_goes_before_the_variable_before_the_file_before_the_default(file: Path) -> None:
+    file.write_text('port = 1\nhost = "h1"\nworkers = 3\n')
+    said = settings_file.read(str(file), {})
+    settings, sources = resolve(
+        {"port": "7", "config": str(file)}, {"BIGFIB_PORT": "8", "BIGFIB_HOST": "h2"}, said
+    )
+    assert (settings.port, settings.host, settings.workers, settings.debug) == (7, "h2", 3, False)
+    assert sources == {"port": "--port", "host": "BIGFIB_HOST", "workers": str(file)}
+
+
+def test_where_positions_are_is_said_by_the_first_who_says_so(file: Path) -> None:
+    file.write_text('store = "postgresql://db/fib"\n')
+    said = settings_file.read(str(file), {})
+    assert Settings.resolve({}, {}, said).store == "postgresql://db/fib"
+    for flags, environ in (({"file": "a"}, {}), ({}, {"BIGFIB_FILE": "a"})):
+        settings = Settings.resolve(flags, environ, said)
+        assert (settings.file, settings.store) == (Path("a"), "")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("prot = 1", "'prot' is no setting"),
+        ("[server]\nport = 1", "'server' is no setting"),
+        ('port = "8080"', "port is a number, without quotes"),
+        ("port = true", "port is a number"),
+        ("port = 8080.0", "port is a number"),
+        ("debug = 1", "debug is true or false"),
+        ("host = 1", "host is a text, in quotes"),
+        ("durability = ['os']", "durability is a text"),
+        ("port = 70000", "port '70000': a port is a number from 0 to 65535"),
+        ("workers = -1", "workers '-1': workers are a number from 1"),
+        ('durability = "maybe"', "durability 'maybe': durability is fsync or os"),
+        ('file = "a"\nstore = "b"', "give one"),
+        ("port = \nhost", "line 1"),
+        ("port = 1\nport = 2\n", "line 2"),
+        (f"port = {'9' * 5000}", "port|integer string conversion"),
+        ("\udcff", "utf-8"),
+    ],
+)
+def test_what_is_refused(file: Path, content: str, says: str) -> None:
+    file.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(InvalidSetting, match=says) as refusal:
+        Settings.resolve({}, {}, settings_file.read(str(file), {}))
+    assert str(file) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_where_it_is_looked_for(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(file.parent))
+    assert settings_file.read(None, {}) is None
+    (file.parent / "bigfib").mkdir()
+    (file.parent / "bigfib" / "bigfib.toml").write_text("port = 1")
+    read = settings_file.read(None, {})
+    assert read
+    assert read.values == {"port": "1"}
+    # Who names one wants that one.
+    for named, environ in ((str(file), {}), (None, {"BIGFIB_CONFIG": str(file)})):
+        with pytest.raises(InvalidSetting, match=f"no settings file at {file}"):
+            settings_file.read(named, environ)
+    with pytest.raises(InvalidSetting, match="Is a directory"):
+        settings_file.read(str(file.parent), {})
+
+
+@pytest.mark.parametrize(
+    ("store", "shown"),
+    [
+        ("postgresql://user@h/db", "postgresql://user@h/db"),
+        ("postgresql://user:secret@h,h2/db", "postgresql://user:***@h,h2/db"),
+        ("postgresql://user:se:c@r%20et@h/db?a=b", "postgresql://user:***@h/db?a=b"),
+        ("postgresql://h:5432/db", "postgresql://h:5432/db"),
+        ("postgres://h/d?password=secret&a=b", "postgres://h/d?password=***&a=b"),
+        ("postgres://h/d?a=b&sslpassword=secret", "postgres://h/d?a=b&sslpassword=***"),
+    ],
+)
+def test_passwords_are_not_shown(store: str, shown: str) -> None:
+    assert without_password(store) == shown
+
+
+class TestShown:
+    @pytest.fixture
+    def bigfib(self, path: Path, file: Path) -> Command:
+        file.write_text('port = 9000\nstore = "postgresql://user:secret@db/fib"\n')
+        command = Command(path)
+        del command.environ["BIGFIB_FILE"]
+        command.environ = {n: v for n, v in command.environ.items() if n[:7] != "BIGFIB_"}
+        command.environ["BIGFIB_HOST"] = "::1"
+        return command
+
+    def test_in_a_pipe_as_a_settings_file(self, bigfib: Command, file: Path) -> None:
+        shown = bigfib.prints("settings", "--config", str(file), "--workers", "2")
+        lines = shown.splitlines()
+        assert f"port = 9000  # {file}" in lines
+        assert 'host = "::1"  # BIGFIB_HOST' in lines
+        assert "workers = 2  # --workers" in lines
+        assert f'store = "postgresql://user:***@db/fib"  # {file}' in lines
+        assert '# durability = "fsync"' in lines
+        assert "secret" not in shown
+        file.write_text(shown)
+        settings = Settings.resolve({}, {}, settings_file.read(str(file), {}))
+        assert (settings.port, settings.host, settings.workers) == (9000, "::1", 2)
+
+    def test_as_json(self, bigfib: Command, file: Path) -> None:
+        bigfib.environ["BIGFIB_CONFIG"] = str(file)
+        document = json.loads(bigfib.prints("settings", "--json", "-t"))
+        assert document["port"] == {"value": 9000, "source": str(file)}
+        assert document["host"] == {"value": "::1", "source": "BIGFIB_HOST"}
+        assert document["one_cpu"] == {"value": True, "source": "--one-cpu"}
+        assert document["durability"] == {"value": "fsync", "source": "default"}
+        assert document.keys() == {setting.name for setting in dataclasses.fields(Settings)}
+
+    def test_on_a_terminal_as_a_table(self, bigfib: Command, file: Path) -> None:
+        bigfib.environ |= {"COLUMNS": "200", "TERM": "xterm"}
+        shown = bigfib.on_terminal("settings", "--config", str(file))
+        rows = [line.split() for line in shown.splitlines()]
+        assert rows[0] == ["setting", "value", "from"]
+        assert ["port", "9000", str(file)] in rows
+        assert ["host", '"::1"', "BIGFIB_HOST"] in rows
+        assert ["debug", "false", "default"] in rows
+        assert "\x1b" not in shown
+
+    def test_a_bad_file_is_one_line(self, bigfib: Command, file: Path) -> None:
+        file.write_text("port = 70000")
+        for command in ("settings", "serve", "current"):
+            said = bigfib.fails(command, "--config", str(file))
+            assert said.startswith(f"2: bigfib: {file}: port '70000': a port is a number")
+
+    def test_other_commands_go_by_the_file(self, bigfib: Command, file: Path) -> None:
+        file.write_text(f'file = "{bigfib.file}"')
+        assert bigfib.prints("next", "--config", str(file)) == "1\n"
+        assert bigfib.file.exists()
+        assert os.environ.get("BIGFIB_FILE") is None

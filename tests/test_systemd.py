@@ -1,0 +1,403 @@
+"""Under systemd, or who speaks like it: sockets handed over, notifications, the units."""
+
+import contextlib
+import fcntl
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from bigfib.state import reader
+from tests.service import Serve, Service
+
+ROOT = Path(__file__).parent.parent
+
+CLIENTS = 20
+REQUESTS = 40
+PERIOD = 0.1
+"""Of each client, in seconds: together they ask 200 times a second."""
+
+
+def handing_over(*sockets: socket.socket, pid: str = "$$") -> list[str]:
+    """Return the command that runs another one as systemd would, with these sockets."""
+    moved = "".join(f"exec {3 + i}<&{each.fileno()}; " for i, each in enumerate(sockets))
+    variables = f"LISTEN_PID={pid} LISTEN_FDS={len(sockets)} LISTEN_FDNAMES=http"
+    return ["bash", "-c", f'{moved}{variables} exec "$0" "$@"']
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A listening socket as systemd opens it. Its number is beyond those that are handed over."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as opened:
+        high = socket.socket(fileno=os.dup(opened.fileno()))
+    moved = socket.socket(fileno=fcntl.fcntl(high.fileno(), fcntl.F_DUPFD_CLOEXEC, 100))
+    high.close()
+    with moved:
+        yield moved
+
+
+class Load:
+    """Clients that step, half of them on one connection as long as that is kept."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.acknowledged: list[int] = []
+        self.failed: list[str] = []
+        self.connections = 0
+
+    def run(self, number: int) -> None:
+        keeps = number % 2 == 0
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
+        begun = time.monotonic()
+        for request in range(REQUESTS):
+            time.sleep(max(0.0, begun + (request + number / CLIENTS) * PERIOD - time.monotonic()))
+            try:
+                # It opens another one by itself when the last reply has said that it is closed.
+                self.connections += connection.sock is None
+                connection.request(
+                    "GET", "/api0/next", headers={} if keeps else {"Connection": "close"}
+                )
+                reply = connection.getresponse()
+                body = reply.read()
+            except OSError as error:
+                self.failed.append(repr(error))
+                connection.close()
+                continue
+            found = re.fullmatch(rb'\{"value":"(\d+)","status":"200"\}', body)
+            if found:
+                self.acknowledged.append(int(found[1]))
+            else:
+                self.failed.append(f"{reply.status} {body!r}")
+        connection.close()
+
+    def __enter__(self) -> "Load":
+        self._threads = [threading.Thread(target=self.run, args=(i,)) for i in range(CLIENTS)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for(self, count: int) -> None:
+        deadline = time.monotonic() + 30
+        while len(self.acknowledged) + len(self.failed) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+class TestHandedOver:
+    def test_a_restart_refuses_and_loses_nothing(
+        self, serve: Serve, listener: socket.socket
+    ) -> None:
+        def start() -> Service:
+            return serve(before=handing_over(listener), inherits=(listener.fileno(),))
+
+        service = start()
+        assert service.port == listener.getsockname()[1]
+        with Load(service.port) as load:
+            for restart in range(1, 4):
+                load.wait_for(restart * CLIENTS * REQUESTS // 5)
+                assert service.stop(signal.SIGTERM) == 0
+                service = start()
+        assert load.failed == []
+        assert len(load.acknowledged) == CLIENTS * REQUESTS
+        # The restarts fell among the requests: who keeps a connection needed another one.
+        assert load.connections > CLIENTS // 2 * (REQUESTS + 1)
+        # F(1) and F(2) are the same.
+        assert len(set(load.acknowledged)) == CLIENTS * REQUESTS - 1
+        assert service.stop(signal.SIGTERM) == 0
+        assert reader.read(service.file).position(b"shared") == CLIENTS * REQUESTS
+
+    def test_a_client_that_has_only_connected_is_waited_for(self, serve: Serve) -> None:
+        service = serve()
+        with service.connect() as connection:
+            with service.connect() as idle:
+                idle.connect()
+                # For longer than one is waited for.
+                time.sleep(1)
+                connection.connect()
+                service.process.send_signal(signal.SIGTERM)
+                # So connections are being closed.
+                assert idle.sock.recv(1) == b""
+            connection.request("GET", "/api0/next")
+            reply = connection.getresponse()
+            assert (reply.status, reply.getheader("Connection", "")[:5]) == (200, "close")
+        assert service.wait() == 0
+
+    def test_it_is_as_fast_as_our_own(self, serve: Serve, listener: socket.socket) -> None:
+        service = serve(before=handing_over(listener), inherits=(listener.fileno(),))
+        # The two share what was set.
+        assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert not os.get_blocking(listener.fileno())
+        assert service.value("next") == 1
+
+    def test_workers_share_it(self, serve: Serve, listener: socket.socket, database: str) -> None:
+        service = serve(
+            *("--workers", "2", "--store", database),
+            before=handing_over(listener),
+            inherits=(listener.fileno(),),
+        )
+        assert [service.value("next") for _ in range(3)] == [1, 1, 2]
+        assert service.stop(signal.SIGTERM) == 0
+        # It listens still: who connects is not refused.
+        with socket.create_connection(listener.getsockname(), timeout=5):
+            pass
+
+    def test_who_trickles_is_cut_off_and_others_are_not_refused(
+        self, serve: Serve, listener: socket.socket
+    ) -> None:
+        service = serve(before=handing_over(listener), inherits=(listener.fileno(),))
+        with socket.create_connection(listener.getsockname()) as trickling:
+            trickling.sendall(b"GET /api0/next HTTP/1.1\r\n")
+            service.process.send_signal(signal.SIGTERM)
+            # The deadline of 5 seconds ends it.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                while True:
+                    trickling.sendall(b"X")
+                    time.sleep(0.1)
+        assert service.wait() == 0
+        with socket.create_connection(listener.getsockname(), timeout=5):
+            pass
+
+    def test_of_another_process(self, serve: Serve, listener: socket.socket) -> None:
+        before = handing_over(listener, pid="1")
+        service = serve(before=before, inherits=(listener.fileno(),))
+        assert service.port != listener.getsockname()[1]
+
+    @pytest.mark.parametrize("kind", ["two", "unix", "datagram", "file"])
+    def test_what_is_not_fit(self, path: Path, listener: socket.socket, kind: str) -> None:
+        with contextlib.ExitStack() as opened:
+            sockets = [listener]
+            says = "2 sockets"
+            if kind == "two":
+                sockets *= 2
+            elif kind == "file":
+                says = "no socket"
+            else:
+                says = "not one of TCP"
+                family = socket.AF_UNIX if kind == "unix" else socket.AF_INET
+                form = socket.SOCK_STREAM if kind == "unix" else socket.SOCK_DGRAM
+                sockets = [opened.enter_context(socket.socket(family, form))]
+            before = handing_over(*sockets)
+            if kind == "file":
+                before[2] = "exec 3</dev/null; " + before[2].replace(
+                    f"exec 3<&{listener.fileno()}; ", ""
+                )
+            refused = subprocess.run(
+                [*before, sys.executable, "-m", "bigfib", "serve", "-f", path],
+                pass_fds=[each.fileno() for each in sockets],
+                capture_output=True,
+                text=True,
+                timeout=20,
+                check=False,
+            )
+        assert refused.returncode == 1
+        assert re.fullmatch(rf"bigfib: .*{says}.*\n", refused.stderr), refused.stderr
+        assert not path.exists()
+
+    def test_systemd_itself(self, path: Path, require: Callable[[str], str]) -> None:
+        activate = require("systemd-socket-activate")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        # It starts the service at the first connection, which then is the service's.
+        with subprocess.Popen(
+            [
+                *(activate, "-l", f"127.0.0.1:{port}", sys.executable, "-m", "bigfib", "serve"),
+                *("-f", path, "--cache-dir", path.with_name("cache")),
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                assert process.stderr is not None
+                while "Listening on" not in process.stderr.readline():
+                    assert process.poll() is None
+                with contextlib.closing(
+                    HTTPConnection("127.0.0.1", port, timeout=20)
+                ) as connection:
+                    connection.request("GET", "/api0/next")
+                    assert b'"1"' in connection.getresponse().read()
+            finally:
+                process.terminate()
+            process.communicate()
+            assert process.returncode == 0
+
+
+class Manager:
+    """What systemd hears."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(path))
+        self.socket.settimeout(20)
+
+    def hear(self) -> list[str]:
+        return self.socket.recv(4096).decode().splitlines()
+
+
+@pytest.fixture
+def manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
+    # The address of a socket has 107 bytes at most.
+    with tempfile.TemporaryDirectory() as directory:
+        manager = Manager(Path(directory) / "notify")
+        monkeypatch.setenv("NOTIFY_SOCKET", f"{directory}/notify")
+        with manager.socket:
+            yield manager
+
+
+class TestNotifications:
+    def test_the_life_of_a_service(
+        self, serve: Serve, manager: Manager, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+        service = serve()
+        assert manager.hear() == [f"STATUS={service.url}; state log {service.file}"]
+        for _ in range(4):
+            assert manager.hear() == ["READY=1", "WATCHDOG=1"]
+        service.process.send_signal(signal.SIGTERM)
+        while (heard := manager.hear()) != ["STOPPING=1"]:
+            assert heard == ["READY=1", "WATCHDOG=1"]
+        assert service.wait() == 0
+
+    def test_that_nobody_hears(
+        self, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+        service = serve()
+        assert service.value("next") == 1
+        assert service.stop(signal.SIGTERM) == 0
+        assert "cannot notify systemd" in "".join(service.said)
+
+    def test_of_workers_the_supervisor_speaks(
+        self, serve: Serve, manager: Manager, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+        service = serve("--workers", "2", "--store", database)
+        assert manager.hear() == ["READY=1", "STATUS=2 workers"]
+        for _ in range(4):
+            assert manager.hear() == ["WATCHDOG=1"]
+        assert service.stop(signal.SIGTERM) == 0
+
+    def test_a_worker_that_stands_still_is_started_again(
+        self, serve: Serve, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WATCHDOG_USEC", "2000000")
+        service = serve("--workers", "2", "--store", database)
+        children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
+        worker = int(children.read_text().split()[0])
+        assert service.process.stderr is not None
+        lines = iter(service.process.stderr.readline, "")
+
+        def give_up() -> None:
+            service.process.kill()
+            os.kill(worker, signal.SIGCONT)
+
+        deadline = threading.Timer(20, give_up)
+        deadline.start()
+        os.kill(worker, signal.SIGSTOP)
+        assert any("has not answered for 2 s; it is killed" in line for line in lines)
+        deadline.cancel()
+        assert any("listens on" in line for line in lines)
+        assert service.stop(signal.SIGTERM) == 0
+
+
+LOOP = """
+import sys, time
+from bigfib import watchdog
+
+def loop(call):
+    while True:
+        call()
+
+def tell():
+    print("told", flush=True)
+
+kind = sys.argv[1]
+def forever():
+    while True:
+        pass
+def in_c():
+    sum(iter(int, 1))
+
+calls = {"turns": lambda: time.sleep(0.01), "within Python": forever, "within C": in_c}
+with watchdog.telling(tell, 0.2, loop):
+    loop(calls[kind])
+"""
+
+
+@pytest.mark.parametrize(("kind", "told"), [("turns", 20), ("within Python", 2), ("within C", 2)])
+def test_the_watchdog_hears_of_a_loop_that_turns(kind: str, told: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LOOP, kind], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), True)
+        if kind == "turns":
+            lines = [process.stdout.readline() for _ in range(told)]
+            assert lines == ["told\n"] * told
+            process.kill()
+            return
+        assert process.stdout.readline() == "told\n"
+        # Ten times as long as somebody would wait. At the start, and when the call is first seen.
+        time.sleep(2)
+        process.kill()
+        assert 1 + len(process.stdout.readlines()) <= told
+
+
+class TestUnits:
+    UNITS = (ROOT / "deploy" / "bigfib.service", ROOT / "deploy" / "bigfib.socket")
+
+    def test_are_well_formed(self, require: Callable[[str], str], tmp_path: Path) -> None:
+        analyze = require("systemd-analyze")
+        for unit in self.UNITS:
+            # What they run is not installed here.
+            text = unit.read_text().replace("/opt/bigfib/.venv/bin/bigfib", sys.executable)
+            text = re.sub("^Documentation=.*$", "", text, flags=re.MULTILINE)
+            (tmp_path / unit.name).write_text(text)
+        done = subprocess.run(
+            [analyze, "verify", *(tmp_path / unit.name for unit in self.UNITS)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+    def test_exposure(self, require: Callable[[str], str]) -> None:
+        # 0 is none, 10 all; from 2 on it is no longer rated as OK.
+        command = [require("systemd-analyze"), "security", "--offline=true", "--threshold=19"]
+        done = subprocess.run(
+            [*command, self.UNITS[0]], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert "Overall exposure level for bigfib.service" in done.stdout
+        assert done.returncode == 0, done.stdout
+
+    def test_no_memory_need_be_written_and_executed(self, serve: Serve) -> None:
+        # What MemoryDenyWriteExecute= does: prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN).
+        deny = "import ctypes, os, sys; denied = ctypes.CDLL(None).prctl(65, 1, 0, 0, 0)"
+        run = "os.execv(sys.argv[1], sys.argv[1:])"
+        before = [sys.executable, "-c", f"{deny}; denied and sys.exit('PR_SET_MDWE'); {run}"]
+        if subprocess.run([*before, "/bin/true"], capture_output=True, check=False).returncode:
+            pytest.skip("PR_SET_MDWE needs Linux 6.3")
+        service = serve(before=before)
+        assert service.value("next") == 1
+        # One that is long enough for ctypes, and one that is computed beside.
+        assert service.ask("/api1/terms/1000000")[0].status == 200
+        deadline = time.monotonic() + 30
+        while (status := service.ask("/api1/terms/1000001")[0].status) == 202:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert status == 200
+        assert service.stop(signal.SIGTERM) == 0
