@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 
 import pytest
@@ -48,7 +47,6 @@ def bench_next_counted(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
 
         benchmark.pedantic(one_round, rounds=ROUNDS, warmup_rounds=1)
     record(benchmark, COUNTED_WITHOUT_SOCKET, costs)
-    assert median(costs["next"]) > 0
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from typing import Final
 
 from benchmarks import groups
 from benchmarks.results import Results
-from benchmarks.sizes import label
+from benchmarks.sizes import POSITIONS, label
 
 _FLAT_FROM: Final = 10_000
-_FLAT_UP_TO: Final = 2_089_877
+_FLAT_UP_TO: Final = max(POSITIONS)
 
 
 @dataclass(frozen=True)

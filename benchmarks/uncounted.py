@@ -21,10 +21,13 @@ class Uncounted(app.App):
         now = perf_counter()
         if now >= self._date.due:
             self._date.renew(now)
-        methods = self.stepping.get(env.setdefault("PATH_INFO", ""))
+        path = env.setdefault("PATH_INFO", "")
+        methods = self.stepping.get(path)
         if methods:
             found = methods.get(env["REQUEST_METHOD"])
-            if found:
+            if found and (
+                env.get("HTTP_SEC_FETCH_SITE") != "cross-site" or path not in self._changing
+            ):
                 answer, _ = found
                 try:
                     status, headers, body = answer(env)

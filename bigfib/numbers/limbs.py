@@ -37,15 +37,15 @@ def last_bytes(number: mpz, size: int, count: int, closing: bytes = b"") -> byte
     ``closing`` stands behind them, where that costs no further copy. For one thread at a time.
 
     Raises:
-        OverflowError: ``number`` has more bytes.
+        OverflowError: ``number`` has more bytes, or where GMP is asked, fewer.
     """
     export = _export() if size >= _EXPORTED_FROM else None
     if export is None:
         octets: bytes = number.to_bytes(size, "big")
         return octets[size - count :] + closing
-    if number.bit_length() > 8 * size:
-        # GMP would write beyond the buffer.
-        raise OverflowError(f"a number of {number.bit_length()} bits has more than {size} bytes")
+    if (number.bit_length() + 7) >> 3 != size:
+        # GMP would write beyond the buffer, or leave in it what was there before.
+        raise OverflowError(f"a number of {number.bit_length()} bits does not have {size} bytes")
     size = (size + _LIMB - 1) // _LIMB * _LIMB
     end = size + len(closing)
     buffer = export(number, end)

@@ -39,6 +39,11 @@ def test_a_longer_number_is_refused(size: int) -> None:
         limbs.last_bytes(mpz(1) << 8 * size, size, 8)
 
 
+def test_a_shorter_number_is_refused() -> None:
+    with pytest.raises(OverflowError):
+        limbs.last_bytes(mpz(1) << 8 * 9_000, 10_000, 8)
+
+
 def test_zeros_count() -> None:
     number = mpz(1) << 8 * 6_000
     assert limbs.last_bytes(number, 6_001, 6_001) == b"\1" + bytes(6_000)
