@@ -304,7 +304,7 @@ class TestNotifications:
             service.process.kill()
             os.kill(worker, signal.SIGCONT)
 
-        deadline = threading.Timer(20, give_up)
+        deadline = threading.Timer(60, give_up)
         deadline.start()
         os.kill(worker, signal.SIGSTOP)
         assert any("has not answered for 2 s; it is killed" in line for line in lines)
