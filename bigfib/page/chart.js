@@ -24,6 +24,12 @@ const RIGHT = 12;
 const TOP = 46;
 const BOTTOM = 24;
 
+/** What a digit of a label takes at most, and what is between two labels at least. */
+const DIGIT = 7;
+const GAP = 24;
+
+const MOST_TICKS = 5;
+
 export function milliseconds(micros) {
   const ms = Number(micros) / 1000;
   if (Number.isInteger(ms)) {
@@ -112,6 +118,13 @@ export class Chart {
     const top = (row) => TOP + row * (PANEL_HEIGHT + TOP);
     const panels = PANELS.map((panel, row) => this.#panel(panel, x, top(row)));
     this.#svg.replaceChildren(...panels, axis);
+    for (const label of axis.children) {
+      const { x: left, width } = label.getBBox();
+      if (left + width > this.#width) {
+        label.setAttribute("x", this.#width);
+        label.setAttribute("text-anchor", "end");
+      }
+    }
   }
 
   #describe() {
@@ -126,7 +139,9 @@ export class Chart {
 
   #axis(low, high, x, y) {
     const group = drawn("g", { class: "axis" });
-    const step = niceStep(high - low, this.#width < 480 ? 3 : 5);
+    const widest = DIGIT * grouped(high.toString()).length + GAP;
+    const room = Math.floor((this.#width - LEFT - RIGHT) / widest);
+    const step = niceStep(high - low, Math.min(Math.max(room, 1), MOST_TICKS));
     for (let tick = ((low + step - 1n) / step) * step; tick <= high; tick += step) {
       const label = drawn("text", { x: x(tick), y: y + 16, "text-anchor": "middle" });
       label.textContent = grouped(tick.toString());

@@ -19,6 +19,9 @@ import { TermView, grouped, parts, plain } from "./term.js";
 const SHARED = "shared";
 const REMEMBERED = "bigfib.own";
 
+// Who has clicked and sees nothing happen for as long, is told that it was taken.
+const UNNOTICED_MS = 300;
+
 // How often to look whether others have stepped it; less often, the longer a look takes.
 const LOOK_MS = 4000;
 const LOOKS_SHARE = 20;
@@ -38,6 +41,8 @@ let lookTimer;
 let lookTook = 0;
 let stop = new AbortController();
 let queue = Promise.resolve();
+let asked = 0; // How much of what somebody has asked for is not done yet.
+let busyTimer;
 
 /** Do it after all that is to be done before. */
 function enqueue(action) {
@@ -99,12 +104,13 @@ function goTo(which) {
 
 function openOwn() {
   stopWaiting();
-  attempt(async () => {
+  attempt(async (signal) => {
     let own = remembered();
     if (!own) {
       own = (await ask("POST", "/api1/sequences", { read: "json" })).body.id;
       remember(own);
     }
+    signal.throwIfAborted();
     goTo(own);
   });
 }
@@ -132,8 +138,26 @@ function unknown() {
   at("said").textContent = "";
 }
 
+/** Say that there is no such sequence, and show a way on. */
+function showGone() {
+  clearTimeout(lookTimer);
+  unknown();
+  position = null;
+  at("keep").hidden = true;
+  forget();
+  say(
+    at("problem"),
+    "This sequence is gone",
+    "It has been deleted, nobody has stepped it for too long, or its address is not as it was.",
+    // A new one would take the place of the one that this browser still knows.
+    button(remembered() ? "Open my own" : "Begin a new one", openOwn, "main"),
+  );
+}
+
 function report(error) {
-  if (error instanceof Problem) {
+  if (error instanceof Problem && error.status === 404) {
+    showGone();
+  } else if (error instanceof Problem) {
     complain(at("problem"), error.title, error.detail);
   } else if (error instanceof Lost) {
     leave("The service does not answer");
@@ -163,9 +187,6 @@ async function look() {
       leave(error.title, error.detail);
     } else if (error instanceof Problem && error.status === 404) {
       comeBack();
-      unknown();
-      position = null;
-      forget();
       report(error);
     } else if (error instanceof Problem) {
       report(error);
@@ -211,7 +232,7 @@ async function outlast(request) {
 function stopWaiting() {
   stop.abort();
   stop = new AbortController();
-  if (position !== null) {
+  if (position !== null || away) {
     lookAgain(0);
   }
 }
@@ -246,8 +267,9 @@ function comeBack() {
     complain(
       at("problem"),
       "The last change may have been made or not",
-      `Its answer was lost. The sequence was at position ${grouped(unsure)} before, and is at ` +
-        `${grouped(position)} now. Nothing has been sent again.`,
+      // What was sent may still be on its way, and be made after this.
+      `Its answer was lost. The sequence was at position ${grouped(unsure)} when it was sent; ` +
+        "where it is now is shown above, and may still change. Nothing has been sent again.",
     );
   } else {
     at("back").textContent = "The service is back.";
@@ -256,29 +278,59 @@ function comeBack() {
 
 // --- Changing ------------------------------------------------------------------------------------
 
-/** Do what somebody has asked for, after all that he asked for before. */
+/**
+ * Do what somebody has asked for, after all that he asked for before.
+ *
+ * It is not done if the service is away, when he asks or when it would be its turn; nor if he has
+ * turned to another sequence by then.
+ *
+ * @param action is given the signal of that
+ */
 function attempt(action) {
+  if (away) {
+    sayNotSent();
+    return;
+  }
+  const { signal } = stop;
+  asked += 1;
+  busyTimer ??= setTimeout(() => at("controls").setAttribute("aria-busy", "true"), UNNOTICED_MS);
   enqueue(async () => {
-    if (away) {
-      say(at("away"), `Not sent. ${away.title}`, ASKS_AGAIN, button("Try now", tryNow));
-      return;
-    }
     try {
-      await action();
+      if (signal.aborted) {
+        return;
+      }
+      if (away) {
+        sayNotSent();
+        return;
+      }
+      await action(signal);
     } catch (error) {
-      report(error);
+      // What is wrong with another sequence is not said of this one.
+      if (!(signal.aborted && error instanceof Problem)) {
+        report(error);
+      }
+    } finally {
+      asked -= 1;
+      if (asked === 0) {
+        clearTimeout(busyTimer);
+        busyTimer = null;
+        at("controls").removeAttribute("aria-busy");
+      }
     }
   });
 }
 
+function sayNotSent() {
+  say(at("away"), `Not sent. ${away.title}`, ASKS_AGAIN, button("Try now", tryNow));
+}
+
 function change(method, path, body) {
-  attempt(async () => {
+  attempt(async (signal) => {
     if (position === null) {
       await look();
       return;
     }
     at("problem").replaceChildren();
-    const { signal } = stop;
     const from = position;
     const headers = id === SHARED ? {} : { "If-Match": `"${from}"` };
     if (body) {
@@ -292,14 +344,31 @@ function change(method, path, body) {
       at("took").textContent = `${milliseconds(answer.ms * 1000)} ms`;
       chart.add(answer.body.position, answer.body.digits, answer.ms);
     } catch (error) {
-      report(error);
-      if (error instanceof Lost && !signal.aborted) {
+      if (signal.aborted) {
+        throw error;
+      }
+      if (error instanceof Problem && error.status === 412) {
+        complainOfMove(from, JSON.parse(error.headers.get("ETag")));
+      } else {
+        report(error);
+      }
+      if (error instanceof Lost) {
         away.unsure = from;
-      } else if (error instanceof Problem) {
+      } else if (error instanceof Problem && error.status !== 404) {
         lookAgain(0);
       }
     }
   });
+}
+
+function complainOfMove(from, to) {
+  complain(
+    at("problem"),
+    "It has been moved meanwhile",
+    "Somebody else has moved it, or a change whose answer was lost. It is at position " +
+      `${grouped(to)}, no longer at ${grouped(from)}, so that nothing was changed now. ` +
+      "Do it again if you still want it.",
+  );
 }
 
 function step(direction) {
@@ -329,9 +398,10 @@ at("forget").addEventListener("click", () => {
 });
 at("delete").addEventListener("click", () => {
   at("removal").close();
-  attempt(async () => {
+  attempt(async (signal) => {
     await ask("DELETE", address());
     forget();
+    signal.throwIfAborted();
     goTo(SHARED);
   });
 });

@@ -4,17 +4,31 @@
  * Numbers of the service are strings here, too: they have no ceiling, and Number has one.
  */
 
+import { grouped } from "./term.js";
+
 // Who has not begun to answer by then is taken to be away; a long body has longer.
 const BEGIN_MS = 10_000;
 const END_MS = 120_000;
+
+// HTTP's own names of them are for programs.
+const TITLES = {
+  409: "It does not go that far back",
+  413: "That is too long",
+  414: "That is too long",
+  422: "That cannot be done",
+  500: "The service has failed",
+  503: "The service cannot do that now",
+  507: "The service is full",
+};
 
 /** The service has answered that it does not do this, and why (RFC 9457). */
 export class Problem extends Error {
   constructor(status, { title, detail }, headers) {
     super(detail);
     this.status = status;
-    this.title = title;
-    this.detail = detail;
+    this.title = TITLES[status] ?? title;
+    // Numbers in it are grouped as all others on the page; what is part of a path is none.
+    this.detail = detail.replace(/(?<![\w/.])\d{4,}(?!\w)/g, (number) => grouped(number, Infinity));
     this.headers = headers;
   }
 

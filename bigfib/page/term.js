@@ -27,8 +27,12 @@ export function grouped(number, longest = 30) {
   return number.replace("-", "−").replace(/\B(?=(\d{3})+$)/g, ",");
 }
 
-/** Return the number that somebody has written with spaces, commas or a true minus. */
-export const plain = (written) => written.replace(/[\s,_]/g, "").replace("−", "-");
+/** Return the number that somebody has written with spaces, commas, zeros or a true minus. */
+export const plain = (written) =>
+  written
+    .replace(/[\s,_]/g, "")
+    .replace("−", "-")
+    .replace(/^(-?)0+(?=\d)/, "$1");
 
 /** Return the parts of a term that is at hand as a whole; see `TermView.show`. */
 export function parts(name, text) {

@@ -3,12 +3,16 @@
 import json
 import re
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from flint import fmpz, nmod_mat
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import Locator, Page, Request, Route, expect
 
 from tests.page.conftest import PHONE, Open
 from tests.service import Serve, Service, full_disk
@@ -70,6 +74,28 @@ def later(page: Page) -> None:
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
 
+@contextmanager
+def paused(service: Service) -> Iterator[None]:
+    """Let the service be there, and answer nothing."""
+    service.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        service.process.send_signal(signal.SIGCONT)
+
+
+def steps_sent(page: Page) -> list[str]:
+    """Return where to the page sends steps from now on; the list grows."""
+    paths: list[str] = []
+
+    def see(request: Request) -> None:
+        if request.method == "POST":
+            paths.append(urlsplit(request.url).path)
+
+    page.on("request", see)
+    return paths
+
+
 class TestSequence:
     def test_next_previous_and_by(self, serve: Serve, open_page: Open) -> None:
         service = serve()
@@ -77,7 +103,7 @@ class TestSequence:
         is_at(page, 0)
         page.get_by_role("button", name="Next").click()
         is_at(page, 1)
-        page.get_by_label("by how many terms").fill("99")
+        page.get_by_label("by how many terms").fill("099")
         page.get_by_role("button", name="Next").click()
         is_at(page, 100)
         expect(page.locator("#said")).to_have_text("F(100) = 354224848179261915075")
@@ -106,7 +132,7 @@ class TestSequence:
         service = serve()
         page = open_page(service)
         is_at(page, 0)
-        seek(page, "1 20")
+        seek(page, "01 20")
         is_at(page, 120)
         seek(page, "0")
         is_at(page, 0)
@@ -214,6 +240,21 @@ class TestOwnSequence:
         # It can be opened elsewhere.
         elsewhere = open_page(service, fragment[1])
         is_at(elsewhere, 50)
+        # Who turns to the other one takes with him nothing that he has asked for of this one.
+        page.get_by_role("button", name="My own").click()
+        is_at(page, 50)
+        sent = steps_sent(page)
+        with paused(service):
+            for _ in range(3):
+                page.get_by_role("button", name="Next").click()
+            page.go_back()
+        is_at(page, 7)
+        page.get_by_role("button", name="Next").click()
+        is_at(page, 8)
+        own = f"/api1/sequences/{fragment[1][1:]}"
+        assert sent == [f"{own}/next", f"{SHARED}/next"]
+        assert position(service, own) == "51"
+        expect(page.locator("#chart circle")).to_have_count(1)
 
     @pytest.mark.parametrize("choice", ["Keep it", "Forget it here", "Delete it"])
     def test_is_removed(self, serve: Serve, open_page: Open, choice: str) -> None:
@@ -235,12 +276,34 @@ class TestOwnSequence:
     def test_that_is_gone(self, serve: Serve, open_page: Open) -> None:
         service = serve()
         page = open_page(service, "#" + "0" * 32)
-        expect(page.locator("#problem")).to_contain_text("There is no such sequence")
-        expect(page.locator("#current")).to_be_hidden()
+        problem = page.locator("#problem")
+
+        def is_gone() -> None:
+            expect(problem).to_contain_text("This sequence is gone")
+            expect(problem).not_to_contain_text("POST")
+            expect(page.locator("#current")).to_be_hidden()
+            expect(page.locator("#keep")).to_be_hidden()
+
+        is_gone()
         page.get_by_role("button", name="Next").click()
+        is_gone()
+        page.get_by_role("button", name="Begin a new one").click()
+        is_at(page, 0)
+        expect(problem).to_be_empty()
+        expect(page.locator("#keep")).to_be_visible()
+        own = page.url
+        # The one that this browser knows is not lost to a new one.
+        page.evaluate("location.hash = '1'.repeat(32)")
+        is_gone()
+        page.get_by_role("button", name="Open my own").click()
+        is_at(page, 0)
+        assert page.url == own
+        service.ask(f"/api1/sequences/{own.rpartition('#')[2]}", "DELETE")
+        page.get_by_role("button", name="Next").click()
+        is_gone()
         page.get_by_role("button", name="Shared by all").click()
         is_at(page, 0)
-        expect(page.locator("#problem")).to_be_empty()
+        expect(problem).to_be_empty()
 
     def test_is_stepped_only_from_where_it_is_seen(self, serve: Serve, open_page: Open) -> None:
         service = serve()
@@ -250,17 +313,18 @@ class TestOwnSequence:
         path = f"/api1/sequences/{page.url.rpartition('#')[2]}"
         # The page does not see what happens elsewhere.
         page.route(f"**{path}", lambda route: route.fulfill(status=304))
-        service.ask(f"{path}/next?by=5", "POST")
+        service.ask(f"{path}/next?by=5000", "POST")
         page.get_by_role("button", name="Next").click()
         problem = page.locator("#problem")
-        expect(problem).to_contain_text("Precondition Failed")
-        expect(problem).to_contain_text("it is at position 5")
-        assert position(service, path) == "5"
+        expect(problem).to_contain_text("It has been moved meanwhile")
+        expect(problem).to_contain_text("It is at position 5,000, no longer at 0")
+        expect(problem).not_to_contain_text("If-Match")
+        assert position(service, path) == "5000"
         page.unroute(f"**{path}")
         later(page)
-        is_at(page, 5)
+        expect(page.locator("#position")).to_have_text("5,000")
         page.get_by_role("button", name="Next").click()
-        is_at(page, 6)
+        expect(page.locator("#position")).to_have_text("5,001")
 
 
 class TestProblems:
@@ -270,12 +334,12 @@ class TestProblems:
         page.get_by_role("button", name="Previous").click()
         problem = page.locator("#problem")
         expect(problem).to_have_attribute("role", "alert")
-        expect(problem).to_contain_text("Conflict")
+        expect(problem).to_contain_text("It does not go that far back")
         expect(problem).to_contain_text("there is no term before F(0); it is at position 0")
         problem.get_by_role("button", name="Close").click()
         expect(problem).to_be_empty()
         page.get_by_role("button", name="Previous").click()
-        expect(problem).to_contain_text("Conflict")
+        expect(problem).to_contain_text("It does not go that far back")
         page.get_by_role("button", name="Next").click()
         is_at(page, 1)
         expect(problem).to_be_empty()
@@ -296,7 +360,7 @@ class TestProblems:
         is_at(page, 0)
         page.get_by_label("by how many terms").fill("1" + "0" * 30)
         page.get_by_role("button", name="Next").click()
-        expect(page.locator("#problem")).to_contain_text("Unprocessable Entity")
+        expect(page.locator("#problem")).to_contain_text("That cannot be done")
         is_at(page, 0)
 
     def test_what_is_no_number_is_not_sent(self, serve: Serve, open_page: Open) -> None:
@@ -379,7 +443,7 @@ class TestAway:
         page.get_by_role("button", name="Next").click()
         problem = page.locator("#problem")
         expect(problem).to_contain_text("may have been made or not")
-        expect(problem).to_contain_text("was at position 5 before, and is at 6 now")
+        expect(problem).to_contain_text("was at position 5 when it was sent")
         is_at(page, 6)
         expect(page.locator("#away")).to_be_empty()
         assert sent == [200]
@@ -398,8 +462,43 @@ class TestAway:
         page.get_by_role("button", name="Next").click()
         expect(page.locator("#away")).to_contain_text("The service does not answer")
         serve("-p", str(service.port))
-        expect(page.locator("#problem")).to_contain_text("is at 0 now")
+        expect(page.locator("#problem")).to_contain_text("was at position 0 when it was sent")
         is_at(page, 0)
+
+    def test_a_service_that_says_nothing(self, serve: Serve, open_page: Open) -> None:
+        service = serve()
+        page = open_page(service)
+        # Its ten seconds of patience need not be ours.
+        began = datetime(2026, 1, 1)
+        page.clock.install(time=began)
+        page.reload()
+        is_at(page, 0)
+        with page.expect_response(f"**{SHARED}"):
+            page.clock.pause_at(began + timedelta(hours=1))
+        controls, away = page.locator("#controls"), page.locator("#away")
+        following = page.get_by_role("button", name="Next")
+        sent = steps_sent(page)
+        with paused(service):
+            following.click()
+            expect(controls).not_to_have_attribute("aria-busy", "true")
+            page.clock.run_for(300)
+            expect(controls).to_have_attribute("aria-busy", "true")
+            expect(away).to_be_empty()
+            with page.expect_request(f"**{SHARED}"):
+                page.clock.fast_forward(10_000)
+            expect(away).to_contain_text("The service does not answer")
+            expect(controls).not_to_have_attribute("aria-busy", "true")
+            # It is being asked whether it is back.
+            following.click()
+            following.click()
+            expect(away).to_contain_text("Not sent")
+        expect(away).to_be_empty()
+        problem = page.locator("#problem")
+        expect(problem).to_contain_text("may have been made or not")
+        # The step may still wait in the service, and be made after it has told where it is.
+        expect(problem).to_contain_text("was at position 0 when it was sent")
+        expect(problem).to_contain_text("may still change")
+        assert sent == [f"{SHARED}/next"]
 
 
 class TestExplorer:
@@ -409,6 +508,7 @@ class TestExplorer:
         for n, base, said in (
             ("100", 10, "F(100), 21 digits"),
             ("0", 10, "F(0), 1 digit"),
+            ("007", 10, "F(7), 1 digit"),
             ("1,000", 16, "F(1,000) in base 16, 174 digits"),
             ("300", 62, "F(300) in base 62, 35 digits"),
             ("20000", 10, "F(20,000), 4,180 digits"),
@@ -458,7 +558,10 @@ class TestExplorer:
         assert residue == str(residue_of_power(3000, 1_000_000_007))
         page.locator("#modulo").fill("0")
         page.get_by_role("button", name="Show", exact=True).click()
-        expect(page.locator("#refusal")).to_contain_text("Unprocessable Entity")
+        refusal = page.locator("#refusal")
+        expect(refusal).to_contain_text("That cannot be done")
+        refusal.get_by_role("button", name="Close").click()
+        expect(refusal).to_be_empty()
 
     def test_a_huge_one_is_waited_for(self, serve: Serve, open_page: Open) -> None:
         service = serve()
@@ -508,7 +611,7 @@ class TestExplorer:
         show(page, "1000000000000")
         refusal = page.locator("#refusal")
         expect(refusal).to_have_attribute("role", "alert")
-        expect(refusal).to_contain_text("Terms are given in full from F(-100000000)")
+        expect(refusal).to_contain_text("Terms are given in full from F(-100,000,000)")
         refusal.get_by_role("button", name="Show its summary").click()
         expect(page.locator("#found-said")).to_have_text("F(1,000,000,000,000)")
         expect(page.locator("#found-summary")).to_contain_text("208,987,640,250")
@@ -522,13 +625,6 @@ class TestExplorer:
             "09535392875613974104853496745963277658556235103535"
         )
         expect(page.locator("#found-summary dd").first).to_have_text(f"{count:,}")
-
-    def test_a_malformed_index(self, serve: Serve, open_page: Open) -> None:
-        page = open_page(serve())
-        show(page, "007")
-        expect(page.locator("#refusal")).to_contain_text("Unprocessable Entity")
-        page.locator("#refusal").get_by_role("button", name="Close").click()
-        expect(page.locator("#refusal")).to_be_empty()
 
 
 def in_base(number: fmpz, base: int) -> str:
@@ -594,12 +690,29 @@ class TestChart:
     def test_fits_whatever_the_width(self, serve: Serve, open_page: Open) -> None:
         page = open_page(serve())
         is_at(page, 0)
-        page.get_by_role("button", name="Next").click()
-        is_at(page, 1)
-        for width in (1200, 400):
+        far = 10_000_000
+
+        def answer(route: Route) -> None:
+            n = far + page.locator("#chart circle").count()
+            route.fulfill(json={"id": "shared", "position": str(n), "digits": "1", "value": "1"})
+
+        page.route("**/next*", answer)
+        for n in range(far, far + 4):
+            page.get_by_role("button", name="Next").click()
+            expect(page.locator("#position")).to_have_text(f"{n:,}")
+        for width in (1200, 400, 320):
             page.set_viewport_size({"width": width, "height": 800})
             box = page.locator("#chart").evaluate("figure => figure.clientWidth")
             expect(page.locator("#chart svg")).to_have_attribute("width", str(box))
+            # No label leaves the chart or touches another.
+            labels = page.locator("#chart .axis text").evaluate_all(
+                "all => all.map(one => one.getBBox()).map(box => [box.x, box.x + box.width])"
+            )
+            edges = [edge for label in labels for edge in label]
+            assert len(edges) >= 4
+            assert edges == sorted(edges)
+            assert edges[0] >= 0
+            assert edges[-1] < box + 1  # As exact as fonts are measured.
 
 
 def places(chart: Locator, mark: str, coordinate: str) -> list[str | None]:
@@ -713,7 +826,7 @@ def test_axe_finds_nothing(serve: Serve, open_page: Open, look: str) -> None:
     page.get_by_role("button", name="My own").click()
     is_at(page, 0)
     page.get_by_role("button", name="Previous").click()
-    expect(page.locator("#problem")).to_contain_text("Conflict")
+    expect(page.locator("#problem")).to_contain_text("far back")
     show(page, "1000000000000")
     expect(page.locator("#refusal")).to_contain_text("Terms are given in full")
     check("with errors")
@@ -724,7 +837,9 @@ def test_axe_finds_nothing(serve: Serve, open_page: Open, look: str) -> None:
     page.locator("#chart summary").click()
     show(page, "7" * 300, "Summary")
     expect(page.locator("#found-summary")).to_be_visible()
-    check("with a long term")
+    page.evaluate("document.getElementById('controls').setAttribute('aria-busy', 'true')")
+    check("with a long term, and busy")
+    page.evaluate("document.getElementById('controls').removeAttribute('aria-busy')")
     page.get_by_role("button", name="Remove…").click()
     expect(page.get_by_role("dialog")).to_be_visible()
     check("with a dialog")
