@@ -228,7 +228,11 @@ class Scrape:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Tell all, in the format that ``Accept`` asks for: Prometheus's own, or OpenMetrics."""
-        encode, content_type = choose_encoder(req.accept)
+        try:
+            encode, content_type = choose_encoder(req.accept)
+        except TypeError:
+            # A version that is none, which the library compares with one that is.
+            encode, content_type = choose_encoder("")
         resp.content_type = content_type
         resp.cache_control = ["no-store"]
         resp.data = encode(self._registry)
