@@ -119,10 +119,8 @@ class Metrics(Collector):
 
     def _of_store(self) -> Iterator[Metric]:
         store = self._store
-        try:
-            store.check()
-            position = self._sequences.position(SHARED)
-        except (Unavailable, OutcomeUnknown, NoRoom, CommitFailed):
+        position = self._shared_position()
+        if position is None:
             yield _gauge("bigfib_store_up", "Whether the store can be asked.", 0)
         else:
             yield _gauge("bigfib_store_up", "Whether the store can be asked.", 1)
@@ -155,6 +153,17 @@ class Metrics(Collector):
                 "How often the state log has been rewritten.",
                 self._sum(store.rewrites),
             )
+
+    def _shared_position(self) -> int | None:
+        """Return where the shared sequence is, or None if the store cannot be asked."""
+        # Requests are not to wait for a scrape, if that is known.
+        if self._store.is_lost():
+            return None
+        try:
+            self._store.check()
+            return self._sequences.position(SHARED)
+        except (Unavailable, OutcomeUnknown, NoRoom, CommitFailed):
+            return None
 
     def _of_jobs(self) -> Iterator[Metric]:
         jobs = self._jobs

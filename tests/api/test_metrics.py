@@ -254,6 +254,20 @@ class TestState:
                 assert scraped["bigfib_shared_position"] == shown
                 assert scraped["bigfib_shared_digits"] == pytest.approx(digits)
 
+    def test_a_store_known_to_be_lost_is_not_asked(self, path: Path) -> None:
+        class Lost(Log):
+            def is_lost(self) -> bool:
+                return True
+
+            def check(self) -> None:
+                pytest.fail("a scrape waits for the store")
+
+        with Lost(path) as log:
+            app = create_app(log, Sequences(log), jobs(path), per_client=False)
+            reply = falcon.testing.simulate_get(app, "/metrics")
+        assert reply.status_code == 200
+        assert Scraped(reply.text)["bigfib_store_up"] == 0
+
 
 class TestFormat:
     def test_prometheus(self, serve: Serve) -> None:
