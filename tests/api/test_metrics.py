@@ -18,6 +18,8 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from bigfib.api.app import create_app
+from bigfib.api.request_seconds import STATUSES
+from bigfib.counts import Histogram, Slots
 from bigfib.sequences import SHARED, Sequences
 from bigfib.state.log import Durability, Log
 from tests.service import Serve, Service, jobs
@@ -86,6 +88,14 @@ class TestRequests:
         ):
             for _ in range(times):
                 service.ask(path, method)
+        for method, path in (
+            ("GET", "/api0/next"),
+            ("GET", "/api0/previous"),
+            ("POST", f"/api1/sequences/{one}/next"),
+            ("DELETE", f"/api1/sequences/{one}"),
+            ("POST", "/nothing/here"),
+        ):
+            service.ask(path, method, {"Sec-Fetch-Site": "cross-site"})
         scrape(service)
         assert scrape(service).requests() == {
             ("POST", "/api1/sequences", "201"): 1,
@@ -106,8 +116,25 @@ class TestRequests:
             ("GET", "/api1/terms/{n}", "422"): 1,
             ("GET", "/api1/terms", "200"): 2,
             ("GET", "unmatched", "404"): 7,
+            ("GET", "/api0/next", "403"): 1,
+            ("GET", "/api0/previous", "403"): 1,
+            ("POST", f"{SEQUENCE}/next", "403"): 1,
+            ("DELETE", SEQUENCE, "403"): 1,
+            ("POST", "unmatched", "404"): 1,
             ("GET", "/metrics", "200"): 1,
         }
+
+    def test_every_documented_status_is_told(self, serve: Serve) -> None:
+        document = json.loads(serve().ask("/openapi.json")[1])
+        documented = {
+            status
+            for item in document["paths"].values()
+            for method, operation in item.items()
+            if method != "parameters"
+            for status in operation["responses"]
+        }
+        assert len(documented) > 10
+        assert documented <= set(STATUSES)
 
     def test_a_thousand_paths_at_random_are_one_series(self, serve: Serve) -> None:
         service = serve()
@@ -349,6 +376,14 @@ class Counted:
             except (OSError, HTTPException):
                 continue
             self.acknowledged += reply.status == 200
+
+
+def test_what_a_worker_counts_fits_many_times(path: Path) -> None:
+    """With more routes and statuses than there are, a service of several workers still starts."""
+    slots = Slots(2)
+    with Log(path) as log:
+        create_app(log, Sequences(log), jobs(path), per_client=False, slots=slots)
+    slots.join(Histogram(range(1 << 16)))
 
 
 class TestWorkers:
