@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any, Final
 
 import falcon
+from falcon.routing import map_http_methods
 
 from bigfib.api import problems, requests
 from bigfib.api.metrics import Metrics, Scrape
@@ -73,7 +74,13 @@ def create_app(
         "/api1/terms/{n}/job": TermJob(jobs),
         "/api1/terms/{n}/summary": Summary(),
     }
-    seconds = RequestSeconds((*stepping.routes, *resources, "/metrics"))
+    seconds = RequestSeconds(
+        {
+            **stepping.routes,
+            **{route: map_http_methods(resource) for route, resource in resources.items()},
+            "/metrics": map_http_methods(Scrape),
+        }
+    )
     resources["/metrics"] = Scrape(Metrics(store, sequences, jobs, seconds, slots))
     app = App(stepping, date, seconds)
     problems.add_to(app)

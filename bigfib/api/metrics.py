@@ -99,7 +99,8 @@ class Metrics(Collector):
         for one in self._requests.measured(self._cells[id(self._requests)]):
             labels = (one.route, one.method, one.status)
             count.add_metric(labels, sum(one.cells[1:]))
-            seconds.add_metric(labels, *_buckets(BOUNDS, one.cells))
+            if one.cells[0]:
+                seconds.add_metric(labels, *_buckets(BOUNDS, one.cells))
         yield from (count, seconds)
 
     def _of_sequences(self) -> Iterator[Metric]:

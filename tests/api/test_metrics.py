@@ -56,6 +56,7 @@ class Scraped:
         return {
             (labels["method"], labels["route"], labels["status"]): int(value)
             for labels, value in self.all("bigfib_http_requests_total")
+            if value
         }
 
 
@@ -135,6 +136,25 @@ class TestRequests:
         }
         assert len(documented) > 10
         assert documented <= set(STATUSES)
+
+    def test_failures_are_told_before_there_is_any(self, serve: Serve) -> None:
+        """Prometheus sees no change in what begins with one."""
+        service = serve()
+        document = json.loads(service.ask("/openapi.json")[1])
+        documented = {
+            (method.upper(), route, status)
+            for route, item in document["paths"].items()
+            for method in item
+            if method not in ("parameters", "options")
+            for status in ("500", "507")
+        }
+        told = scrape(service).all("bigfib_http_requests_total")
+        assert len(documented) > 50
+        assert documented == {
+            (labels["method"], labels["route"], labels["status"])
+            for labels, value in told
+            if value == 0
+        }
 
     def test_a_thousand_paths_at_random_are_one_series(self, serve: Serve) -> None:
         service = serve()
