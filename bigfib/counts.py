@@ -25,8 +25,8 @@ class Cells(Protocol):
     def __setitem__(self, place: int, value: float) -> None: ...
 
 
-# 512 KiB for each worker, of which memory is taken by what is used.
-_CELLS_OF_A_SLOT: Final = 1 << 16
+# 1 MiB for each worker, of which memory is taken by what is used.
+_CELLS_OF_A_SLOT: Final = 1 << 17
 
 
 class Number(Protocol):

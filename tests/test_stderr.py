@@ -4,14 +4,21 @@ import io
 import json
 import logging
 import resource
+import secrets
 import signal
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
+import falcon.testing
 import pytest
 
-from bigfib.stderr import QUIET_SECONDS, OnceInAWhile
-from tests.service import Serve
+from bigfib.api.app import create_app
+from bigfib.numbers.decimals import DecimalPair
+from bigfib.sequences import Sequences
+from bigfib.state.log import Log
+from bigfib.stderr import QUIET_SECONDS, LogFormat, OnceInAWhile, configure
+from tests.service import Serve, jobs
 
 
 class TestOnceInAWhile:
@@ -56,6 +63,21 @@ class TestOnceInAWhile:
         assert self.said() == ["listens"] * 3
 
 
+Configured = Callable[[LogFormat], None]
+
+
+@pytest.fixture
+def configured() -> Iterator[Configured]:
+    """Say what this process says as a service does, until the end of the test."""
+    root = logging.getLogger()
+    level, before = root.level, root.handlers.copy()
+    yield configure
+    root.setLevel(level)
+    for handler in root.handlers.copy():
+        if handler not in before:
+            root.removeHandler(handler)
+
+
 def fill_disk(serve: Serve, *arguments: str, times: int) -> str:
     """Return what a service says that is asked for steps which it has no room for."""
     service = serve(*arguments)
@@ -95,6 +117,35 @@ class TestService:
             }.items()
         )
         assert "stopped" in [document.get("message") for document in documents]
+
+    def test_what_nobody_foresaw(
+        self, path: Path, capsys: pytest.CaptureFixture[str], configured: Configured
+    ) -> None:
+        """One document however often it comes, with the route and not with the id."""
+
+        configured(LogFormat.JSON)
+
+        def fail(_: int) -> DecimalPair:
+            raise ZeroDivisionError("nobody foresaw it")
+
+        with Log(path) as log:
+            ids = [secrets.token_bytes(16) for _ in range(5)]
+            for one in ids:
+                log.append(one, 7)
+            sequences = Sequences(log)
+            sequences.pair_at = fail
+            app = create_app(log, sequences, jobs(path), per_client=False)
+            for one in ids:
+                reply = falcon.testing.simulate_get(app, f"/api1/sequences/{one.hex()}")
+                assert reply.status_code == 500
+                assert reply.headers["Content-Type"] == "application/problem+json"
+                assert reply.headers["X-Content-Type-Options"] == "nosniff"
+                assert "standard error" in reply.json["detail"]
+        (document,) = map(json.loads, capsys.readouterr().err.splitlines())
+        assert document["message"] == "/api1/sequences/{sequence_id}"
+        assert document["level"] == "error"
+        assert document["exception"].endswith("ZeroDivisionError: nobody foresaw it")
+        assert not [one for one in ids if one.hex()[:6] in document["exception"]]
 
     def test_another_format_is_refused(self) -> None:
         from tests.test_server import run

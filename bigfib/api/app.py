@@ -3,12 +3,13 @@
 import logging
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from threading import Event
 from time import perf_counter
 from typing import Any, Final
 
 import falcon
+from falcon.routing import map_http_methods
 
 from bigfib.api import problems, requests
 from bigfib.api.metrics import Metrics, Scrape
@@ -73,7 +74,13 @@ def create_app(
         "/api1/terms/{n}/job": TermJob(jobs),
         "/api1/terms/{n}/summary": Summary(),
     }
-    seconds = RequestSeconds((*stepping.routes, *resources, "/metrics"))
+    seconds = RequestSeconds(
+        {
+            **stepping.routes,
+            **{route: map_http_methods(resource) for route, resource in resources.items()},
+            "/metrics": map_http_methods(Scrape),
+        }
+    )
     resources["/metrics"] = Scrape(Metrics(store, sequences, jobs, seconds, slots))
     app = App(stepping, date, seconds)
     problems.add_to(app)
@@ -97,7 +104,7 @@ class App(falcon.App[falcon.Request, falcon.Response]):
     """
 
     def __init__(self, stepping: Stepping, date: DateHeader, seconds: RequestSeconds) -> None:
-        super().__init__(middleware=[_EveryReply(date), _OwnSite(stepping.changing)])
+        super().__init__(middleware=[_EveryReply(date), _OwnSite()])
         self.stepping: dict[str, dict[str, tuple[Callable[[Environ], Answer], Kind]]] = {
             route: {
                 method: (answer, seconds.kind(route, method)) for method, answer in methods.items()
@@ -108,9 +115,7 @@ class App(falcon.App[falcon.Request, falcon.Response]):
         self._date = date
         self._seconds = seconds
         self._put_off = stepping.put_off
-        self.add_sink(
-            self._refuse_method, "|".join(rf"{re.escape(path)}\Z" for path in stepping.routes)
-        )
+        self.add_sink(self._refuse, "|".join(rf"{re.escape(path)}\Z" for path in stepping.routes))
 
     def __call__(self, env: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer one request, as WSGI has it."""
@@ -122,7 +127,7 @@ class App(falcon.App[falcon.Request, falcon.Response]):
         methods = self.stepping.get(path)
         if methods:
             found = methods.get(env["REQUEST_METHOD"])
-            # If it is to be refused, `_OwnSite` does that.
+            # If it is to be refused, `_refuse` does that.
             if found and (
                 env.get("HTTP_SEC_FETCH_SITE") != _CROSS_SITE or path not in self._changing
             ):
@@ -176,8 +181,9 @@ class App(falcon.App[falcon.Request, falcon.Response]):
         _logger.error("%s", path, exc_info=error)
         return problems.failure()
 
-    def _refuse_method(self, req: falcon.Request, *_: Any, **__: Any) -> None:
+    def _refuse(self, req: falcon.Request, *_: Any, **__: Any) -> None:
         req.uri_template = req.path
+        _refuse_other_sites(req, changes=req.path in self._changing)
         raise falcon.HTTPMethodNotAllowed(self.stepping[req.path])
 
 
@@ -207,21 +213,24 @@ class _OwnSite:
     what says nothing is no browser, or too old to tell.
     """
 
-    def __init__(self, changing: Container[str]) -> None:
-        """Refuse any unsafe method, and any at all at the paths ``changing``."""
-        self._changing = changing
+    def process_resource(self, req: falcon.Request, *_: object) -> None:
+        """Refuse a request for what there is, whose route is known by now, or let it go on."""
+        _refuse_other_sites(req)
 
-    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        """Refuse the request, or let it go on.
 
-        Raises:
-            Problem: 403.
-        """
-        if req.get_header("Sec-Fetch-Site") == _CROSS_SITE and (
-            req.method not in _SAFE or req.path in self._changing
-        ):
-            raise problems.Problem(
-                403,
-                "A page of another site changes nothing here (Sec-Fetch-Site). Open this address "
-                "itself, or ask by a program that is no browser.",
-            )
+def _refuse_other_sites(req: falcon.Request, *, changes: bool = False) -> None:
+    """Refuse what a page of another site asks for, unless it is safe.
+
+    Args:
+        req: The request.
+        changes: Whether any method at all may change something there.
+
+    Raises:
+        Problem: 403.
+    """
+    if req.get_header("Sec-Fetch-Site") == _CROSS_SITE and (changes or req.method not in _SAFE):
+        raise problems.Problem(
+            403,
+            "A page of another site changes nothing here (Sec-Fetch-Site). Open this address "
+            "itself, or ask by a program that is no browser.",
+        )

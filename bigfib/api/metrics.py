@@ -99,7 +99,8 @@ class Metrics(Collector):
         for one in self._requests.measured(self._cells[id(self._requests)]):
             labels = (one.route, one.method, one.status)
             count.add_metric(labels, sum(one.cells[1:]))
-            seconds.add_metric(labels, *_buckets(BOUNDS, one.cells))
+            if one.cells[0]:
+                seconds.add_metric(labels, *_buckets(BOUNDS, one.cells))
         yield from (count, seconds)
 
     def _of_sequences(self) -> Iterator[Metric]:
@@ -119,10 +120,8 @@ class Metrics(Collector):
 
     def _of_store(self) -> Iterator[Metric]:
         store = self._store
-        try:
-            store.check()
-            position = self._sequences.position(SHARED)
-        except (Unavailable, OutcomeUnknown, NoRoom, CommitFailed):
+        position = self._shared_position()
+        if position is None:
             yield _gauge("bigfib_store_up", "Whether the store can be asked.", 0)
         else:
             yield _gauge("bigfib_store_up", "Whether the store can be asked.", 1)
@@ -155,6 +154,17 @@ class Metrics(Collector):
                 "How often the state log has been rewritten.",
                 self._sum(store.rewrites),
             )
+
+    def _shared_position(self) -> int | None:
+        """Return where the shared sequence is, or None if the store cannot be asked."""
+        # Requests are not to wait for a scrape, if that is known.
+        if self._store.is_lost():
+            return None
+        try:
+            self._store.check()
+            return self._sequences.position(SHARED)
+        except (Unavailable, OutcomeUnknown, NoRoom, CommitFailed):
+            return None
 
     def _of_jobs(self) -> Iterator[Metric]:
         jobs = self._jobs
@@ -228,7 +238,11 @@ class Scrape:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Tell all, in the format that ``Accept`` asks for: Prometheus's own, or OpenMetrics."""
-        encode, content_type = choose_encoder(req.accept)
+        try:
+            encode, content_type = choose_encoder(req.accept)
+        except TypeError:
+            # A version that is none, which the library compares with one that is.
+            encode, content_type = choose_encoder("")
         resp.content_type = content_type
         resp.cache_control = ["no-store"]
         resp.data = encode(self._registry)

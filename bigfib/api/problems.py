@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import falcon
 
+from bigfib.api.request_seconds import UNMATCHED
 from bigfib.jobs import NotAtHand, Underway
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
 from bigfib.sequences import TooManySequences, UnknownSequence
@@ -67,6 +68,7 @@ def add_to(app: falcon.App[Any, Any]) -> None:
     app.add_error_handler(Draining, _turn_away)
     app.add_error_handler(OutcomeUnknown, _lose_outcome)
     app.add_error_handler(NotAtHand, _put_off)
+    app.add_error_handler(Exception, _fail)
 
 
 def failure() -> tuple[str, list[tuple[str, str]], list[bytes]]:
@@ -95,6 +97,12 @@ def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErr
 def _document(title: str, code: int, detail: str, members: dict[str, str] | None = None) -> bytes:
     problem = {"type": "about:blank", "title": title, "status": code, "detail": detail}
     return json.dumps(problem | (members or {})).encode()
+
+
+def _fail(req: falcon.Request, _resp: object, error: Exception, _params: object) -> None:
+    # Not the path, which may hold an id, and may be another each time.
+    _logger.error("%s", req.uri_template or UNMATCHED, exc_info=error)
+    raise falcon.HTTPInternalServerError from error
 
 
 def _refuse_number(_req: object, _resp: object, error: Exception, _params: object) -> None:

@@ -9,7 +9,7 @@ commonly know one method.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from math import inf
 from time import perf_counter
 from typing import Any, Final, NamedTuple
@@ -31,9 +31,12 @@ METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", OTHER)
 
 STATUSES: Final = (
     *("200", "201", "202", "204", "206", "304"),
-    *("400", "404", "405", "406", "409", "411", "412", "413", "415", "416", "422"),
+    *("400", "403", "404", "405", "406", "409", "411", "412", "413", "415", "416", "422"),
     *("500", "503", "507", OTHER),
 )
+
+FAILURES: Final = ("500", "507")
+"""Statuses that are told of before there is any, so that the first one is seen as a change."""
 
 _WIDTH: Final = len(BOUNDS) + 2
 
@@ -64,9 +67,14 @@ class RequestSeconds:
         cells: All of their cells.
     """
 
-    def __init__(self, routes: Iterable[str]) -> None:
-        """Measure requests of these routes, and of what there is no route for."""
-        self._routes = {route: place for place, route in enumerate((*routes, UNMATCHED))}
+    def __init__(self, methods: Mapping[str, Container[str]]) -> None:
+        """Measure requests of all routes, and of what there is no route for.
+
+        Args:
+            methods: Those of each route.
+        """
+        self._methods = {**methods, UNMATCHED: ()}
+        self._routes = {route: place for place, route in enumerate(self._methods)}
         self._kinds: dict[tuple[str, str], Kind] = {}
         count = len(self._routes) * len(METHODS) * len(STATUSES)
         self.cells: Cells = [0] * (count * _WIDTH)
@@ -92,22 +100,20 @@ class RequestSeconds:
         self.cells[start + bisect_left(EDGES, seconds)] += 1
 
     def measured(self, workers: Sequence[Cells]) -> Iterator[Measured]:
-        """Yield what there has been at all.
+        """Yield what there has been at all, and failures even if there were none.
 
         Args:
             workers: The cells of every worker.
         """
         start = 0
-        for route in self._routes:
+        for route, methods in self._methods.items():
             for method in METHODS:
                 for status in STATUSES:
                     # A request takes some time, if it was one.
                     kept = [cells for cells in workers if cells[start]]
-                    if kept:
-                        cells = [
-                            sum(one)
-                            for one in zip(*(c[start : start + _WIDTH] for c in kept), strict=True)
-                        ]
+                    if kept or (status in FAILURES and method in methods):
+                        every = [c[start : start + _WIDTH] for c in kept or workers[:1]]
+                        cells = [sum(one) for one in zip(*every, strict=True)]
                         yield Measured(route, method, status, cells)
                     start += _WIDTH
 

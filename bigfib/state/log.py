@@ -277,6 +277,10 @@ class Log:
         """Return whether there are ``count`` sequences at least, not counting the permanent one."""
         return len(self.latest) - (self._permanent in self.latest) >= count
 
+    def is_lost(self) -> bool:
+        """Return False: it is at hand; see `Store.is_lost`."""
+        return False
+
     def check(self) -> None:
         """Return if the log can take changes.
 

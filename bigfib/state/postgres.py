@@ -270,6 +270,10 @@ class Postgres:
     def commit(self, lsn: int) -> None:
         """Return: whatever has an lsn has been committed."""
 
+    def is_lost(self) -> bool:
+        """Return whether a connection is being looked for; see `Store.is_lost`."""
+        return self._session is None
+
     def check(self) -> None:
         """Return if the database answers, and can take changes as far as reading tells.
 

@@ -159,6 +159,9 @@ class Store(Protocol):
     def commit(self, lsn: int) -> None:
         """Return when all changes up to ``lsn`` are durable."""
 
+    def is_lost(self) -> bool:
+        """Return whether the store is known to be out of reach, without asking it."""
+
     def check(self) -> None:
         """Return if the store can take changes now."""
 

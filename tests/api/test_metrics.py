@@ -18,6 +18,8 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from bigfib.api.app import create_app
+from bigfib.api.request_seconds import STATUSES
+from bigfib.counts import Histogram, Slots
 from bigfib.sequences import SHARED, Sequences
 from bigfib.state.log import Durability, Log
 from tests.service import Serve, Service, jobs
@@ -54,6 +56,7 @@ class Scraped:
         return {
             (labels["method"], labels["route"], labels["status"]): int(value)
             for labels, value in self.all("bigfib_http_requests_total")
+            if value
         }
 
 
@@ -86,6 +89,14 @@ class TestRequests:
         ):
             for _ in range(times):
                 service.ask(path, method)
+        for method, path in (
+            ("GET", "/api0/next"),
+            ("GET", "/api0/previous"),
+            ("POST", f"/api1/sequences/{one}/next"),
+            ("DELETE", f"/api1/sequences/{one}"),
+            ("POST", "/nothing/here"),
+        ):
+            service.ask(path, method, {"Sec-Fetch-Site": "cross-site"})
         scrape(service)
         assert scrape(service).requests() == {
             ("POST", "/api1/sequences", "201"): 1,
@@ -106,7 +117,43 @@ class TestRequests:
             ("GET", "/api1/terms/{n}", "422"): 1,
             ("GET", "/api1/terms", "200"): 2,
             ("GET", "unmatched", "404"): 7,
+            ("GET", "/api0/next", "403"): 1,
+            ("GET", "/api0/previous", "403"): 1,
+            ("POST", f"{SEQUENCE}/next", "403"): 1,
+            ("DELETE", SEQUENCE, "403"): 1,
+            ("POST", "unmatched", "404"): 1,
             ("GET", "/metrics", "200"): 1,
+        }
+
+    def test_every_documented_status_is_told(self, serve: Serve) -> None:
+        document = json.loads(serve().ask("/openapi.json")[1])
+        documented = {
+            status
+            for item in document["paths"].values()
+            for method, operation in item.items()
+            if method != "parameters"
+            for status in operation["responses"]
+        }
+        assert len(documented) > 10
+        assert documented <= set(STATUSES)
+
+    def test_failures_are_told_before_there_is_any(self, serve: Serve) -> None:
+        """Prometheus sees no change in what begins with one."""
+        service = serve()
+        document = json.loads(service.ask("/openapi.json")[1])
+        documented = {
+            (method.upper(), route, status)
+            for route, item in document["paths"].items()
+            for method in item
+            if method not in ("parameters", "options")
+            for status in ("500", "507")
+        }
+        told = scrape(service).all("bigfib_http_requests_total")
+        assert len(documented) > 50
+        assert documented == {
+            (labels["method"], labels["route"], labels["status"])
+            for labels, value in told
+            if value == 0
         }
 
     def test_a_thousand_paths_at_random_are_one_series(self, serve: Serve) -> None:
@@ -254,6 +301,20 @@ class TestState:
                 assert scraped["bigfib_shared_position"] == shown
                 assert scraped["bigfib_shared_digits"] == pytest.approx(digits)
 
+    def test_a_store_known_to_be_lost_is_not_asked(self, path: Path) -> None:
+        class Lost(Log):
+            def is_lost(self) -> bool:
+                return True
+
+            def check(self) -> None:
+                pytest.fail("a scrape waits for the store")
+
+        with Lost(path) as log:
+            app = create_app(log, Sequences(log), jobs(path), per_client=False)
+            reply = falcon.testing.simulate_get(app, "/metrics")
+        assert reply.status_code == 200
+        assert Scraped(reply.text)["bigfib_store_up"] == 0
+
 
 class TestFormat:
     def test_prometheus(self, serve: Serve) -> None:
@@ -270,6 +331,14 @@ class TestFormat:
         families = openmetrics.text_string_to_metric_families(body.decode())
         (steps,) = [family for family in families if family.name == "bigfib_steps"]
         assert steps.samples[0].value == 1
+
+    @pytest.mark.parametrize("media_type", ["application/openmetrics-text", "text/plain"])
+    @pytest.mark.parametrize("version", ["zzz", "1.x", "\xe9", "9" * 5000])
+    def test_of_a_version_that_is_none(self, serve: Serve, media_type: str, version: str) -> None:
+        accept = f"{media_type};version={version};escaping=x"
+        reply, _ = serve().ask("/metrics", headers={"Accept": accept})
+        assert reply.status == 200
+        assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
 
     def test_by_promtool(self, serve: Serve) -> None:
         promtool = shutil.which("promtool")
@@ -327,6 +396,14 @@ class Counted:
             except (OSError, HTTPException):
                 continue
             self.acknowledged += reply.status == 200
+
+
+def test_what_a_worker_counts_fits_many_times(path: Path) -> None:
+    """With more routes and statuses than there are, a service of several workers still starts."""
+    slots = Slots(2)
+    with Log(path) as log:
+        create_app(log, Sequences(log), jobs(path), per_client=False, slots=slots)
+    slots.join(Histogram(range(1 << 16)))
 
 
 class TestWorkers:

@@ -394,6 +394,19 @@ class TestReadiness:
             store.check()
         assert "the database is read-only" in caplog.text
 
+    def test_what_is_known_of_a_loss(self, cluster: Cluster) -> None:
+        with opened(cluster.url()) as store:
+            assert not store.is_lost()
+            cluster.stop()
+            with pytest.raises(Unavailable):
+                store.check()
+            assert store.is_lost()
+            cluster.start()
+            until = time.monotonic() + 20
+            # It is found again though nobody asks for it.
+            while store.is_lost():
+                assert time.monotonic() < until
+
     def test_another_version(self, database: str) -> None:
         with opened(database) as store:
             store.check()
