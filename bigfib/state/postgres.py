@@ -27,7 +27,15 @@ from typing import Final
 from gmpy2 import mpz
 
 from bigfib.state import schema
-from bigfib.state.session import Broken, CannotConnect, Refused, Rows, Session, Statement
+from bigfib.state.session import (
+    ANSWER_SECONDS,
+    Broken,
+    CannotConnect,
+    Refused,
+    Rows,
+    Session,
+    Statement,
+)
 from bigfib.state.store import (
     Commits,
     Elsewhere,
@@ -174,6 +182,7 @@ class Postgres:
         # How many this server has created, less those deleted; and how many of them are counted.
         self._created = 0
         self._created_counted = 0
+        self._count_trouble = ""
         self._begun = threading.Event()
         self._begun.set()
         # Locked by others when last tried, in the order of that; and what was then seen of each.
@@ -181,6 +190,14 @@ class Postgres:
         self._try_again_at = 0.0
         self._session: Session | None = self._connect()
         self.host = self._session.host
+        # If that takes too long here, the thread does it, which has more time.
+        try:
+            self._count_by(self._session)
+        except Refused:
+            pass
+        except Broken:
+            self._session.give_up()
+            self._session = self._connect()
         self._trouble = ""
         self._given_up: list[Session] = []
         self._lost_at = 0.0
@@ -517,15 +534,26 @@ class Postgres:
 
     def _count(self) -> None:
         """Count the sequences, by a connection of its own."""
-        with (
-            suppress(CannotConnect, Refused, Broken),
-            closing(Session(self._conninfo)) as session,
-        ):
-            session.run(Statement(b"SET statement_timeout = %d" % (_COUNT_PATIENCE * 1000)))
-            count = Statement(_COUNT, (_bytea(self._permanent),))
-            rows = session.run(count, seconds=_COUNT_PATIENCE + 1)[0]
-            self._created_counted = self._created
-            self.counted = int(rows[0][0])
+        trouble = ""
+        try:
+            with closing(Session(self._conninfo)) as session:
+                session.run(Statement(b"SET statement_timeout = %d" % (_COUNT_PATIENCE * 1000)))
+                self._count_by(session, seconds=_COUNT_PATIENCE + 1)
+        except (CannotConnect, Refused, Broken) as error:
+            trouble = str(error)
+        if trouble and not self._count_trouble:
+            _logger.warning(
+                "store: sequences cannot be counted, so others may exceed --max-sequences: %s",
+                trouble,
+            )
+        self._count_trouble = trouble
+
+    def _count_by(self, session: Session, seconds: float = ANSWER_SECONDS) -> None:
+        # Those created meanwhile may be counted twice, until the next time; never not at all.
+        created = self._created
+        count = Statement(_COUNT, (_bytea(self._permanent),))
+        self.counted = int(session.run(count, seconds=seconds)[0][0][0])
+        self._created_counted = created
 
     def _expire(self) -> None:
         """Delete what nobody has touched for too long, by a connection of its own."""

@@ -82,7 +82,7 @@ class TestSchema:
                 use(database)
 
     def test_what_is_no_position_is_not_taken(self, database: str) -> None:
-        for position in ("-1", "0.5"):
+        for position in ("-1", "0.5", "'NaN'", "'Infinity'", "'-Infinity'"):
             with pytest.raises(psycopg.errors.CheckViolation):
                 run(database, f"INSERT INTO bigfib_sequences VALUES ('x', {position}, 0)")
 
@@ -539,10 +539,51 @@ class TestCounting:
                 assert time.monotonic() < until
             assert store.holds(1)
 
+    def test_what_is_there_at_the_start_counts_from_the_first_request_on(
+        self, cluster: Cluster, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with opened(cluster.url()) as store:
+            store.create(ONE, 1)
+        # There is no second connection, by which the others are counted.
+        cluster.sql(
+            "CREATE ROLE one LOGIN CONNECTION LIMIT 1",
+            "GRANT ALL ON ALL TABLES IN SCHEMA public TO one",
+        )
+        with opened(cluster.url(user="one")) as store:
+            assert (store.holds(1), store.holds(2)) == (True, False)
+            store.create(OTHER, 1)
+            assert store.holds(2)
+            until = time.monotonic() + 20
+            while "cannot be counted" not in caplog.text:
+                assert time.monotonic() < until
+        assert "too many connections for role" in caplog.text
+
+    def test_what_is_created_while_it_is_counted(self, cluster: Cluster) -> None:
+        with opened(cluster.url()) as store:
+            store.create(ONE, 1)
+        # To see this one takes a while.
+        cluster.sql(
+            "ALTER TABLE bigfib_sequences ENABLE ROW LEVEL SECURITY",
+            "CREATE POLICY p ON bigfib_sequences USING "
+            f"(id <> '\\x{ONE.hex()}' OR pg_sleep(0.7) IS NOT NULL)",
+            "CREATE ROLE one LOGIN",
+            "GRANT ALL ON ALL TABLES IN SCHEMA public TO one",
+        )
+        sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'bigfib'"
+        counts = f"{sessions} AND state = 'active' AND query LIKE 'SELECT count%'"
+        until = time.monotonic() + 20
+        with opened(cluster.url(user="one")) as store:
+            while cluster.sql(counts) == [(0,)]:
+                assert time.monotonic() < until
+            store.create(OTHER, 1)
+            assert cluster.sql(counts) == [(1,)]
+            while cluster.sql(sessions) != [(1,)]:
+                assert time.monotonic() < until
+            assert (store.counted, store.holds(2)) == (1, True)
+
     def test_nobody_waits_for_it(self, database: str) -> None:
         with opened(database) as store:
-            while store.counted is None:
-                pass
+            assert store.counted == 0
             store.create(ONE, 1)
             with psycopg.connect(database) as other:
                 other.execute("LOCK bigfib_sequences IN ACCESS EXCLUSIVE MODE")
