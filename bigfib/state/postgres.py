@@ -91,6 +91,9 @@ COUNT_SECONDS: Final = 5.0
 
 _COUNT_PATIENCE: Final = 60
 
+# So many times at most, if sequences are created meanwhile.
+_COUNTED_AGAIN: Final = 3
+
 # Old sequences are looked for so often, in seconds, and deleted so many at a time.
 _EXPIRY_SECONDS: Final = 3600.0
 _EXPIRED_AT_ONCE: Final = 1000
@@ -549,11 +552,14 @@ class Postgres:
         self._count_trouble = trouble
 
     def _count_by(self, session: Session, seconds: float = ANSWER_SECONDS) -> None:
-        # Those created meanwhile may be counted twice, until the next time; never not at all.
-        created = self._created
         count = Statement(_COUNT, (_bytea(self._permanent),))
-        self.counted = int(session.run(count, seconds=seconds)[0][0][0])
-        self._created_counted = created
+        for _ in range(_COUNTED_AGAIN):
+            created = self._created
+            counted = int(session.run(count, seconds=seconds)[0][0][0])
+            if self._created == created:
+                break
+        # Those created meanwhile may count twice, until the next time; never not at all.
+        self.counted, self._created_counted = counted, created
 
     def _expire(self) -> None:
         """Delete what nobody has touched for too long, by a connection of its own."""
