@@ -158,6 +158,20 @@ class DigitCache:
         fcntl.lockf(file, fcntl.LOCK_EX, 1, n)
         return file
 
+    def is_locked(self, n: int) -> bool:
+        """Return whether another process computes F(n) for this directory. Waits for none.
+
+        Not to be asked in a process that holds a `lock`: its locks would end.
+        """
+        try:
+            with (self.directory / "lock").open("ab") as file:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, n)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass  # There is no directory yet, or none to write to.
+        return False
+
     def size(self) -> int:
         """Return how many bytes the files have together; 0 if the directory cannot be read."""
         try:

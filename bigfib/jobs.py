@@ -200,8 +200,8 @@ class Jobs:
         """Return how the computation of F(n) stands, or None if it was cancelled here.
 
         Another process may have told of it, on this machine or another: what is not known here is
-        begun, as by `open`. It then waits for one that shares the digit cache, and finds the term
-        there.
+        begun, as by `open`. Not so while one that shares the digit cache computes it; it is begun
+        by the next look after that, and finds the term there.
 
         Raises:
             IndexTooLarge: as `open`.
@@ -214,8 +214,15 @@ class Jobs:
                 return Job(n, State.DONE, 1.0)
             if n in self._cancelled:
                 return None
+            job = self._jobs.get(n)
+            if job:
+                return job
+            self._require_room_for(n, 1)
+            if self._cache.is_locked(n):
+                # To wait for it would take the place of one that could be computed.
+                return Job(n)
             try:
-                return self._jobs.get(n) or self._enqueue(n)
+                return self._enqueue(n)
             except QueueFull:
                 # By the time that somebody looks again there may be room.
                 return Job(n)

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,7 +16,9 @@ from pathlib import Path
 import pytest
 from flint import fmpz
 
+from bigfib.sequences import SHARED
 from bigfib.state import reader
+from bigfib.state.log import REWRITE_BYTES, Durability, Log
 from tests.service import Serve, Service
 
 CLIENTS = 4
@@ -178,6 +181,35 @@ class TestSystemCalls:
         )
         assert (tmp_path / "trace").read_text().count("fdatasync(") == 3, "it was tried again"
         assert serve().start_position in (2, 3)
+
+    @pytest.mark.parametrize(
+        ("method", "target"), [("GET", "/api0/next"), ("POST", "/api1/sequences")]
+    )
+    def test_a_rewriting_that_is_not_durable_is_the_end(
+        self, serve: Serve, strace: list[str], path: Path, method: str, target: str
+    ) -> None:
+        with Log(path, Durability.OS) as log:
+            while log.size < REWRITE_BYTES - 500:
+                log.append(SHARED, 7)
+        # Of the process's own thread: two when the log is opened, then that of the directory.
+        failure = "inject=fsync:error=EIO:when=3"
+        service = serve("--durability", "os", before=[*strace, "-e", "trace=fsync", "-e", failure])
+        until = time.monotonic() + 20
+        # No reply waits for a sync here, so the next change is the first to meet it.
+        while service.ask("/readyz")[0].status == 200:
+            assert time.monotonic() < until
+            service.value("next")
+        reply, body = service.ask("/readyz")
+        assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
+        assert b"cannot be asked" in body
+        assert service.ask("/readyz?verbose")[0].status == 503
+        with pytest.raises(HTTPException):
+            service.ask(target, method)
+        assert service.wait() == 1
+        assert re.fullmatch(
+            r"bigfib: state log .*: Input/output error while syncing its directory; .*\n",
+            "".join(service.said[1:]),
+        )
 
 
 class TestTheFileItself:

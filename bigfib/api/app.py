@@ -15,7 +15,7 @@ from bigfib.api import problems, requests
 from bigfib.api.metrics import Metrics, Scrape
 from bigfib.api.operations import Interface, Live, Ready, Stats
 from bigfib.api.page import Page
-from bigfib.api.representations import Answer, CommittedReply, DateHeader
+from bigfib.api.representations import Answer, CommittedReply, DateHeader, end
 from bigfib.api.request_seconds import EDGES, UNMATCHED, Kind, MeasuredBody, RequestSeconds
 from bigfib.api.sequences import SequenceCollection, SequenceResource, SequenceStep
 from bigfib.api.stepping import Environ, Stepping
@@ -25,6 +25,7 @@ from bigfib.counts import Slots
 from bigfib.jobs import Jobs, NotAtHand
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import Sequences
+from bigfib.state.log import CommitFailed
 from bigfib.state.store import OutcomeUnknown, Store, Unavailable
 
 _logger = logging.getLogger(__name__)
@@ -168,6 +169,8 @@ class App(falcon.App[falcon.Request, falcon.Response]):
 
     def _fail(self, env: Environ, error: Exception) -> Answer:
         """Answer for ``/api0`` what could not be."""
+        if isinstance(error, CommitFailed):
+            end(error)
         path = env["PATH_INFO"]
         if isinstance(error, NotAtHand):
             _logger.warning("%s: %s", path, error)

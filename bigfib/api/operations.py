@@ -51,7 +51,7 @@ class _Health:
         for name, check in self._checks.items():
             try:
                 check()
-            except (Draining, Unavailable, OutcomeUnknown, NoRoom, CommitFailed) as error:
+            except (Draining, Unavailable, OutcomeUnknown, NoRoom) as error:
                 # Where the store is, is said on standard error.
                 reason = error if isinstance(error, Draining) else "it cannot be asked"
                 lines.append(f"[-] {name} failed: {reason}")
@@ -81,7 +81,14 @@ class Ready(_Health):
             if draining.is_set():
                 raise Draining("the service is stopping")
 
-        super().__init__("ready", {"serving": serving, "store": store.check})
+        def takes_changes() -> None:
+            try:
+                store.check()
+            except CommitFailed as error:
+                # The next change ends the process; this has an answer.
+                raise Unavailable(str(error)) from error
+
+        super().__init__("ready", {"serving": serving, "store": takes_changes})
 
 
 class Stats:

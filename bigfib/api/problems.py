@@ -10,10 +10,12 @@ from typing import Any, Final
 
 import falcon
 
+from bigfib.api.representations import end
 from bigfib.api.request_seconds import UNMATCHED
 from bigfib.jobs import NotAtHand, Underway
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
 from bigfib.sequences import TooManySequences, UnknownSequence
+from bigfib.state.log import CommitFailed
 from bigfib.state.store import NoRoom, OutcomeUnknown, SequenceLocked, Unavailable
 from bigfib.terms import InvalidModulus
 
@@ -63,6 +65,7 @@ def add_to(app: falcon.App[Any, Any]) -> None:
     app.add_error_handler(UnknownSequence, _deny_sequence)
     app.add_error_handler(TooManySequences, _refuse_sequence)
     app.add_error_handler(NoRoom, _lack_room)
+    app.add_error_handler(CommitFailed, _end)
     app.add_error_handler(Unavailable, _lack_store)
     app.add_error_handler(SequenceLocked, _find_locked)
     app.add_error_handler(Draining, _turn_away)
@@ -164,6 +167,10 @@ def _lose_outcome(_req: object, _resp: object, error: Exception, _params: object
         "If-Match is safe to send again as it was: it is made at most once.",
         headers={"Retry-After": str(RETRY_AFTER)},
     ) from error
+
+
+def _end(_req: object, _resp: object, error: CommitFailed, _params: object) -> None:
+    end(error)
 
 
 def _lack_room(_req: object, _resp: object, error: Exception, _params: object) -> None:

@@ -18,7 +18,7 @@ a body has no second chunk, and commits before it begins.
 import time
 from collections.abc import Callable, Iterable, Iterator
 from email.utils import formatdate
-from typing import Final
+from typing import Final, NoReturn
 
 import falcon
 
@@ -69,18 +69,27 @@ class DateHeader:
         self.due = now + 1 - seconds % 1
 
 
+def end(error: CommitFailed) -> NoReturn:
+    """End the process, whose log cannot be made durable any more.
+
+    Raises:
+        SystemExit: bjoern ends the process on this exception, with the message on stderr and
+            status 1. Nothing less will do: none of the replies that wait for the log may be
+            finished.
+    """
+    raise SystemExit(f"bigfib: {error}") from error
+
+
 def commit(store: Store, lsn: int) -> None:
     """Commit everything up to ``lsn``, or end the process.
 
     Raises:
-        SystemExit: it cannot be committed. bjoern ends the process on this exception, with the
-            message on stderr and status 1. Nothing less will do: none of the replies that wait
-            for the log may be finished.
+        SystemExit: as `end`.
     """
     try:
         store.commit(lsn)
     except CommitFailed as error:
-        raise SystemExit(f"bigfib: {error}") from error
+        end(error)
 
 
 def after_commit(store: Store, lsn: int, opening: bytes, *rest: bytes) -> Iterator[bytes]:

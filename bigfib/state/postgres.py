@@ -9,9 +9,10 @@ When the connection is lost, a thread looks for another one; requests do not wai
 been made. What is tried again, for a second, is what the server says it has not done because
 others were in the way (`serialization_failure`, `deadlock_detected`).
 
-Who holds one sequence locked keeps nobody from the others. A step waits for `LOCK_SECONDS`; a batch
+Who holds sequences locked keeps nobody from the others. A step waits for `LOCK_SECONDS`; a batch
 then goes on without the one that was waited for. That one is refused from then on without waiting,
-but for a step now and then that finds out whether it still is locked.
+and once a second, when one of them is asked for, all are looked at in a way that waits for nobody.
+The more are locked, the shorter is the wait for one that is not known to be.
 """
 
 import logging
@@ -20,12 +21,21 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from itertools import islice
 from typing import Final
 
 from gmpy2 import mpz
 
 from bigfib.state import schema
-from bigfib.state.session import Broken, CannotConnect, Refused, Rows, Session, Statement
+from bigfib.state.session import (
+    ANSWER_SECONDS,
+    Broken,
+    CannotConnect,
+    Refused,
+    Rows,
+    Session,
+    Statement,
+)
 from bigfib.state.store import (
     Commits,
     Elsewhere,
@@ -55,25 +65,34 @@ _RETRY_PAUSE: Final = 0.005
 LOCK_SECONDS: Final = 0.15
 """How long in seconds a statement waits for others who hold what it is to change, or its table.
 
-Other servers hold a sequence for the time of a commit, which is some milliseconds.
+Other servers hold a sequence for the time of a commit, which is some milliseconds. While some are
+known to be locked, it is this divided among them and the next, but not less than 0.005 s: whoever
+holds thousands does not stop this server for each of them.
 """
+
+_SHORTEST_LOCK_SECONDS: Final = 0.005
 
 # So long in seconds a batch is tried without one sequence after the other that turns out locked.
 _SORTING_SECONDS: Final = 0.5
 
-# How often at most, in seconds, a step is tried of a sequence that was locked when last tried.
+# How often at most, in seconds, the sequences known as locked are tried, and how many at a time.
 _TRIED_AGAIN_SECONDS: Final = 1.0
-_LOCKED_KEPT: Final = 1000
+_TRIED_AT_ONCE: Final = 500
+_LOCKED_KEPT: Final = 100_000
 
 _MET_OTHERS: Final = {"40001", "40P01"}
 _DISK_FULL: Final = "53100"
-# lock_not_available, and query_canceled: it has taken longer than a statement may.
-_WAITED: Final = {"55P03", "57014"}
+_LOCK_NOT_AVAILABLE: Final = "55P03"
+# It has taken longer than a statement may; nobody knows why.
+_QUERY_CANCELED: Final = "57014"
 
 COUNT_SECONDS: Final = 5.0
 """While sequences are created, all are counted so often, in seconds. A million take 0.1 s."""
 
 _COUNT_PATIENCE: Final = 60
+
+# So many times at most, if sequences are created meanwhile.
+_COUNTED_AGAIN: Final = 3
 
 # Old sequences are looked for so often, in seconds, and deleted so many at a time.
 _EXPIRY_SECONDS: Final = 3600.0
@@ -82,6 +101,10 @@ _EXPIRED_AT_ONCE: Final = 1000
 _DAY_SECONDS: Final = 86_400
 
 _FIND: Final = b"SELECT trunc(position) FROM bigfib_sequences WHERE id = $1::bytea"
+# Finds nothing where it would have to wait. It locks as an update does that changes no key.
+_TRY_LOCK: Final = (
+    b"SELECT id FROM bigfib_sequences WHERE id = $1::bytea FOR NO KEY UPDATE SKIP LOCKED"
+)
 _STEP: Final = (
     b"UPDATE bigfib_sequences SET position = position + $2::numeric, "
     b"day = greatest(day, $5::integer) "
@@ -162,13 +185,22 @@ class Postgres:
         # How many this server has created, less those deleted; and how many of them are counted.
         self._created = 0
         self._created_counted = 0
+        self._count_trouble = ""
         self._begun = threading.Event()
         self._begun.set()
-        # Locked by others when last stepped; a dictionary, for that is in order.
-        self._locked: dict[bytes, None] = {}
+        # Locked by others when last tried, in the order of that; and what was then seen of each.
+        self._locked: dict[bytes, Rows | None] = {}
         self._try_again_at = 0.0
         self._session: Session | None = self._connect()
         self.host = self._session.host
+        # If that takes too long here, the thread does it, which has more time.
+        try:
+            self._count_by(self._session)
+        except Refused:
+            pass
+        except Broken:
+            self._session.give_up()
+            self._session = self._connect()
         self._trouble = ""
         self._given_up: list[Session] = []
         self._lost_at = 0.0
@@ -275,7 +307,7 @@ class Postgres:
         return self._session is None
 
     def check(self) -> None:
-        """Return if the database answers, and can take changes as far as reading tells.
+        """Return if the database answers, and can take changes; this makes none.
 
         Raises:
             Unavailable: it does not; another connection is then looked for.
@@ -289,6 +321,8 @@ class Postgres:
             if self._session:
                 self._lose(self._session, trouble)
             raise Unavailable(trouble)
+        # Who has the whole table locked lets others read.
+        self._look(_TRY)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -327,45 +361,59 @@ class Postgres:
             SequenceLocked, Unavailable, NoRoom, OutcomeUnknown: as `Store` has them.
         """
         if sequence_id in self._locked:
-            if time.monotonic() < self._try_again_at:
+            if time.monotonic() >= self._try_again_at:
+                self._try_locked()
+            if sequence_id in self._locked:
                 raise SequenceLocked
-            self._try_again_at = time.monotonic() + _TRIED_AGAIN_SECONDS
         try:
             rows = self._run(statement)[0]
         except Refused as refusal:
             self._note_locked(sequence_id)
             raise SequenceLocked from refusal
-        if sequence_id in self._locked:
-            del self._locked[sequence_id]
-            # That took no time, so the next one may follow.
-            self._try_again_at = 0.0
         if rows:
             self.commits.replies.observe(1)
         return rows
 
     def _note_locked(self, sequence_id: bytes) -> None:
-        if sequence_id in self._locked:
-            return
         # Whoever knows its id may step it, so that is not told.
         _logger.warning("store at %s: others hold a sequence locked", self.host)
+        if not self._locked:
+            self._try_again_at = time.monotonic() + _TRIED_AGAIN_SECONDS
         self._locked[sequence_id] = None
-        self._try_again_at = time.monotonic() + _TRIED_AGAIN_SECONDS
         if len(self._locked) > _LOCKED_KEPT:
             del self._locked[next(iter(self._locked))]
+
+    def _try_locked(self) -> None:
+        """Find out which of the sequences known as locked no longer are.
+
+        Raises:
+            Unavailable: the database cannot be asked.
+        """
+        self._try_again_at = time.monotonic() + _TRIED_AGAIN_SECONDS
+        tried = list(islice(self._locked, _TRIED_AT_ONCE))
+        answers = self._look_all(
+            *(Statement(sql, (_bytea(one),)) for one in tried for sql in (_FIND, _TRY_LOCK))
+        )
+        for one, found, free in zip(tried, answers[::2], answers[1::2], strict=True):
+            before = self._locked.pop(one)
+            # One that is no more is not locked; nor is one that has moved, for who steps it often
+            # holds it at most moments.
+            if found and not free and before in (None, found):
+                self._locked[one] = found
 
     def _run(self, *statements: Statement, changes: bool = True) -> list[Rows]:
         """Run a transaction, which makes changes or not.
 
         Raises:
-            Refused: one of the statements was waited for too long, though the table is open to
-                changes; nothing has changed.
+            Refused: what one of the statements is to change is locked, though the table is open
+                to changes; nothing has changed.
             Unavailable, NoRoom, OutcomeUnknown: as `Store` has them.
         """
         began = time.perf_counter()
         try:
             answers = _retried(lambda: self._run_once(statements, changes=changes))
         except Refused as refusal:
-            if refusal.sqlstate in _WAITED:
+            if refusal.sqlstate == _LOCK_NOT_AVAILABLE:
                 raise
             raise Unavailable(f"others are in the way: {refusal}") from refusal
         if changes:
@@ -375,14 +423,25 @@ class Postgres:
     def _run_once(self, statements: Sequence[Statement], *, changes: bool) -> list[Rows]:
         session = self._connected()
         try:
+            if "lock_timeout" not in self._conninfo:
+                session.set_lock_timeout(
+                    max(LOCK_SECONDS / (1 + len(self._locked)), _SHORTEST_LOCK_SECONDS)
+                )
             return session.run(*statements)
         except Refused as refusal:
             if refusal.sqlstate in _MET_OTHERS:
                 raise
             if refusal.sqlstate == _DISK_FULL:
                 raise NoRoom(f"store at {self.host}: {refusal}") from refusal
-            if refusal.sqlstate in _WAITED and _takes_changes(session):
-                raise
+            if (
+                refusal.sqlstate in (_LOCK_NOT_AVAILABLE, _QUERY_CANCELED)
+                and _TRY not in statements
+                and _takes_changes(session)
+            ):
+                if refusal.sqlstate == _LOCK_NOT_AVAILABLE:
+                    raise
+                trouble = f"it took too long, and nothing has changed: {refusal}"
+                raise Unavailable(trouble) from refusal
             self._lose(session, str(refusal))
             raise Unavailable(str(refusal)) from refusal
         except Broken as broken:
@@ -425,7 +484,7 @@ class Postgres:
             raise StoreError(str(error)) from error
         try:
             if "lock_timeout" not in self._conninfo:
-                session.run(Statement(b"SET lock_timeout = %d" % (LOCK_SECONDS * 1000)))
+                session.set_lock_timeout(LOCK_SECONDS)
             schema.require(session)
             _retried(lambda: session.run(_TRY, _TRY_COMMIT))
             self.synchronous_commit = _warn_of_less(session)
@@ -482,15 +541,29 @@ class Postgres:
 
     def _count(self) -> None:
         """Count the sequences, by a connection of its own."""
-        with (
-            suppress(CannotConnect, Refused, Broken),
-            closing(Session(self._conninfo)) as session,
-        ):
-            session.run(Statement(b"SET statement_timeout = %d" % (_COUNT_PATIENCE * 1000)))
-            count = Statement(_COUNT, (_bytea(self._permanent),))
-            rows = session.run(count, seconds=_COUNT_PATIENCE + 1)[0]
-            self._created_counted = self._created
-            self.counted = int(rows[0][0])
+        trouble = ""
+        try:
+            with closing(Session(self._conninfo)) as session:
+                session.run(Statement(b"SET statement_timeout = %d" % (_COUNT_PATIENCE * 1000)))
+                self._count_by(session, seconds=_COUNT_PATIENCE + 1)
+        except (CannotConnect, Refused, Broken) as error:
+            trouble = str(error)
+        if trouble and not self._count_trouble:
+            _logger.warning(
+                "store: sequences cannot be counted, so others may exceed --max-sequences: %s",
+                trouble,
+            )
+        self._count_trouble = trouble
+
+    def _count_by(self, session: Session, seconds: float = ANSWER_SECONDS) -> None:
+        count = Statement(_COUNT, (_bytea(self._permanent),))
+        for _ in range(_COUNTED_AGAIN):
+            created = self._created
+            counted = int(session.run(count, seconds=seconds)[0][0][0])
+            if self._created == created:
+                break
+        # Those created meanwhile may count twice, until the next time; never not at all.
+        self.counted, self._created_counted = counted, created
 
     def _expire(self) -> None:
         """Delete what nobody has touched for too long, by a connection of its own."""

@@ -16,7 +16,8 @@ _STATEMENTS: Final = (
     b"CREATE TABLE IF NOT EXISTS bigfib_schema (version integer PRIMARY KEY)",
     b"CREATE TABLE IF NOT EXISTS bigfib_sequences ("
     b"id bytea PRIMARY KEY, position numeric NOT NULL, day integer NOT NULL, "
-    b"CHECK (position >= 0 AND position = trunc(position)))",
+    # The last refuses infinity and NaN, which not every database can be told by name.
+    b"CHECK (position >= 0 AND position = trunc(position) AND position - position = 0))",
     # To find what nobody has stepped for long.
     b"CREATE INDEX IF NOT EXISTS bigfib_sequences_day ON bigfib_sequences (day)",
     # Last of all: where it is, all is.

@@ -139,6 +139,7 @@ class Session:
         self._readable = select.poll()
         self._readable.register(self._pgconn.socket, select.POLLIN)
         self._prepared: dict[bytes, bytes] = {}
+        self._lock_timeout = -1
         self._unknown = ""
         self._warned: set[tuple[str | None, str | None]] = set()
         self._connection.add_notice_handler(self._notice)
@@ -166,6 +167,17 @@ class Session:
         except psycopg.Error:
             return False
         return True
+
+    def set_lock_timeout(self, seconds: float) -> None:
+        """Let the server refuse what has to wait longer for a lock (55P03), from here on.
+
+        Raises:
+            Refused, Broken: as `run`.
+        """
+        milliseconds = int(seconds * 1000)
+        if milliseconds != self._lock_timeout:
+            self.run(Statement(b"SET lock_timeout = %d" % milliseconds))
+            self._lock_timeout = milliseconds
 
     def run(self, *statements: Statement, seconds: float = ANSWER_SECONDS) -> list[Rows]:
         """Run the statements in one transaction and return the rows of each.

@@ -83,6 +83,10 @@ def job(service: Service, n: int) -> dict[str, str] | None:
     return found
 
 
+def done(service: Service, n: int) -> bool:
+    return job(service, n) == {"n": str(n), "state": "done", "progress": 1}
+
+
 def until(true: Callable[[], object]) -> None:
     deadline = time.monotonic() + 20
     while not true():
@@ -533,6 +537,23 @@ class TestLooks:
         for service in services:
             assert service.ask(f"/api1/terms/{-NEAR}", headers=TEXT)[1] == expected(-NEAR)
 
+    def test_at_what_another_computes_takes_no_place(self, serve: Serve) -> None:
+        service = serve()
+        another = DigitCache(service.file.with_name("cache"), 1 << 20)
+        others = [NEAR + 1 + number for number in range(MAX_RUNNING)]
+        with contextlib.ExitStack() as locked:
+            for n in others:
+                locked.enter_context(another.lock(n))
+            for n in others:
+                assert service.ask(f"/api1/terms/{n}/job", "HEAD")[0].status == 200
+                assert job(service, n) == {"n": str(n), "state": "queued", "progress": 0.0}
+            assert not workers(service)
+            # Were they waited for, there would be no place left to compute this one.
+            assert awaited(service, NEAR, TEXT)[1] == expected(NEAR)
+        # What the other one has not brought to an end is begun here.
+        for n in others:
+            until(partial(done, service, n))
+
     def test_what_is_no_far_term_has_none(self, serve: Serve) -> None:
         service = serve("--max-term", "2000000")
         for n, status in ((5, 404), (1_000_000, 404), (2_000_001, 422), (-2_000_001, 422)):
@@ -549,7 +570,7 @@ class TestLooks:
         assert job(service, NEAR) == waiting
         for i in range(MAX_QUEUED + 1):
             service.ask(f"/api1/terms/{LONG + i}/job", "DELETE")
-        until(lambda: job(service, NEAR) == {"n": str(NEAR), "state": "done", "progress": 1})
+        until(partial(done, service, NEAR))
 
     def test_what_was_cancelled_is_not_begun_again_by_a_look(self, serve: Serve) -> None:
         service = serve()

@@ -15,6 +15,7 @@ from bigfib.state.postgres import Postgres
 from bigfib.state.session import ANSWER_SECONDS
 from bigfib.state.store import (
     Elsewhere,
+    Missing,
     OutcomeUnknown,
     SequenceLocked,
     Steps,
@@ -81,7 +82,7 @@ class TestSchema:
                 use(database)
 
     def test_what_is_no_position_is_not_taken(self, database: str) -> None:
-        for position in ("-1", "0.5"):
+        for position in ("-1", "0.5", "'NaN'", "'Infinity'", "'-Infinity'"):
             with pytest.raises(psycopg.errors.CheckViolation):
                 run(database, f"INSERT INTO bigfib_sequences VALUES ('x', {position}, 0)")
 
@@ -317,7 +318,10 @@ class TestLockedSequence:
         assert "lost" not in caplog.text
         assert caplog.text.count("others hold a sequence locked") == 3
 
-    def test_too_many_of_them_are_not_sorted_out_at_once(self, database: str) -> None:
+    def test_too_many_of_them_are_not_sorted_out_at_once(
+        self, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(postgres, "_SORTING_SECONDS", 0.2)
         many = [bytes([number]) * 16 for number in range(10)]
         with opened(database) as store, psycopg.connect(database) as other:
             for one in many:
@@ -335,12 +339,105 @@ class TestLockedSequence:
                     positions = store.step_all(steps)
             assert positions == [None] * 9 + [6]
 
+    def test_one_that_is_let_go_is_stepped_though_another_is_asked_for_all_the_time(
+        self, database: str
+    ) -> None:
+        with opened(database) as store, psycopg.connect(database) as other:
+            store.create(ONE, 5)
+            store.create(OTHER, 5)
+            other.execute("SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [ONE])
+            with psycopg.connect(database) as briefly:
+                briefly.execute("SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [OTHER])
+                for one in (ONE, OTHER):
+                    with pytest.raises(SequenceLocked):
+                        store.step(one, 1, 0, 9)
+            until = time.monotonic() + 20
+            while not store.may_step(OTHER):
+                assert time.monotonic() < until
+                with pytest.raises(SequenceLocked):
+                    store.step(ONE, 1, 0, 9)
+            assert store.step(OTHER, 1, 0, 9) == 6
+
+    def test_one_that_others_step_all_the_time_is_not_locked(self, database: str) -> None:
+        # They hold it at most moments, but none of them for long.
+        stepping = threading.Event()
+        stepping.set()
+
+        def step() -> None:
+            with psycopg.connect(database) as other:
+                while stepping.is_set():
+                    other.execute("UPDATE bigfib_sequences SET position = position + 1")
+                    time.sleep(0.02)
+                    other.commit()
+
+        with opened(database) as store, psycopg.connect(database) as other:
+            store.create(ONE, 5)
+            other.execute("SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [ONE])
+            with pytest.raises(SequenceLocked):
+                store.step(ONE, 1, 0, 9)
+            stepper = threading.Thread(target=step)
+            stepper.start()
+            other.rollback()
+            try:
+                assert self._stepped_at_last(store) > 5
+            finally:
+                stepping.clear()
+                stepper.join()
+
+    def test_one_that_is_no_more_is_missing(self, database: str) -> None:
+        with opened(database) as store, psycopg.connect(database) as other:
+            store.create(ONE, 5)
+            other.execute("DELETE FROM bigfib_sequences WHERE id = %s", [ONE])
+            with pytest.raises(SequenceLocked):
+                store.step(ONE, 1, 0, 9)
+            other.commit()
+            with pytest.raises(Missing):
+                self._stepped_at_last(store)
+
+    def test_the_more_there_are_the_less_each_is_waited_for(self, database: str) -> None:
+        many = [b"%016d" % number for number in range(200)]
+        with opened(database) as store, psycopg.connect(database) as other:
+            for one in (*many, OTHER):
+                store.create(one, 5)
+            other.execute("SELECT FROM bigfib_sequences WHERE id <> %s FOR UPDATE", [OTHER])
+            began = time.monotonic()
+            for one in many:
+                with pytest.raises(SequenceLocked):
+                    store.step(one, 1, 0, 9)
+            # Were each waited for as long as the first, it would take half a minute.
+            assert time.monotonic() - began < 15
+            other.rollback()
+            assert [self._stepped_at_last(store, one) for one in many] == [6] * 200
+
+    def test_what_is_slow_is_not_locked(self, database: str) -> None:
+        with opened(database) as store:
+            store.create(ONE, 5)
+            run(
+                database,
+                """CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS
+                $$BEGIN PERFORM pg_sleep(1.5); RETURN new; END$$""",
+            )
+            run(
+                database,
+                "CREATE TRIGGER t BEFORE UPDATE ON bigfib_sequences "
+                "FOR EACH ROW EXECUTE FUNCTION sleep()",
+            )
+            with pytest.raises(Unavailable, match="too long") as error:
+                store.step(ONE, 1, 0, 9)
+            assert not isinstance(error.value, SequenceLocked)
+            with pytest.raises(Unavailable, match="too long"):
+                store.step_all([Steps(ONE, 1, 0, 9)])
+            assert store.may_step(ONE)
+            run(database, "DROP TRIGGER t ON bigfib_sequences")
+            assert store.find(ONE) == 5, "nothing has changed"
+            assert store.step(ONE, 1, 0, 9) == 6
+
     @staticmethod
     def _stepped_at_last(store: Postgres, one: bytes = ONE) -> int:
         until = time.monotonic() + 10
         while True:
             try:
-                return store.step(one, 1, 0, 9)
+                return store.step(one, 1, 0, 10**6)
             except SequenceLocked:
                 assert time.monotonic() < until
 
@@ -420,6 +517,22 @@ class TestReadiness:
                 assert time.monotonic() < until
             store.check()
 
+    @pytest.mark.parametrize("mode", ["SHARE", "EXCLUSIVE", "ACCESS EXCLUSIVE"])
+    def test_a_locked_table(self, database: str, mode: str) -> None:
+        with opened(database) as store:
+            store.create(ONE, 5)
+            with psycopg.connect(database) as other:
+                other.execute(f"LOCK bigfib_sequences IN {mode} MODE".encode())
+                began = time.monotonic()
+                with pytest.raises(Unavailable):
+                    store.check()
+                assert time.monotonic() - began < ANSWER_SECONDS / 2
+            until = time.monotonic() + 20
+            while not store.may_step(ONE):
+                assert time.monotonic() < until
+            store.check()
+            assert store.find(ONE) == 5
+
 
 class TestCounting:
     def test_what_others_have_created_is_noticed(
@@ -439,10 +552,51 @@ class TestCounting:
                 assert time.monotonic() < until
             assert store.holds(1)
 
+    def test_what_is_there_at_the_start_counts_from_the_first_request_on(
+        self, cluster: Cluster, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with opened(cluster.url()) as store:
+            store.create(ONE, 1)
+        # There is no second connection, by which the others are counted.
+        cluster.sql(
+            "CREATE ROLE one LOGIN CONNECTION LIMIT 1",
+            "GRANT ALL ON ALL TABLES IN SCHEMA public TO one",
+        )
+        with opened(cluster.url(user="one")) as store:
+            assert (store.holds(1), store.holds(2)) == (True, False)
+            store.create(OTHER, 1)
+            assert store.holds(2)
+            until = time.monotonic() + 20
+            while "cannot be counted" not in caplog.text:
+                assert time.monotonic() < until
+        assert "too many connections for role" in caplog.text
+
+    def test_what_is_created_while_it_is_counted(self, cluster: Cluster) -> None:
+        with opened(cluster.url()) as store:
+            store.create(ONE, 1)
+        # To see this one takes a while.
+        cluster.sql(
+            "ALTER TABLE bigfib_sequences ENABLE ROW LEVEL SECURITY",
+            "CREATE POLICY p ON bigfib_sequences USING "
+            f"(id <> '\\x{ONE.hex()}' OR pg_sleep(0.7) IS NOT NULL)",
+            "CREATE ROLE one LOGIN",
+            "GRANT ALL ON ALL TABLES IN SCHEMA public TO one",
+        )
+        sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'bigfib'"
+        counts = f"{sessions} AND state = 'active' AND query LIKE 'SELECT count%'"
+        until = time.monotonic() + 20
+        with opened(cluster.url(user="one")) as store:
+            while cluster.sql(counts) == [(0,)]:
+                assert time.monotonic() < until
+            store.create(OTHER, 1)
+            assert cluster.sql(counts) == [(1,)]
+            while cluster.sql(sessions) != [(1,)]:
+                assert time.monotonic() < until
+            assert (store.holds(2), store.holds(3)) == (True, False)
+
     def test_nobody_waits_for_it(self, database: str) -> None:
         with opened(database) as store:
-            while store.counted is None:
-                pass
+            assert store.counted == 0
             store.create(ONE, 1)
             with psycopg.connect(database) as other:
                 other.execute("LOCK bigfib_sequences IN ACCESS EXCLUSIVE MODE")
