@@ -604,7 +604,9 @@ def _show_settings(command: argparse.Namespace) -> None:
     for name in _SERVE_SETTINGS:
         value = getattr(settings, name)
         value = getattr(value, "value", value)  # of an enumeration
-        values[name] = value if isinstance(value, int) else without_password(str(value))
+        if name == "store":
+            value = without_password(value)
+        values[name] = value if isinstance(value, int) else str(value)
     rows = [(name, value, sources.get(name, "default")) for name, value in values.items()]
     if command.json:
         print_json({name: {"value": value, "source": source} for name, value, source in rows})

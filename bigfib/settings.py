@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
 
 import platformdirs
 
@@ -28,6 +29,13 @@ MAX_TERM: Final = 100_000_000
 
 DISK_CACHE_BYTES: Final = 1 << 30
 """Default of ``disk_cache_bytes``: fifty terms at ``MAX_TERM``."""
+
+
+# libpq's other form, `host=h password=p`.
+_KEYWORD: Final = re.compile(r"\s*\w+\s*=")
+_SLASH_BEFORE_AT: Final = re.compile("[a-z]+://[^/?]*/[^?]*@")
+_CREDENTIALS: Final = re.compile("://(.*)@", re.DOTALL)
+_PARAMETER: Final = re.compile("([?&])([^=&?]*)=[^&]*")
 
 
 class InvalidSetting(ValueError):
@@ -67,8 +75,11 @@ def _path(text: str) -> Path:
 
 def _store(text: str) -> str:
     if text.startswith(("postgresql://", "postgres://")):
+        # libpq would take the beginning of the password for a port, and quote it.
+        if _SLASH_BEFORE_AT.match(text):
+            raise ValueError("in a user's name or password a / is written %2F, in others an @ %40")
         return text
-    if not text or "://" in text:
+    if not text or "://" in text or _KEYWORD.match(text):
         raise ValueError("a store is the path of a state log, or postgresql://...")
     return str(_path(text))
 
@@ -270,9 +281,25 @@ def resolve(
 
 
 def without_password(store: str) -> str:
-    """Return the connection string as it may be shown."""
-    hidden = re.sub("(://[^:@/]*):[^/]*@", r"\1:***@", store)
-    return re.sub("([?&](?:ssl)?password)=[^&]*", r"\1=***", hidden)
+    """Return the connection string as it may be shown.
+
+    What is no valid one may have its password anywhere, so rather too much is hidden: all up to the
+    last ``@``, but for a user's name in front.
+    """
+    if _KEYWORD.match(store):
+        return f"{store.partition('=')[0]}=***"
+    hidden = _CREDENTIALS.sub(_hide_password, store)
+    return _PARAMETER.sub(_hide_secret, hidden)
+
+
+def _hide_password(found: re.Match[str]) -> str:
+    user, colon, _ = found[1].partition(":")
+    return f"://{user}:***@" if colon else found[0]
+
+
+def _hide_secret(found: re.Match[str]) -> str:
+    key = unquote(found[2]).lower()
+    return f"{found[1]}{found[2]}=***" if "password" in key or "secret" in key else found[0]
 
 
 def flag(name: str) -> str:

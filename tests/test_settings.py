@@ -83,7 +83,7 @@ def test_switches_can_be_off(off: str) -> None:
         ("SEQUENCE_TTL", "0", "at least 1"),
         ("SEQUENCE_TTL", "9" * 5000, "at least 1"),
         ("STORE", "mysql://db/fib", "a store is the path of a state log, or postgresql://"),
-        ("STORE", "", "a store is the path"),
+        ("STORE", "host = db", "a store is the path"),
         ("WORKERS", "0", "from 1 to 999"),
         ("DEBUG", "maybe", "a switch is"),
     ],

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -104,13 +105,33 @@ def test_where_it_is_looked_for(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("postgresql://user@h/db", "postgresql://user@h/db"),
         ("postgresql://user:secret@h,h2/db", "postgresql://user:***@h,h2/db"),
         ("postgresql://user:se:c@r%20et@h/db?a=b", "postgresql://user:***@h/db?a=b"),
+        ("postgresql://user@realm:secret@h/db", "postgresql://user@realm:***@h/db"),
+        ("postgresql://user:se/c@ret@h/db", "postgresql://user:***@h/db"),
+        ("postgresql://user:se?cret=secret@h/db", "postgresql://user:***@h/db"),
         ("postgresql://h:5432/db", "postgresql://h:5432/db"),
         ("postgres://h/d?password=secret&a=b", "postgres://h/d?password=***&a=b"),
         ("postgres://h/d?a=b&sslpassword=secret", "postgres://h/d?a=b&sslpassword=***"),
+        ("postgres://h/d?pass%77ord=secret&a=b", "postgres://h/d?pass%77ord=***&a=b"),
+        ("postgres://h/d?oauth_client_secret=s", "postgres://h/d?oauth_client_secret=***"),
     ],
 )
 def test_passwords_are_not_shown(store: str, shown: str) -> None:
     assert without_password(store) == shown
+
+
+@pytest.mark.parametrize(
+    ("store", "says"),
+    [
+        ("host=db user=u password=secret", "2: bigfib: --store 'host=...'.* or postgresql://"),
+        ("postgresql://u:secret@[::1/db", "1: .*the connection string is not valid"),
+        ("postgresql://u:secret%zz@h/db", "1: .*the connection string is not valid"),
+        ("postgresql://u:secret/s@h/db", "2: .* a / is written %2F"),
+    ],
+)
+def test_passwords_are_not_told_with_what_is_wrong(path: Path, store: str, says: str) -> None:
+    said = Command(path).fails("current", "--store", store)
+    assert re.match(says, said), said
+    assert "secret" not in said
 
 
 class TestShown:

@@ -375,6 +375,11 @@ class TestUnits:
         )
         assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
+    def test_no_number_of_starts_is_the_last(self) -> None:
+        unit = self.UNITS[0].read_text().split("[Service]")[0]
+        # Otherwise five in ten seconds are, and take the socket down, too.
+        assert "\nStartLimitIntervalSec=0\n" in unit
+
     def test_exposure(self, require: Callable[[str], str]) -> None:
         # 0 is none, 10 all; from 2 on it is no longer rated as OK.
         command = [require("systemd-analyze"), "security", "--offline=true", "--threshold=19"]
