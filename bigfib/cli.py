@@ -6,9 +6,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+import shtab
 from gmpy2 import mpz
 
 import bigfib
@@ -180,9 +182,10 @@ def parser() -> _Parser:
     form.add_argument("--json", action="store_true", help="print a JSON document for each")
     for terms_command in (term, row):
         _add_url(terms_command)
-        terms_command.add_argument(
+        output = terms_command.add_argument(
             "-o", "--output", type=Path, metavar="FILE", help="write it to FILE"
         )
+        _complete(output, shtab.FILE)
     _add_output(term)
 
     stores = command(
@@ -196,8 +199,10 @@ def parser() -> _Parser:
     copying = "Carry every sequence from a state log to a database, or back."
     copy = store_commands.add_parser("copy", help=copying, description=copying)
     copy.set_defaults(run=_store_copy)
-    copy.add_argument("source", metavar="FROM", help="a path, or postgresql://...")
-    copy.add_argument("target", metavar="TO", help="the other; it has to be empty")
+    source = copy.add_argument("source", metavar="FROM", help="a path, or postgresql://...")
+    target = copy.add_argument("target", metavar="TO", help="the other; it has to be empty")
+    for end in (source, target):
+        _complete(end, shtab.FILE)
 
     logs = command(
         "log", lambda _: logs.error("say verify, dump, compact or repair"), "Look into a state log."
@@ -244,11 +249,12 @@ def _command_first(
 
 def _add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
     """Let the command take these settings, as text: `Settings.resolve` reads them."""
-    parser.add_argument(
+    config = parser.add_argument(
         "--config",
         metavar="FILE",
         help=f"settings file, in TOML [{variable(CONFIG)}, default: {default_path()}]",
     )
+    _complete(config, shtab.FILE)
     for setting in dataclasses.fields(Settings):
         if setting.name not in names:
             continue
@@ -258,13 +264,38 @@ def _add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
         shown = getattr(default, "value", default)
         options: dict[str, Any] = {"metavar": setting.name.upper()}
         if default is False:
-            shown, options = "off", {"action": "store_const", "const": "yes"}
-        parser.add_argument(
+            shown, options = "off", {"action": _Switch}
+        elif isinstance(default, Enum):
+            options["choices"] = [member.value for member in type(default)]
+        added = parser.add_argument(
             *setting.metadata["flags"],
             dest=setting.name,
             help=f"{setting.metadata['meaning']} [{variable(setting.name)}, default: {shown}]",
             **options,
         )
+        if setting.name in ("file", "store"):
+            _complete(added, shtab.FILE)
+        elif setting.name == "cache_dir":
+            _complete(added, shtab.DIRECTORY)
+
+
+class _Switch(argparse.BooleanOptionalAction):
+    """A flag that is given as ``--flag`` or ``--no-flag``, and read as text like the others."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        *more: Any,
+        **named: Any,
+    ) -> None:
+        super().__call__(parser, namespace, *more, **named)
+        setattr(namespace, self.dest, "yes" if getattr(namespace, self.dest) else "no")
+
+
+def _complete(action: argparse.Action, by: Mapping[str, object]) -> None:
+    """Let shells complete the value by files or directories."""
+    action.complete = by  # type: ignore[attr-defined]  # where shtab looks for it
 
 
 def _add_url(parser: argparse.ArgumentParser, more: str = "", *, required: bool = False) -> None:
@@ -628,9 +659,10 @@ def _toml(value: str | int) -> str:
 
 
 def _completion(command: argparse.Namespace) -> None:
-    import shtab
-
-    print(shtab.complete(parser(), command.shell))
+    whole = parser()
+    # Without a command bigfib serves.
+    _add_settings(whole, *_SERVE_SETTINGS)
+    print(shtab.complete(whole, command.shell))
 
 
 # --- What is shown ---------------------------------------------------------------------------

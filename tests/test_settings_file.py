@@ -166,6 +166,13 @@ class TestShown:
         assert document["durability"] == {"value": "fsync", "source": "default"}
         assert document.keys() == {setting.name for setting in dataclasses.fields(Settings)}
 
+    def test_a_switch_is_taken_back_by_a_flag(self, bigfib: Command, file: Path) -> None:
+        file.write_text("per_client = true\none_cpu = true\naccess_log = true\ndebug = true\n")
+        back = ("--no-per-client", "--no-one-cpu", "--no-access-log", "--no-debug")
+        document = json.loads(bigfib.prints("settings", "--json", "--config", str(file), *back))
+        for name in ("per_client", "one_cpu", "access_log", "debug"):
+            assert document[name]["value"] is False
+
     def test_on_a_terminal_as_a_table(self, bigfib: Command, file: Path) -> None:
         bigfib.environ |= {"COLUMNS": "200", "TERM": "xterm"}
         shown = bigfib.on_terminal("settings", "--config", str(file))
