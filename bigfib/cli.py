@@ -647,7 +647,12 @@ def _show_settings(command: argparse.Namespace) -> None:
         # A settings file, in which what has its default is left to it.
         for name, value, source in rows:
             line = f"{name} = {_toml(value)}"
-            print(f"# {line}" if source == "default" else f"{line}  # {source}")
+            if source == "default":
+                print(f"# {line}")
+            elif "\\ud" in ascii(value):
+                print(f"# {line}  # {_comment(source)}; TOML cannot say it: it is no UTF-8")
+            else:
+                print(f"{line}  # {_comment(source)}")
 
 
 def _toml(value: str | int) -> str:
@@ -655,7 +660,12 @@ def _toml(value: str | int) -> str:
     import json
 
     # What JSON escapes TOML reads, too.
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _comment(text: str) -> str:
+    """Write a text as a line of a settings file may have it behind a ``#``."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _completion(command: argparse.Namespace) -> None:

@@ -67,6 +67,8 @@ def _days(text: str) -> int:
 
 
 def _path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise ValueError("a path is not empty, and has no NUL in it")
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -74,7 +76,7 @@ def _path(text: str) -> Path:
 
 
 def _store(text: str) -> str:
-    if text.startswith(("postgresql://", "postgres://")):
+    if text.startswith(("postgresql://", "postgres://")) and "\0" not in text:
         # libpq would take the beginning of the password for a port, and quote it.
         if _SLASH_BEFORE_AT.match(text):
             raise ValueError("in a user's name or password a / is written %2F, in others an @ %40")
@@ -247,12 +249,13 @@ def resolve(
 ) -> tuple[Settings, dict[str, str]]:
     """Return the settings, as `Settings.resolve`, and where each comes from.
 
-    That is its flag, its variable or the path of the file; who is left out has its default.
+    That is its flag, its variable or the path of the file; who is left out has its default. A
+    variable that is empty counts as unset.
     """
     names = [setting.name for setting in dataclasses.fields(Settings)]
     layers = [
         {n: (flag(n), text) for n in names if (text := flags.get(n)) is not None},
-        {n: (variable(n), environ[variable(n)]) for n in names if variable(n) in environ},
+        {n: (variable(n), text) for n in names if (text := environ.get(variable(n)))},
         {n: (f"{file.path}: {n}", text) for n, text in file.values.items()} if file else {},
     ]
     given: dict[str, tuple[str, str]] = {}
@@ -260,13 +263,12 @@ def resolve(
         # Both say where positions are kept, so that one of them overrules both of a later layer.
         if {"file", "store"} & given.keys():
             layer = {n: layer[n] for n in layer if n not in ("file", "store")}
-        given |= {n: layer[n] for n in layer if n not in given}
-    for layer in (layers[0], layers[2]):
-        if {"file", "store"} <= layer.keys():
+        elif {"file", "store"} <= layer.keys():
             raise InvalidSetting(
                 f"{layer['file'][0]} and {layer['store'][0]} both say where positions are kept; "
                 "give one"
             )
+        given |= {n: layer[n] for n in layer if n not in given}
     parsers = {setting.name: setting.metadata["parse"] for setting in dataclasses.fields(Settings)}
     values = {}
     for name, (origin, text) in given.items():
