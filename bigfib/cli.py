@@ -80,7 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError):  # whoever read has seen enough
             return 1
         what = error.filename or "cannot write the answer"
-        return _fail(f"{what}: {error.strerror}", 1)
+        moved = "; the step was made: see `current`" if getattr(command, "moved", False) else ""
+        return _fail(f"{what}: {error.strerror}{moved}", 1)
     except KeyboardInterrupt:
         return 130
     return 0
@@ -684,7 +685,8 @@ def _show_shared(command: argparse.Namespace, digits: str, position: int) -> Non
 
 
 def _show(command: argparse.Namespace, sequence: dict[str, str]) -> None:
-    """Print the term of a sequence."""
+    """Print the term of a sequence, which stands there now."""
+    command.moved = command.run is not _current
     if command.json:
         print_json(sequence)
     else:
