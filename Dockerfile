@@ -17,7 +17,9 @@ RUN apt-get update \
 WORKDIR /opt/bigfib
 COPY Makefile pyproject.toml README.md LICENSE ./
 COPY bigfib bigfib
-RUN make install EXTRAS=postgres
+RUN make install EXTRAS=postgres \
+    # Nobody can write it later.
+    && .venv/bin/python -m compileall -q bigfib
 
 ENV PATH=/opt/bigfib/.venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -32,8 +34,9 @@ USER 10001
 VOLUME ["/var/lib/bigfib", "/var/cache/bigfib"]
 EXPOSE 8080
 STOPSIGNAL SIGTERM
+# Who serves on another port says so by BIGFIB_PORT.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s \
-    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8080/readyz', timeout=3)"]
+    CMD ["python", "-c", "import os; from urllib.request import urlopen; urlopen('http://127.0.0.1:' + (os.environ.get('BIGFIB_PORT') or '8080') + '/readyz', timeout=3)"]
 # Not by make, which would stand between the service and its signals.
 ENTRYPOINT ["bigfib"]
 CMD ["serve"]

@@ -6,9 +6,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+import shtab
 from gmpy2 import mpz
 
 import bigfib
@@ -78,7 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError):  # whoever read has seen enough
             return 1
         what = error.filename or "cannot write the answer"
-        return _fail(f"{what}: {error.strerror}", 1)
+        moved = "; the step was made: see `current`" if getattr(command, "moved", False) else ""
+        return _fail(f"{what}: {error.strerror}{moved}", 1)
     except KeyboardInterrupt:
         return 130
     return 0
@@ -180,9 +183,10 @@ def parser() -> _Parser:
     form.add_argument("--json", action="store_true", help="print a JSON document for each")
     for terms_command in (term, row):
         _add_url(terms_command)
-        terms_command.add_argument(
+        output = terms_command.add_argument(
             "-o", "--output", type=Path, metavar="FILE", help="write it to FILE"
         )
+        _complete(output, shtab.FILE)
     _add_output(term)
 
     stores = command(
@@ -196,8 +200,10 @@ def parser() -> _Parser:
     copying = "Carry every sequence from a state log to a database, or back."
     copy = store_commands.add_parser("copy", help=copying, description=copying)
     copy.set_defaults(run=_store_copy)
-    copy.add_argument("source", metavar="FROM", help="a path, or postgresql://...")
-    copy.add_argument("target", metavar="TO", help="the other; it has to be empty")
+    source = copy.add_argument("source", metavar="FROM", help="a path, or postgresql://...")
+    target = copy.add_argument("target", metavar="TO", help="the other; it has to be empty")
+    for end in (source, target):
+        _complete(end, shtab.FILE)
 
     logs = command(
         "log", lambda _: logs.error("say verify, dump, compact or repair"), "Look into a state log."
@@ -244,11 +250,12 @@ def _command_first(
 
 def _add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
     """Let the command take these settings, as text: `Settings.resolve` reads them."""
-    parser.add_argument(
+    config = parser.add_argument(
         "--config",
         metavar="FILE",
         help=f"settings file, in TOML [{variable(CONFIG)}, default: {default_path()}]",
     )
+    _complete(config, shtab.FILE)
     for setting in dataclasses.fields(Settings):
         if setting.name not in names:
             continue
@@ -258,13 +265,38 @@ def _add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
         shown = getattr(default, "value", default)
         options: dict[str, Any] = {"metavar": setting.name.upper()}
         if default is False:
-            shown, options = "off", {"action": "store_const", "const": "yes"}
-        parser.add_argument(
+            shown, options = "off", {"action": _Switch}
+        elif isinstance(default, Enum):
+            options["choices"] = [member.value for member in type(default)]
+        added = parser.add_argument(
             *setting.metadata["flags"],
             dest=setting.name,
             help=f"{setting.metadata['meaning']} [{variable(setting.name)}, default: {shown}]",
             **options,
         )
+        if setting.name in ("file", "store"):
+            _complete(added, shtab.FILE)
+        elif setting.name == "cache_dir":
+            _complete(added, shtab.DIRECTORY)
+
+
+class _Switch(argparse.BooleanOptionalAction):
+    """A flag that is given as ``--flag`` or ``--no-flag``, and read as text like the others."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        *more: Any,
+        **named: Any,
+    ) -> None:
+        super().__call__(parser, namespace, *more, **named)
+        setattr(namespace, self.dest, "yes" if getattr(namespace, self.dest) else "no")
+
+
+def _complete(action: argparse.Action, by: Mapping[str, object]) -> None:
+    """Let shells complete the value by files or directories."""
+    action.complete = by  # type: ignore[attr-defined]  # where shtab looks for it
 
 
 def _add_url(parser: argparse.ArgumentParser, more: str = "", *, required: bool = False) -> None:
@@ -604,7 +636,9 @@ def _show_settings(command: argparse.Namespace) -> None:
     for name in _SERVE_SETTINGS:
         value = getattr(settings, name)
         value = getattr(value, "value", value)  # of an enumeration
-        values[name] = value if isinstance(value, int) else without_password(str(value))
+        if name == "store":
+            value = without_password(value)
+        values[name] = value if isinstance(value, int) else str(value)
     rows = [(name, value, sources.get(name, "default")) for name, value in values.items()]
     if command.json:
         print_json({name: {"value": value, "source": source} for name, value, source in rows})
@@ -614,7 +648,12 @@ def _show_settings(command: argparse.Namespace) -> None:
         # A settings file, in which what has its default is left to it.
         for name, value, source in rows:
             line = f"{name} = {_toml(value)}"
-            print(f"# {line}" if source == "default" else f"{line}  # {source}")
+            if source == "default":
+                print(f"# {line}")
+            elif "\\ud" in ascii(value):
+                print(f"# {line}  # {_comment(source)}; TOML cannot say it: it is no UTF-8")
+            else:
+                print(f"{line}  # {_comment(source)}")
 
 
 def _toml(value: str | int) -> str:
@@ -622,13 +661,19 @@ def _toml(value: str | int) -> str:
     import json
 
     # What JSON escapes TOML reads, too.
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _comment(text: str) -> str:
+    """Write a text as a line of a settings file may have it behind a ``#``."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _completion(command: argparse.Namespace) -> None:
-    import shtab
-
-    print(shtab.complete(parser(), command.shell))
+    whole = parser()
+    # Without a command bigfib serves.
+    _add_settings(whole, *_SERVE_SETTINGS)
+    print(shtab.complete(whole, command.shell))
 
 
 # --- What is shown ---------------------------------------------------------------------------
@@ -640,7 +685,8 @@ def _show_shared(command: argparse.Namespace, digits: str, position: int) -> Non
 
 
 def _show(command: argparse.Namespace, sequence: dict[str, str]) -> None:
-    """Print the term of a sequence."""
+    """Print the term of a sequence, which stands there now."""
+    command.moved = command.run is not _current
     if command.json:
         print_json(sequence)
     else:

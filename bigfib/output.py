@@ -12,6 +12,8 @@ from typing import Final, NoReturn, TextIO
 _SHOWN_WHOLE: Final = 1000
 _SHOWN_ENDS: Final = 40
 
+_UNFOLDED: Final = 10_000
+
 
 class Failure(Exception):
     """A command cannot do what it was asked; the message says why and what to do."""
@@ -42,7 +44,8 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         # As it is: brackets would be taken for styles.
         table.add_row(*map(Text, row))
-    Console().print(table)
+    # The terminal breaks a line that is too long in a way that can be copied; a folded cell cannot.
+    Console(width=_UNFOLDED).print(table)
 
 
 @contextmanager

@@ -201,7 +201,7 @@ def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             *(host, port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except (socket.gaierror, UnicodeError):
+    except (socket.gaierror, ValueError):  # of what cannot be a name, too
         raise CannotServe(
             f"{host!r:.60} is neither an address nor a known name; choose another with --host"
         ) from None

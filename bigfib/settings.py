@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
 
 import platformdirs
 
@@ -28,6 +29,13 @@ MAX_TERM: Final = 100_000_000
 
 DISK_CACHE_BYTES: Final = 1 << 30
 """Default of ``disk_cache_bytes``: fifty terms at ``MAX_TERM``."""
+
+
+# libpq's other form, `host=h password=p`.
+_KEYWORD: Final = re.compile(r"\s*\w+\s*=")
+_SLASH_BEFORE_AT: Final = re.compile("[a-z]+://[^/?]*/[^?]*@")
+_CREDENTIALS: Final = re.compile("://(.*)@", re.DOTALL)
+_PARAMETER: Final = re.compile("([?&])([^=&?]*)=[^&]*")
 
 
 class InvalidSetting(ValueError):
@@ -59,6 +67,8 @@ def _days(text: str) -> int:
 
 
 def _path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise ValueError("a path is not empty, and has no NUL in it")
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -66,9 +76,12 @@ def _path(text: str) -> Path:
 
 
 def _store(text: str) -> str:
-    if text.startswith(("postgresql://", "postgres://")):
+    if text.startswith(("postgresql://", "postgres://")) and "\0" not in text:
+        # libpq would take the beginning of the password for a port, and quote it.
+        if _SLASH_BEFORE_AT.match(text):
+            raise ValueError("in a user's name or password a / is written %2F, in others an @ %40")
         return text
-    if not text or "://" in text:
+    if not text or "://" in text or _KEYWORD.match(text):
         raise ValueError("a store is the path of a state log, or postgresql://...")
     return str(_path(text))
 
@@ -236,12 +249,13 @@ def resolve(
 ) -> tuple[Settings, dict[str, str]]:
     """Return the settings, as `Settings.resolve`, and where each comes from.
 
-    That is its flag, its variable or the path of the file; who is left out has its default.
+    That is its flag, its variable or the path of the file; who is left out has its default. A
+    variable that is empty counts as unset.
     """
     names = [setting.name for setting in dataclasses.fields(Settings)]
     layers = [
         {n: (flag(n), text) for n in names if (text := flags.get(n)) is not None},
-        {n: (variable(n), environ[variable(n)]) for n in names if variable(n) in environ},
+        {n: (variable(n), text) for n in names if (text := environ.get(variable(n)))},
         {n: (f"{file.path}: {n}", text) for n, text in file.values.items()} if file else {},
     ]
     given: dict[str, tuple[str, str]] = {}
@@ -249,13 +263,12 @@ def resolve(
         # Both say where positions are kept, so that one of them overrules both of a later layer.
         if {"file", "store"} & given.keys():
             layer = {n: layer[n] for n in layer if n not in ("file", "store")}
-        given |= {n: layer[n] for n in layer if n not in given}
-    for layer in (layers[0], layers[2]):
-        if {"file", "store"} <= layer.keys():
+        elif {"file", "store"} <= layer.keys():
             raise InvalidSetting(
                 f"{layer['file'][0]} and {layer['store'][0]} both say where positions are kept; "
                 "give one"
             )
+        given |= {n: layer[n] for n in layer if n not in given}
     parsers = {setting.name: setting.metadata["parse"] for setting in dataclasses.fields(Settings)}
     values = {}
     for name, (origin, text) in given.items():
@@ -270,9 +283,25 @@ def resolve(
 
 
 def without_password(store: str) -> str:
-    """Return the connection string as it may be shown."""
-    hidden = re.sub("(://[^:@/]*):[^/]*@", r"\1:***@", store)
-    return re.sub("([?&](?:ssl)?password)=[^&]*", r"\1=***", hidden)
+    """Return the connection string as it may be shown.
+
+    What is no valid one may have its password anywhere, so rather too much is hidden: all up to the
+    last ``@``, but for a user's name in front.
+    """
+    if _KEYWORD.match(store):
+        return f"{store.partition('=')[0]}=***"
+    hidden = _CREDENTIALS.sub(_hide_password, store)
+    return _PARAMETER.sub(_hide_secret, hidden)
+
+
+def _hide_password(found: re.Match[str]) -> str:
+    user, colon, _ = found[1].partition(":")
+    return f"://{user}:***@" if colon else found[0]
+
+
+def _hide_secret(found: re.Match[str]) -> str:
+    key = unquote(found[2]).lower()
+    return f"{found[1]}{found[2]}=***" if "password" in key or "secret" in key else found[0]
 
 
 def flag(name: str) -> str:

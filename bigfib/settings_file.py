@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import platformdirs
 
@@ -20,6 +20,8 @@ else:
 
 CONFIG = "config"
 """The flag and variable that name the file."""
+
+_MOST_BYTES: Final = 1 << 20
 
 
 def default_path() -> Path:
@@ -40,21 +42,38 @@ def read(named: str | None, environ: Mapping[str, str]) -> SettingsFile | None:
     Raises:
         InvalidSetting: it cannot be read, is no TOML, or has what is no setting.
     """
-    named = environ.get(variable(CONFIG)) if named is None else named
+    if named is None:
+        named = environ.get(variable(CONFIG)) or None
+    elif not named or "\0" in named:
+        raise InvalidSetting("--config: a path is not empty, and has no NUL in it")
     path = default_path() if named is None else Path(named)
     try:
         path = path.expanduser()
-        content = path.read_bytes().decode()
-        document = tomllib.loads(content)
+        document = tomllib.loads(_content(path).decode("utf-8-sig"))
+        return SettingsFile(path, {name: _text(path, name, document[name]) for name in document})
     except FileNotFoundError:
         if named is None:
             return None
         raise InvalidSetting(f"there is no settings file at {path}") from None
     except OSError as error:
         raise InvalidSetting(f"cannot read the settings file {path}: {error.strerror}") from None
+    except InvalidSetting:
+        raise
+    except UnicodeDecodeError as error:
+        raise InvalidSetting(
+            f"settings file {path}: is not UTF-8, from byte {error.start} on"
+        ) from None
     except (ValueError, RecursionError, RuntimeError) as error:
         raise InvalidSetting(f"settings file {path}: {error}".replace("\n", " ")) from None
-    return SettingsFile(path, {name: _text(path, name, document[name]) for name in document})
+
+
+def _content(path: Path) -> bytes:
+    # It may be a pipe, or have no end.
+    with path.open("rb") as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise InvalidSetting(f"settings file {path}: it is longer than {_MOST_BYTES} bytes")
+    return content
 
 
 def _text(path: Path, name: str, value: Any) -> str:

@@ -25,6 +25,9 @@ _logger = logging.getLogger(__name__)
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 
+# For longer than a worker takes to connect to its store, or to give up.
+_STARTING_SECONDS: Final = 10.0
+
 # Longer than a worker lets the replies under way take.
 _STOPPING_SECONDS: Final = 10.0
 
@@ -55,7 +58,8 @@ class _Worker:
     Attributes:
         pid: Its process, or 0 while there is none.
         due: When it is to be started, on the monotonic clock.
-        heard: When it has last told that it answers requests, or None if it has not begun to.
+        heard: When it has last told that it answers requests; before that, until when it may start.
+            None while nothing is to be heard of it.
     """
 
     def __init__(self) -> None:
@@ -69,6 +73,7 @@ class _Worker:
         """Take notice that it runs as process ``pid``."""
         self.pid = pid
         self._started = time.monotonic()
+        self.heard = self._started + _STARTING_SECONDS
 
     def note_end(self) -> None:
         """Take notice that it has ended."""

@@ -14,6 +14,9 @@ _logger = logging.getLogger(__name__)
 
 _FIRST_DESCRIPTOR: Final = 3
 
+# The event loop looks for signals as often.
+_LEAST_WATCHDOG_SECONDS: Final = 0.1
+
 
 class Unfit(Exception):
     """What was handed over is not what the service can take; the message says what to change."""
@@ -26,7 +29,7 @@ def inherited_listener() -> socket.socket | None:
     are refused by nobody: they wait.
 
     Raises:
-        Unfit: there are several, or it is not one of TCP.
+        Unfit: there are several, or it is not one of TCP, or does not listen.
     """
     # Not for processes that are started from here.
     pid, count, _ = (
@@ -36,8 +39,8 @@ def inherited_listener() -> socket.socket | None:
         return None
     if count != "1":
         raise Unfit(f"there are {count} sockets handed over; leave one ListenStream= in the unit")
-    os.set_inheritable(_FIRST_DESCRIPTOR, False)
     try:
+        os.set_inheritable(_FIRST_DESCRIPTOR, False)
         listener = socket.socket(fileno=_FIRST_DESCRIPTOR)
     except OSError as error:
         raise Unfit(f"file descriptor 3 is handed over, but no socket: {error.strerror}") from error
@@ -47,6 +50,10 @@ def inherited_listener() -> socket.socket | None:
     ):
         listener.close()
         raise Unfit("the socket handed over is not one of TCP; give an address and a port")
+    # Were it told to listen here, one without an address would, at any port of all of them.
+    if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        listener.close()
+        raise Unfit("the socket handed over does not listen; leave Accept=no in the unit")
     return listener
 
 
@@ -64,12 +71,18 @@ def notify(*assignments: str) -> None:
             sender.sendto("\n".join(assignments).encode(), address)
         except OSError as error:
             # It will find out in its own way.
-            _logger.warning("cannot notify systemd: %s", error.strerror)
+            _logger.warning("cannot notify systemd: %s", error.strerror or error)
 
 
 def watchdog_seconds() -> float | None:
-    """Return within how many seconds systemd wants to hear of this process, again and again."""
+    """Return within how many seconds systemd wants to hear of this process, again and again.
+
+    That is at least 0.1; None if it does not want to, or says so in no way that is understood.
+    """
     pid, microseconds = (os.environ.get(name, "") for name in ("WATCHDOG_PID", "WATCHDOG_USEC"))
-    if pid not in ("", str(os.getpid())) or not microseconds.isdecimal():
+    if pid not in ("", str(os.getpid())) or microseconds in ("", "0"):
         return None
-    return int(microseconds) / 1_000_000 or None
+    if not (microseconds.isascii() and microseconds.isdecimal() and len(microseconds) <= 12):
+        _logger.warning("WATCHDOG_USEC %.20r is no number of microseconds; ignored", microseconds)
+        return None
+    return max(int(microseconds) / 1_000_000, _LEAST_WATCHDOG_SECONDS)

@@ -253,10 +253,15 @@ class TestStepping:
         assert reader.read(bigfib.file).position(b"shared") == 2
         assert reader.read(bigfib.file).fault is None
 
-    def test_an_answer_that_cannot_be_written(self, bigfib: Command) -> None:
+    @pytest.mark.parametrize(
+        ("command", "and_says"), [("current", ""), ("next", "; the step was made: see `current`")]
+    )
+    def test_an_answer_that_cannot_be_written(
+        self, bigfib: Command, command: str, and_says: str
+    ) -> None:
         with Path("/dev/full").open("w") as full:
             done = subprocess.run(
-                [sys.executable, "-m", "bigfib", "current"],
+                [sys.executable, "-m", "bigfib", command],
                 stdout=full,
                 stderr=subprocess.PIPE,
                 env=bigfib.environ,
@@ -264,7 +269,10 @@ class TestStepping:
                 check=False,
             )
         assert done.returncode == 1
-        assert done.stderr == "bigfib: cannot write the answer: No space left on device\n"
+        assert (
+            done.stderr == f"bigfib: cannot write the answer: No space left on device{and_says}\n"
+        )
+        assert bigfib.prints("current") == ("1\n" if command == "next" else "0\n")
 
 
 class TestBesideAService:

@@ -1,9 +1,12 @@
 """What ``deploy/`` has for those who watch asks for what there is."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +79,23 @@ def test_the_alerts_ask_for_what_there_is(told: dict[str, set[str]]) -> None:
     )
     assert len(names) >= 4
     assert set(names) <= set(told)
+
+
+def test_the_container_is_asked_for_its_health_at_its_port(serve: Serve) -> None:
+    dockerfile = (DEPLOY.parent / "Dockerfile").read_text()
+    check = re.search(r"^HEALTHCHECK [^\[]*CMD (\[.*\])$", dockerfile, re.MULTILINE)
+    assert check
+    _, *arguments = json.loads(check[1])
+    service = serve()
+
+    def status(port: int) -> int:
+        environ = {**os.environ, "BIGFIB_PORT": str(port)}
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, env=environ, capture_output=True, check=False).returncode
+
+    assert status(service.port) == 0
+    service.stop(signal.SIGTERM)
+    assert status(service.port) == 1
 
 
 def test_the_alerts_are_rules() -> None:

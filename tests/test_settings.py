@@ -38,12 +38,15 @@ def test_every_setting_has_a_variable(tmp_path: Path) -> None:
         "BIGFIB_DEBUG": "True",
         "BIGFIB_LOG_FORMAT": "json",
     }
+    # Each says where positions are kept, so that there may be one of them only.
+    file = Settings.resolve({}, {"BIGFIB_FILE": environ.pop("BIGFIB_FILE")}).file
     expected = Settings(
-        *(0, "h", tmp_path, "postgresql://db/fib", Durability.OS, 1000, 7, 5, 2000),
+        *(0, "h", Settings().file, "postgresql://db/fib", Durability.OS, 1000, 7, 5, 2000),
         *(12_345_678, tmp_path / "cache", 3000, True, 4, True, True, True, LogFormat.JSON),
     )
     assert Settings.resolve({}, environ) == expected
-    assert len(environ) == len(dataclasses.fields(Settings))
+    assert file == tmp_path
+    assert len(environ) + 1 == len(dataclasses.fields(Settings))
 
 
 def test_the_state_log_is_in_the_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +64,16 @@ def test_a_store_is_a_path_or_a_database() -> None:
     assert (named.file, named.store) == (Path("a/log"), "")
     with pytest.raises(InvalidSetting, match="give one"):
         Settings.resolve({"file": "a/log", "store": "b/log"}, {})
+    with pytest.raises(InvalidSetting, match=r"BIGFIB_FILE and BIGFIB_STORE both .*give one"):
+        Settings.resolve({}, {**environ, "BIGFIB_FILE": "a/log"})
+    assert Settings.resolve({}, {**environ, "BIGFIB_FILE": ""}).store == "postgresql://db/fib"
+
+
+@pytest.mark.parametrize("name", ["file", "store", "cache_dir"])
+def test_an_empty_path_is_a_mistake_by_flag_and_none_by_variable(name: str) -> None:
+    with pytest.raises(InvalidSetting, match="path"):
+        Settings.resolve({name: ""}, {})
+    assert Settings.resolve({}, {f"BIGFIB_{name.upper()}": ""}) == Settings()
 
 
 @pytest.mark.parametrize("off", ["0", "no", "FALSE"])
@@ -71,7 +84,6 @@ def test_switches_can_be_off(off: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("PORT", "", "a port is a number"),
         ("PORT", "65536", "a port is a number"),
         ("PORT", "9" * 5000, "a port is a number"),
         ("PORT", "٣", "a port is a number"),
@@ -83,7 +95,7 @@ def test_switches_can_be_off(off: str) -> None:
         ("SEQUENCE_TTL", "0", "at least 1"),
         ("SEQUENCE_TTL", "9" * 5000, "at least 1"),
         ("STORE", "mysql://db/fib", "a store is the path of a state log, or postgresql://"),
-        ("STORE", "", "a store is the path"),
+        ("STORE", "host = db", "a store is the path"),
         ("WORKERS", "0", "from 1 to 999"),
         ("DEBUG", "maybe", "a switch is"),
     ],

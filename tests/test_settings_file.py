@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,11 @@ def test_where_positions_are_is_said_by_the_first_who_says_so(file: Path) -> Non
         ("port = \nhost", "line 1"),
         ("port = 1\nport = 2\n", "line 2"),
         (f"port = {'9' * 5000}", "port|integer string conversion"),
-        ("\udcff", "utf-8"),
+        ("\udcff", "is not UTF-8"),
+        ('file = "a\\u0000b"', "file 'a.*b': a path is not empty, and has no NUL"),
+        ('store = "postgresql://h\\u0000b"', "a store is the path"),
+        ('cache_dir = ""', "a path is not empty"),
+        (f"cache_bytes = 0x{'9' * 6000}", "integer string conversion"),
     ],
 )
 def test_what_is_refused(file: Path, content: str, says: str) -> None:
@@ -82,6 +87,23 @@ def test_what_is_refused(file: Path, content: str, says: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("way", ["byte order mark", "pipe", "endless"])
+def test_how_it_is_read(file: Path, way: str) -> None:
+    if way == "byte order mark":
+        assert settings_of(file, "\ufeffport = 1").port == 1
+    elif way == "pipe":
+        reading, writing = os.pipe()
+        os.write(writing, b"port = 1")
+        os.close(writing)
+        said = settings_file.read(f"/dev/fd/{reading}", {})
+        os.close(reading)
+        assert said
+        assert said.values == {"port": "1"}
+    else:
+        with pytest.raises(InvalidSetting, match="longer than 1048576 bytes"):
+            settings_file.read("/dev/zero", {})
+
+
 def test_where_it_is_looked_for(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(file.parent))
     assert settings_file.read(None, {}) is None
@@ -90,6 +112,10 @@ def test_where_it_is_looked_for(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
     read = settings_file.read(None, {})
     assert read
     assert read.values == {"port": "1"}
+    # An empty variable names none, and an empty flag is a mistake.
+    assert settings_file.read(None, {"BIGFIB_CONFIG": ""}) == read
+    with pytest.raises(InvalidSetting, match="--config: a path is not empty"):
+        settings_file.read("", {})
     # Who names one wants that one.
     for named, environ in ((str(file), {}), (None, {"BIGFIB_CONFIG": str(file)})):
         with pytest.raises(InvalidSetting, match=f"no settings file at {file}"):
@@ -104,13 +130,33 @@ def test_where_it_is_looked_for(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("postgresql://user@h/db", "postgresql://user@h/db"),
         ("postgresql://user:secret@h,h2/db", "postgresql://user:***@h,h2/db"),
         ("postgresql://user:se:c@r%20et@h/db?a=b", "postgresql://user:***@h/db?a=b"),
+        ("postgresql://user@realm:secret@h/db", "postgresql://user@realm:***@h/db"),
+        ("postgresql://user:se/c@ret@h/db", "postgresql://user:***@h/db"),
+        ("postgresql://user:se?cret=secret@h/db", "postgresql://user:***@h/db"),
         ("postgresql://h:5432/db", "postgresql://h:5432/db"),
         ("postgres://h/d?password=secret&a=b", "postgres://h/d?password=***&a=b"),
         ("postgres://h/d?a=b&sslpassword=secret", "postgres://h/d?a=b&sslpassword=***"),
+        ("postgres://h/d?pass%77ord=secret&a=b", "postgres://h/d?pass%77ord=***&a=b"),
+        ("postgres://h/d?oauth_client_secret=s", "postgres://h/d?oauth_client_secret=***"),
     ],
 )
 def test_passwords_are_not_shown(store: str, shown: str) -> None:
     assert without_password(store) == shown
+
+
+@pytest.mark.parametrize(
+    ("store", "says"),
+    [
+        ("host=db user=u password=secret", "2: bigfib: --store 'host=...'.* or postgresql://"),
+        ("postgresql://u:secret@[::1/db", "1: .*the connection string is not valid"),
+        ("postgresql://u:secret%zz@h/db", "1: .*the connection string is not valid"),
+        ("postgresql://u:secret/s@h/db", "2: .* a / is written %2F"),
+    ],
+)
+def test_passwords_are_not_told_with_what_is_wrong(path: Path, store: str, says: str) -> None:
+    said = Command(path).fails("current", "--store", store)
+    assert re.match(says, said), said
+    assert "secret" not in said
 
 
 class TestShown:
@@ -136,6 +182,21 @@ class TestShown:
         settings = Settings.resolve({}, {}, settings_file.read(str(file), {}))
         assert (settings.port, settings.host, settings.workers) == (9000, "::1", 2)
 
+    @pytest.mark.parametrize("name", ["a\x7fb\n'\"c", "\udcff"])
+    def test_what_is_shown_can_be_read(self, bigfib: Command, file: Path, name: str) -> None:
+        named = file.with_name("bigfib\n.toml")
+        file.rename(named)
+        shown = bigfib.prints("settings", "--config", str(named), "--file", name)
+        file.write_text(shown)
+        said = settings_file.read(str(file), {})
+        assert said
+        assert said.values["port"] == "9000"
+        if name == "\udcff":
+            assert "file" not in said.values
+            assert "it is no UTF-8" in shown
+        else:
+            assert said.values["file"] == name
+
     def test_as_json(self, bigfib: Command, file: Path) -> None:
         bigfib.environ["BIGFIB_CONFIG"] = str(file)
         document = json.loads(bigfib.prints("settings", "--json", "-t"))
@@ -145,8 +206,15 @@ class TestShown:
         assert document["durability"] == {"value": "fsync", "source": "default"}
         assert document.keys() == {setting.name for setting in dataclasses.fields(Settings)}
 
+    def test_a_switch_is_taken_back_by_a_flag(self, bigfib: Command, file: Path) -> None:
+        file.write_text("per_client = true\none_cpu = true\naccess_log = true\ndebug = true\n")
+        back = ("--no-per-client", "--no-one-cpu", "--no-access-log", "--no-debug")
+        document = json.loads(bigfib.prints("settings", "--json", "--config", str(file), *back))
+        for name in ("per_client", "one_cpu", "access_log", "debug"):
+            assert document[name]["value"] is False
+
     def test_on_a_terminal_as_a_table(self, bigfib: Command, file: Path) -> None:
-        bigfib.environ |= {"COLUMNS": "200", "TERM": "xterm"}
+        bigfib.environ |= {"COLUMNS": "20", "TERM": "xterm"}
         shown = bigfib.on_terminal("settings", "--config", str(file))
         rows = [line.split() for line in shown.splitlines()]
         assert rows[0] == ["setting", "value", "from"]

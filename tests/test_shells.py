@@ -15,11 +15,31 @@ from bigfib.cli import main
 
 ROOT = Path(__file__).parent.parent
 
-WANTED = [("bigfib se", "settings"), ("bigfib serve --wor", "--workers"), ("bigfib log du", "dump")]
+WANTED = [
+    ("bigfib se", "settings"),
+    ("bigfib serve --wor", "--workers"),
+    ("bigfib log du", "dump"),
+    ("bigfib --po", "--port"),
+    ("bigfib serve --no-per", "--no-per-client"),
+    ("bigfib serve --durability fs", "fsync"),
+    ("bigfib serve --log-format js", "json"),
+    ("bigfib serve --config positi", "positions.log"),
+    ("bigfib next --file positi", "positions.log"),
+    ("bigfib current --store positi", "positions.log"),
+    ("bigfib serve --cache-dir caches", "caches.d"),
+    ("bigfib term 5 -o positi", "positions.log"),
+    ("bigfib store copy positi", "positions.log"),
+]
 
 
 @pytest.fixture
-def script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[str], Path]:
+def script(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Path]:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "positions.log").touch()
+    (tmp_path / "caches.d").mkdir()
+
     def write(shell: str) -> Path:
         assert main(["completion", shell]) == 0
         path = tmp_path / f"completion.{shell}"
@@ -59,7 +79,7 @@ class TestCompletion:
     ) -> None:
         lines = f"source {script('fish')}; complete -C '{typed}'"
         shown = run(require("fish"), "--no-config", "-c", lines)
-        assert completed in [line.split("\t")[0] for line in shown.splitlines()]
+        assert completed in [line.split("\t")[0].rstrip("/") for line in shown.splitlines()]
 
     def test_zsh(
         self, script: Callable[[str], Path], require: Callable[[str], str], tmp_path: Path

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from bigfib import supervisor, systemd
 from bigfib.state import reader
 from tests.service import Serve, Service
 
@@ -176,25 +177,33 @@ class TestHandedOver:
         service = serve(before=before, inherits=(listener.fileno(),))
         assert service.port != listener.getsockname()[1]
 
-    @pytest.mark.parametrize("kind", ["two", "unix", "datagram", "file"])
+    @pytest.mark.parametrize(
+        "kind", ["two", "unix", "datagram", "file", "closed", "unbound", "bound", "connected"]
+    )
     def test_what_is_not_fit(self, path: Path, listener: socket.socket, kind: str) -> None:
         with contextlib.ExitStack() as opened:
             sockets = [listener]
             says = "2 sockets"
             if kind == "two":
                 sockets *= 2
-            elif kind == "file":
+            elif kind in ("file", "closed"):
                 says = "no socket"
+            elif kind in ("unbound", "bound", "connected"):
+                says = "does not listen"
+                sockets = [opened.enter_context(socket.socket())]
+                if kind == "bound":
+                    sockets[0].bind(("127.0.0.1", 0))
+                elif kind == "connected":
+                    sockets[0].connect(listener.getsockname())
             else:
                 says = "not one of TCP"
                 family = socket.AF_UNIX if kind == "unix" else socket.AF_INET
                 form = socket.SOCK_STREAM if kind == "unix" else socket.SOCK_DGRAM
                 sockets = [opened.enter_context(socket.socket(family, form))]
             before = handing_over(*sockets)
-            if kind == "file":
-                before[2] = "exec 3</dev/null; " + before[2].replace(
-                    f"exec 3<&{listener.fileno()}; ", ""
-                )
+            if kind in ("file", "closed"):
+                third = "exec 3</dev/null; " if kind == "file" else "exec 3<&-; "
+                before[2] = third + before[2].replace(f"exec 3<&{listener.fileno()}; ", "")
             refused = subprocess.run(
                 [*before, sys.executable, "-m", "bigfib", "serve", "-f", path],
                 pass_fds=[each.fileno() for each in sockets],
@@ -271,14 +280,22 @@ class TestNotifications:
             assert heard == ["READY=1", "WATCHDOG=1"]
         assert service.wait() == 0
 
+    @pytest.mark.parametrize(
+        ("name", "why"), [("nobody", "No such file"), ("n" * 108, "path too long")]
+    )
     def test_that_nobody_hears(
-        self, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        serve: Serve,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        name: str,
+        why: str,
     ) -> None:
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / name))
         service = serve()
         assert service.value("next") == 1
         assert service.stop(signal.SIGTERM) == 0
-        assert "cannot notify systemd" in "".join(service.said)
+        assert re.search(f"cannot notify systemd: .*{why}", "".join(service.said))
 
     def test_of_workers_the_supervisor_speaks(
         self, serve: Serve, manager: Manager, database: str, monkeypatch: pytest.MonkeyPatch
@@ -311,6 +328,46 @@ class TestNotifications:
         deadline.cancel()
         assert any("listens on" in line for line in lines)
         assert service.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "seconds"),
+    [
+        ("30000000", 30.0),
+        ("1", 0.1),
+        ("999999999999", 999_999.999999),
+        ("0", None),
+        ("", None),
+        ("18446744073709551615", None),
+        ("9" * 5000, None),
+        ("\u0663", None),
+    ],
+)
+def test_within_which_time_systemd_wants_to_hear(
+    microseconds: str,
+    seconds: float | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", microseconds)
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    assert systemd.watchdog_seconds() == seconds
+    assert len(caplog.messages) == (seconds is None and microseconds not in ("", "0"))
+
+
+def test_a_worker_that_never_begins_to_answer_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "_STARTING_SECONDS", 0.0)
+    with subprocess.Popen(["sleep", "60"]) as process:
+        worker = supervisor._Worker()
+        worker.note_start(process.pid)
+        supervisor._kill_silent([worker], 60.0)
+        assert process.poll() is None
+        time.sleep(0.02)
+        supervisor._kill_silent([worker], 0.01)
+        try:
+            assert process.wait(20) == -signal.SIGKILL
+        finally:
+            process.kill()
 
 
 LOOP = """
@@ -374,6 +431,11 @@ class TestUnits:
             check=False,
         )
         assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+    def test_no_number_of_starts_is_the_last(self) -> None:
+        unit = self.UNITS[0].read_text().split("[Service]")[0]
+        # Otherwise five in ten seconds are, and take the socket down, too.
+        assert "\nStartLimitIntervalSec=0\n" in unit
 
     def test_exposure(self, require: Callable[[str], str]) -> None:
         # 0 is none, 10 all; from 2 on it is no longer rated as OK.

@@ -105,6 +105,13 @@ def connect(
     """
     try:
         given = conninfo_to_dict(conninfo)
+    except psycopg.Error:
+        # What libpq says of it quotes it, with the password.
+        raise CannotConnect(
+            "the connection string is not valid; it is postgresql://USER@HOST/DATABASE, and what "
+            "is no letter or digit in a name or password is percent-encoded"
+        ) from None
+    try:
         defaults = _DEFAULTS | (_DEFAULTS_OF_READERS if only_reads else {})
         more = {
             name: value
