@@ -508,7 +508,7 @@ class TestExplorer:
         for n, base, said in (
             ("100", 10, "F(100), 21 digits"),
             ("0", 10, "F(0), 1 digit"),
-            ("007", 10, "F(7), 1 digit"),
+            ("007", 10, "F(7), 2 digits"),
             ("1,000", 16, "F(1,000) in base 16, 174 digits"),
             ("300", 62, "F(300) in base 62, 35 digits"),
             ("20000", 10, "F(20,000), 4,180 digits"),
