@@ -187,7 +187,6 @@ class Postgres:
         self._created_counted = 0
         self._count_trouble = ""
         self._begun = threading.Event()
-        self._begun.set()
         # Locked by others when last tried, in the order of that; and what was then seen of each.
         self._locked: dict[bytes, Rows | None] = {}
         self._try_again_at = 0.0
@@ -197,8 +196,9 @@ class Postgres:
         try:
             self._count_by(self._session)
         except Refused:
-            pass
+            self._begun.set()
         except Broken:
+            self._begun.set()
             self._session.give_up()
             self._session = self._connect()
         self._trouble = ""

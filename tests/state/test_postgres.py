@@ -586,6 +586,7 @@ class TestCounting:
         counts = f"{sessions} AND state = 'active' AND query LIKE 'SELECT count%'"
         until = time.monotonic() + 20
         with opened(cluster.url(user="one")) as store:
+            assert store.holds(1)
             while cluster.sql(counts) == [(0,)]:
                 assert time.monotonic() < until
             store.create(OTHER, 1)
