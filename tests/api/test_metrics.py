@@ -332,13 +332,15 @@ class TestFormat:
         (steps,) = [family for family in families if family.name == "bigfib_steps"]
         assert steps.samples[0].value == 1
 
-    @pytest.mark.parametrize("media_type", ["application/openmetrics-text", "text/plain"])
-    @pytest.mark.parametrize("version", ["zzz", "1.x", "\xe9", "9" * 5000])
-    def test_of_a_version_that_is_none(self, serve: Serve, media_type: str, version: str) -> None:
-        accept = f"{media_type};version={version};escaping=x"
-        reply, _ = serve().ask("/metrics", headers={"Accept": accept})
-        assert reply.status == 200
-        assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    def test_of_a_version_that_is_none(self, serve: Serve) -> None:
+        service = serve()
+        for media_type in ("application/openmetrics-text", "text/plain"):
+            for version in ("zzz", "1.x", "\xe9", "9" * 5000):
+                accept = f"{media_type};version={version};escaping=x"
+                reply, _ = service.ask("/metrics", headers={"Accept": accept})
+                assert reply.status == 200, accept
+                content_type = reply.headers["Content-Type"]
+                assert content_type == "text/plain; version=0.0.4; charset=utf-8", accept
 
     def test_by_promtool(self, serve: Serve) -> None:
         promtool = shutil.which("promtool")
