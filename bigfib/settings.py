@@ -1,7 +1,8 @@
 """Every setting once: its flags, its ``BIGFIB_*`` variable, its default and its meaning.
 
 A flag goes before the variable, the variable before the settings file, that before the default. All
-are read by the same parser, so that they are refused with the same words.
+are read by the same parser, so that they are refused with the same words; but for a flag with few
+values, which the command line knows, too.
 """
 
 import dataclasses

@@ -664,7 +664,7 @@ class TestMisuse:
             (["-p", "70000"], "from 0 to 65535"),
             (["-p", "-1"], "-p"),
             (["-p", "8o80"], "from 0 to 65535"),
-            (["--durability", "maybe"], "fsync or os"),
+            (["--durability", "maybe"], "--durability: invalid choice: 'maybe'"),
             (["log"], "verify, dump, compact or repair"),
             (["current", "-f", "~nobody-of-that-name/x"], "no such home directory"),
         ],
