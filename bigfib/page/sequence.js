@@ -87,6 +87,8 @@ function open() {
   at("shared").ariaPressed = String(isShared);
   at("own").ariaPressed = String(!isShared);
   at("keep").hidden = isShared;
+  // It was about the sequence that is left.
+  at("removal").close();
   at("problem").replaceChildren();
   if (away) {
     away.unsure = null;

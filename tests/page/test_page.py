@@ -235,8 +235,11 @@ class TestOwnSequence:
         assert "#" not in page.url
         page.get_by_role("button", name="My own").click()
         is_at(page, 50)
+        page.get_by_role("button", name="Remove…").click()
         page.go_back()
         is_at(page, 7)
+        # Else it would now be answered for the other sequence.
+        expect(page.get_by_role("dialog")).to_be_hidden()
         # It can be opened elsewhere.
         elsewhere = open_page(service, fragment[1])
         is_at(elsewhere, 50)
