@@ -185,6 +185,8 @@ class Postgres:
         # How many this server has created, less those deleted; and how many of them are counted.
         self._created = 0
         self._created_counted = 0
+        # Whether a change is under way, of which it is unknown whether a count has seen it.
+        self._changing = False
         self._count_trouble = ""
         self._begun = threading.Event()
         # Locked by others when last tried, in the order of that; and what was then seen of each.
@@ -273,11 +275,9 @@ class Postgres:
     def create(self, sequence_id: bytes, position: int) -> None:
         """Create the sequence; see `Store.create`."""
         parameters = (_bytea(sequence_id), _text(position), self._day())
-        if not self._change(sequence_id, Statement(_CREATE, parameters)):
+        if not self._change(sequence_id, Statement(_CREATE, parameters), more=1):
             raise Present
-        if sequence_id != self._permanent:
-            self._created += 1
-            self._begun.set()
+        self._begun.set()
 
     def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
         """Delete the sequence; see `Store.delete`."""
@@ -285,10 +285,8 @@ class Postgres:
             statement = Statement(_DELETE, (_bytea(sequence_id),))
         else:
             statement = Statement(_DELETE_FROM, (_bytea(sequence_id), _text(expected)))
-        if not self._change(sequence_id, statement):
+        if not self._change(sequence_id, statement, more=-1):
             raise self._reason(sequence_id)
-        if sequence_id != self._permanent:
-            self._created -= 1
 
     def holds(self, count: int) -> bool:
         """Return whether there are ``count`` sequences; see `Store.holds`.
@@ -354,8 +352,13 @@ class Postgres:
         except Refused as refusal:
             raise Unavailable(str(refusal)) from refusal
 
-    def _change(self, sequence_id: bytes, statement: Statement) -> Rows:
+    def _change(self, sequence_id: bytes, statement: Statement, more: int = 0) -> Rows:
         """Run a statement that changes the sequence, if it does.
+
+        Args:
+            sequence_id: Which sequence.
+            statement: Changes it, and answers with a row if it has.
+            more: How many more sequences there are then.
 
         Raises:
             SequenceLocked, Unavailable, NoRoom, OutcomeUnknown: as `Store` has them.
@@ -365,11 +368,16 @@ class Postgres:
                 self._try_locked()
             if sequence_id in self._locked:
                 raise SequenceLocked
+        self._changing = True
         try:
             rows = self._run(statement)[0]
+            if rows and sequence_id != self._permanent:
+                self._created += more
         except Refused as refusal:
             self._note_locked(sequence_id)
             raise SequenceLocked from refusal
+        finally:
+            self._changing = False
         if rows:
             self.commits.replies.observe(1)
         return rows
@@ -558,11 +566,11 @@ class Postgres:
     def _count_by(self, session: Session, seconds: float = ANSWER_SECONDS) -> None:
         count = Statement(_COUNT, (_bytea(self._permanent),))
         for _ in range(_COUNTED_AGAIN):
-            created = self._created
+            created, changing = self._created, self._changing
             counted = int(session.run(count, seconds=seconds)[0][0][0])
-            if self._created == created:
+            if not (changing or self._changing) and self._created == created:
                 break
-        # Those created meanwhile may count twice, until the next time; never not at all.
+        # If it has to be, those created meanwhile count twice until the next time.
         self.counted, self._created_counted = counted, created
 
     def _expire(self) -> None:
