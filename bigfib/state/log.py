@@ -14,8 +14,8 @@ Those who wait for the same sync share a record, too. Where a sequence has a rec
 reached, the next step is noted in memory, and `Log.commit` writes the record once more, in the same
 place, with the position it then has. The room for that is there already, so that a full disk is
 still found before anybody is promised anything. (Not where a file system copies what it writes
-anew; there it may be found by the commit, which then fails.) Measured with
-64 clients that step one sequence: a step takes 0.78 of the server's CPU time.
+anew; there it may be found by the commit, which then fails.) Measured in the application, 64 steps
+of one sequence at a time and the sync itself left out: 0.68 of the time of a record for each.
 """
 
 import contextlib
