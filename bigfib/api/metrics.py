@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 import bigfib
+from bigfib.api.representations import commit
 from bigfib.api.request_seconds import BOUNDS, RequestSeconds
 from bigfib.counts import Counter, Gauge, Histogram, Number, Slots
 from bigfib.jobs import Jobs
@@ -162,9 +163,12 @@ class Metrics(Collector):
             return None
         try:
             self._store.check()
-            return self._sequences.position(SHARED)
+            position = self._sequences.position(SHARED)
         except (Unavailable, OutcomeUnknown, NoRoom, CommitFailed):
             return None
+        # As any reply that shows it; nobody else commits the last step of clients that have gone.
+        commit(self._store, self._store.end)
+        return position
 
     def _of_jobs(self) -> Iterator[Metric]:
         jobs = self._jobs

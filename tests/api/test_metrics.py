@@ -21,6 +21,7 @@ from bigfib.api.app import create_app
 from bigfib.api.request_seconds import STATUSES
 from bigfib.counts import Histogram, Slots
 from bigfib.sequences import SHARED, Sequences
+from bigfib.state import reader
 from bigfib.state.log import Durability, Log
 from tests.service import Serve, Service, jobs
 
@@ -287,6 +288,15 @@ class TestState:
         status = Path(f"/proc/{service.process.pid}/status").read_text()
         now = int(status.split("VmRSS:")[1].split()[0]) * 1024
         assert now * 0.9 < resident < now * 1.1
+
+    def test_a_position_that_is_told_is_on_disk(self, path: Path) -> None:
+        with Log(path) as log:
+            sequences = Sequences(log)
+            app = create_app(log, sequences, jobs(path), per_client=False)
+            for _ in range(20):
+                sequences.forward(SHARED)  # and nobody waits for the answer
+            told = Scraped(falcon.testing.simulate_get(app, "/metrics").text)
+            assert told["bigfib_shared_position"] == reader.read(path).position(SHARED) == 20
 
     def test_positions_beyond_what_a_double_holds(self, path: Path) -> None:
         with Log(path, Durability.OS) as log:
