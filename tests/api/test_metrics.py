@@ -382,6 +382,13 @@ def scrape_in_the_end(service: Service) -> Scraped:
             assert time.monotonic() < until
 
 
+def wait_for_replies(service: Service, count: int) -> None:
+    """Return when so many replies to ``next`` are counted, which the client has a moment before."""
+    until = time.monotonic() + 20
+    while scrape(service).requests().get(("GET", "/api0/next", "200")) != count:
+        assert time.monotonic() < until
+
+
 class Counted:
     """Asks a service until it is told to stop, as workers may end meanwhile."""
 
@@ -431,6 +438,7 @@ class TestWorkers:
     def test_any_of_them_tells_of_all(self, service: Service) -> None:
         for _ in range(40):
             service.ask("/api0/next")
+        wait_for_replies(service, 40)
         for scraped in [scrape(service) for _ in range(10)]:
             assert scraped.requests()["GET", "/api0/next", "200"] == 40
             assert scraped.get("bigfib_steps_total", direction="forward") == 40
@@ -444,6 +452,7 @@ class TestWorkers:
     def test_counts_outlive_a_worker(self, service: Service) -> None:
         for _ in range(40):
             assert service.ask("/api0/next")[0].status == 200
+        wait_for_replies(service, 40)
         for victim in children(service.process.pid):
             os.kill(victim, signal.SIGKILL)
             until = time.monotonic() + 20
@@ -454,6 +463,7 @@ class TestWorkers:
         assert scrape(service).get("bigfib_steps_total", direction="forward") == 40
         for _ in range(10):
             assert service.ask("/api0/next")[0].status == 200
+        wait_for_replies(service, 50)
         scraped = scrape(service)
         assert scraped.get("bigfib_steps_total", direction="forward") == 50
         assert scraped.requests()["GET", "/api0/next", "200"] == 50
