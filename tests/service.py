@@ -6,6 +6,7 @@ import resource
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPResponse
@@ -92,6 +93,14 @@ def exchange(service: Service, request: bytes) -> bytes:
         while piece := connection.recv(65536):
             received += piece
     return received
+
+
+def until(true: Callable[[], object]) -> None:
+    """Return when that is so; it has 20 seconds."""
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def seconds_of_work(pid: int) -> float:

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from flint import fmpz
 
 from bigfib.state import reader
 from bigfib.state.log import Durability, Log
-from tests.service import Serve, seconds_of_work
+from tests.service import Serve, seconds_of_work, until
 
 Done = subprocess.CompletedProcess[str]
 
@@ -144,13 +143,6 @@ def require_nobody_left(group: int) -> None:
         return False
 
     until(is_empty)
-
-
-def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 class TestStepping:

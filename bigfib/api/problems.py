@@ -57,6 +57,11 @@ class Draining(Exception):
     """The service is not to be sent requests any more."""
 
 
+def for_a_while(detail: str) -> Problem:
+    """Return the `503` of what mends itself within `RETRY_AFTER` seconds or so."""
+    return Problem(503, detail, headers={"Retry-After": str(RETRY_AFTER)})
+
+
 def add_to(app: falcon.App[Any, Any]) -> None:
     """Let all errors that ``app`` answers be problem documents."""
     app.set_error_serializer(_serialize)
@@ -135,37 +140,27 @@ def _put_off(_req: object, _resp: object, error: NotAtHand, _params: object) -> 
 
 
 def _lack_store(_req: object, _resp: object, error: Exception, _params: object) -> None:
-    raise Problem(
-        503,
-        f"The store cannot be asked now; nothing has changed. Try again in {RETRY_AFTER} s.",
-        headers={"Retry-After": str(RETRY_AFTER)},
+    raise for_a_while(
+        f"The store cannot be asked now; nothing has changed. Try again in {RETRY_AFTER} s."
     ) from error
 
 
 def _find_locked(_req: object, _resp: object, error: Exception, _params: object) -> None:
-    raise Problem(
-        503,
+    raise for_a_while(
         "This sequence is locked: somebody else holds it in the store. Nothing has changed, so "
-        f"that it is safe to send this again as it was. Try again in {RETRY_AFTER} s.",
-        headers={"Retry-After": str(RETRY_AFTER)},
+        f"that it is safe to send this again as it was. Try again in {RETRY_AFTER} s."
     ) from error
 
 
 def _turn_away(_req: object, _resp: object, error: Exception, _params: object) -> None:
-    raise Problem(
-        503,
-        f"Not ready: {error}. Ask another one, or this in {RETRY_AFTER} s.",
-        headers={"Retry-After": str(RETRY_AFTER)},
-    )
+    raise for_a_while(f"Not ready: {error}. Ask another one, or this in {RETRY_AFTER} s.")
 
 
 def _lose_outcome(_req: object, _resp: object, error: Exception, _params: object) -> None:
-    raise Problem(
-        503,
+    raise for_a_while(
         "The store was lost while the change was under way, so that it is unknown whether it was "
         "made. Ask for the sequence as it stands before you change it again. A change sent with "
-        "If-Match is safe to send again as it was: it is made at most once.",
-        headers={"Retry-After": str(RETRY_AFTER)},
+        "If-Match is safe to send again as it was: it is made at most once."
     ) from error
 
 

@@ -107,7 +107,8 @@ def closing(status: str) -> bytes:
 
 
 _OPENING: Final = b'{"value":"'
-_MADE: Final = closing("200 OK")
+MADE: Final = closing("200 OK")
+"""What stands behind a term."""
 
 
 class CommittedReply:
@@ -161,10 +162,10 @@ def _after_batch(waiting: Waiting) -> Iterator[bytes]:
         # The client has gone before anything was made for it.
         waiting.withdraw()
     if len(digits) <= _JOINED_UP_TO:
-        yield digits + _MADE
+        yield digits + MADE
     else:
         yield digits
-        yield _MADE
+        yield MADE
 
 
 class CommittedSequence:

@@ -11,7 +11,7 @@ import falcon
 from gmpy2 import mpz
 
 from bigfib.api import requests
-from bigfib.api.problems import RETRY_AFTER, Problem
+from bigfib.api.problems import Problem, for_a_while
 from bigfib.api.representations import CommittedSequence, commit
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.sequences import (
@@ -44,12 +44,10 @@ class SequenceCollection:
         try:
             sequence = self._sequences.create()
         except OutcomeUnknown as error:
-            raise Problem(
-                503,
+            raise for_a_while(
                 "The store was lost while the sequence was created, so that it is unknown whether "
                 "it was. Send this again to have another. If the first is there nobody knows its "
-                "id, so that nobody steps it, and it is forgotten as all such are.",
-                headers={"Retry-After": str(RETRY_AFTER)},
+                "id, so that nobody steps it, and it is forgotten as all such are."
             ) from error
         resp.status = falcon.HTTP_201
         resp.location = f"/api1/sequences/{format_id(sequence.id)}"

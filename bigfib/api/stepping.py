@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Final
 
-from bigfib.api.representations import Answer, CommittedReply, closing
+from bigfib.api.representations import MADE, Answer, CommittedReply, closing
 from bigfib.batches import Batches
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.sequences import SHARED, Sequences, TooManySequences
@@ -27,8 +27,6 @@ _OK: Final = "200 OK"
 _AT_START: Final = "409 Conflict"
 _NOT_AT_HAND: Final = "503 Service Unavailable"
 _NO_ROOM: Final = "507 Insufficient Storage"
-
-_BEHIND_TERM: Final = closing(_OK)
 
 _COOKIE: Final = re.compile(r"(?:^|;)\s*bigfib=([0-9a-f]{32})\s*(?:;|$)", re.ASCII)
 
@@ -96,7 +94,7 @@ class Stepping:
 
     def _current(self, sequence_id: bytes) -> Answer:
         sequence = self._sequences.current(sequence_id)
-        return self._reply(_OK, sequence.pair.digits(_BEHIND_TERM), sequence.lsn)
+        return self._reply(_OK, sequence.pair.digits(MADE), sequence.lsn)
 
     def _head(self, sequence_id: bytes) -> Answer:
         status, headers, body = self._current(sequence_id)
@@ -110,7 +108,7 @@ class Stepping:
             sequence = self._sequences.forward(sequence_id)
         except (NoRoom, TooManySequences) as error:
             return self._no_room(error)
-        return self._reply(_OK, sequence.pair.digits(_BEHIND_TERM), sequence.lsn)
+        return self._reply(_OK, sequence.pair.digits(MADE), sequence.lsn)
 
     def _previous(self, sequence_id: bytes) -> Answer:
         try:
@@ -122,7 +120,7 @@ class Stepping:
             )
         except NoRoom as error:
             return self._no_room(error)
-        return self._reply(_OK, sequence.pair.digits(_BEHIND_TERM), sequence.lsn)
+        return self._reply(_OK, sequence.pair.digits(MADE), sequence.lsn)
 
     def _no_room(self, error: Exception) -> Answer:
         _logger.error("%s; the sequence stays where it is", error)

@@ -25,7 +25,7 @@ from flint import fmpz
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import FAILURE_SECONDS, MAX_QUEUED, MAX_RUNNING
 from bigfib.state.log import Log
-from tests.service import Serve, Service, seconds_of_work
+from tests.service import Serve, Service, seconds_of_work, until
 
 TEXT = {"Accept": "text/plain"}
 JSON = {"Accept": "application/json"}
@@ -85,13 +85,6 @@ def job(service: Service, n: int) -> dict[str, str] | None:
 
 def done(service: Service, n: int) -> bool:
     return job(service, n) == {"n": str(n), "state": "done", "progress": 1}
-
-
-def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def workers(service: Service) -> dict[int, list[int]]:
