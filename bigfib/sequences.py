@@ -352,8 +352,8 @@ class Sequences:
                 self._store.put(sequence_id, position, expected)
         return self._moved(sequence_id, position, pair)
 
-    def delete(self, sequence_id: bytes, expected: int | None = None) -> int:
-        """Delete the sequence, and return the lsn to commit.
+    def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
+        """Delete the sequence.
 
         Raises:
             UnknownSequence, Elsewhere: as `step`.
@@ -363,7 +363,6 @@ class Sequences:
         except Missing:
             raise self._unknown(sequence_id) from None
         self.forget(sequence_id)
-        return self._store.end
 
     def at(self, sequence_id: bytes, position: int) -> Sequence:
         """Return the sequence, which the store has at ``position``, with its terms."""

@@ -25,10 +25,11 @@ from bigfib.jobs import Jobs, NotAtHand
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import SHARED, Sequences, farthest_within, open_store
 from bigfib.settings import Settings
-from bigfib.state.log import Log
-from bigfib.stopping import WSGI, Stop
+from bigfib.state.log import Durability, Log
+from bigfib.stopping import Stop
 from bigfib.supervisor import Place, supervise
 from bigfib.terms import INLINE_LIMIT
+from bigfib.turns import Turns
 
 _logger = logging.getLogger(__name__)
 
@@ -147,14 +148,19 @@ def _serve_on(
             raise CannotServe(f"{kept}: {error}") from error
         signal.signal(signal.SIGCHLD, lambda _signal, _frame: jobs.advance())
         stop = Stop(listener, inherited=inherited)
-        app: WSGI = create_app(
+        app = create_app(
             *(store, sequences, jobs),
             per_client=settings.per_client,
             batches=batches,
             slots=place.slots if place else None,
             draining=stop.draining,
         )
-        app = stop.told_by(app)
+        turns = Turns(listener, app.end_turn)
+        if isinstance(store, Log) and settings.durability is Durability.FSYNC:
+            turns.follow_next_loop()
+        served = stop.told_by(app)
+        if settings.access_log or settings.debug:
+            served = logged(served, app.committer)
         with stop.by_signal(), contextlib.closing(Watch(listener, descriptors)) as watch:
             watch.start()
             who = f"bigfib {bigfib.__version__}"
@@ -172,10 +178,9 @@ def _serve_on(
                 )
             systemd.notify(f"STATUS={url}; {kept}")
             tell = place.tell if place else _tell_systemd
-            with watchdog.telling(tell, patience, bjoern.server_run):
-                bjoern.server_run(
-                    listener, logged(app) if settings.access_log or settings.debug else app
-                )
+            loop = (bjoern.server_run.__code__, Turns.turn.__code__)
+            with watchdog.telling(tell, patience, *loop):
+                bjoern.server_run(listener, served)
         _logger.info("stopped")
 
 

@@ -3,11 +3,11 @@
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
-from types import FrameType, FunctionType
+from types import CodeType, FrameType
 
 
 @contextlib.contextmanager
-def telling(tell: Callable[[], None], patience: float | None, loop: FunctionType) -> Iterator[None]:
+def telling(tell: Callable[[], None], patience: float | None, *loop: CodeType) -> Iterator[None]:
     """Call ``tell``, and again four times in every ``patience`` seconds, while the loop turns.
 
     bjoern has no timers, but looks for signals ten times a second. Python, however, runs a handler
@@ -17,14 +17,14 @@ def telling(tell: Callable[[], None], patience: float | None, loop: FunctionType
     Args:
         tell: What is called.
         patience: Within how many seconds somebody wants to hear of it; None if nobody does.
-        loop: The function that is the loop, and is called within the ``with``.
+        loop: The functions that make up the loop; the outermost is called within the ``with``.
     """
     last: FrameType | None = None
 
     def alarm(_signal: int, frame: FrameType | None) -> None:
         nonlocal last
         call = None
-        while frame and frame.f_code is not loop.__code__:
+        while frame and frame.f_code not in loop:
             call, frame = frame, frame.f_back
         if call is None or call is not last:
             tell()

@@ -7,6 +7,7 @@ from typing import NoReturn
 import psycopg
 import pytest
 
+from bigfib.api.committing import Committer
 from bigfib.api.representations import CommittedReply, DateHeader
 from bigfib.batches import Batches, NotMade
 from bigfib.numbers.decimals import DecimalPair
@@ -79,7 +80,7 @@ def test_a_client_that_has_gone_makes_no_step(
     sequences: Sequences, batches: Batches, store: Postgres
 ) -> None:
     sequences.seek(SHARED, 10)
-    reply = CommittedReply(store, DateHeader())
+    reply = CommittedReply(Committer(store), DateHeader())
     bodies = []
     for _ in range(3):
         body = iter(reply.later(batches.add(SHARED, 1))[2])

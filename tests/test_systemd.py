@@ -388,20 +388,32 @@ def forever():
 def in_c():
     sum(iter(int, 1))
 
-calls = {"turns": lambda: time.sleep(0.01), "within Python": forever, "within C": in_c}
-with watchdog.telling(tell, 0.2, loop):
+def turn():
+    while True:
+        time.sleep(0.01)
+        soon()
+def soon():
+    time.sleep(0.01)
+
+calls = {
+    "turns": lambda: time.sleep(0.01), "a long turn": turn,
+    "within Python": forever, "within C": in_c,
+}
+with watchdog.telling(tell, 0.2, loop.__code__, turn.__code__):
     loop(calls[kind])
 """
 
 
-@pytest.mark.parametrize(("kind", "told"), [("turns", 20), ("within Python", 2), ("within C", 2)])
+@pytest.mark.parametrize(
+    ("kind", "told"), [("turns", 20), ("a long turn", 20), ("within Python", 2), ("within C", 2)]
+)
 def test_the_watchdog_hears_of_a_loop_that_turns(kind: str, told: int) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", LOOP, kind], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), True)
-        if kind == "turns":
+        if told == 20:
             lines = [process.stdout.readline() for _ in range(told)]
             assert lines == ["told\n"] * told
             process.kill()

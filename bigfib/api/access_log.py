@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 from urllib.parse import quote
 
+from bigfib.api.committing import Committer
 from bigfib.stderr import ACCESS
 
 _logger = logging.getLogger(ACCESS)
@@ -24,8 +25,13 @@ _LONG: Final = re.compile(r"([0-9a-fA-F]{6})[0-9a-fA-F]{10,}")
 _LONGEST_PATH: Final = 200
 
 
-def logged(app: Application) -> Application:
-    """Return ``app`` with a line in the log for every reply, when it is out of its hands."""
+def logged(app: Application, committer: Committer) -> Application:
+    """Return ``app`` with a line in the log for every reply, when it is out of its hands.
+
+    Args:
+        app: The application.
+        committer: What commits what its replies show.
+    """
 
     def logged_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = _Request(environ)
@@ -39,7 +45,10 @@ def logged(app: Application) -> Application:
         body = app(environ, start)
         if isinstance(body, list | tuple):
             request.sent = sum(map(len, body))
-            request.log()
+            if committer.by_turns:
+                committer.afterwards.append(request.log)
+            else:
+                request.log()
             return body
         if type(body) is environ.get("wsgi.file_wrapper"):
             # The kernel sends it, if bjoern is given nothing else.

@@ -12,10 +12,11 @@ import falcon
 from falcon.routing import map_http_methods
 
 from bigfib.api import problems, requests
+from bigfib.api.committing import Committer, end
 from bigfib.api.metrics import Metrics, Scrape
 from bigfib.api.operations import Interface, Live, Ready, Stats
 from bigfib.api.page import Page
-from bigfib.api.representations import Answer, CommittedReply, DateHeader, end
+from bigfib.api.representations import Answer, CommittedReply, DateHeader
 from bigfib.api.request_seconds import EDGES, UNMATCHED, Kind, MeasuredBody, RequestSeconds
 from bigfib.api.sequences import SequenceCollection, SequenceResource, SequenceStep
 from bigfib.api.stepping import Environ, Stepping
@@ -56,7 +57,8 @@ def create_app(
         draining: What is set when the service is not to be sent requests any more.
     """
     date = DateHeader()
-    stepping = Stepping(sequences, CommittedReply(store, date), per_client, batches)
+    committer = Committer(store)
+    stepping = Stepping(sequences, CommittedReply(committer, date), per_client, batches)
     one = "/api1/sequences/{sequence_id}"
     page = Page()
     resources = {
@@ -66,10 +68,10 @@ def create_app(
         "/livez": Live(),
         "/readyz": Ready(store, draining or Event()),
         "/test/stats": Stats(),
-        "/api1/sequences": SequenceCollection(store, sequences),
-        one: SequenceResource(store, sequences),
-        f"{one}/next": SequenceStep(store, sequences, 1),
-        f"{one}/previous": SequenceStep(store, sequences, -1),
+        "/api1/sequences": SequenceCollection(committer, sequences),
+        one: SequenceResource(committer, sequences),
+        f"{one}/next": SequenceStep(committer, sequences, 1),
+        f"{one}/previous": SequenceStep(committer, sequences, -1),
         "/api1/terms": TermRange(),
         "/api1/terms/{n}": Term(jobs),
         "/api1/terms/{n}/job": TermJob(jobs),
@@ -82,8 +84,8 @@ def create_app(
             "/metrics": map_http_methods(Scrape),
         }
     )
-    resources["/metrics"] = Scrape(Metrics(store, sequences, jobs, seconds, slots))
-    app = App(stepping, date, seconds)
+    resources["/metrics"] = Scrape(Metrics(store, committer, sequences, jobs, seconds, slots))
+    app = App(stepping, committer, date, seconds)
     problems.add_to(app)
     app.req_options.media_handlers = requests.json_only()
     for route, resource in resources.items():
@@ -102,9 +104,12 @@ class App(falcon.App[falcon.Request, falcon.Response]):
 
     Attributes:
         stepping: What answers them and where that is counted, by path and by method.
+        committer: What commits what the replies show.
     """
 
-    def __init__(self, stepping: Stepping, date: DateHeader, seconds: RequestSeconds) -> None:
+    def __init__(
+        self, stepping: Stepping, committer: Committer, date: DateHeader, seconds: RequestSeconds
+    ) -> None:
         super().__init__(middleware=[_EveryReply(date), _OwnSite()])
         self.stepping: dict[str, dict[str, tuple[Callable[[Environ], Answer], Kind]]] = {
             route: {
@@ -112,6 +117,7 @@ class App(falcon.App[falcon.Request, falcon.Response]):
             }
             for route, methods in stepping.routes.items()
         }
+        self.committer = committer
         self._changing = stepping.changing
         self._date = date
         self._seconds = seconds
@@ -138,17 +144,13 @@ class App(falcon.App[falcon.Request, falcon.Response]):
                 except Exception as error:
                     status, headers, body = self._fail(env, error)
                 start_response(status, headers)
-                if body.__class__ is list:
-                    # What `RequestSeconds.count` does, without the call.
-                    start, cells, seconds = (
-                        kind[status],
-                        self._seconds.cells,
-                        perf_counter() - began,
-                    )
-                    cells[start] += seconds
-                    cells[start + bisect_left(EDGES, seconds)] += 1
-                    return body
-                return MeasuredBody(body, self._seconds, kind[status], began)
+                if body.__class__ is not list or self.committer.by_turns:
+                    return self._measured(env, kind[status], began, body)
+                # What that and `RequestSeconds.count` do, without the calls.
+                where, cells, seconds = kind[status], self._seconds.cells, perf_counter() - began
+                cells[where] += seconds
+                cells[where + bisect_left(EDGES, seconds)] += 1
+                return body
         return self._answer_by_falcon(env, start_response, began)
 
     def _answer_by_falcon(self, env: Environ, start_response: Any, began: float) -> Iterable[bytes]:
@@ -160,12 +162,37 @@ class App(falcon.App[falcon.Request, falcon.Response]):
             return start_response(status_line, headers)
 
         body = super().__call__(env, start)
-        where = self._seconds.kind(env[_ROUTE], env["REQUEST_METHOD"])[status]
+        kind = self._seconds.kind(env[_ROUTE], env["REQUEST_METHOD"])
+        return self._measured(env, kind[status], began, body)
+
+    def _measured(
+        self, env: Environ, where: int, began: float, body: Iterable[bytes]
+    ) -> Iterable[bytes]:
+        """Return ``body``, and see to it that its request is counted.
+
+        Args:
+            env: The request.
+            where: What the request is counted as; see `RequestSeconds.kind`.
+            began: When it began, by `perf_counter`.
+            body: What is returned to the server.
+        """
         # The kernel sends a file, if bjoern is given nothing else.
-        if isinstance(body, list | tuple) or type(body) is env.get("wsgi.file_wrapper"):
-            self._seconds.count(where, began)
-            return body
-        return MeasuredBody(body, self._seconds, where, began)
+        if body.__class__ is not list and type(body) is not env.get("wsgi.file_wrapper"):
+            return MeasuredBody(body, self._seconds, where, began)
+        if self.committer.by_turns:
+            self._seconds.answered.append((where, began))
+        else:
+            self._seconds.count(where, perf_counter() - began)
+        return body
+
+    def end_turn(self) -> None:
+        """Be told of the end of a turn; see `Committer.end_turn`.
+
+        Raises:
+            SystemExit: as that.
+        """
+        self.committer.end_turn()
+        self._seconds.count_answered()
 
     def _fail(self, env: Environ, error: Exception) -> Answer:
         """Answer for ``/api0`` what could not be."""

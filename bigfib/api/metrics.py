@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 import bigfib
-from bigfib.api.representations import commit
+from bigfib.api.committing import Committer
 from bigfib.api.request_seconds import BOUNDS, RequestSeconds
 from bigfib.counts import Counter, Gauge, Histogram, Number, Slots
 from bigfib.jobs import Jobs
@@ -38,6 +38,7 @@ class Metrics(Collector):
     def __init__(
         self,
         store: Store,
+        committer: Committer,
         sequences: Sequences,
         jobs: Jobs,
         requests: RequestSeconds,
@@ -47,12 +48,14 @@ class Metrics(Collector):
 
         Args:
             store: Where the sequences are.
+            committer: What sees to it that this is committed before it is told.
             sequences: The sequences.
             jobs: Where far terms come from.
             requests: What requests come to.
             slots: The memory of all workers, if there are several; numbers are moved there.
         """
         self._store = store
+        self._committer = committer
         self._sequences = sequences
         self._jobs = jobs
         self._requests = requests
@@ -167,7 +170,7 @@ class Metrics(Collector):
         except (Unavailable, OutcomeUnknown, NoRoom, CommitFailed):
             return None
         # As any reply that shows it; nobody else commits the last step of clients that have gone.
-        commit(self._store, self._store.end)
+        self._committer.commit()
         return position
 
     def _of_jobs(self) -> Iterator[Metric]:

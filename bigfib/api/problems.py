@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import falcon
 
-from bigfib.api.representations import end
+from bigfib.api.committing import end
 from bigfib.api.request_seconds import UNMATCHED
 from bigfib.jobs import NotAtHand, Underway
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex

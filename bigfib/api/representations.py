@@ -1,31 +1,15 @@
-"""How a term becomes bytes on the wire, and when those bytes may leave.
-
-A reply that shows a position must not leave before that position is committed to the store.
-bjoern calls the application on read events, and asks for the second chunk of a body on a later
-write event. So such a reply opens with a chunk that says nothing yet, and its next chunk commits
-first: the first reply of a batch syncs for all requests read before it, and the others find their
-steps committed. Measured beside one ``fdatasync`` a reply, at 64 connections: eight times as many
-replies a second.
-
-A store that many servers share is stepped in the same way, by one transaction for all that wait
-(see `bigfib.batches`); but where that leads, it alone knows, so that even the length comes after.
-
-This asks for a ``Content-Length`` (a reply cut off before its commit is then no reply) and for
-``TCP_NODELAY`` (the second chunk is not held back until the first is acknowledged). A reply without
-a body has no second chunk, and commits before it begins.
-"""
+"""How a term becomes bytes on the wire. When those may leave is said in `committing`."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from email.utils import formatdate
-from typing import Final, NoReturn
+from typing import Final
 
 import falcon
 
+from bigfib.api.committing import JOINED_UP_TO, Committer
 from bigfib.batches import Waiting
 from bigfib.sequences import Sequence, format_id
-from bigfib.state.log import CommitFailed
-from bigfib.state.store import Store
 
 Header = tuple[str, str]
 
@@ -39,9 +23,6 @@ JSON: Final = "application/json"
 LINES_OF_JSON: Final = "application/x-ndjson"
 TEXT: Final = "text/plain"
 OCTETS: Final = "application/octet-stream"
-
-# From here on a copy of the body costs more than a system call for each of its parts.
-_JOINED_UP_TO: Final = 1 << 16
 
 _JSON_TYPE: Final = ("Content-Type", JSON)
 _NO_STORE: Final = ("Cache-Control", "no-store")
@@ -69,38 +50,6 @@ class DateHeader:
         self.due = now + 1 - seconds % 1
 
 
-def end(error: CommitFailed) -> NoReturn:
-    """End the process, whose log cannot be made durable any more.
-
-    Raises:
-        SystemExit: bjoern ends the process on this exception, with the message on stderr and
-            status 1. Nothing less will do: none of the replies that wait for the log may be
-            finished.
-    """
-    raise SystemExit(f"bigfib: {error}") from error
-
-
-def commit(store: Store, lsn: int) -> None:
-    """Commit everything up to ``lsn``, or end the process.
-
-    Raises:
-        SystemExit: as `end`.
-    """
-    try:
-        store.commit(lsn)
-    except CommitFailed as error:
-        end(error)
-
-
-def after_commit(store: Store, lsn: int, opening: bytes, *rest: bytes) -> Iterator[bytes]:
-    """Yield ``opening``, and what follows it once everything up to ``lsn`` is committed."""
-    yield opening
-    # Most find their step committed by the first of their batch, and save the call.
-    if lsn > store.committed:
-        commit(store, lsn)
-    yield from rest
-
-
 def closing(status: str) -> bytes:
     """Return what stands behind the value in a `CommittedReply` with this status line."""
     return b'","status":"%b"}' % status[:3].encode()
@@ -112,10 +61,10 @@ MADE: Final = closing("200 OK")
 
 
 class CommittedReply:
-    """The JSON ``{"value":"13","status":"200"}``, held back until the store has committed."""
+    """The JSON ``{"value":"13","status":"200"}``, which leaves when it is committed."""
 
-    def __init__(self, store: Store, date: DateHeader) -> None:
-        self._store = store
+    def __init__(self, committer: Committer, date: DateHeader) -> None:
+        self._committer = committer
         self._date = date
 
     def __call__(self, status: str, rest: bytes, lsn: int) -> Answer:
@@ -127,14 +76,10 @@ class CommittedReply:
                 value is not copied, if it comes with it.
             lsn: The place in the store of what the value gives away.
         """
-        body: Iterable[bytes]
-        if lsn > self._store.committed:
-            body = after_commit(self._store, lsn, _OPENING, rest)
-        elif len(rest) <= _JOINED_UP_TO:
-            body = [_OPENING + rest]
-        else:
-            body = (_OPENING, rest)
-        return status, self.headers(len(_OPENING) + len(rest)), body
+        headers = self.headers(len(_OPENING) + len(rest))
+        if len(rest) <= JOINED_UP_TO and self._committer.may_leave(lsn):
+            return status, headers, [_OPENING + rest]
+        return status, headers, self._committer.body(lsn, _OPENING, rest)
 
     def headers(self, length: int) -> list[Header]:
         """Return the headers of an answer whose body has ``length`` bytes."""
@@ -161,7 +106,7 @@ def _after_batch(waiting: Waiting) -> Iterator[bytes]:
     finally:
         # The client has gone before anything was made for it.
         waiting.withdraw()
-    if len(digits) <= _JOINED_UP_TO:
+    if len(digits) <= JOINED_UP_TO:
         yield digits + MADE
     else:
         yield digits
@@ -169,30 +114,29 @@ def _after_batch(waiting: Waiting) -> Iterator[bytes]:
 
 
 class CommittedSequence:
-    """The document ``{"id","position","digits","value"}``, held back until it is committed."""
+    """The document ``{"id","position","digits","value"}``, which leaves when it is committed."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, committer: Committer) -> None:
+        self._committer = committer
 
     def __call__(self, resp: falcon.Response, sequence: Sequence) -> None:
         """Show ``sequence`` in ``resp``, with its position as ``ETag``.
 
-        The headers leave before the commit, as the length of the body does. Both are good for
-        nothing without the body: that position is compared with the one in the store before
+        Where the body's first piece leaves before the commit, the headers do, too. They are good
+        for nothing without the body: that position is compared with the one in the store before
         anything is done on its account.
         """
-        opening, *rest = self._document(sequence)
-        self._describe(resp, sequence, len(opening) + sum(map(len, rest)))
-        if sequence.lsn > self._store.committed:
-            resp.stream = after_commit(self._store, sequence.lsn, opening, *rest)
-        elif len(rest) == 1:
-            resp.data = opening + rest[0]
+        pieces = self._document(sequence)
+        self._describe(resp, sequence, sum(map(len, pieces)))
+        body = self._committer.body(sequence.lsn, *pieces)
+        if isinstance(body, list):
+            (resp.data,) = body
         else:
-            resp.stream = iter((opening, *rest))
+            resp.stream = iter(body)
 
     def head(self, resp: falcon.Response, sequence: Sequence) -> None:
         """Say in ``resp`` what showing ``sequence`` would say, but for the document itself."""
-        commit(self._store, sequence.lsn)
+        self._committer.commit()
         self._describe(resp, sequence, sum(map(len, self._document(sequence))))
 
     @staticmethod
@@ -204,8 +148,6 @@ class CommittedSequence:
             sequence.pair.position,
             sequence.pair.digit_count,
         )
-        if len(value) <= _JOINED_UP_TO:
-            return [opening, facts + value]
         return [opening, facts, value]
 
     @staticmethod

@@ -1,8 +1,8 @@
 """How many requests there were, and how long they took, by route, method and status.
 
 A request takes from the moment when the application is called until its reply is out of its hands:
-a reply in one piece, and a file that the kernel sends, when the server is given it; a reply in
-several pieces, such as one that waits for its commit, when the last of them has been sent.
+a reply in one piece, and a file that the kernel sends, when the server may write it, which is after
+its commit; a reply in several pieces when the last of them has been sent.
 
 Labels are few whatever clients ask for: what no route leads to is one route, what HTTP does not
 commonly know one method.
@@ -60,11 +60,26 @@ class Measured(NamedTuple):
     cells: list[float]
 
 
+class Kind(dict[str, int]):
+    """Where the cells of requests begin, by their status line."""
+
+    def __init__(self, start: int) -> None:
+        super().__init__()
+        self._start = start
+
+    def __missing__(self, status_line: str) -> int:
+        status = status_line[:3]
+        place = STATUSES.index(status if status in STATUSES else OTHER)
+        start = self[status_line] = self._start + place * _WIDTH
+        return start
+
+
 class RequestSeconds:
     """A histogram for each route, method and status; see `counts.Histogram`.
 
     Attributes:
         cells: All of their cells.
+        answered: What is to be counted by `count_answered`: what as, and when it began.
     """
 
     def __init__(self, methods: Mapping[str, Container[str]]) -> None:
@@ -78,8 +93,9 @@ class RequestSeconds:
         self._kinds: dict[tuple[str, str], Kind] = {}
         count = len(self._routes) * len(METHODS) * len(STATUSES)
         self.cells: Cells = [0] * (count * _WIDTH)
+        self.answered: list[tuple[int, float]] = []
 
-    def kind(self, route: str, method: str) -> "Kind":
+    def kind(self, route: str, method: str) -> Kind:
         """Return where requests of a route and a method are counted, by the status line."""
         method = method if method in METHODS else OTHER
         kind = self._kinds.get((route, method))
@@ -88,16 +104,23 @@ class RequestSeconds:
             kind = self._kinds[route, method] = Kind(place * len(STATUSES) * _WIDTH)
         return kind
 
-    def count(self, start: int, began: float) -> None:
+    def count(self, where: int, seconds: float) -> None:
         """Count a request.
 
         Args:
-            start: Where; see `kind`.
-            began: When it began, by `perf_counter`.
+            where: What as; see `kind`.
+            seconds: What it has taken.
         """
-        seconds = perf_counter() - began
-        self.cells[start] += seconds
-        self.cells[start + bisect_left(EDGES, seconds)] += 1
+        cells = self.cells
+        cells[where] += seconds
+        cells[where + bisect_left(EDGES, seconds)] += 1
+
+    def count_answered(self) -> None:
+        """Count those whose replies are out of the application's hands now."""
+        now = perf_counter()
+        for where, began in self.answered:
+            self.count(where, now - began)
+        self.answered.clear()
 
     def measured(self, workers: Sequence[Cells]) -> Iterator[Measured]:
         """Yield what there has been at all, and failures even if there were none.
@@ -118,32 +141,17 @@ class RequestSeconds:
                     start += _WIDTH
 
 
-class Kind(dict[str, int]):
-    """Where the cells of requests begin, by their status line."""
-
-    def __init__(self, start: int) -> None:
-        super().__init__()
-        self._start = start
-
-    def __missing__(self, status_line: str) -> int:
-        status = status_line[:3]
-        place = STATUSES.index(status if status in STATUSES else OTHER)
-        start = self[status_line] = self._start + place * _WIDTH
-        return start
-
-
 class MeasuredBody:
     """The pieces of a reply, which is counted when the server wants no more of them."""
 
-    __slots__ = ("_began", "_body", "_seconds", "_start")
+    __slots__ = ("_began", "_body", "_seconds", "_where")
 
     def __init__(
-        self, body: Iterable[bytes], seconds: RequestSeconds, start: int, began: float
+        self, body: Iterable[bytes], seconds: RequestSeconds, where: int, began: float
     ) -> None:
-        """Count as `RequestSeconds.count` has it, when ``body`` has been sent."""
         self._body = body
         self._seconds = seconds
-        self._start = start
+        self._where = where
         self._began = began
 
     def __iter__(self) -> Iterator[bytes]:
@@ -154,4 +162,4 @@ class MeasuredBody:
         close: Any = getattr(self._body, "close", None)
         if close:
             close()
-        self._seconds.count(self._start, self._began)
+        self._seconds.count(self._where, perf_counter() - self._began)

@@ -11,8 +11,9 @@ import falcon
 from gmpy2 import mpz
 
 from bigfib.api import requests
+from bigfib.api.committing import Committer
 from bigfib.api.problems import Problem, for_a_while
-from bigfib.api.representations import CommittedSequence, commit
+from bigfib.api.representations import CommittedSequence
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.sequences import (
     SHARED,
@@ -23,7 +24,7 @@ from bigfib.sequences import (
     parse_position,
     require_steps,
 )
-from bigfib.state.store import Elsewhere, OutcomeUnknown, Store, Unavailable
+from bigfib.state.store import Elsewhere, OutcomeUnknown, Unavailable
 
 _Made = TypeVar("_Made")
 
@@ -34,9 +35,9 @@ _ATTEMPTS: Final = 20
 class SequenceCollection:
     """``/api1/sequences``."""
 
-    def __init__(self, store: Store, sequences: Sequences) -> None:
+    def __init__(self, committer: Committer, sequences: Sequences) -> None:
         self._sequences = sequences
-        self._show = CommittedSequence(store)
+        self._show = CommittedSequence(committer)
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Create a sequence at 0."""
@@ -57,10 +58,10 @@ class SequenceCollection:
 class _OneSequence:
     """What the resources of one sequence have in common."""
 
-    def __init__(self, store: Store, sequences: Sequences) -> None:
-        self._store = store
+    def __init__(self, committer: Committer, sequences: Sequences) -> None:
+        self._committer = committer
         self._sequences = sequences
-        self._show = CommittedSequence(store)
+        self._show = CommittedSequence(committer)
 
     def _existing(self, sequence_id: str) -> Sequence:
         return self._sequences.existing(parse_id(sequence_id))
@@ -105,7 +106,7 @@ class _OneSequence:
 
     def _unchanged(self, status: int, position: int, what: str) -> Problem:
         """Return an error that gives away where the sequence stands, once that is committed."""
-        commit(self._store, self._store.end)
+        self._committer.commit()
         digits = mpz(position).digits()
         return Problem(
             status,
@@ -152,17 +153,17 @@ class SequenceResource(_OneSequence):
                 ["GET", "HEAD", "PUT"],
                 description="The shared sequence is not deleted; it may be PUT at position 0.",
             )
-        lsn = self._change(req, one, lambda expected: self._sequences.delete(one, expected))
-        commit(self._store, lsn)
+        self._change(req, one, lambda expected: self._sequences.delete(one, expected))
+        self._committer.commit()
         resp.status = falcon.HTTP_204
 
 
 class SequenceStep(_OneSequence):
     """``/api1/sequences/{sequence_id}/next``, and ``previous``."""
 
-    def __init__(self, store: Store, sequences: Sequences, direction: int) -> None:
+    def __init__(self, committer: Committer, sequences: Sequences, direction: int) -> None:
         """Step by so many terms, or as many times of that as ``by`` says."""
-        super().__init__(store, sequences)
+        super().__init__(committer, sequences)
         self._direction = direction
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:

@@ -62,6 +62,20 @@ def test_every_kind_of_reply(serve: Serve) -> None:
     assert int(found[-1][3]) > 313_482
 
 
+def test_what_is_waited_for_counts(serve: Serve) -> None:
+    service = serve("--access-log")
+    for _ in range(20):
+        service.ask("/api0/next")
+    metrics = service.ask("/metrics")[1].decode()
+    committing = re.search(r"^bigfib_commit_seconds_sum (\S+)$", metrics, re.MULTILINE)
+    assert committing
+    assert service.stop(signal.SIGTERM) == 0
+    steps = [match for match in LINE.finditer("".join(service.said)) if "next" in match[3]]
+    assert len(steps) == 20
+    # Milliseconds are rounded.
+    assert sum(float(step[6]) + 0.0005 for step in steps) / 1000 >= float(committing[1])
+
+
 def test_a_client_cannot_write_lines(serve: Serve) -> None:
     service = serve("--access-log")
     exchange(service, b'GET /%0a%22%1b[31m%ff" HTTP/1.1\r\nConnection: close\r\n\r\n')

@@ -16,6 +16,7 @@ import falcon.inspect
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from bigfib.api.app import create_app
+from bigfib.api.committing import Committer
 from bigfib.api.representations import CommittedReply, DateHeader
 from bigfib.api.stepping import Stepping
 from bigfib.api.terms import MAX_STREAMS
@@ -138,7 +139,9 @@ class TestDocument:
                 for method in route.methods
                 if not (method.internal and method.method != "OPTIONS")
             }
-            stepping = Stepping(sequences, CommittedReply(log, DateHeader()), per_client=False)
+            stepping = Stepping(
+                sequences, CommittedReply(Committer(log), DateHeader()), per_client=False
+            )
             routed |= {
                 (route, method) for route, methods in stepping.routes.items() for method in methods
             }
