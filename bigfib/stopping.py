@@ -8,6 +8,8 @@ no Python code runs on its thread any more to do something about it. Hence:
   and starts a thread that drains the connections.
 * SIGINT from outside is blocked, so that libev sees only the one passed on. A thread waits for it
   and turns it into a SIGTERM.
+* Who has connected before the signal is a client, though bjoern may not have accepted it yet: the
+  end begins when nobody waits for that any more, or after the tenth look.
 * To drain is to tell clients with each reply to close, and to shut the receiving half of every
   connection on which nothing has come for a while. It then reads the end of file and is closed; a
   reply under way goes out first. After a deadline both halves are shut.
@@ -21,6 +23,7 @@ import contextlib
 import logging
 import os
 import resource
+import select
 import signal
 import socket
 import struct
@@ -39,6 +42,7 @@ WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
 _DRAIN_SECONDS: Final = 5.0
 _DRAIN_INTERVAL: Final = 0.05
 _SILENT_SECONDS: Final = 1.0
+_MOST_WAITS: Final = 10
 
 # Where struct tcp_info of <linux/tcp.h> has the milliseconds since data last came.
 _LAST_DATA_RECEIVED: Final = struct.Struct("@52xI")
@@ -56,6 +60,9 @@ class Stop:
         self._listener = listener
         self._inherited = inherited
         self._ended = self._taken_by_python = False
+        self._waits = 0
+        self._to_be_accepted = select.poll()
+        self._to_be_accepted.register(listener, select.POLLIN)
 
     @contextlib.contextmanager
     def by_signal(self) -> Iterator[None]:
@@ -92,6 +99,10 @@ class Stop:
 
     def _begin(self, _signal: int, _frame: object) -> None:
         if self.draining.is_set():
+            return
+        if self._waits < _MOST_WAITS and self._to_be_accepted.poll(0):
+            self._waits += 1
+            threading.Timer(_DRAIN_INTERVAL, self._terminate).start()
             return
         self._taken_by_python = False
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
