@@ -38,7 +38,7 @@ from benchmarks.load import (
     take_turns,
     yardstick,
 )
-from benchmarks.sizes import POSITIONS, by_digits
+from benchmarks.sizes import POSITIONS, by_digits, label
 from benchmarks.yardsticks import IN_PIECES_FROM
 from bigfib.numbers.fibonacci import digit_count
 from bigfib.sequences import SHARED
@@ -193,7 +193,8 @@ def bench_steps_of_one(
         )
 
 
-@by_digits(quick=())
+@pytest.mark.full
+@pytest.mark.parametrize("digits", [10, 208_988, 2_089_877], ids=label)
 def bench_term(
     benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
 ) -> None:
@@ -254,8 +255,8 @@ def bench_far_term(benchmark: BenchmarkFixture, start: Start, tmp_path: Path) ->
     plain_text = ("-H", "Accept: text/plain")
     with yardstick("file", tmp_path / "cache" / f"{MAX_TERM}.digits") as file:
         measurements = {
-            "yardstick a file": partial(seconds_per_request, file.url, 2, connections=2),
-            "digits": partial(seconds_per_request, term, 2, *plain_text, connections=2),
+            "yardstick a file": partial(seconds_per_request, file.url, 1, connections=2),
+            "digits": partial(seconds_per_request, term, 1, *plain_text, connections=2),
         }
         take_turns(benchmark, FAR_TERM, 3, measurements)
 

@@ -127,7 +127,7 @@ def take_turns(
     rounds: int,
     measurements: Mapping[str, Callable[[], float]],
 ) -> None:
-    """Measure one after the other, round by round, so that a disturbance meets all of them.
+    """Measure one after the other, to and fro, so that a disturbance meets all of them.
 
     Args:
         benchmark: The fixture, in whose extra information the results are.
@@ -136,10 +136,12 @@ def take_turns(
         measurements: What returns a cost, by name; that of the yardstick begins with the word.
     """
     costs: dict[str, list[float]] = {name: [] for name in measurements}
+    order = list(measurements)
 
     def one_round() -> None:
-        for name, measure in measurements.items():
-            costs[name].append(measure())
+        for name in order:
+            costs[name].append(measurements[name]())
+        order.reverse()
 
     benchmark.pedantic(one_round, rounds=rounds)
     record(benchmark, group, costs)

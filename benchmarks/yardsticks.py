@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from gmpy2 import mpz
 
+from bigfib.turns import Turns
+
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 Body = Callable[[], Sequence[bytes]]
@@ -69,31 +71,27 @@ def plain() -> Body:
     return body
 
 
-def grouped() -> Application:
-    """Return what writes a record for each request, and syncs once for all replies that wait.
+def grouped() -> None:
+    """Write a record for each request, and sync once for all replies that wait, until killed.
 
     That is all that a step has to do; so it is the limit of durable steps on this disk.
     """
     file = tempfile.TemporaryFile(buffering=0, dir=".")  # noqa: SIM115 - as long as the process
-    headers = [("Content-Type", "application/json"), ("Content-Length", "28")]
+    pieces = constant()()
     written = synced = 0
 
-    def after_sync(end: int) -> Iterable[bytes]:
-        nonlocal synced
-        yield b'{"value":"'
-        if end > synced:
-            now = written
-            os.fdatasync(file.fileno())
-            synced = now
-        yield b'1","status":"200"}'
-
-    def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def body() -> Sequence[bytes]:
         nonlocal written
         written += os.pwrite(file.fileno(), bytes(20), written)
-        start_response("200 OK", headers.copy())
-        return after_sync(written)
+        return pieces
 
-    return app
+    def sync() -> None:
+        nonlocal synced
+        if written > synced:
+            os.fdatasync(file.fileno())
+            synced = written
+
+    serve(application(body), sync)
 
 
 def file(path: str) -> None:
@@ -121,13 +119,16 @@ def application(body: Body) -> Application:
     return app
 
 
-def serve(app: Application) -> None:
+def serve(app: Application, at_end_of_turn: Callable[[], None] | None = None) -> None:
     """Serve the application until killed."""
     import bjoern
 
     with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         host, port = listener.getsockname()
+        if at_end_of_turn:
+            turns = Turns(listener, at_end_of_turn)
+            turns.follow_next_loop()
         print(f"listens on http://{host}:{port}", flush=True)
         bjoern.server_run(listener, app)
 
@@ -137,7 +138,7 @@ if __name__ == "__main__":
     if name == "file":
         file(*arguments)
     if name == "grouped":
-        serve(grouped())
+        grouped()
     bodies: dict[str, Callable[..., Body]] = {
         "constant": constant,
         "constant_in_one_piece": constant_in_one_piece,
