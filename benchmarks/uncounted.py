@@ -37,10 +37,6 @@ class Uncounted(app.App):
                 return body
         return super().__call__(env, start_response)
 
-    def end_turn(self) -> None:
-        """Be told of the end of a turn."""
-        self.committer.end_turn()
-
 
 def create_app(*arguments: Any, **more: Any) -> app.App:
     """Return what `bigfib.api.app.create_app` does, but for what counts."""

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -39,6 +40,8 @@ from bigfib.state.reader import LogError, Unusable
 from bigfib.state.store import OutcomeUnknown, Store, StoreError, Unavailable
 from bigfib.terms import InvalidModulus
 
+_logger = logging.getLogger(__name__)
+
 _DESCRIPTION: Final = """\
 The Fibonacci sequence as a service without a ceiling.
 
@@ -46,7 +49,7 @@ Without a command, bigfib serves: try `bigfib`, then `curl localhost:8080/api0/n
 
 _EPILOG: Final = """\
 exit status:
-  0    done; of `serve`: stopped by a signal, with every reply finished
+  0    done; of `serve`: stopped by a signal, with the replies finished, or 5 seconds later
   1    the command failed, and one line on standard error says why and what to do
   2    the command was misused, or a setting has a value that it cannot have
   130  interrupted by Ctrl-C
@@ -92,13 +95,18 @@ def _open_closed_streams() -> None:
 
     The next file opened, the state log, would take the place of stderr, and messages go into it.
     """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - for good
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115 - for good
+    if sys.stdout is None:
+        # An answer that nobody gets is a failure; this cannot be written to.
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for good
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"bigfib: {message}", file=sys.stderr)
+    # Not printed, for a service may have been told to write JSON.
+    _logger.error("%s", message)
     return status
 
 
@@ -190,7 +198,7 @@ def parser() -> _Parser:
     _add_output(term)
 
     stores = command(
-        "store", lambda _: stores.error("say init or copy"), "Prepare a store in a database."
+        "store", lambda _: stores.error("say init or copy"), "Prepare a store, or copy it."
     )
     store_commands = stores.add_subparsers(title="commands", metavar="COMMAND")
     preparing = "Make the tables that it needs; may be done twice."

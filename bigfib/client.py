@@ -93,7 +93,13 @@ def create(url: str) -> str:
 
 
 def delete(address: str) -> None:
-    """Delete the sequence at ``address``."""
+    """Delete the sequence at ``address``.
+
+    Raises:
+        Refused: also of an address that is none of a sequence.
+    """
+    if f"{_SEQUENCES}/" not in address:
+        raise Refused(f"{address} is not the address of a sequence, which ends in its id")
     with _answer(address, "DELETE") as reply:
         reply.read()
 

@@ -80,7 +80,7 @@ def require_steps(steps: mpz) -> mpz:
         InvalidIndex: it is less than 1.
     """
     if steps < 1:
-        raise InvalidIndex("by is the number of steps, at least 1; next and previous are the ways")
+        raise InvalidIndex("by is the number of steps, at least 1; next and previous say which way")
     return steps
 
 

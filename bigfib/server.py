@@ -17,7 +17,7 @@ import bjoern
 import bigfib
 from bigfib import systemd, watchdog
 from bigfib.api.access_log import logged
-from bigfib.api.app import create_app
+from bigfib.api.app import PartOfRequest, create_app
 from bigfib.batches import Batches, NotMade
 from bigfib.connections import Watch
 from bigfib.digit_cache import DigitCache
@@ -113,7 +113,7 @@ def _serve_on(
         os.sched_setaffinity(0, {cpus[place.number % len(cpus) if place else 0]})
     keep_freed_memory()
     descriptors = _allow_all_descriptors()
-    sys.excepthook = _say_nothing_of_replies_cut_off
+    sys.excepthook = _show_uncaught
     url = _url(listener)
     # Absolute, for the processes that write there have no directory of ours.
     cache = DigitCache(settings.cache_dir.absolute(), settings.disk_cache_bytes)
@@ -155,7 +155,7 @@ def _serve_on(
             slots=place.slots if place else None,
             draining=stop.draining,
         )
-        turns = Turns(listener, app.end_turn)
+        turns = Turns(listener, app.committer.end_turn)
         if isinstance(store, Log) and settings.durability is Durability.FSYNC:
             turns.follow_next_loop()
         served = stop.told_by(app)
@@ -184,11 +184,13 @@ def _serve_on(
         _logger.info("stopped")
 
 
-def _say_nothing_of_replies_cut_off(
+def _show_uncaught(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
     """Show an exception that nobody has caught, unless it is meant for bjoern."""
-    if kind is not NotMade:
+    if kind is PartOfRequest:
+        _logger.warning("a client sent requests at once, the last of them in part; none was made")
+    elif kind is not NotMade:
         sys.__excepthook__(kind, error, traceback)
 
 

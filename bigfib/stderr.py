@@ -41,6 +41,8 @@ def configure(log_format: LogFormat = LogFormat.TEXT) -> None:
             before.close()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    # What cannot be written cannot be complained of either, and that takes time.
+    logging.raiseExceptions = False
 
 
 class OnceInAWhile(logging.StreamHandler[TextIO]):

@@ -59,7 +59,7 @@ class Stop:
         self.draining = threading.Event()
         self._listener = listener
         self._inherited = inherited
-        self._ended = self._taken_by_python = False
+        self._ended = self._taken_by_python = self._begins = False
         self._waits = 0
         self._to_be_accepted = select.poll()
         self._to_be_accepted.register(listener, select.POLLIN)
@@ -98,8 +98,13 @@ class Stop:
         return last_app
 
     def _begin(self, _signal: int, _frame: object) -> None:
-        if self.draining.is_set():
+        if self.draining.is_set() or self._begins:
             return
+        self._begins = True
+        self._begin_once()
+        self._begins = False
+
+    def _begin_once(self) -> None:
         if self._waits < _MOST_WAITS and self._to_be_accepted.poll(0):
             self._waits += 1
             threading.Timer(_DRAIN_INTERVAL, self._terminate).start()

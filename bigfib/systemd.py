@@ -4,7 +4,7 @@ Three small protocols of environment variables and datagrams, which other superv
 sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3). Without the variables nothing happens.
 """
 
-import contextlib
+import functools
 import logging
 import os
 import socket
@@ -64,14 +64,20 @@ def notify(*assignments: str) -> None:
         return
     if address.startswith("@"):  # in the abstract name space
         address = f"\0{address[1:]}"
-    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as sender:
-        # Who does not listen is not waited for.
-        sender.setblocking(False)
-        try:
-            sender.sendto("\n".join(assignments).encode(), address)
-        except OSError as error:
-            # It will find out in its own way.
-            _logger.warning("cannot notify systemd: %s", error.strerror or error)
+    try:
+        _sender().sendto("\n".join(assignments).encode(), address)
+    except OSError as error:
+        # It will find out in its own way.
+        _logger.warning("cannot notify systemd: %s", error.strerror or error)
+
+
+@functools.cache
+def _sender() -> socket.socket:
+    # Kept open: connections may have taken all descriptors when it is to be told that all is well.
+    sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    # Who does not listen is not waited for.
+    sender.setblocking(False)
+    return sender
 
 
 def watchdog_seconds() -> float | None:

@@ -28,7 +28,8 @@ import _bjoern
 
 _logger = logging.getLogger(__name__)
 
-# Bounded, for who is out of descriptors accepts none of those that wait.
+# Bounded, for not all that looks like a connection that waits can be accepted: nothing can from a
+# listener that has been shut down and not been stopped yet.
 _MORE_ACCEPTED: Final = 64
 
 # From <ev.h>.
@@ -47,8 +48,8 @@ class Turns:
 
         Args:
             listener: What the loop accepts connections from.
-            at_end: No reply of the turn leaves if it raises anything, for that ends the process:
-                a `SystemExit` as it would in bjoern, with its message on stderr and status 1.
+            at_end: No reply of the turn leaves if it raises anything, for that ends the process
+                with status 1: with a traceback, but for a `SystemExit`.
         """
         self._listener = listener.fileno()
         self._waiting = select.poll()
@@ -95,23 +96,28 @@ class Turns:
         """Let bjoern do what there is to do; called by libev."""
         try:
             self._libev.ev_invoke_pending(loop)
-            for _ in range(_MORE_ACCEPTED):
-                if not self._waiting.poll(0):
-                    break
-                self._libev.ev_feed_fd_event(loop, self._listener, _EV_READ)
-                if not self._libev.ev_pending_count(loop):
-                    break  # No more connections are accepted.
-                self._libev.ev_invoke_pending(loop)
-        finally:
-            self._end()
-
-    def _end(self) -> None:
-        try:
+            if self._waiting.poll(0):
+                self._accept(loop)
             self._at_end()
         except BaseException as error:
-            # ctypes would go on, and bjoern write what must not be written.
-            if isinstance(error, SystemExit):
-                print(error, file=sys.stderr, flush=True)
-            else:
-                sys.excepthook(type(error), error, error.__traceback__)
-            os._exit(1)
+            # Whatever it is, a signal's handler may have raised it: ctypes would go on, and bjoern
+            # write what must not be written.
+            try:
+                if not isinstance(error, SystemExit):
+                    sys.excepthook(type(error), error, error.__traceback__)
+            finally:
+                os._exit(1)
+
+    def _accept(self, loop: int) -> None:
+        """Have bjoern accept those that wait, and read what they have sent."""
+        try:
+            os.close(os.dup(self._listener))
+        except OSError:
+            return  # None can be accepted without a descriptor; those that are open are seen to.
+        for _ in range(_MORE_ACCEPTED):
+            self._libev.ev_feed_fd_event(loop, self._listener, _EV_READ)
+            if not self._libev.ev_pending_count(loop):
+                return  # No more connections are accepted.
+            self._libev.ev_invoke_pending(loop)
+            if not self._waiting.poll(0):
+                return

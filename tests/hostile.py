@@ -66,6 +66,12 @@ CASES: Final = [
         "200, at 1",
         "200 200 200, at 3",
     ),
+    Case(
+        "a request and the beginning of another at once",
+        _NEXT + _HOST + b"\r\n" + _NEXT[:10],
+        "500",
+        "200, at 1",
+    ),
     Case("a header of 64 KiB", _next(b"X: " + b"x" * 65536), "200, at 1", "400"),
     Case("a header of 10 MB", _next(b"X: " + b"x" * 10_000_000), "400 or none", "400 or none"),
     Case("2,000 headers", _next(*(b"X%d: y" % i for i in range(2000))), "200, at 1", "400"),

@@ -173,6 +173,40 @@ class TestSystemCalls:
         # bjoern by itself accepts one connection a turn, so the first replies are made one by one.
         assert 3 <= syncs <= (12 if way else 6)
 
+    def test_no_reply_shows_more_than_is_synced(
+        self, serve: Serve, strace: list[str], way: list[str], tmp_path: Path
+    ) -> None:
+        """With as many clients as share turns, syncs and records."""
+        service = serve(before=[*strace, "-xx", "-e", "trace=pwrite64,fdatasync,write", *way])
+
+        def step() -> None:
+            with service.connect() as connection:
+                for _ in range(30):
+                    connection.request("POST", "/api1/sequences/shared/next")
+                    assert connection.getresponse().read().startswith(b"{")
+
+        clients = [threading.Thread(target=step) for _ in range(16)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+        assert service.stop(signal.SIGTERM) == 0
+        written = synced = 0
+        told = []
+        for line in (tmp_path / "trace").read_text().splitlines():
+            data = bytes.fromhex("".join(re.findall(r"\\x(..)", line)))
+            # In a record the id and the position stand behind their lengths.
+            record = re.search(rb"\x06shared(.)(..)", data, re.DOTALL)
+            if "pwrite64(" in line:
+                if record:
+                    written = int.from_bytes(record[2][: record[1][0]], "big")
+            elif re.search(r"fdatasync.* = 0$", line):
+                synced = written
+            elif told_now := re.search(rb'"position":"(\d+)"', data):
+                told.append(int(told_now[1]))
+                assert told[-1] <= synced
+        assert sorted(told) == list(range(1, 481))
+
     @pytest.mark.parametrize(
         ("method", "target"),
         [

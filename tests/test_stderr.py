@@ -8,6 +8,7 @@ import secrets
 import signal
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from http.client import HTTPException
 from pathlib import Path
 
 import falcon.testing
@@ -117,6 +118,27 @@ class TestService:
             }.items()
         )
         assert "stopped" in [document.get("message") for document in documents]
+
+    def test_json_to_the_last_word(
+        self, serve: Serve, require: Callable[[str], str], tmp_path: Path
+    ) -> None:
+        strace = [require("strace"), "-D", "-f", "-o", str(tmp_path / "trace")]
+        failure = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=1"]
+        service = serve("--log-format", "json", before=[*strace, *failure])
+        with pytest.raises(HTTPException):
+            service.ask("/api0/next")
+        assert service.wait() == 1
+        document = json.loads(service.said[-1])
+        assert document["level"] == "critical"
+        assert "Input/output error while syncing" in document["message"]
+
+    def test_json_of_a_service_that_cannot_serve(self, serve: Serve) -> None:
+        from tests.test_server import run
+
+        service = serve()
+        refused = run("--log-format", "json", "-p", str(service.port))
+        assert refused.returncode == 1
+        assert "Address already in use" in json.loads(refused.stderr)["message"]
 
     def test_what_nobody_foresaw(
         self, path: Path, capsys: pytest.CaptureFixture[str], configured: Configured

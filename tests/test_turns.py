@@ -1,11 +1,14 @@
 """The turns of a real event loop of bjoern, in a process of its own."""
 
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -36,16 +39,16 @@ print(listener.getsockname()[1], flush=True)
 bjoern.server_run(listener, app)
 """
 
-Start = Callable[[str], "tuple[subprocess.Popen[str], int]"]
+Start = Callable[..., "tuple[subprocess.Popen[str], int]"]
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
     started = []
 
-    def start(last: str) -> "tuple[subprocess.Popen[str], int]":
+    def start(last: str, *before: str) -> "tuple[subprocess.Popen[str], int]":
         process = subprocess.Popen(
-            [sys.executable, "-c", SERVE.format(last=last)],
+            [*before, sys.executable, "-c", SERVE.format(last=last)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -82,11 +85,13 @@ def test_who_comes_together_is_served_in_one_turn(start: Start) -> None:
 @pytest.mark.parametrize(
     ("last", "said"),
     [
-        ("raise SystemExit('it is over')", "it is over\n"),
+        ("raise SystemExit(7)", ""),
         ("raise KeyError(7)", r"Traceback (.|\n)*KeyError: 7\n"),
+        # The next turn, which would write the reply, cannot even begin.
+        ("turns._libev = None", r"Traceback (.|\n)*AttributeError: .*\n"),
     ],
 )
-def test_an_end_that_fails_lets_no_reply_leave(start: Start, last: str, said: str) -> None:
+def test_a_turn_that_fails_lets_no_reply_leave(start: Start, last: str, said: str) -> None:
     process, port = start(last)
     with ask(port, "/first") as client:
         assert client.recv(1000).endswith(b"told")
@@ -95,3 +100,36 @@ def test_an_end_that_fails_lets_no_reply_leave(start: Start, last: str, said: st
     _, error = process.communicate(timeout=20)
     assert process.returncode == 1
     assert re.fullmatch(said, error)
+
+
+def test_nor_does_it_if_nobody_hears_why(start: Start) -> None:
+    process, port = start("raise KeyError(7)")
+    assert process.stderr
+    process.stderr.close()
+    with ask(port, "/last") as client:
+        assert client.recv(1000) == b""
+    assert process.wait(timeout=20) == 1
+
+
+def test_who_is_connected_is_served_while_nobody_can_be_accepted(
+    start: Start, require: Callable[[str], str], tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    calls = "trace=accept,accept4,epoll_wait"
+    process, port = start("pass", require("strace"), "-D", "-f", "-o", str(trace), "-e", calls)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (40, 40))
+    with ExitStack() as opened, ask(port, "/first") as client:
+        assert client.recv(1000).endswith(b"told")
+        for _ in range(100):
+            opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+        while "EMFILE" not in trace.read_text():
+            assert process.poll() is None
+        before = trace.stat().st_size
+        for _ in range(100):
+            client.sendall(b"GET /again HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(1000).endswith(b"told")
+    process.kill()
+    process.wait()
+    made = trace.read_text()[before:]
+    # bjoern itself tries in every turn.
+    assert 100 <= made.count("accept") <= 2 * made.count("epoll_wait")

@@ -97,6 +97,14 @@ def create_app(
 _ROUTE: Final = "bigfib.route"
 
 
+class PartOfRequest(Exception):
+    """What bjoern hands over is no request: the whole one before it was sent without waiting.
+
+    Of requests that it reads at once bjoern keeps the last. It answers this exception with a 500 of
+    its own, and closes the connection.
+    """
+
+
 class App(falcon.App[falcon.Request, falcon.Response]):
     """A Falcon application in which the requests of ``/api0`` take a shorter way.
 
@@ -133,7 +141,7 @@ class App(falcon.App[falcon.Request, falcon.Response]):
         path = env.setdefault("PATH_INFO", "")
         methods = self.stepping.get(path)
         if methods:
-            found = methods.get(env["REQUEST_METHOD"])
+            found = methods.get(env.get("REQUEST_METHOD", ""))
             # If it is to be refused, `_refuse` does that.
             if found and (
                 env.get("HTTP_SEC_FETCH_SITE") != _CROSS_SITE or path not in self._changing
@@ -154,6 +162,8 @@ class App(falcon.App[falcon.Request, falcon.Response]):
         return self._answer_by_falcon(env, start_response, began)
 
     def _answer_by_falcon(self, env: Environ, start_response: Any, began: float) -> Iterable[bytes]:
+        if "wsgi.errors" not in env:
+            raise PartOfRequest
         status = ""
 
         def start(status_line: str, headers: list[tuple[str, str]]) -> Any:
@@ -180,19 +190,12 @@ class App(falcon.App[falcon.Request, falcon.Response]):
         if body.__class__ is not list and type(body) is not env.get("wsgi.file_wrapper"):
             return MeasuredBody(body, self._seconds, where, began)
         if self.committer.by_turns:
+            if not self._seconds.answered:
+                self.committer.afterwards.append(self._seconds.count_answered)
             self._seconds.answered.append((where, began))
         else:
             self._seconds.count(where, perf_counter() - began)
         return body
-
-    def end_turn(self) -> None:
-        """Be told of the end of a turn; see `Committer.end_turn`.
-
-        Raises:
-            SystemExit: as that.
-        """
-        self.committer.end_turn()
-        self._seconds.count_answered()
 
     def _fail(self, env: Environ, error: Exception) -> Answer:
         """Answer for ``/api0`` what could not be."""

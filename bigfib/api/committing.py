@@ -16,11 +16,14 @@ A store that many servers share is stepped in the second way, by one transaction
 (see `bigfib.batches`); but where that leads, it alone knows, so that even the length comes after.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NoReturn
 
 from bigfib.state.log import CommitFailed
 from bigfib.state.store import Store
+
+_logger = logging.getLogger(__name__)
 
 # Beyond, a copy of the body costs more than a system call for each of its parts.
 JOINED_UP_TO: Final = 1 << 16
@@ -28,14 +31,14 @@ JOINED_UP_TO: Final = 1 << 16
 
 
 def end(error: CommitFailed) -> NoReturn:
-    """End the process, whose log cannot be made durable any more.
+    """End the process, whose log cannot be made durable any more, and say so.
 
     Raises:
-        SystemExit: bjoern ends the process on this exception, with the message on stderr and
-            status 1. Nothing less will do: none of the replies that wait for the log may be
-            finished.
+        SystemExit: bjoern ends the process on this exception, with its status, 1. Nothing less
+            will do: none of the replies that wait for the log may be finished.
     """
-    raise SystemExit(f"bigfib: {error}") from error
+    _logger.critical("%s", error)
+    raise SystemExit(1) from error
 
 
 class Committer:
@@ -43,7 +46,8 @@ class Committer:
 
     Attributes:
         by_turns: Whether `end_turn` is called before any reply of the turn leaves.
-        afterwards: What is to be called once, when the replies of this turn may leave.
+        afterwards: What is to be called once, when the replies of this turn may leave. It raises
+            nothing, for that would end the process.
     """
 
     def __init__(self, store: Store) -> None:
