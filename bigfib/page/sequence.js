@@ -106,15 +106,19 @@ function goTo(which) {
 
 function openOwn() {
   stopWaiting();
-  attempt(async (signal) => {
-    let own = remembered();
-    if (!own) {
-      own = (await ask("POST", "/api1/sequences", { read: "json" })).body.id;
-      remember(own);
+  if (remembered()) {
+    goTo(remembered());
+    return;
+  }
+  const create = async (signal) => {
+    // Whoever has clicked twice is content with one.
+    if (!remembered()) {
+      remember((await ask("POST", "/api1/sequences", { read: "json" })).body.id);
     }
     signal.throwIfAborted();
-    goTo(own);
-  });
+    goTo(remembered());
+  };
+  attempt(create, () => {});
 }
 
 // --- What is shown -------------------------------------------------------------------------------
@@ -287,8 +291,9 @@ function comeBack() {
  * turned to another sequence by then.
  *
  * @param action is given the signal of that
+ * @param drop is called instead if he has
  */
-function attempt(action) {
+function attempt(action, drop = sayNotDone) {
   if (away) {
     sayNotSent();
     return;
@@ -299,6 +304,7 @@ function attempt(action) {
   enqueue(async () => {
     try {
       if (signal.aborted) {
+        drop();
         return;
       }
       if (away) {
@@ -324,6 +330,15 @@ function attempt(action) {
 
 function sayNotSent() {
   say(at("away"), `Not sent. ${away.title}`, ASKS_AGAIN, button("Try now", tryNow));
+}
+
+function sayNotDone() {
+  complain(
+    at("problem"),
+    "Not done",
+    "What you asked for was still waiting when you turned to something else. Do it again if you " +
+      "still want it.",
+  );
 }
 
 function change(method, path, body) {

@@ -32,7 +32,8 @@ export const plain = (written) =>
   written
     .replace(/[\s,_]/g, "")
     .replace("−", "-")
-    .replace(/^(-?)0+(?=\d)/, "$1");
+    .replace(/^(-?)0+(?=\d)/, "$1")
+    .replace(/^-0$/, "0");
 
 /** Return the parts of a term that is at hand as a whole; see `TermView.show`. */
 export function parts(name, text) {

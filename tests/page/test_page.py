@@ -252,12 +252,31 @@ class TestOwnSequence:
                 page.get_by_role("button", name="Next").click()
             page.go_back()
         is_at(page, 7)
+        expect(page.locator("#problem")).to_contain_text("Not done")
         page.get_by_role("button", name="Next").click()
         is_at(page, 8)
+        expect(page.locator("#problem")).to_be_empty()
         own = f"/api1/sequences/{fragment[1][1:]}"
         assert sent == [f"{own}/next", f"{SHARED}/next"]
         assert position(service, own) == "51"
         expect(page.locator("#chart circle")).to_have_count(1)
+
+    def test_is_opened_by_who_is_in_a_hurry(self, serve: Serve, open_page: Open) -> None:
+        service = serve()
+        put(service, 7)
+        page = open_page(service)
+        is_at(page, 7)
+        at_once = "document.getElementById('own').click(); document.getElementById('next').click()"
+        page.evaluate(at_once)
+        is_at(page, 0)
+        # It could not be stepped yet, and the shared one was not meant.
+        expect(page.locator("#problem")).to_contain_text("Not done")
+        page.get_by_role("button", name="Shared by all").click()
+        is_at(page, 7)
+        page.evaluate(at_once)
+        is_at(page, 1)
+        expect(page.locator("#problem")).to_be_empty()
+        assert position(service) == "7"
 
     @pytest.mark.parametrize("choice", ["Keep it", "Forget it here", "Delete it"])
     def test_is_removed(self, serve: Serve, open_page: Open, choice: str) -> None:
@@ -511,6 +530,7 @@ class TestExplorer:
         for n, base, said in (
             ("100", 10, "F(100), 21 digits"),
             ("0", 10, "F(0), 1 digit"),
+            ("-0", 10, "F(0), 1 digit"),
             ("007", 10, "F(7), 2 digits"),
             ("1,000", 16, "F(1,000) in base 16, 174 digits"),
             ("300", 62, "F(300) in base 62, 35 digits"),
@@ -827,6 +847,7 @@ def test_axe_finds_nothing(serve: Serve, open_page: Open, look: str) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") == page.evaluate("innerWidth")
 
     page.get_by_role("button", name="My own").click()
+    expect(page.locator("#keep")).to_be_visible()
     is_at(page, 0)
     page.get_by_role("button", name="Previous").click()
     expect(page.locator("#problem")).to_contain_text("far back")
