@@ -17,6 +17,7 @@ FULL: Final = OUTPUT / "full.json"
 QUICK: Final = OUTPUT / "quick.json"
 AGAIN: Final = OUTPUT / "again.json"
 PAGE: Final = OUTPUT / "report.html"
+QUICK_PAGE: Final = OUTPUT / "quick.html"
 PICTURE: Final = HERE / "cost.svg"
 
 _WIDTH: Final = 120
@@ -69,10 +70,11 @@ def _measure(path: Path, nodes: list[str], *, quick: bool) -> Results:
 
 
 def _report(results: Results) -> None:
-    PAGE.write_text(report.page(results))
+    page = QUICK_PAGE if results.quick else PAGE
+    page.write_text(report.page(results))
     # In a file or a pipe there is room for whole lines.
     report.show(results, Console() if sys.stdout.isatty() else Console(width=_WIDTH))
-    print(f"The same with charts: {PAGE.relative_to(HERE.parent)}")
+    print(f"The same with charts: {page.relative_to(HERE.parent)}")
 
 
 def _compare(accepted: dict[str, float], results: Results) -> None:

@@ -3,10 +3,10 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +98,8 @@ def test_the_container_is_asked_for_its_health_at_its_port(serve: Serve) -> None
     assert status(service.port) == 1
 
 
-def test_the_alerts_are_rules() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (Debian: prometheus)")
+def test_the_alerts_are_rules(require: Callable[[str], str]) -> None:
+    promtool = require("promtool")
     checked = subprocess.run(
         [promtool, "check", "rules", str(ALERTS)],
         capture_output=True,

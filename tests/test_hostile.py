@@ -66,7 +66,7 @@ def idle_connections(service: Service, count: int) -> ExitStack:
 def test_10_000_idle_connections(serve: Serve, many_descriptors: int) -> None:
     if many_descriptors < 10_100:
         pytest.skip(f"there may be {many_descriptors} descriptors (ulimit -Hn), fewer than 10,100")
-    service = serve("--durability", "os")
+    service = serve()
     with idle_connections(service, 10_000), service.connect() as connection:
         for _ in range(1000):
             connection.request("GET", "/api0/next")

@@ -92,7 +92,7 @@ def kill_a_computation(service: Service) -> bool:
 def test_soak(serve: Serve, times: int, tried: Counter[str]) -> None:
     requests = 5_000_000 if times > 1 else 10_000
     chance = random.Random(8)
-    settings = ("--durability", "os", "--rewrite-bytes", "100000")
+    settings = ("--rewrite-bytes", "100000")
     service = serve(*settings)
     again = (*settings, "-p", str(service.port))
     crowd = Crowd(service, requests)

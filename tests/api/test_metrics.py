@@ -3,11 +3,11 @@
 import json
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from http.client import HTTPException
 from pathlib import Path
@@ -352,10 +352,8 @@ class TestFormat:
                 content_type = reply.headers["Content-Type"]
                 assert content_type == "text/plain; version=0.0.4; charset=utf-8", accept
 
-    def test_by_promtool(self, serve: Serve) -> None:
-        promtool = shutil.which("promtool")
-        if promtool is None:
-            pytest.skip("promtool is not installed (Debian: prometheus)")
+    def test_by_promtool(self, serve: Serve, require: Callable[[str], str]) -> None:
+        promtool = require("promtool")
         service = serve()
         for path in ("/api0/next", "/nothing"):
             service.ask(path)
