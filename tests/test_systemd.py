@@ -323,6 +323,9 @@ class TestNotifications:
 
         deadline = threading.Timer(60, give_up)
         deadline.start()
+        # The second, which is started when the first has told that it answers: until then that one
+        # may take a minute.
+        assert any("listens on" in line for line in lines)
         os.kill(worker, signal.SIGSTOP)
         assert any("has not answered for 2 s; it is killed" in line for line in lines)
         deadline.cancel()
