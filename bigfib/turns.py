@@ -5,6 +5,9 @@ reads requests then, and calls the application for each; what that returns is wr
 connection takes it, which libev says in a later turn. So what is done at the end of a turn is done
 once for all requests that were read in it, and before any of their replies leaves.
 
+Of all that has happened libev has the last seen to first: of requests that come within one turn on
+several connections, the later may be answered first.
+
 bjoern has no word for that. libev has (its manual, on `ev_set_invoke_pending_cb`: a program may
 take over the calling of what has happened), but wants to be told which loop, and bjoern keeps that
 to itself. A loop is the first thing that libev asks memory for when one is made, and that, too, a
