@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 ACCESS: Final = "bigfib.access"
 """The logger of what every request is told of; see `bigfib.api.access_log`."""
@@ -45,7 +45,13 @@ def configure(log_format: LogFormat = LogFormat.TEXT) -> None:
     logging.raiseExceptions = False
 
 
-class OnceInAWhile(logging.StreamHandler[TextIO]):
+if TYPE_CHECKING:
+    _Handler = logging.StreamHandler[TextIO]
+else:
+    _Handler = logging.StreamHandler  # Python 3.10 does not take the brackets.
+
+
+class OnceInAWhile(_Handler):
     """Writes each message, but a warning or an error that comes again and again only now and then.
 
     It does so until its logger says something else, so that what was said last is how things are.
