@@ -21,6 +21,7 @@ from bigfib.api.app import PartOfRequest, create_app
 from bigfib.batches import Batches, NotMade
 from bigfib.connections import Watch
 from bigfib.digit_cache import DigitCache
+from bigfib.expectations import forgetting
 from bigfib.jobs import Jobs, NotAtHand
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import SHARED, Sequences, farthest_within, open_store
@@ -180,7 +181,7 @@ def _serve_on(
             tell = place.tell if place else _tell_systemd
             loop = (bjoern.server_run.__code__, Turns.turn.__code__)
             with watchdog.telling(tell, patience, *loop):
-                bjoern.server_run(listener, served)
+                bjoern.server_run(listener, forgetting(served))
         _logger.info("stopped")
 
 

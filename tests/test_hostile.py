@@ -1,5 +1,6 @@
 """What hostile clients send to bigfib itself. What they send to nginx: see test_proxy.py."""
 
+import contextlib
 import resource
 import signal
 import socket
@@ -13,6 +14,11 @@ import pytest
 from bigfib.connections import PATIENCE
 from tests.hostile import CASES, outcome, table
 from tests.service import Serve, Service
+
+ANOTHER = b"GET /api0/next HTTP/1.1\r\nHost: x\r\n\r\n"
+EXPECTING = ANOTHER[:-2] + b"Expect: 100-continue\r\n\r\n"
+
+IN_PARTS = [ANOTHER[:30], ANOTHER[30:]]
 
 SECURITY = Path(__file__).parent.parent / "SECURITY.md"
 
@@ -107,3 +113,30 @@ def test_who_does_nothing_has_75_seconds(serve: Serve) -> None:
         deaf.settimeout(10)
         with pytest.raises(ConnectionResetError):
             read_on(deaf)
+
+
+# bjoern by itself takes its own reply for the `100 Continue`, and reads on in a request that is no
+# more.
+@pytest.mark.parametrize(
+    ("first", "rest"),
+    [
+        pytest.param(EXPECTING, IN_PARTS, id="without a body"),
+        pytest.param(EXPECTING + ANOTHER, IN_PARTS, id="and another at once"),
+        pytest.param(ANOTHER + EXPECTING, IN_PARTS, id="behind another"),
+        pytest.param(
+            ANOTHER + EXPECTING[:-2] + b"Content-Length: 3\r\n\r\n", [b"abc"], id="without waiting"
+        ),
+    ],
+)
+def test_expect_100_continue_is_survived(serve: Serve, first: bytes, rest: list[bytes]) -> None:
+    service = serve()
+    with socket.create_connection((service.host, service.port), timeout=20) as client:
+        client.sendall(first)
+        assert client.recv(1000).startswith(b"HTTP/1.1 ")
+        with contextlib.suppress(OSError):
+            for part in rest:
+                client.sendall(part)
+                time.sleep(0.1)
+    assert service.ask("/livez")[0].status == 200
+    assert service.stop(signal.SIGTERM) == 0
+    assert "Traceback" not in "".join(service.said)
