@@ -67,8 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
     # A file's name may have bytes that are no text; it is shown all the same.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     stderr.configure()
-    command = _parse(sys.argv[1:] if arguments is None else arguments)
+    command = None
     try:
+        command = _parse(sys.argv[1:] if arguments is None else arguments)
         command.run(command)
         sys.stdout.flush()
     except (InvalidIndex, InvalidModulus, InvalidSetting) as error:
@@ -121,6 +122,11 @@ class _Parser(argparse.ArgumentParser):
     """
 
     commands: Mapping[str, argparse.ArgumentParser]
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        # What cannot be written is found out here, and not when Python ends.
+        sys.stdout.flush()
+        super().exit(status, message)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"bigfib: {message}; see {self.prog} --help\n")

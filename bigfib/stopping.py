@@ -101,26 +101,29 @@ class Stop:
         if self.draining.is_set() or self._begins:
             return
         self._begins = True
-        self._begin_once()
+        begun = self._has_begun()
+        # Before the next signal can come.
         self._begins = False
+        if not begun:
+            threading.Timer(_DRAIN_INTERVAL, self._terminate).start()
 
-    def _begin_once(self) -> None:
+    def _has_begun(self) -> bool:
+        """Begin the end, unless it is too early; return whether it has begun."""
         if self._waits < _MOST_WAITS and self._to_be_accepted.poll(0):
             self._waits += 1
-            threading.Timer(_DRAIN_INTERVAL, self._terminate).start()
-            return
+            return False
         self._taken_by_python = False
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         signal.raise_signal(signal.SIGINT)
         # At once: libev will restore the default action, by which a second SIGINT would kill.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         if self._taken_by_python:
-            threading.Timer(_DRAIN_INTERVAL, self._terminate).start()
-        else:
-            self.draining.set()
-            systemd.notify("STOPPING=1")
-            _logger.info("stopping")
-            threading.Thread(target=self._drain, daemon=True).start()
+            return False
+        self.draining.set()
+        systemd.notify("STOPPING=1")
+        _logger.info("stopping")
+        threading.Thread(target=self._drain, daemon=True).start()
+        return True
 
     def _interrupt(self, _signal: int, _frame: object) -> None:
         # From `_begin`, before libev has taken the signal over; and from bjoern, when it returns.

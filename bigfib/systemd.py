@@ -65,7 +65,9 @@ def notify(*assignments: str) -> None:
     if address.startswith("@"):  # in the abstract name space
         address = f"\0{address[1:]}"
     try:
-        _sender().sendto("\n".join(assignments).encode(), address)
+        # The name of a file may have bytes that are no text.
+        told = "\n".join(assignments).encode(errors="backslashreplace")
+        _sender().sendto(told, address)
     except OSError as error:
         # It will find out in its own way.
         _logger.warning("cannot notify systemd: %s", error.strerror or error)

@@ -250,6 +250,12 @@ class TestStepping:
         assert reader.read(bigfib.file).position(b"shared") == 2
         assert reader.read(bigfib.file).fault is None
 
+    def test_help_that_nobody_hears(self) -> None:
+        command = f"{sys.executable} -m bigfib --help >&-"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr == "bigfib: cannot write the answer: Bad file descriptor\n"
+
     @pytest.mark.parametrize(
         ("command", "and_says"), [("current", ""), ("next", "; the step was made: see `current`")]
     )

@@ -101,7 +101,7 @@ class PartOfRequest(Exception):
     """What bjoern hands over is no request: the whole one before it was sent without waiting.
 
     Of requests that it reads at once bjoern keeps the last. It answers this exception with a 500 of
-    its own, and closes the connection.
+    its own, which is not counted, and closes the connection.
     """
 
 

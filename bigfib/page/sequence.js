@@ -35,12 +35,14 @@ const chart = new Chart(at("chart"));
 const view = new TermView(at("current"), (error) => report(error));
 
 let id = SHARED;
+let kept = null; // One's own, as long as the page is open.
 let position = null; // None is shown yet.
 let away = null; // While the service is: how long to wait, and the timer of that.
 let lookTimer;
 let lookTook = 0;
 let stop = new AbortController();
 let queue = Promise.resolve();
+let dropped = 0; // How much of it was not done.
 let asked = 0; // How much of what somebody has asked for is not done yet.
 let busyTimer;
 
@@ -55,16 +57,17 @@ const address = () => `/api1/sequences/${id}`;
 
 const named = () => /^#([0-9a-f]{32})$/.exec(location.hash)?.[1] ?? SHARED;
 
-// A browser may be told to keep nothing; then the address alone does.
+// A browser may be told to keep nothing; then this page does, and the address.
 function remembered() {
   try {
-    return localStorage.getItem(REMEMBERED);
+    return localStorage.getItem(REMEMBERED) ?? kept;
   } catch {
-    return null;
+    return kept;
   }
 }
 
 function remember(own) {
+  kept = own;
   try {
     localStorage.setItem(REMEMBERED, own);
   } catch {
@@ -74,7 +77,12 @@ function remember(own) {
 
 function forget() {
   if (remembered() === id) {
-    localStorage.removeItem(REMEMBERED);
+    kept = null;
+    try {
+      localStorage.removeItem(REMEMBERED);
+    } catch {
+      // See above.
+    }
   }
 }
 
@@ -110,6 +118,7 @@ function openOwn() {
     goTo(remembered());
     return;
   }
+  const before = dropped;
   const create = async (signal) => {
     // Whoever has clicked twice is content with one.
     if (!remembered()) {
@@ -117,6 +126,9 @@ function openOwn() {
     }
     signal.throwIfAborted();
     goTo(remembered());
+    if (dropped !== before) {
+      sayNotDone();
+    }
   };
   attempt(create, () => {});
 }
@@ -333,11 +345,12 @@ function sayNotSent() {
 }
 
 function sayNotDone() {
+  dropped += 1;
   complain(
     at("problem"),
     "Not done",
-    "What you asked for was still waiting when you turned to something else. Do it again if you " +
-      "still want it.",
+    "What you asked for was still waiting when you stopped that, or turned to something else. Do " +
+      "it again if you still want it.",
   );
 }
 

@@ -75,7 +75,7 @@ export async function ask(method, path, { headers, body, read = "text", signal }
       throw await problem(answer);
     }
     const content = answer.status === 304 ? null : await answer[read]();
-    const ms = sinceRequest(answer.url) ?? performance.now() - began;
+    const ms = sinceRequest(answer.url, began) ?? performance.now() - began;
     return { status: answer.status, headers: answer.headers, body: content, ms };
   } catch (error) {
     signal?.throwIfAborted();
@@ -86,11 +86,11 @@ export async function ask(method, path, { headers, body, read = "text", signal }
 }
 
 /** Return the milliseconds that the answer took, without what the browser does before and after. */
-function sinceRequest(url) {
+function sinceRequest(url, began) {
   const timing = performance.getEntriesByName(url).at(-1);
   // The browser keeps a few hundred, and then no more.
   performance.clearResourceTimings();
-  return timing?.requestStart ? timing.responseEnd - timing.requestStart : null;
+  return timing?.startTime >= began && timing.requestStart ? timing.responseEnd - timing.requestStart : null;
 }
 
 async function problem(answer) {

@@ -278,6 +278,25 @@ class TestOwnSequence:
         expect(page.locator("#problem")).to_be_empty()
         assert position(service) == "7"
 
+    @pytest.mark.parametrize("name", ["getItem", "setItem"])
+    def test_in_a_browser_that_keeps_nothing(
+        self, serve: Serve, open_page: Open, name: str
+    ) -> None:
+        service = serve()
+        put(service, 7)
+        page = open_page(service)
+        is_at(page, 7)
+        page.evaluate(f"void (Storage.prototype.{name} = () => {{ throw Error('no') }})")
+        page.get_by_role("button", name="My own").click()
+        is_at(page, 0)
+        own = page.url
+        page.get_by_role("button", name="Shared by all").click()
+        is_at(page, 7)
+        page.get_by_role("button", name="My own").click()
+        is_at(page, 0)
+        assert page.url == own
+        assert position(service) == "7"
+
     @pytest.mark.parametrize("choice", ["Keep it", "Forget it here", "Delete it"])
     def test_is_removed(self, serve: Serve, open_page: Open, choice: str) -> None:
         service = serve()
