@@ -45,10 +45,16 @@ _START_RESPONSE_CALLED: Final = 1 << 3
 _EXPECT_CONTINUE: Final = 1 << 8
 
 
+# Objects come to lie in ever more places.
+_MOST_KEPT: Final = 1024
+
+
 class _Pointers(dict[int, ctypes.c_size_t]):
     """The pointers of ``start_response``, by where that is."""
 
     def __missing__(self, start_response: int) -> ctypes.c_size_t:
+        if len(self) == _MOST_KEPT:
+            self.clear()
         address = start_response + object.__basicsize__
         pointer = self[start_response] = ctypes.c_size_t.from_address(address)
         return pointer
@@ -58,6 +64,8 @@ class _States(dict[int, ctypes.c_uint]):
     """The states of Requests, by where these are."""
 
     def __missing__(self, request: int) -> ctypes.c_uint:
+        if len(self) == _MOST_KEPT:
+            self.clear()
         state = self[request] = ctypes.c_uint.from_address(request + _Request.state.offset)
         return state
 
