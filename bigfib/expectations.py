@@ -15,10 +15,10 @@ cells that are kept that takes 0.2 us, a hundredth of a small request.
 """
 
 import ctypes
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final
 
-WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
+from bigfib.stopping import WSGI
 
 
 class _Request(ctypes.Structure):
@@ -44,35 +44,29 @@ _PARSE_FINISHED: Final = 1 << 2
 _START_RESPONSE_CALLED: Final = 1 << 3
 _EXPECT_CONTINUE: Final = 1 << 8
 
-
 # Objects come to lie in ever more places.
 _MOST_KEPT: Final = 1024
 
 
-class _Pointers(dict[int, ctypes.c_size_t]):
-    """The pointers of ``start_response``, by where that is."""
+class _Cells(dict[int, Any]):
+    """What lies at a distance from the beginning of each of many objects, by where these are."""
 
-    def __missing__(self, start_response: int) -> ctypes.c_size_t:
+    def __init__(self, kind: type[ctypes.c_size_t | ctypes.c_uint], offset: int) -> None:
+        super().__init__()
+        self._kind = kind
+        self._offset = offset
+
+    def __missing__(self, address: int) -> Any:
         if len(self) == _MOST_KEPT:
             self.clear()
-        address = start_response + object.__basicsize__
-        pointer = self[start_response] = ctypes.c_size_t.from_address(address)
-        return pointer
-
-
-class _States(dict[int, ctypes.c_uint]):
-    """The states of Requests, by where these are."""
-
-    def __missing__(self, request: int) -> ctypes.c_uint:
-        if len(self) == _MOST_KEPT:
-            self.clear()
-        state = self[request] = ctypes.c_uint.from_address(request + _Request.state.offset)
-        return state
+        cell = self[address] = self._kind.from_address(address + self._offset)
+        return cell
 
 
 def forgetting(app: WSGI) -> WSGI:
     """Return ``app``, to be called by bjoern itself, which forgets before what is expected."""
-    pointers, states = _Pointers(), _States()
+    pointers = _Cells(ctypes.c_size_t, object.__basicsize__)
+    states = _Cells(ctypes.c_uint, _Request.state.offset)
 
     def forgetting_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = pointers[id(start_response)].value

@@ -77,6 +77,7 @@ class CommittedReply:
             lsn: The place in the store of what the value gives away.
         """
         headers = self.headers(len(_OPENING) + len(rest))
+        # As `Committer.body` has it, in 0.16 us instead of 0.38.
         if len(rest) <= JOINED_UP_TO and self._committer.may_leave(lsn):
             return status, headers, [_OPENING + rest]
         return status, headers, self._committer.body(lsn, _OPENING, rest)

@@ -90,7 +90,8 @@ function sinceRequest(url, began) {
   const timing = performance.getEntriesByName(url).at(-1);
   // The browser keeps a few hundred, and then no more.
   performance.clearResourceTimings();
-  return timing?.startTime >= began && timing.requestStart ? timing.responseEnd - timing.requestStart : null;
+  const isOfThis = timing?.startTime >= began && timing.requestStart;
+  return isOfThis ? timing.responseEnd - timing.requestStart : null;
 }
 
 async function problem(answer) {
