@@ -38,8 +38,6 @@ def logged(app: Application, committer: Committer) -> Application:
 
         def start(status: str, headers: list[tuple[str, str]]) -> Any:
             request.status = status[:3]
-            lengths = [value for name, value in headers if name.lower() == "content-length"]
-            request.length = int(lengths[0]) if lengths else 0
             return start_response(status, headers)
 
         body = app(environ, start)
@@ -49,11 +47,6 @@ def logged(app: Application, committer: Committer) -> Application:
                 committer.afterwards.append(request.log)
             else:
                 request.log()
-            return body
-        if type(body) is environ.get("wsgi.file_wrapper"):
-            # The kernel sends it, if bjoern is given nothing else.
-            request.sent = request.length
-            request.log()
             return body
         return _LoggedBody(body, request)
 
@@ -67,7 +60,6 @@ class _Request:
         self._began = time.perf_counter()
         self._environ = environ
         self.status = ""
-        self.length = 0
         self.sent = 0
 
     def log(self) -> None:

@@ -118,7 +118,7 @@ class App(falcon.App[falcon.Request, falcon.Response]):
     def __init__(
         self, stepping: Stepping, committer: Committer, date: DateHeader, seconds: RequestSeconds
     ) -> None:
-        super().__init__(middleware=[_EveryReply(date), _OwnSite()])
+        super().__init__(middleware=[_EveryReply(date), _StatedLength(), _OwnSite()])
         self.stepping: dict[str, dict[str, tuple[Callable[[Environ], Answer], Kind]]] = {
             route: {
                 method: (answer, seconds.kind(route, method)) for method, answer in methods.items()
@@ -142,9 +142,11 @@ class App(falcon.App[falcon.Request, falcon.Response]):
         methods = self.stepping.get(path)
         if methods:
             found = methods.get(env.get("REQUEST_METHOD", ""))
-            # If it is to be refused, `_refuse` does that.
-            if found and (
-                env.get("HTTP_SEC_FETCH_SITE") != _CROSS_SITE or path not in self._changing
+            # Falcon's middleware and `_refuse` answer what is to be refused.
+            if (
+                found
+                and "HTTP_TRANSFER_ENCODING" not in env
+                and (env.get("HTTP_SEC_FETCH_SITE") != _CROSS_SITE or path not in self._changing)
             ):
                 answer, kind = found
                 try:
@@ -153,7 +155,7 @@ class App(falcon.App[falcon.Request, falcon.Response]):
                     status, headers, body = self._fail(env, error)
                 start_response(status, headers)
                 if body.__class__ is not list or self.committer.by_turns:
-                    return self._measured(env, kind[status], began, body)
+                    return self._measured(kind[status], began, body)
                 # What that and `RequestSeconds.count` do, without the calls.
                 where, cells, seconds = kind[status], self._seconds.cells, perf_counter() - began
                 cells[where] += seconds
@@ -173,21 +175,17 @@ class App(falcon.App[falcon.Request, falcon.Response]):
 
         body = super().__call__(env, start)
         kind = self._seconds.kind(env[_ROUTE], env["REQUEST_METHOD"])
-        return self._measured(env, kind[status], began, body)
+        return self._measured(kind[status], began, body)
 
-    def _measured(
-        self, env: Environ, where: int, began: float, body: Iterable[bytes]
-    ) -> Iterable[bytes]:
+    def _measured(self, where: int, began: float, body: Iterable[bytes]) -> Iterable[bytes]:
         """Return ``body``, and see to it that its request is counted.
 
         Args:
-            env: The request.
             where: What the request is counted as; see `RequestSeconds.kind`.
             began: When it began, by `perf_counter`.
             body: What is returned to the server.
         """
-        # The kernel sends a file, if bjoern is given nothing else.
-        if body.__class__ is not list and type(body) is not env.get("wsgi.file_wrapper"):
+        if body.__class__ is not list:
             return MeasuredBody(body, self._seconds, where, began)
         if self.committer.by_turns:
             if not self._seconds.answered:
@@ -236,6 +234,19 @@ class _EveryReply:
         resp.set_header(*self._date.header)
         resp.set_header("X-Content-Type-Options", "nosniff")
         req.env[_ROUTE] = req.uri_template or UNMATCHED
+
+
+class _StatedLength:
+    """Refuse bodies in chunks: bjoern reads none, and takes their trailers for headers."""
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        """Refuse a request with a transfer coding, whatever it asks for.
+
+        Raises:
+            Problem: 411.
+        """
+        if req.get_header("Transfer-Encoding") is not None:
+            raise problems.Problem(411, "Send the body with a Content-Length, not in chunks.")
 
 
 class _OwnSite:

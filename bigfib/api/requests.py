@@ -115,12 +115,9 @@ def document(req: falcon.Request) -> Any:
     """Return the JSON document in the body.
 
     Raises:
-        Problem: 411 or 413, the body has no stated length or one beyond `MAX_BODY_BYTES`; 415, it
-            is something else than JSON.
+        Problem: 413, the body is longer than `MAX_BODY_BYTES`; 415, it is not JSON.
         HTTPError: 400, there is none, it is malformed, or of another length than is stated.
     """
-    if req.get_header("Transfer-Encoding") is not None:
-        raise Problem(411, "Send the document with a Content-Length, not in chunks.")
     if (req.content_length or 0) > MAX_BODY_BYTES:
         raise Problem(413, f"A document has at most {MAX_BODY_BYTES} bytes.")
     body = req.env["wsgi.input"]

@@ -250,15 +250,15 @@ def _no_job(n: mpz) -> Problem:
 def _send(
     resp: falcon.Response, opening: bytes, file: BinaryIO, closing: bytes, first: int, last: int
 ) -> None:
-    """Send bytes ``first`` to ``last`` of the opening, the file and the closing."""
+    """Send bytes ``first`` to ``last`` of the opening, the file and the closing.
+
+    Never the file itself: if the client resets the connection, bjoern sends freed memory, perhaps
+    to another client, or loops for ever (``do_sendfile`` in server.c). Pieces are as fast: 11.4 ms
+    for 10.4 MB, compared with 11.7.
+    """
     resp.content_length = last + 1 - first
     size = os.fstat(file.fileno()).st_size
-    if first >= len(opening) and not closing and last + 1 == len(opening) + size:
-        # bjoern lets the kernel send it, from where it stands to its end.
-        file.seek(first - len(opening))
-        resp.stream = file
-    else:
-        resp.stream = _Stream(_spliced(opening, file, size, closing, first, last), file.close)
+    resp.stream = _Stream(_spliced(opening, file, size, closing, first, last), file.close)
 
 
 def _spliced(
