@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bigfib import server
+from bigfib.server import serve
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,7 +55,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
 @pytest.fixture(autouse=True, scope="session")
 def memory_as_in_the_service() -> None:
     """Let malloc keep freed memory as it does in the service; the yardsticks profit as much."""
-    server.keep_freed_memory()
+    serve.keep_freed_memory()
 
 
 @pytest.fixture(scope="session")

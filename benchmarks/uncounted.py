@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from time import perf_counter
 from typing import Any
 
-from bigfib import cli, server
+from bigfib import cli
 from bigfib.api import app
 from bigfib.api.stepping import Environ
+from bigfib.server import serve
 
 
 class Uncounted(app.App):
@@ -46,5 +47,5 @@ def create_app(*arguments: Any, **more: Any) -> app.App:
 
 
 if __name__ == "__main__":
-    setattr(server, "create_app", create_app)  # noqa: B010 - mypy would have it exported
+    setattr(serve, "create_app", create_app)  # noqa: B010 - mypy would have it exported
     sys.exit(cli.main(["serve", *sys.argv[1:]]))

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from gmpy2 import mpz
 
-from bigfib.turns import Turns
+from bigfib.server.bjoern.loop import IterationHook
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -127,8 +127,8 @@ def serve(app: Application, at_end_of_turn: Callable[[], None] | None = None) ->
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         host, port = listener.getsockname()
         if at_end_of_turn:
-            turns = Turns(listener, at_end_of_turn)
-            turns.follow_next_loop()
+            hook = IterationHook(listener, at_end_of_turn)
+            hook.install()
         print(f"listens on http://{host}:{port}", flush=True)
         bjoern.server_run(listener, app)
 

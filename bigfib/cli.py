@@ -340,13 +340,13 @@ def _settings(command: argparse.Namespace) -> Settings:
 
 
 def _serve(command: argparse.Namespace) -> None:
-    from bigfib import server
+    from bigfib.server.serve import CannotServe, serve
 
     settings = _settings(command)
     stderr.configure(settings.log_format)
     try:
-        server.serve(settings)
-    except server.CannotServe as error:
+        serve(settings)
+    except CannotServe as error:
         raise Failure(str(error)) from error
 
 

@@ -118,7 +118,7 @@ class TestSystemCalls:
             elif '\\"status\\":\\"200\\"' in line:
                 order.append("digits")
         assert order == ["record", "sync", "digits"] * 5
-        assert ("does not let its event loop be followed" in "".join(service.said)) == bool(way)
+        assert ("cannot follow this bjoern's event loop" in "".join(service.said)) == bool(way)
 
     def test_so_is_every_change_of_a_sequence(
         self, serve: Serve, strace: list[str], way: list[str], tmp_path: Path

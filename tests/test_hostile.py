@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bigfib.connections import PATIENCE
+from bigfib.server.bjoern.idle import PATIENCE
 from tests.hostile import CASES, outcome, table
 from tests.service import Serve, Service
 

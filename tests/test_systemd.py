@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from bigfib import supervisor, systemd
+from bigfib.server import supervisor, systemd
 from bigfib.state import reader
 from tests.service import Serve, Service
 
@@ -375,7 +375,7 @@ def test_a_worker_that_never_begins_to_answer_is_killed(monkeypatch: pytest.Monk
 
 LOOP = """
 import sys, time
-from bigfib import watchdog
+from bigfib.server import watchdog
 
 def loop(call):
     while True:

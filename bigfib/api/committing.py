@@ -1,9 +1,9 @@
 """When replies may leave: not before what they show is committed to the store.
 
 bjoern writes replies in a later turn of its event loop than that in which it has read the requests.
-At the end of each turn (see `bigfib.turns`) one commit serves all replies of that turn, and they
-leave whole. Measured beside one ``fdatasync`` a reply, at 64 connections: ten times as many replies
-a second.
+At the end of each turn (see `bigfib.server.bjoern.loop`) one commit serves all replies of that
+turn, and they leave whole. Measured beside one ``fdatasync`` a reply, at 64 connections: ten times
+as many replies a second.
 
 Where the ends of turns are not told, a reply opens with a chunk that says nothing yet, and its next
 chunk commits first. bjoern asks for that when it has written the first, so the first reply of a

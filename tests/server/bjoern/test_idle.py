@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bigfib.connections import MOST_HELD, MOST_HELD_BY_ALL, PATIENCE, SHORT_PATIENCE, Watch
+from bigfib.server.bjoern.idle import MOST_HELD, MOST_HELD_BY_ALL, PATIENCE, SHORT_PATIENCE, Watch
 from tests.service import Serve, Service
 
 BEFORE = PATIENCE - 1
@@ -95,8 +95,38 @@ class TestTime:
         assert not is_let_go(served)
         server.look(AFTER)
         assert is_let_go(served)
+        # As bjoern does when it has read the end.
+        served.close()
         client.settimeout(20)
         assert client.recv(1) == b""
+
+    def test_request_that_arrives_when_an_idle_connection_is_closed_is_answered(
+        self, server: Server
+    ) -> None:
+        client, served = server.connect()
+        server.look(0, AFTER)
+        client.sendall(b"POST")
+        await_received(served, 4)
+        served.sendall(b"answer")
+        assert is_let_go(served)
+        served.close()
+        client.settimeout(20)
+        assert client.recv(100) == b"answer"
+        assert client.recv(100) == b""
+
+    def test_connection_with_the_descriptor_of_a_closed_one_is_closed_in_its_own_time(
+        self, server: Server
+    ) -> None:
+        client, served = server.connect()
+        server.look(0)
+        number = served.fileno()
+        client.close()
+        served.close()
+        _, following = server.connect()
+        if following.fileno() != number:
+            os.dup2(following.fileno(), number)
+        server.look(BEFORE, BEFORE + AFTER)
+        assert is_let_go(following)
 
     def test_an_answered_client_has_the_time_again(self, server: Server) -> None:
         _, served = server.connect()
@@ -161,6 +191,16 @@ class TestTime:
             server.look(0, AFTER)
             file.write("written")
         assert not is_let_go(other)
+        others.close()
+
+    def test_connection_of_another_port_is_left_alone_between_ours(self, server: Server) -> None:
+        _, first = server.connect()
+        others = Server()
+        _, other = others.connect()
+        _, last = server.connect()
+        assert first.fileno() < other.fileno() < last.fileno()
+        server.look(0, AFTER)
+        assert [is_let_go(served) for served in (first, other, last)] == [True, False, True]
         others.close()
 
     def test_on_no_port_nothing_is_watched(self, tmp_path: Path) -> None:
@@ -253,6 +293,27 @@ class TestMemory:
         # One of those who have sent most is enough.
         assert sum(is_let_go(end) for _, end in several) == 1
         assert not is_let_go(served)
+
+    def test_connection_with_the_descriptor_of_one_that_sent_most_is_left_alone(
+        self, server: Server
+    ) -> None:
+        """The descriptor gets another connection between the look and the closing."""
+        several = [server.connect() for _ in range(MOST_HELD_BY_ALL // MOST_HELD + 1)]
+        first, (_, idle) = several[0][1], server.connect()
+        # With so high descriptors one turn does not look at all.
+        high = [os.dup2(idle.fileno(), number, inheritable=False) for number in (100, 200, 400)]
+        server.look(0)
+        for client, end in several:
+            self.send(client, end, MOST_HELD)
+        assert not server.watch.turn()
+        client, following = server.connect()
+        self.send(client, following, MOST_HELD)
+        os.dup2(following.fileno(), first.fileno())
+        while not server.watch.turn():
+            pass
+        assert not is_let_go(following)
+        for descriptor in high:
+            os.close(descriptor)
 
 
 def resident(service: Service) -> int:

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from bigfib import systemd
 from bigfib.counts import Slots
 from bigfib.parent import end_with
+from bigfib.server import systemd
 
 _logger = logging.getLogger(__name__)
 

@@ -15,22 +15,22 @@ from typing import Final
 import bjoern
 
 import bigfib
-from bigfib import systemd, watchdog
 from bigfib.api.access_log import logged
 from bigfib.api.app import PartOfRequest, create_app
 from bigfib.batches import Batches, NotMade
-from bigfib.connections import Watch
 from bigfib.digit_cache import DigitCache
-from bigfib.expectations import forgetting
 from bigfib.jobs import Jobs, NotAtHand
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import SHARED, Sequences, farthest_within, open_store
+from bigfib.server import systemd, watchdog
+from bigfib.server.bjoern.idle import Watch
+from bigfib.server.bjoern.loop import IterationHook
+from bigfib.server.bjoern.request import guarded
+from bigfib.server.stop import Stop
+from bigfib.server.supervisor import Place, supervise
 from bigfib.settings import Settings
 from bigfib.state.log import Durability, Log
-from bigfib.stopping import Stop
-from bigfib.supervisor import Place, supervise
 from bigfib.terms import INLINE_LIMIT
-from bigfib.turns import Turns
 
 _logger = logging.getLogger(__name__)
 
@@ -156,9 +156,9 @@ def _serve_on(
             slots=place.slots if place else None,
             draining=stop.draining,
         )
-        turns = Turns(listener, app.committer.end_turn)
+        hook = IterationHook(listener, app.committer.end_turn)
         if isinstance(store, Log) and settings.durability is Durability.FSYNC:
-            turns.follow_next_loop()
+            hook.install()
         served = stop.told_by(app)
         if settings.access_log or settings.debug:
             served = logged(served, app.committer)
@@ -179,9 +179,8 @@ def _serve_on(
                 )
             systemd.notify(f"STATUS={url}; {kept}")
             tell = place.tell if place else _tell_systemd
-            loop = (bjoern.server_run.__code__, Turns.turn.__code__)
-            with watchdog.telling(tell, patience, *loop):
-                bjoern.server_run(listener, forgetting(served))
+            with watchdog.telling(tell, patience, bjoern.server_run.__code__):
+                bjoern.server_run(listener, guarded(served))
         _logger.info("stopped")
 
 

@@ -29,15 +29,13 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from bigfib import systemd
+from bigfib.server import systemd
+from bigfib.server.bjoern.request import WSGI
 
 _logger = logging.getLogger(__name__)
-
-WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
-"""An application, as PEP 3333 has it."""
 
 _DRAIN_SECONDS: Final = 5.0
 _DRAIN_INTERVAL: Final = 0.05

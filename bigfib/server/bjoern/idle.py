@@ -1,20 +1,20 @@
-"""Connections that are let go, because bjoern keeps each of them for as long as the client likes.
+"""Close connections that are idle, do not read, or send more than a request has.
 
-bjoern has no time-outs, holds the body of a request in memory before anybody sees it, and spins
-when there are no file descriptors left. It tells nothing of its connections either, but the kernel
-does: how many bytes came in by each, and how many of those sent were acknowledged (``TCP_INFO``,
-see tcp(7) and <linux/tcp.h>; both counts since Linux 4.2). A few descriptors after the other are
-looked at from a thread of its own, so that a request pays nothing for it. Three rules follow:
+bjoern has no time-outs, holds the body of a request in memory before the application sees it, and
+spins when no file descriptor is left. It does not list its connections, but the kernel knows, for
+each descriptor, how many bytes were received and how many of those sent were acknowledged
+(``TCP_INFO``, see tcp(7) and <linux/tcp.h>; both counts since Linux 4.2). A thread looks at some
+descriptors after the other, so that a request pays nothing for it. Three rules:
 
-* **Time.** Who has acknowledged nothing new for `PATIENCE` seconds, nor begun a request, is let go.
-  That is a client which is idle, or has not finished its request, or does not read its reply: only
-  for clients is anything waited so long.
+* **Time.** A client that has acknowledged nothing new for `PATIENCE` seconds, nor begun a request,
+  is closed: it is idle, or has not finished its request, or does not read its reply.
 * **Descriptors.** When connections have taken half of those that the process may have, the time is
   `SHORT_PATIENCE`.
-* **Memory.** Who has sent more than `MOST_HELD` bytes since the last reply is let go, and while all
-  together have sent more than `MOST_HELD_BY_ALL`, so is whoever sent most.
+* **Memory.** A client that has sent more than `MOST_HELD` bytes since the last reply is closed, and
+  while all together have sent more than `MOST_HELD_BY_ALL`, so is the one that sent most.
 
-To be let go is to have the connection shut down, which bjoern sees as its end, and closes it.
+bjoern closes a connection whose end it reads. Of an idle one only the receiving side is shut down:
+a request that arrives at that moment is either not read, or answered.
 """
 
 import errno
@@ -165,8 +165,10 @@ class Watch:
             since = now if held and not seen.held else seen.since
             seen = seen._replace(held=held, since=since)
         self._seen[fd] = seen
-        if seen.held > MOST_HELD or now - seen.since > self._patience:
-            self._let_go(fd)
+        if seen.held > MOST_HELD:
+            self._close(fd, at_once=True)
+        elif now - seen.since > self._patience:
+            self._close(fd)
 
     def _facts(self, fd: int, seen: _Seen | None) -> _Facts | None:
         """Return what is known of the connection ``fd``, or None if it is not one of ours."""
@@ -186,11 +188,15 @@ class Watch:
         finally:
             connection.detach()
 
-    def _let_go(self, fd: int) -> None:
-        """Shut the connection down, unless it has gone or moved on by itself meanwhile.
+    def _close(self, fd: int, *, at_once: bool = False) -> None:
+        """Shut the connection down, unless it has been closed or used since it was looked at.
 
-        bjoern runs on: it may close the connection at any moment, and the next one may be given
-        its number. A duplicate stays what it is.
+        bjoern runs meanwhile: it may close the connection at any moment, and the next one may get
+        its number. A duplicate of the descriptor keeps referring to the same connection.
+
+        Args:
+            fd: The descriptor.
+            at_once: Whether to stop reading what the client sends.
         """
         seen = self._seen[fd]
         try:
@@ -200,15 +206,20 @@ class Watch:
                 return
             raise
         try:
+            # Before the counts: if these are as they were, it is no reply to a new request.
+            unread = any(fcntl.ioctl(self._duplicate, termios.TIOCOUTQ, bytes(4)))
             facts = _ask(self._duplicate)
-            if facts and facts[:2] == seen[:2]:
-                if seen.held or any(fcntl.ioctl(self._duplicate, termios.TIOCOUTQ, bytes(4))):
-                    # Else the client, still sending, would wait to go on, and the kernel would
-                    # keep what the client has not read.
-                    self._duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            if facts != (seen.cookie, seen.acknowledged, seen.answered + seen.held):
+                return
+            if at_once or unread:
+                # A client that is still sending would wait to go on, and the kernel would keep what
+                # the client does not read.
+                self._duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 self._duplicate.shutdown(socket.SHUT_RDWR)
+            else:
+                self._duplicate.shutdown(socket.SHUT_RD)
         except OSError:
-            pass  # The client was faster.
+            pass  # The client has closed it.
         finally:
             os.dup2(self._nothing.fileno(), self._duplicate.fileno(), inheritable=False)
 
@@ -217,7 +228,7 @@ class Watch:
         if excess <= 0:
             return
         for fd, seen in sorted(self._seen.items(), key=lambda item: -item[1].held):
-            self._let_go(fd)
+            self._close(fd, at_once=True)
             excess -= seen.held
             if excess <= 0:
                 break

@@ -1,0 +1,1 @@
+"""Open a socket, build the application, run it on bjoern, drain it."""
