@@ -23,7 +23,7 @@ from bigfib.jobs import Jobs, NotAtHand
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import SHARED, Sequences, farthest_within, open_store
 from bigfib.server import systemd, watchdog
-from bigfib.server.bjoern.idle import Watch
+from bigfib.server.bjoern.idle import ConnectionWatch
 from bigfib.server.bjoern.loop import IterationHook
 from bigfib.server.bjoern.request import guarded
 from bigfib.server.stop import Stop
@@ -148,7 +148,8 @@ def _serve_on(
         except IndexTooLarge as error:
             raise CannotServe(f"{kept}: {error}") from error
         signal.signal(signal.SIGCHLD, lambda _signal, _frame: jobs.advance())
-        stop = Stop(listener, inherited=inherited)
+        watch = ConnectionWatch(listener, descriptors)
+        stop = Stop(listener, watch, inherited=inherited)
         app = create_app(
             *(store, sequences, jobs),
             per_client=settings.per_client,
@@ -159,10 +160,10 @@ def _serve_on(
         hook = IterationHook(listener, app.committer.end_turn)
         if isinstance(store, Log) and settings.durability is Durability.FSYNC:
             hook.install()
-        served = stop.told_by(app)
+        served = stop.announced_by(app)
         if settings.access_log or settings.debug:
             served = logged(served, app.committer)
-        with stop.by_signal(), contextlib.closing(Watch(listener, descriptors)) as watch:
+        with contextlib.closing(watch), stop.by_signal():
             watch.start()
             who = f"bigfib {bigfib.__version__}"
             if place:
@@ -271,11 +272,7 @@ def keep_freed_memory() -> None:
 
 
 def _allow_all_descriptors() -> int:
-    """Allow as many connections as the system lets us: out of descriptors, bjoern spins.
-
-    A few are left for the end, which has to find the connections. Returns how many there may be.
-    """
+    """Allow as many descriptors as the system does (bjoern spins without one); return how many."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    soft = max(hard - 16, hard // 2)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

@@ -1,70 +1,66 @@
-"""How the service ends: by a signal, with every reply that is under way.
+"""Stop the service on SIGTERM or SIGINT, with every reply that is under way.
 
-bjoern runs the event loop of libev, which takes SIGINT for itself: it then stops accepting, and
-returns when the last connection is closed, which an idle keep-alive client puts off for ever; and
-no Python code runs on its thread any more to do something about it. Hence:
+bjoern runs libev's event loop, which takes SIGINT for itself: it then stops accepting, and returns
+when the last connection is closed, which an idle keep-alive client puts off for ever; and no Python
+code runs in its thread any more. Hence:
 
-* SIGTERM is handled in Python, on bjoern's tick ten times a second. It passes a SIGINT on to libev
-  and starts a thread that drains the connections.
-* SIGINT from outside is blocked, so that libev sees only the one passed on. A thread waits for it
+* SIGTERM is handled in Python, on bjoern's tick ten times a second. The handler passes a SIGINT on
+  to libev and has the connections drained (see `bigfib.server.bjoern.idle`).
+* SIGINT from outside is blocked, so that libev gets only the one passed on. A thread waits for it
   and turns it into a SIGTERM.
-* Who has connected before the signal is a client, though bjoern may not have accepted it yet: the
-  end begins when nobody waits for that any more, or after the tenth look.
-* To drain is to tell clients with each reply to close, and to shut the receiving half of every
-  connection on which nothing has come for a while. It then reads the end of file and is closed; a
-  reply under way goes out first. After a deadline both halves are shut.
-* A request may be on its way to a connection that is being closed, and its client would not know
-  what became of it. Hence the while: only who was silent for so long, and speaks at just that
-  moment, can meet that; nothing that was read stays without its reply.
+* Clients that connected before the signal are served, though bjoern may not have accepted them
+  yet: the stop begins when no connection waits any more, or after the tenth look.
+* Every reply then has ``Connection: close``.
 * No handler raises an exception: where bjoern calls Python before its loop, that is a crash.
 """
 
 import contextlib
 import logging
 import os
-import resource
 import select
 import signal
 import socket
-import struct
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from bigfib.server import systemd
+from bigfib.server.bjoern.idle import ConnectionWatch
 from bigfib.server.bjoern.request import WSGI
 
 _logger = logging.getLogger(__name__)
 
-_DRAIN_SECONDS: Final = 5.0
-_DRAIN_INTERVAL: Final = 0.05
-_SILENT_SECONDS: Final = 1.0
-_MOST_WAITS: Final = 10
-
-# Where struct tcp_info of <linux/tcp.h> has the milliseconds since data last came.
-_LAST_DATA_RECEIVED: Final = struct.Struct("@52xI")
+_LOOK_SECONDS: Final = 0.05
+_MOST_LOOKS: Final = 10
 
 
 class Stop:
-    """The end of the loop by SIGTERM or SIGINT, as told above.
+    """Stop the event loop on SIGTERM or SIGINT.
 
     Attributes:
-        draining: Set when it has begun.
+        draining: Set when the stop has begun.
     """
 
-    def __init__(self, listener: socket.socket, *, inherited: bool) -> None:
+    def __init__(self, listener: socket.socket, watch: ConnectionWatch, *, inherited: bool) -> None:
+        """Prepare to stop.
+
+        Args:
+            listener: The listening socket.
+            watch: The watch over its connections, which drains them.
+            inherited: Whether another process has the listener, too, and goes on listening.
+        """
         self.draining = threading.Event()
         self._listener = listener
+        self._watch = watch
         self._inherited = inherited
-        self._ended = self._taken_by_python = self._begins = False
-        self._waits = 0
-        self._to_be_accepted = select.poll()
-        self._to_be_accepted.register(listener, select.POLLIN)
+        self._taken_by_python = self._begins = False
+        self._looks = 0
+        self._waiting = select.poll()
+        self._waiting.register(listener, select.POLLIN)
 
     @contextlib.contextmanager
     def by_signal(self) -> Iterator[None]:
-        """Let the signals end the loop run within."""
+        """Let the signals stop the loop that runs within."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         signal.signal(signal.SIGINT, self._interrupt)
         signal.signal(signal.SIGTERM, self._begin)
@@ -72,15 +68,14 @@ class Stop:
         try:
             yield
         finally:
-            self._ended = True
-            # Python's end restores the default of signals that have a handler; one more would kill.
+            # Python restores the default of handled signals when it exits; another would kill.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
-    def told_by(self, app: WSGI) -> WSGI:
-        """Return ``app`` with a word in every reply, once the end has begun, that it is the last.
+    def announced_by(self, app: WSGI) -> WSGI:
+        """Return ``app`` with ``Connection: close`` in every reply once the stop has begun.
 
-        Its client then knows that the next request needs another connection. bjoern itself says
-        that it keeps the connection; where both is said, `close` counts (RFC 9112, section 9.3).
+        bjoern itself announces that it keeps the connection; of the two, `close` counts (RFC 9112,
+        section 9.3).
         """
         is_draining = self.draining.is_set
 
@@ -103,12 +98,12 @@ class Stop:
         # Before the next signal can come.
         self._begins = False
         if not begun:
-            threading.Timer(_DRAIN_INTERVAL, self._terminate).start()
+            threading.Timer(_LOOK_SECONDS, self._terminate).start()
 
     def _has_begun(self) -> bool:
-        """Begin the end, unless it is too early; return whether it has begun."""
-        if self._waits < _MOST_WAITS and self._to_be_accepted.poll(0):
-            self._waits += 1
+        """Begin to stop, unless it is too early; return whether the stop has begun."""
+        if self._looks < _MOST_LOOKS and self._waiting.poll(0):
+            self._looks += 1
             return False
         self._taken_by_python = False
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -120,11 +115,15 @@ class Stop:
         self.draining.set()
         systemd.notify("STOPPING=1")
         _logger.info("stopping")
-        threading.Thread(target=self._drain, daemon=True).start()
+        if not self._inherited:
+            # New clients are refused at once, instead of being left to wait.
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RD)
+        self._watch.drain()
         return True
 
     def _interrupt(self, _signal: int, _frame: object) -> None:
-        # From `_begin`, before libev has taken the signal over; and from bjoern, when it returns.
+        # Called by `_begin` before libev has taken the signal over, and by bjoern on its return.
         self._taken_by_python = True
 
     def _turn_interrupt_into_termination(self) -> None:
@@ -133,53 +132,3 @@ class Stop:
 
     def _terminate(self) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-
-    def _drain(self) -> None:
-        deadline = time.monotonic() + _DRAIN_SECONDS
-        # Where connections have taken all descriptors, looking for them asks for more.
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        if not self._inherited:
-            # Who comes now is refused at once, instead of being left to wait.
-            with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RD)
-        while not self._ended:
-            # Again and again, for those that bjoern accepts until it hears of the signal.
-            with contextlib.suppress(OSError):
-                self._shut_connections(late=time.monotonic() > deadline)
-            time.sleep(_DRAIN_INTERVAL)
-
-    def _shut_connections(self, *, late: bool) -> None:
-        """Shut down the connections that came in by the listener; bjoern does not tell them."""
-        for connection in _connections(self._listener.getsockname()[1]):
-            with contextlib.closing(connection), contextlib.suppress(OSError):
-                if late:
-                    connection.shutdown(socket.SHUT_RDWR)
-                elif _silent_seconds(connection) >= _SILENT_SECONDS:
-                    connection.shutdown(socket.SHUT_RD)
-
-
-def _silent_seconds(connection: socket.socket) -> float:
-    """Return how long nothing has come from the other end."""
-    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED.size)
-    (milliseconds,) = _LAST_DATA_RECEIVED.unpack(info)
-    return float(milliseconds / 1000)
-
-
-def _connections(port: int) -> Iterator[socket.socket]:
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are what is wanted
-        with contextlib.suppress(OSError):
-            # A duplicate: should bjoern close the connection meanwhile, its number may be given
-            # to another file, but the duplicate stays what it is.
-            duplicate = os.dup(int(name))
-            try:
-                connection = socket.socket(fileno=duplicate)
-            except OSError:
-                os.close(duplicate)
-                continue
-            # A listener is left alone: to shut one ends its listening, everywhere.
-            listens = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-            if connection.getsockname()[1:2] == (port,) and not listens:
-                yield connection
-            else:
-                connection.close()

@@ -1,4 +1,4 @@
-"""Close connections that are idle, do not read, or send more than a request has.
+"""Close connections: idle ones while the service runs, all of them when it stops.
 
 bjoern has no time-outs, holds the body of a request in memory before the application sees it, and
 spins when no file descriptor is left. It does not list its connections, but the kernel knows, for
@@ -12,6 +12,9 @@ descriptors after the other, so that a request pays nothing for it. Three rules:
   `SHORT_PATIENCE`.
 * **Memory.** A client that has sent more than `MOST_HELD` bytes since the last reply is closed, and
   while all together have sent more than `MOST_HELD_BY_ALL`, so is the one that sent most.
+
+When the service stops, a connection is closed once nothing has come by it for `SILENT_SECONDS`, and
+after `DRAIN_SECONDS` in any case.
 
 bjoern closes a connection whose end it reads. Of an idle one only the receiving side is shut down:
 a request that arrives at that moment is either not read, or answered.
@@ -37,49 +40,62 @@ PATIENCE: Final = 75.0
 SHORT_PATIENCE: Final = 5.0
 """Seconds, when descriptors become scarce."""
 
+SILENT_SECONDS: Final = 1.0
+"""Seconds, when the service stops: a request on its way has arrived by then."""
+
+DRAIN_SECONDS: Final = 5.0
+"""Seconds that replies under way have when the service stops."""
+
 MOST_HELD: Final = 4 << 20
 """Bytes of one request: a document has a quarter of that at most, its headers 80 KiB."""
 
 MOST_HELD_BY_ALL: Final = 64 << 20
 """Bytes of all requests that are not answered yet."""
 
-# A turn of so many takes 1 ms, and 10,000 connections are through in 2 s.
+# To look at so many takes 1 ms, and at 10,000 connections 2 s with the pauses.
 _AT_ONCE: Final = 250
-_BETWEEN_TURNS: Final = 0.05
+_PAUSE: Final = 0.05
 
-# Of a service without connections these are all.
+# A service without connections uses fewer descriptors.
 _MARGIN: Final = 32
 
-# <linux/tcp.h>, struct tcp_info: the state comes first, and from 120 on tcpi_bytes_acked and
-# tcpi_bytes_received.
-_INFO_BYTES: Final = 136
-_COUNTS: Final = struct.Struct("=B119xQQ")
+# <linux/tcp.h>, struct tcp_info: tcpi_state, tcpi_last_data_recv in milliseconds, tcpi_bytes_acked
+# and tcpi_bytes_received.
+_INFO: Final = struct.Struct("=B51xI64xQQ")
 _ESTABLISHED: Final = 1
 _CLOSE_WAIT: Final = 8
 
-# <asm-generic/socket.h>: a number that no other socket of this machine ever had.
+# <asm-generic/socket.h>: a number that no other socket of this machine has ever had.
 _SO_COOKIE: Final = 57
 
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
 class _Facts(NamedTuple):
-    """What the kernel says of a connection: who it is, and bytes since its beginning."""
+    """What the kernel knows of a connection.
+
+    Attributes:
+        cookie: Its identity.
+        acknowledged: Bytes sent that the client has acknowledged.
+        received: Bytes received.
+        silent: Seconds since bytes were last received.
+    """
 
     cookie: bytes
     acknowledged: int
     received: int
+    silent: float
 
 
 class _Seen(NamedTuple):
-    """A connection as it was when it was last seen.
+    """A connection as it was at the last look.
 
     Attributes:
-        cookie: Who it is.
+        cookie: Its identity.
         acknowledged: Bytes of replies that the client has acknowledged.
-        answered: Bytes that had come in when that count last changed.
-        held: Bytes that have come in since.
-        since: When that count last changed, or the first of those bytes came.
+        answered: Bytes that had been received when that count last changed.
+        held: Bytes received since.
+        since: When that count last changed, or the first of those bytes was received.
     """
 
     cookie: bytes
@@ -89,8 +105,8 @@ class _Seen(NamedTuple):
     since: float
 
 
-class Watch:
-    """Lets connections go by the rules at the top of this module."""
+class ConnectionWatch:
+    """Close connections by the rules at the top of this module."""
 
     def __init__(
         self,
@@ -98,21 +114,22 @@ class Watch:
         descriptors: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Watch the connections that came in by ``listener``.
+        """Watch the connections accepted from ``listener``.
 
         Args:
-            listener: It listens on a port of TCP; on anything else nothing is watched.
+            listener: A TCP listener; nothing is watched with any other.
             descriptors: How many file descriptors the process may have.
-            clock: Tells seconds.
+            clock: Returns seconds.
         """
         self._port = listener.getsockname()[1:2]
         self._most = descriptors // 2
         self._clock = clock
         self._patience = PATIENCE
+        self._deadline: float | None = None
         self._seen: dict[int, _Seen] = {}
         self._next = 0
         self._highest = 0
-        # Descriptors of our own: there may be no other when a connection is to be let go.
+        # Descriptors of our own: there may be no free one when a connection is to be closed.
         self._nothing = socket.socket()
         self._duplicate = self._nothing.dup()
         self._ended = threading.Event()
@@ -122,8 +139,12 @@ class Watch:
         """Watch from now on, in a thread."""
         self._thread.start()
 
+    def drain(self) -> None:
+        """Close all connections from now on, as the service is stopping."""
+        self._deadline = self._clock() + DRAIN_SECONDS
+
     def close(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -131,17 +152,19 @@ class Watch:
         self._duplicate.close()
 
     def _run(self) -> None:
-        while not self._ended.wait(_BETWEEN_TURNS):
-            self.turn()
+        while not self._ended.wait(_PAUSE):
+            # bjoern accepts until it hears of the stop, so all are looked at again and again.
+            while not self.look() and self._deadline is not None:
+                pass
 
-    def turn(self) -> bool:
+    def look(self) -> bool:
         """Look at the next few descriptors; return whether these were the last."""
-        # The system gives out the lowest number that is free, so those in use lie close together.
+        # The system gives out the lowest free number, so those in use lie close together.
         end = 2 * self._highest + _MARGIN
         until = min(self._next + _AT_ONCE, end)
         now = self._clock()
         for fd in range(self._next, until):
-            self._look(fd, now)
+            self._look_at(fd, now)
         self._next = until
         if until < end:
             return False
@@ -151,7 +174,7 @@ class Watch:
         self._save_descriptors()
         return True
 
-    def _look(self, fd: int, now: float) -> None:
+    def _look_at(self, fd: int, now: float) -> None:
         seen = self._seen.get(fd)
         facts = self._facts(fd, seen)
         if facts is None:
@@ -165,21 +188,27 @@ class Watch:
             since = now if held and not seen.held else seen.since
             seen = seen._replace(held=held, since=since)
         self._seen[fd] = seen
-        if seen.held > MOST_HELD:
-            self._close(fd, at_once=True)
+        if self._deadline is not None:
+            if now > self._deadline:
+                self._close(fd, seen, at_once=True)
+            elif facts.silent >= SILENT_SECONDS:
+                self._close(fd, seen)
+        elif seen.held > MOST_HELD:
+            self._close(fd, seen, at_once=True)
         elif now - seen.since > self._patience:
-            self._close(fd)
+            # A client that does not read keeps bjoern waiting for room to write.
+            self._close(fd, seen, at_once=_is_unread(fd))
 
     def _facts(self, fd: int, seen: _Seen | None) -> _Facts | None:
         """Return what is known of the connection ``fd``, or None if it is not one of ours."""
         try:
-            # The family is not looked at for what is asked here.
+            # The family does not matter to what is asked here.
             connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
         except OSError:
             return None
         try:
             facts = _ask(connection)
-            # Of a connection that is known we need not ask again whose it is.
+            # The port of a known connection has been looked at before.
             if facts is None or (seen and seen.cookie == facts.cookie):
                 return facts
             return facts if connection.getsockname()[1:2] == self._port else None
@@ -188,17 +217,17 @@ class Watch:
         finally:
             connection.detach()
 
-    def _close(self, fd: int, *, at_once: bool = False) -> None:
-        """Shut the connection down, unless it has been closed or used since it was looked at.
+    def _close(self, fd: int, seen: _Seen, *, at_once: bool = False) -> None:
+        """Shut the connection down.
 
         bjoern runs meanwhile: it may close the connection at any moment, and the next one may get
         its number. A duplicate of the descriptor keeps referring to the same connection.
 
         Args:
             fd: The descriptor.
-            at_once: Whether to stop reading what the client sends.
+            seen: The connection, as it was looked at.
+            at_once: Whether to break off a request or a reply; not if one has come or gone since.
         """
-        seen = self._seen[fd]
         try:
             os.dup2(fd, self._duplicate.fileno(), inheritable=False)
         except OSError as error:
@@ -206,18 +235,17 @@ class Watch:
                 return
             raise
         try:
-            # Before the counts: if these are as they were, it is no reply to a new request.
-            unread = any(fcntl.ioctl(self._duplicate, termios.TIOCOUTQ, bytes(4)))
             facts = _ask(self._duplicate)
-            if facts != (seen.cookie, seen.acknowledged, seen.answered + seen.held):
+            if facts is None or facts.cookie != seen.cookie:
                 return
-            if at_once or unread:
-                # A client that is still sending would wait to go on, and the kernel would keep what
-                # the client does not read.
-                self._duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                self._duplicate.shutdown(socket.SHUT_RDWR)
-            else:
+            if not at_once:
                 self._duplicate.shutdown(socket.SHUT_RD)
+            elif facts[1:3] == (seen.acknowledged, seen.answered + seen.held):
+                if self._deadline is None:
+                    # Otherwise a client that is still sending would wait to go on, and the kernel
+                    # would keep what the client does not read.
+                    self._duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                self._duplicate.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # The client has closed it.
         finally:
@@ -228,7 +256,7 @@ class Watch:
         if excess <= 0:
             return
         for fd, seen in sorted(self._seen.items(), key=lambda item: -item[1].held):
-            self._close(fd, at_once=True)
+            self._close(fd, seen, at_once=True)
             excess -= seen.held
             if excess <= 0:
                 break
@@ -237,24 +265,32 @@ class Watch:
         patience = SHORT_PATIENCE if len(self._seen) > self._most else PATIENCE
         if patience < self._patience:
             _logger.warning(
-                "%d connections have taken more than half of the descriptors that this process "
-                "may have (ulimit -n): those on which nothing moves for %d s are let go",
+                "%d connections take more than half of the descriptors that this process may have "
+                "(ulimit -n): those that are idle for %d s are closed",
                 *(len(self._seen), patience),
             )
         self._patience = patience
 
 
 def _ask(connection: socket.socket) -> _Facts | None:
-    """Return what the kernel says, or None if there is no connection.
+    """Return what the kernel knows, or None if the connection is not established.
 
     Raises:
-        OSError: it is no socket of TCP.
+        OSError: it is not a TCP socket.
     """
-    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
-    if len(info) < _INFO_BYTES:
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
+    if len(info) < _INFO.size:
         return None
-    state, acknowledged, received = _COUNTS.unpack(info)
+    state, silent, acknowledged, received = _INFO.unpack(info)
     if state not in (_ESTABLISHED, _CLOSE_WAIT):
         return None
     cookie = connection.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8)
-    return _Facts(cookie, acknowledged, received)
+    return _Facts(cookie, acknowledged, received, silent / 1000)
+
+
+def _is_unread(fd: int) -> bool:
+    """Return whether bytes have been sent by ``fd`` that are not acknowledged."""
+    try:
+        return any(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))
+    except OSError:
+        return False  # It has been closed.

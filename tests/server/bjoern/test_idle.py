@@ -14,7 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from bigfib.server.bjoern.idle import MOST_HELD, MOST_HELD_BY_ALL, PATIENCE, SHORT_PATIENCE, Watch
+from bigfib.server.bjoern.idle import (
+    MOST_HELD,
+    MOST_HELD_BY_ALL,
+    PATIENCE,
+    SHORT_PATIENCE,
+    ConnectionWatch,
+)
 from tests.service import Serve, Service
 
 BEFORE = PATIENCE - 1
@@ -28,7 +34,7 @@ class Server:
         self.opened = ExitStack()
         self.listener = self.opened.enter_context(socket.create_server(("127.0.0.1", 0)))
         self.now = 0.0
-        self.watch = Watch(self.listener, descriptors, clock=lambda: self.now)
+        self.watch = ConnectionWatch(self.listener, descriptors, clock=lambda: self.now)
 
     def close(self) -> None:
         self.watch.close()
@@ -47,7 +53,7 @@ class Server:
             self.now = now
             # Each time it looks twice as far beyond what it has found.
             for _ in range(5):
-                while not self.watch.turn():
+                while not self.watch.look():
                     pass
 
 
@@ -209,9 +215,9 @@ class TestTime:
             listener.listen()
             client.connect(str(tmp_path / "socket"))
             served, _ = listener.accept()
-            watch = Watch(listener, 1000, clock=iter(range(0, 10**6, 100)).__next__)
+            watch = ConnectionWatch(listener, 1000, clock=iter(range(0, 10**6, 100)).__next__)
             for _ in range(20):
-                watch.turn()
+                watch.look()
             watch.close()
             assert not is_let_go(served)
             served.close()
@@ -305,11 +311,11 @@ class TestMemory:
         server.look(0)
         for client, end in several:
             self.send(client, end, MOST_HELD)
-        assert not server.watch.turn()
+        assert not server.watch.look()
         client, following = server.connect()
         self.send(client, following, MOST_HELD)
         os.dup2(following.fileno(), first.fileno())
-        while not server.watch.turn():
+        while not server.watch.look():
             pass
         assert not is_let_go(following)
         for descriptor in high:
