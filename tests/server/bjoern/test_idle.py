@@ -87,6 +87,13 @@ def await_acknowledged(served: socket.socket) -> None:
         assert time.monotonic() < deadline
 
 
+def await_full(served: socket.socket) -> None:
+    """Wait until the client's kernel takes no more of what has been sent."""
+    waiting = b""
+    while waiting != (waiting := fcntl.ioctl(served, termios.TIOCOUTQ, bytes(4))):
+        time.sleep(0.2)
+
+
 @pytest.fixture
 def server() -> Iterator[Server]:
     server = Server()
@@ -169,6 +176,7 @@ class TestTime:
                 served.send(bytes(1 << 20))
             except BlockingIOError:
                 break
+        await_full(served)
         server.look(0, BEFORE, AFTER)
         with pytest.raises(BrokenPipeError):
             served.send(b"more")
