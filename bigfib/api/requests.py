@@ -17,6 +17,10 @@ MAX_BODY_BYTES: Final = 1 << 20
 
 _POSITION: Final = re.compile(r"0|[1-9][0-9]*", re.ASCII)
 
+# The value of If-None-Match, but for `*`. Commas need not be there: bjoern joins lines without.
+_TAG: Final = re.compile(r'"([^"]*)"')
+_TAGS: Final = re.compile(r'[ \t,]*(?:(?:W/)?"[^"]*"[ \t,]*)*')
+
 # Positions of more digits are none, and Python reads no number of thousands of them.
 _RANGE: Final = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.ASCII)
 
@@ -65,10 +69,14 @@ def media_type(req: falcon.Request, *offered: str) -> str:
 
 def meets_if_match(req: falcon.Request, etag: str) -> bool:
     """Return whether ``If-Match`` (RFC 9110, 13.1.1) lets the request be done."""
-    if req.get_header("If-Match") is None:
+    if req.get_header("If-Match", default="*").strip() == "*":
         return True
-    # What cannot be parsed matches nothing: a client that meant to be careful must not step.
-    return any(tag == "*" or tag.strong_compare(falcon.ETag(etag)) for tag in req.if_match or ())
+    # What cannot be parsed matches nothing: a client that meant to be careful must not step. Nor
+    # does the tag `"*"`, of which Falcon makes the same as of a mere `*`.
+    return any(
+        isinstance(tag, falcon.ETag) and tag.strong_compare(falcon.ETag(etag))
+        for tag in req.if_match or ()
+    )
 
 
 def positions_to_match(req: falcon.Request) -> list[int]:
@@ -79,9 +87,20 @@ def positions_to_match(req: falcon.Request) -> list[int]:
     ]
 
 
+def meets_if_none_match(req: falcon.Request, etag: str) -> bool:
+    """Return whether ``If-None-Match`` (RFC 9110, 13.1.2) lets what has this tag be changed.
+
+    Tags are compared weakly. A value that cannot be parsed matches everything, as ``*`` does: a
+    client that meant to be careful must not step.
+    """
+    header = req.get_header("If-None-Match", default="")
+    return bool(_TAGS.fullmatch(header)) and etag not in _TAG.findall(header)
+
+
 def is_known(req: falcon.Request, etag: str) -> bool:
-    """Return whether the client says by ``If-None-Match`` (RFC 9110, 13.1.2) that it has it."""
-    return any(tag in ("*", etag) for tag in req.if_none_match or ())
+    """Return whether the client has it already, by ``If-None-Match``, so that a GET is 304."""
+    header = req.get_header("If-None-Match", default="")
+    return header.strip() == "*" or etag in (req.if_none_match or ())
 
 
 def byte_range(req: falcon.Request, etag: str, length: int) -> tuple[int, int] | None:
