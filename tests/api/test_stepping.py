@@ -3,8 +3,10 @@
 import json
 import re
 import resource
+from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
 import falcon.testing
 import pytest
@@ -12,7 +14,7 @@ from flint import fmpz
 
 from bigfib.api.app import create_app
 from bigfib.numbers.decimals import DecimalPair
-from bigfib.sequences import Sequences
+from bigfib.sequences import SHARED, Sequences
 from bigfib.state.log import Log
 from tests.service import Serve, exchange, jobs
 
@@ -211,6 +213,40 @@ class TestWithoutRoom:
         assert service.value("previous") == 1
         assert service.stop(15) == 0
         assert "File too large; the sequence stays where it is" in "".join(service.said)
+
+
+class TestWhereLoopIterationsAreNotFollowed:
+    """No reply shows where the sequence stands before that is committed; the log is a real one."""
+
+    def test_409_leaves_after_the_commit_of_the_step_to_the_start(self, path: Path) -> None:
+        with Log(path) as log:
+            sequences = Sequences(log)
+            app = create_app(log, sequences, jobs(path), per_client=False)
+            log.commit(sequences.forward(SHARED).lsn)
+            # Another client's step, whose reply nobody has asked for yet.
+            under_way = sequences.back(SHARED).lsn
+            pieces = []
+            for piece in self._pieces(app, "GET", "/api0/previous"):
+                assert piece == b'{"value":"' or log.committed >= under_way
+                pieces.append(piece)
+        assert b"".join(pieces) == b'{"value":"-1","status":"409"}'
+
+    def test_head_leaves_after_the_commit_of_a_step_under_way(self, path: Path) -> None:
+        with Log(path) as log:
+            sequences = Sequences(log)
+            app = create_app(log, sequences, jobs(path), per_client=False)
+            under_way = sequences.forward(SHARED).lsn
+            assert log.committed < under_way
+            # Its headers leave when the server has the body, which is empty.
+            body = self._pieces(app, "HEAD", "/api0/current")
+            assert log.committed >= under_way
+            assert list(body) == []
+
+    @staticmethod
+    def _pieces(app: Any, method: str, path: str) -> Iterable[bytes]:
+        environ = falcon.testing.create_environ(path, method=method)
+        pieces: Iterable[bytes] = app(environ, lambda _status, _headers: None)
+        return pieces
 
 
 class TestPerClient:
