@@ -124,7 +124,7 @@ class SequenceResource(_OneSequence):
         sequence = self._existing(sequence_id)
         self._require_match(req, sequence.pair.position)
         if requests.is_known(req, str(sequence.pair.position)):
-            self._show.head(resp, sequence)
+            self._show.unchanged(resp, sequence)
             resp.status = falcon.HTTP_304
         elif req.method == "HEAD":
             self._show.head(resp, sequence)
