@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import falcon
 import falcon.media
+from falcon.util import mediatypes
 from gmpy2 import mpz
 
 from bigfib.api.problems import Problem
@@ -20,6 +21,16 @@ _POSITION: Final = re.compile(r"0|[1-9][0-9]*", re.ASCII)
 # The value of If-None-Match, but for `*`. Commas need not be there: bjoern joins lines without.
 _TAG: Final = re.compile(r'"([^"]*)"')
 _TAGS: Final = re.compile(r'[ \t,]*(?:(?:W/)?"[^"]*"[ \t,]*)*')
+
+# Up to the end where it does not end, so that no other quote is tried from there.
+_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"?')
+
+# A media range has one slash: where there is another, with no comma before it, a line has begun.
+# The types are those of the registry (IANA).
+_END_OF_LINE: Final = re.compile(
+    r"(/[^,/]*?)(?=(?:application|audio|example|font|haptics|image|message|model|multipart|text|"
+    r"video|\*)/)"
+)
 
 # Positions of more digits are none, and Python reads no number of thousands of them.
 _RANGE: Final = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.ASCII)
@@ -58,11 +69,25 @@ def number(given: dict[str, str], name: str, default: int) -> mpz:
 def media_type(req: falcon.Request, *offered: str) -> str:
     """Return which of the media types ``Accept`` prefers; the first of those that it likes alike.
 
+    Names are compared without case, and empty members are ignored (RFC 9110, 8.3.1 and 5.6.1).
+    bjoern joins several lines without a comma, which is put where a second type begins.
+
+    Args:
+        req: The request.
+        offered: The media types, in lower case.
+
     Raises:
         Problem: 406, it accepts none of them.
     """
-    chosen = req.client_prefers(offered)
-    if chosen is None:
+    # What is offered has no parameters, so that their values do not matter; a comma in one would.
+    unquoted = _QUOTED.sub('""', req.accept.lower())
+    ranges = _END_OF_LINE.sub(r"\1,", unquoted).split(",")
+    accept = ",".join(one for one in ranges if one.strip())
+    try:
+        chosen = mediatypes.best_match(offered, accept or "*/*")
+    except ValueError:  # Malformed.
+        chosen = ""
+    if not chosen:
         raise Problem(406, f"This is to be had as {' or '.join(offered)}; see the Accept header.")
     return chosen
 
@@ -148,6 +173,8 @@ def document(req: falcon.Request) -> Any:
     # bjoern goes by the last of several lengths, and others by the first.
     if length != (req.content_length or 0):
         raise Problem(400, "The body is not as long as Content-Length says; state that once.")
+    # Names of media types have no case; Falcon compares them as they are.
+    req.content_type = req.content_type and req.content_type.lower()
     try:
         return req.get_media()
     except falcon.HTTPUnsupportedMediaType as error:

@@ -410,6 +410,14 @@ class TestBodies:
         answer = service.ask(SHARED, "PUT", {"Content-Type": kind}, b'{"position":"3"}')
         refused(answer, 415, "application/json")
 
+    @pytest.mark.parametrize(
+        "kind", ["Application/JSON", "APPLICATION/JSON; Charset=UTF-8", "application/json"]
+    )
+    def test_content_type_in_any_case_is_json(self, serve: Serve, kind: str) -> None:
+        service = serve()
+        reply, _ = service.ask(SHARED, "PUT", {"Content-Type": kind}, b'{"position":"3"}')
+        assert (reply.status, reply.headers["ETag"]) == (200, '"3"')
+
     def test_in_chunks(self, serve: Serve) -> None:
         service = serve()
         with service.connect() as connection:
