@@ -212,7 +212,10 @@ def _sequence_paths(farthest: int) -> _Object:
                 "Put the sequence at another position",
                 {
                     "200": as_it_stands,
-                    "400": _problem("The body is missing, not JSON, or not as long as stated."),
+                    "400": _problem(
+                        "The body is missing, a part (Content-Range), not JSON, or not as long as "
+                        "stated."
+                    ),
                     "411": _problem("The body is sent in chunks."),
                     "413": _problem(f"The body is longer than {MAX_BODY_BYTES} bytes."),
                     "415": _problem("The body is of another type than JSON."),

@@ -159,10 +159,12 @@ def document(req: falcon.Request) -> Any:
     """Return the JSON document in the body.
 
     Raises:
-        Problem: 411 or 413, the body has no stated length or one beyond `MAX_BODY_BYTES`; 415, it
-            is something else than JSON.
+        Problem: 400, it is a part of a document (RFC 9110, 14.5); 411 or 413, the body has no
+            stated length or one beyond `MAX_BODY_BYTES`; 415, it is something else than JSON.
         HTTPError: 400, there is none, it is malformed, or of another length than is stated.
     """
+    if req.get_header("Content-Range") is not None:
+        raise Problem(400, "Send the whole document, without Content-Range; no part of it is put.")
     if req.get_header("Transfer-Encoding") is not None:
         raise Problem(411, "Send the document with a Content-Length, not in chunks.")
     if (req.content_length or 0) > MAX_BODY_BYTES:

@@ -418,6 +418,13 @@ class TestBodies:
         reply, _ = service.ask(SHARED, "PUT", {"Content-Type": kind}, b'{"position":"3"}')
         assert (reply.status, reply.headers["ETag"]) == (200, '"3"')
 
+    @pytest.mark.parametrize("part", ["bytes 0-15/16", "bytes */16", ""])
+    def test_put_of_a_part_is_400(self, serve: Serve, part: str) -> None:
+        service = serve()
+        headers = JSON | {"Content-Range": part}
+        refused(service.ask(SHARED, "PUT", headers, b'{"position":"3"}'), 400, "Content-Range")
+        assert position(service, SHARED) == 0
+
     def test_in_chunks(self, serve: Serve) -> None:
         service = serve()
         with service.connect() as connection:
