@@ -5,14 +5,17 @@ no query, and of an id no more than its beginning: whoever reads the log is not 
 the sequences of others.
 """
 
+import ctypes
 import logging
 import re
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 from urllib.parse import quote
 
 from bigfib.api.committing import Committer
+from bigfib.expectations import _Request as BjoernRequest
 from bigfib.stderr import ACCESS
 
 _logger = logging.getLogger(ACCESS)
@@ -34,7 +37,7 @@ def logged(app: Application, committer: Committer) -> Application:
     """
 
     def logged_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        request = _Request(environ)
+        request = _Request(environ, client(environ, start_response))
 
         def start(status: str, headers: list[tuple[str, str]]) -> Any:
             request.status = status[:3]
@@ -63,9 +66,10 @@ def logged(app: Application, committer: Committer) -> Application:
 class _Request:
     """What is said of a request."""
 
-    def __init__(self, environ: dict[str, Any]) -> None:
+    def __init__(self, environ: dict[str, Any], client: str) -> None:
         self._began = time.perf_counter()
         self._environ = environ
+        self._client = client
         self.status = ""
         self.length = 0
         self.sent = 0
@@ -74,7 +78,7 @@ class _Request:
         milliseconds = round((time.perf_counter() - self._began) * 1000, 3)
         environ = self._environ
         members = {
-            "client": environ["REMOTE_ADDR"],
+            "client": self._client,
             "method": environ["REQUEST_METHOD"],
             "path": shown(environ.get("PATH_INFO", "")),
             "protocol": environ["SERVER_PROTOCOL"],
@@ -89,6 +93,46 @@ class _Request:
             *(members["status"], members["bytes"], milliseconds),
             extra={"members": members},
         )
+
+
+def client(environ: dict[str, Any], start_response: Any) -> str:
+    """Return the address of the client, or ``-`` if the connection no longer has it.
+
+    It is asked of the socket: bjoern takes every address for one of IPv4, and has 0.0.0.0 for all
+    of IPv6. Of a client that has reset its connection, bjoern's is all there is.
+    """
+    fd = client_fd(start_response)
+    if fd is not None:
+        try:
+            connection = socket.socket(fileno=fd)
+            try:
+                host: str = connection.getpeername()[0]
+            finally:
+                connection.detach()
+        except OSError:
+            pass
+        else:
+            # A socket that takes both kinds has those of IPv4 as ::ffff:192.0.2.1.
+            return host.removeprefix("::ffff:") if "." in host else host
+    # It is missing from what is no whole request.
+    remote: str = environ.get("REMOTE_ADDR", "-")
+    return "-" if remote == "0.0.0.0" else remote  # noqa: S104
+
+
+def client_fd(start_response: Any) -> int | None:
+    """Return the descriptor of the connection that bjoern's ``start_response`` answers on.
+
+    It is in bjoern's ``Request``, to which a pointer stands behind the head of that object; see
+    `bigfib.expectations`. Of any other ``start_response`` there is none.
+    """
+    kind = type(start_response)
+    if kind.__name__ != "start_response" or (
+        kind.__basicsize__ != object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p)
+    ):
+        return None
+    pointer = ctypes.c_size_t.from_address(id(start_response) + object.__basicsize__)
+    request = BjoernRequest.from_address(pointer.value)
+    return int(request.client_fd) if request.client_fd == request.watcher_fd else None
 
 
 def shown(path: str) -> str:
