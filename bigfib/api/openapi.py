@@ -325,7 +325,8 @@ def _term_paths(max_term: int) -> _Object:
                 _query(
                     "base",
                     {"type": "integer", "minimum": BASES[0], "maximum": BASES[-1]},
-                    "The base to write it in, with the digits 0-9a-z; above 36, 0-9A-Za-z.",
+                    "The base to write it in, with the digits 0-9a-z; above 36, 0-9A-Za-z. For a "
+                    f"residue and as {OCTETS} the default only.",
                     10,
                 ),
                 _query(

@@ -209,6 +209,26 @@ class TestTerm:
     def test_parameters(self, get: Get, rest: str, says: str) -> None:
         refused(get(rest), 422, says)
 
+    @pytest.mark.parametrize(
+        ("rest", "form"),
+        [("/1000?modulo=7", JSON), ("/1000?modulo=7", TEXT), ("/-1000", OCTETS), ("/1000", TEXT)],
+    )
+    def test_base_10_is_the_default_wherever_it_is_given(
+        self, get: Get, rest: str, form: dict[str, str]
+    ) -> None:
+        for method in ("GET", "HEAD"):
+            reply, body = get(rest, form, method)
+            base = "&base=10" if "?" in rest else "?base=10"
+            given, same = get(rest + base, form, method)
+            assert (reply.status, given.status) == (200, 200)
+            assert same == body
+            assert given.headers["Content-Type"] == reply.headers["Content-Type"]
+            assert given.headers["Content-Length"] == reply.headers["Content-Length"]
+
+    @pytest.mark.parametrize("base", ["1", "63", "x", "", "010"])
+    def test_residue_in_what_is_no_base_is_refused(self, get: Get, base: str) -> None:
+        refused(get(f"/5?base={base}&modulo=7"), 422, "base is ")
+
     def test_octets_have_no_base(self, get: Get) -> None:
         refused(get("/5?base=2", OCTETS), 422, "application/octet-stream has no base")
 
