@@ -189,6 +189,29 @@ class TestManyServers:
             assert reply.status == status, body
             assert json.loads(body)["position"] == "7"
 
+    def test_step_that_if_none_match_excludes_by_the_time_it_is_made_is_not_made(
+        self, serve: Serve, cluster: Cluster
+    ) -> None:
+        service = serve("--store", f"{cluster.url()}?{PATIENT}")
+        path = service.ask("/api1/sequences", "POST")[0].headers["Location"]
+        answers = []
+
+        def step() -> None:
+            answers.append(service.ask(f"{path}/next", "POST", {"If-None-Match": '"6"'}))
+
+        for moved_to, status in ((6, 412), (7, 200)):
+            cluster.sql("UPDATE bigfib_sequences SET position = 0")
+            with psycopg.connect(cluster.url()) as other:
+                # It moves while the step from 0 is under way.
+                other.execute("UPDATE bigfib_sequences SET position = %s", [moved_to])
+                stepping = threading.Thread(target=step)
+                stepping.start()
+                cluster.await_lock()
+            stepping.join()
+            reply, body = answers.pop()
+            assert reply.status == status, body
+            assert json.loads(body)["position"] == ("6" if status == 412 else "8")
+
     def test_a_change_that_says_from_where_asks_the_database_once(
         self, serve: Serve, cluster: Cluster
     ) -> None:

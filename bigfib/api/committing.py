@@ -10,7 +10,8 @@ chunk commits first. bjoern asks for that when it has written the first, so the 
 batch syncs for all requests read before it, and the others find their steps committed: 0.7 times as
 many replies as by turns, for each is written in two parts. It takes a ``Content-Length`` (a reply
 cut off before its commit is then no reply) and ``TCP_NODELAY`` (the second chunk is not held back
-until the first is acknowledged). A reply without a body commits before it begins.
+until the first is acknowledged). A reply without a body commits before it begins, and so does one
+whose headers show a position: they leave with the first chunk.
 
 A store that many servers share is stepped in the second way, by one transaction for all that wait
 (see `bigfib.batches`); but where that leads, it alone knows, so that even the length comes after.

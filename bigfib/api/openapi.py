@@ -146,8 +146,12 @@ def _sequence_paths(farthest: int) -> _Object:
     unknown = _problem(
         "There is no such sequence: never created, deleted, or not stepped for too long."
     )
-    moved = _problem(
-        "It is at another position than If-Match has; nothing changed.", "ETag", at=True
+    moved = _problem("It is at another position than If-Match has.", "ETag", at=True)
+    unmet = _problem(
+        "It is at another position than If-Match has, or at one that If-None-Match has; nothing "
+        "changed.",
+        "ETag",
+        at=True,
     )
     no_room = _problem("The service cannot keep the change; nothing changed.")
     no_store = _problem(
@@ -160,9 +164,13 @@ def _sequence_paths(farthest: int) -> _Object:
         "store, as when one is created.",
         *("Retry-After", "Link"),
     )
-    change = {"403": _CROSS_SITE, "404": unknown, "412": moved, "503": not_at_hand, "507": no_room}
+    change = {"403": _CROSS_SITE, "404": unknown, "412": unmet, "503": not_at_hand, "507": no_room}
     unfit = _problem(f"Not a number of steps, or it leads beyond position {farthest}.")
     if_match = _header("If-Match", "Change it only if it is at this position.")
+    conditions = (
+        if_match,
+        _header("If-None-Match", "Change it only if it is not at this position; `*` is any."),
+    )
     by = _query("by", {"type": "integer", "minimum": 1, "maximum": farthest}, "How many steps.", 1)
     sequence_id = _in_path(
         "sequence_id",
@@ -204,14 +212,17 @@ def _sequence_paths(farthest: int) -> _Object:
                 "Put the sequence at another position",
                 {
                     "200": as_it_stands,
-                    "400": _problem("The body is missing, not JSON, or not as long as stated."),
+                    "400": _problem(
+                        "The body is missing, a part (Content-Range), not JSON, or not as long as "
+                        "stated."
+                    ),
                     "411": _problem("The body is sent in chunks."),
                     "413": _problem(f"The body is longer than {MAX_BODY_BYTES} bytes."),
                     "415": _problem("The body is of another type than JSON."),
                     "422": _problem(f"Not a position from 0 to {farthest}."),
                     **change,
                 },
-                if_match,
+                *conditions,
             )
             | {
                 "requestBody": {
@@ -228,14 +239,14 @@ def _sequence_paths(farthest: int) -> _Object:
                     **change,
                     "503": no_store,
                 },
-                if_match,
+                *conditions,
             ),
         ),
         f"{one}/next": _path(
             "sequences",
             sequence_id,
             post=_operation(
-                "Step forward", {"200": as_it_stands, "422": unfit, **change}, by, if_match
+                "Step forward", {"200": as_it_stands, "422": unfit, **change}, by, *conditions
             ),
         ),
         f"{one}/previous": _path(
@@ -250,7 +261,7 @@ def _sequence_paths(farthest: int) -> _Object:
                     **change,
                 },
                 by,
-                if_match,
+                *conditions,
             ),
         ),
     }
@@ -314,7 +325,8 @@ def _term_paths(max_term: int) -> _Object:
                 _query(
                     "base",
                     {"type": "integer", "minimum": BASES[0], "maximum": BASES[-1]},
-                    "The base to write it in, with the digits 0-9a-z; above 36, 0-9A-Za-z.",
+                    "The base to write it in, with the digits 0-9a-z; above 36, 0-9A-Za-z. For a "
+                    f"residue and as {OCTETS} the default only.",
                     10,
                 ),
                 _query(

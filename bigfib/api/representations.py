@@ -115,20 +115,19 @@ def _after_batch(waiting: Waiting) -> Iterator[bytes]:
 
 
 class CommittedSequence:
-    """The document ``{"id","position","digits","value"}``, which leaves when it is committed."""
+    """The document ``{"id","position","digits","value"}``, committed before its reply begins.
+
+    The headers leave with the first piece of the body, and the ``ETag`` is the position.
+    """
 
     def __init__(self, committer: Committer) -> None:
         self._committer = committer
 
     def __call__(self, resp: falcon.Response, sequence: Sequence) -> None:
-        """Show ``sequence`` in ``resp``, with its position as ``ETag``.
-
-        Where the body's first piece leaves before the commit, the headers do, too. They are good
-        for nothing without the body: that position is compared with the one in the store before
-        anything is done on its account.
-        """
+        """Show ``sequence`` in ``resp``, with its position as ``ETag``."""
+        self.unchanged(resp, sequence)
         pieces = self._document(sequence)
-        self._describe(resp, sequence, sum(map(len, pieces)))
+        self._describe(resp, pieces)
         body = self._committer.body(sequence.lsn, *pieces)
         if isinstance(body, list):
             (resp.data,) = body
@@ -136,13 +135,23 @@ class CommittedSequence:
             resp.stream = iter(body)
 
     def head(self, resp: falcon.Response, sequence: Sequence) -> None:
-        """Say in ``resp`` what showing ``sequence`` would say, but for the document itself."""
+        """Send in ``resp`` the headers that showing ``sequence`` would have."""
+        self.unchanged(resp, sequence)
+        self._describe(resp, self._document(sequence))
+
+    def unchanged(self, resp: falcon.Response, sequence: Sequence) -> None:
+        """Send in ``resp`` the headers of a `304`, which describe no content.
+
+        With the length of a document that does not follow, Node's ``fetch`` waits for it and opens
+        another connection for the next request.
+        """
         self._committer.commit()
-        self._describe(resp, sequence, sum(map(len, self._document(sequence))))
+        resp.etag = str(sequence.pair.position)
+        resp.cache_control = ["no-cache"]
 
     @staticmethod
     def _document(sequence: Sequence) -> list[bytes]:
-        """Return the document in pieces, the first of which says nothing yet."""
+        """Return the document in pieces, so that a long value is not copied."""
         value = sequence.pair.digits(b'"}')
         opening = b'{"id":"%b",' % format_id(sequence.id).encode()
         facts = b'"position":"%d","digits":"%d","value":"' % (
@@ -152,8 +161,6 @@ class CommittedSequence:
         return [opening, facts, value]
 
     @staticmethod
-    def _describe(resp: falcon.Response, sequence: Sequence, length: int) -> None:
+    def _describe(resp: falcon.Response, pieces: list[bytes]) -> None:
         resp.content_type = JSON
-        resp.content_length = length
-        resp.etag = str(sequence.pair.position)
-        resp.cache_control = ["no-cache"]
+        resp.content_length = sum(map(len, pieces))

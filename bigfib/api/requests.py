@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import falcon
 import falcon.media
+from falcon.util import mediatypes
 from gmpy2 import mpz
 
 from bigfib.api.problems import Problem
@@ -16,6 +17,20 @@ MAX_BODY_BYTES: Final = 1 << 20
 """Longest body that is read: a sequence's own document at a million digits fits."""
 
 _POSITION: Final = re.compile(r"0|[1-9][0-9]*", re.ASCII)
+
+# The value of If-None-Match, but for `*`. Commas need not be there: bjoern joins lines without.
+_TAG: Final = re.compile(r'"([^"]*)"')
+_TAGS: Final = re.compile(r'[ \t,]*(?:(?:W/)?"[^"]*"[ \t,]*)*')
+
+# Up to the end where it does not end, so that no other quote is tried from there.
+_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"?')
+
+# A media range has one slash: where there is another, with no comma before it, a line has begun.
+# The types are those of the registry (IANA).
+_END_OF_LINE: Final = re.compile(
+    r"(/[^,/]*?)(?=(?:application|audio|example|font|haptics|image|message|model|multipart|text|"
+    r"video|\*)/)"
+)
 
 # Positions of more digits are none, and Python reads no number of thousands of them.
 _RANGE: Final = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.ASCII)
@@ -54,21 +69,39 @@ def number(given: dict[str, str], name: str, default: int) -> mpz:
 def media_type(req: falcon.Request, *offered: str) -> str:
     """Return which of the media types ``Accept`` prefers; the first of those that it likes alike.
 
+    Names are compared without case, and empty members are ignored (RFC 9110, 8.3.1 and 5.6.1).
+    bjoern joins several lines without a comma, which is put where a second type begins.
+
+    Args:
+        req: The request.
+        offered: The media types, in lower case.
+
     Raises:
         Problem: 406, it accepts none of them.
     """
-    chosen = req.client_prefers(offered)
-    if chosen is None:
+    # What is offered has no parameters, so that their values do not matter; a comma in one would.
+    unquoted = _QUOTED.sub('""', req.accept.lower())
+    ranges = _END_OF_LINE.sub(r"\1,", unquoted).split(",")
+    accept = ",".join(one for one in ranges if one.strip())
+    try:
+        chosen = mediatypes.best_match(offered, accept or "*/*")
+    except ValueError:  # Malformed.
+        chosen = ""
+    if not chosen:
         raise Problem(406, f"This is to be had as {' or '.join(offered)}; see the Accept header.")
     return chosen
 
 
 def meets_if_match(req: falcon.Request, etag: str) -> bool:
     """Return whether ``If-Match`` (RFC 9110, 13.1.1) lets the request be done."""
-    if req.get_header("If-Match") is None:
+    if req.get_header("If-Match", default="*").strip() == "*":
         return True
-    # What cannot be parsed matches nothing: a client that meant to be careful must not step.
-    return any(tag == "*" or tag.strong_compare(falcon.ETag(etag)) for tag in req.if_match or ())
+    # What cannot be parsed matches nothing: a client that meant to be careful must not step. Nor
+    # does the tag `"*"`, of which Falcon makes the same as of a mere `*`.
+    return any(
+        isinstance(tag, falcon.ETag) and tag.strong_compare(falcon.ETag(etag))
+        for tag in req.if_match or ()
+    )
 
 
 def positions_to_match(req: falcon.Request) -> list[int]:
@@ -79,9 +112,20 @@ def positions_to_match(req: falcon.Request) -> list[int]:
     ]
 
 
+def meets_if_none_match(req: falcon.Request, etag: str) -> bool:
+    """Return whether ``If-None-Match`` (RFC 9110, 13.1.2) lets what has this tag be changed.
+
+    Tags are compared weakly. A value that cannot be parsed matches everything, as ``*`` does: a
+    client that meant to be careful must not step.
+    """
+    header = req.get_header("If-None-Match", default="")
+    return bool(_TAGS.fullmatch(header)) and etag not in _TAG.findall(header)
+
+
 def is_known(req: falcon.Request, etag: str) -> bool:
-    """Return whether the client says by ``If-None-Match`` (RFC 9110, 13.1.2) that it has it."""
-    return any(tag in ("*", etag) for tag in req.if_none_match or ())
+    """Return whether the client has it already, by ``If-None-Match``, so that a GET is 304."""
+    header = req.get_header("If-None-Match", default="")
+    return header.strip() == "*" or etag in (req.if_none_match or ())
 
 
 def byte_range(req: falcon.Request, etag: str, length: int) -> tuple[int, int] | None:
@@ -115,9 +159,12 @@ def document(req: falcon.Request) -> Any:
     """Return the JSON document in the body.
 
     Raises:
-        Problem: 413, the body is longer than `MAX_BODY_BYTES`; 415, it is not JSON.
+        Problem: 400, it is a part of a document (RFC 9110, 14.5); 413, the body is longer than
+            `MAX_BODY_BYTES`; 415, it is not JSON.
         HTTPError: 400, there is none, it is malformed, or of another length than is stated.
     """
+    if req.get_header("Content-Range") is not None:
+        raise Problem(400, "Send the whole document, without Content-Range; no part of it is put.")
     if (req.content_length or 0) > MAX_BODY_BYTES:
         raise Problem(413, f"A document has at most {MAX_BODY_BYTES} bytes.")
     body = req.env["wsgi.input"]
@@ -126,6 +173,8 @@ def document(req: falcon.Request) -> Any:
     # bjoern goes by the last of several lengths, and others by the first.
     if length != (req.content_length or 0):
         raise Problem(400, "The body is not as long as Content-Length says; state that once.")
+    # Names of media types have no case; Falcon compares them as they are.
+    req.content_type = req.content_type and req.content_type.lower()
     try:
         return req.get_media()
     except falcon.HTTPUnsupportedMediaType as error:

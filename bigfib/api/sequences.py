@@ -2,6 +2,7 @@
 
 An id is a capability: whoever knows it may step the sequence, and nothing lists them. The position
 is the ``ETag``, so that a change with ``If-Match`` is made at most once however often it is sent.
+``If-None-Match`` is a condition on changes, too (RFC 9110, 13.2.2).
 """
 
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from bigfib.state.store import Elsewhere, OutcomeUnknown, Unavailable
 
 _Made = TypeVar("_Made")
 
-# Each after the first means that others were faster, and led it where If-Match has it, too.
+# Each after the first means that others were faster, and led it to where it may be changed, too.
 _ATTEMPTS: Final = 20
 
 
@@ -69,40 +70,38 @@ class _OneSequence:
     def _change(
         self, req: falcon.Request, sequence_id: bytes, change: Callable[[int | None], _Made]
     ) -> _Made:
-        """Make a change from the positions that If-Match lets it be made from.
+        """Make a change from a position that If-Match and If-None-Match allow.
 
-        The store compares, when it makes the change: what was looked up before would be old.
+        The store compares positions when it makes the change, so that the conditions hold then.
 
         Args:
             req: The request.
-            sequence_id: Which sequence.
-            change: Makes it; is given the only position to do so from, or None for any.
+            sequence_id: The sequence to change.
+            change: Makes the change; takes the only position to make it from, or None for any.
 
         Raises:
-            Problem: 412, the sequence is elsewhere.
+            Problem: 412, the conditions do not allow a change at the sequence's position.
         """
-        header = req.get_header("If-Match")
-        if header is None or header.strip() == "*":
+        excludes = req.get_header("If-None-Match") is not None
+        if not excludes and req.get_header("If-Match", default="*").strip() == "*":
             return change(None)  # Anywhere, as long as it is there.
-        positions = requests.positions_to_match(req)
-        if not positions:
-            raise self._moved(self._sequences.position(sequence_id))
-        expected = positions[0]
+        # Of If-Match alone the first position is tried without a look-up: the store says if it is
+        # another.
+        named = [] if excludes else requests.positions_to_match(req)
+        expected = named[0] if named else self._sequences.position(sequence_id)
         for _ in range(_ATTEMPTS):
+            self._require_match(req, expected)
+            if not requests.meets_if_none_match(req, mpz(expected).digits()):
+                raise self._unchanged(412, expected, "If-None-Match excludes where it is")
             try:
                 return change(expected)
             except Elsewhere as elsewhere:
-                if elsewhere.position not in positions:
-                    raise self._moved(elsewhere.position) from None
                 expected = elsewhere.position
         raise Unavailable("others change this sequence all the while")
 
     def _require_match(self, req: falcon.Request, position: int) -> None:
-        if not requests.meets_if_match(req, str(position)):
-            raise self._moved(position)
-
-    def _moved(self, position: int) -> Problem:
-        return self._unchanged(412, position, "the sequence is not where If-Match has it")
+        if not requests.meets_if_match(req, mpz(position).digits()):
+            raise self._unchanged(412, position, "the sequence is not where If-Match has it")
 
     def _unchanged(self, status: int, position: int, what: str) -> Problem:
         """Return an error that gives away where the sequence stands, once that is committed."""
@@ -125,7 +124,7 @@ class SequenceResource(_OneSequence):
         sequence = self._existing(sequence_id)
         self._require_match(req, sequence.pair.position)
         if requests.is_known(req, str(sequence.pair.position)):
-            self._show.head(resp, sequence)
+            self._show.unchanged(resp, sequence)
             resp.status = falcon.HTTP_304
         elif req.method == "HEAD":
             self._show.head(resp, sequence)

@@ -30,6 +30,12 @@ _NO_ROOM: Final = "507 Insufficient Storage"
 
 _COOKIE: Final = re.compile(r"(?:^|;)\s*bigfib=([0-9a-f]{32})\s*(?:;|$)", re.ASCII)
 
+# bjoern joins several lines with nothing between them, so that it may follow the value of another
+# cookie, and the name of another may follow. It takes up to three times as long to find.
+_JOINED_COOKIE: Final = re.compile(
+    r"(?:^|;)\s*(?:[^;=\s]+=[^;]*?)??bigfib=([0-9a-f]{32})\s*(?:;|$|[^;=\s]+=)", re.ASCII
+)
+
 # For as long as browsers keep a cookie, which is 400 days. Not `Secure`: the service itself speaks
 # plain HTTP, on loopback or to the proxy before it.
 _SET_COOKIE: Final = "bigfib={}; Max-Age=34560000; Path=/api0; HttpOnly; SameSite=Lax"
@@ -144,7 +150,8 @@ class Stepping:
     @staticmethod
     def _for_client(answer: Callable[[bytes], Answer]) -> Callable[[Environ], Answer]:
         def identify_and_answer(environ: Environ) -> Answer:
-            cookie = _COOKIE.search(environ.get("HTTP_COOKIE", ""))
+            header = environ.get("HTTP_COOKIE", "")
+            cookie = _COOKIE.search(header) or _JOINED_COOKIE.search(header)
             if cookie:
                 return answer(bytes.fromhex(cookie[1]))
             sequence_id = secrets.token_bytes(16)

@@ -33,6 +33,8 @@ _CHUNK_BYTES: Final = 1 << 14
 # Of a file that is not sent as it is, so much is read at a time.
 _PIECE_BYTES: Final = 1 << 16
 
+_DECIMAL: Final = 10
+
 _FOR_EVER: Final = ["public", "max-age=31536000", "immutable"]
 
 _Line = Callable[[int, bytes], bytes]
@@ -159,15 +161,13 @@ class _Stream:
 def _show_term(
     req: falcon.Request, resp: falcon.Response, n: mpz, parameters: dict[str, str], jobs: Jobs
 ) -> None:
-    base = int(requests.number(parameters, "base", 10))
-    if base not in terms.BASES:
-        raise InvalidIndex(f"base is {terms.BASES[0]} to {terms.BASES[-1]}")
+    base = _base(parameters)
     media_type = requests.media_type(req, JSON, TEXT, OCTETS)
-    if media_type == OCTETS and "base" in parameters:
+    if media_type == OCTETS and base != _DECIMAL:
         raise Problem(422, f"{OCTETS} has no base: leave it out, or accept {TEXT} or {JSON}.")
     _require_given(n, jobs)
     far = abs(n) > terms.INLINE_LIMIT
-    if far and (media_type == OCTETS or base != 10):
+    if far and (media_type == OCTETS or base != _DECIMAL):
         raise Problem(
             422,
             f"Beyond F({terms.INLINE_LIMIT}) terms are given in decimal only, as {JSON} or {TEXT}.",
@@ -208,6 +208,18 @@ def _show_term(
     if part:
         resp.status = falcon.HTTP_206
         resp.content_range = (first, last, length)
+
+
+def _base(parameters: dict[str, str]) -> int:
+    """Return the base asked for; decimal, which is the default, may be asked for anywhere.
+
+    Raises:
+        InvalidIndex: it is none that a term is written in.
+    """
+    base = int(requests.number(parameters, "base", _DECIMAL))
+    if base not in terms.BASES:
+        raise InvalidIndex(f"base is {terms.BASES[0]} to {terms.BASES[-1]}")
+    return base
 
 
 def _require_given(n: mpz, jobs: Jobs) -> None:
@@ -284,7 +296,7 @@ def _spliced(
 def _show_residue(
     req: falcon.Request, resp: falcon.Response, n: mpz, parameters: dict[str, str]
 ) -> None:
-    if "base" in parameters:
+    if _base(parameters) != _DECIMAL:
         raise Problem(422, "Ask for modulo or for base, not both; a residue is decimal.")
     modulus = terms.parse_modulus(parameters["modulo"])
     terms.require_cheap_residue(n, modulus)

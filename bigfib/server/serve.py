@@ -25,7 +25,7 @@ from bigfib.sequences import SHARED, Sequences, farthest_within, open_store
 from bigfib.server import systemd, watchdog
 from bigfib.server.bjoern.idle import ConnectionWatch
 from bigfib.server.bjoern.loop import IterationHook
-from bigfib.server.bjoern.request import guarded
+from bigfib.server.bjoern.request import guarded, with_client_address
 from bigfib.server.stop import Stop
 from bigfib.server.supervisor import Place, supervise
 from bigfib.settings import Settings
@@ -162,7 +162,7 @@ def _serve_on(
             hook.install()
         served = stop.announced_by(app)
         if settings.access_log or settings.debug:
-            served = logged(served, app.committer)
+            served = with_client_address(logged(served, app.committer))
         with contextlib.closing(watch), stop.by_signal():
             watch.start()
             who = f"bigfib {bigfib.__version__}"

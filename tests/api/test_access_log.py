@@ -3,7 +3,11 @@
 import json
 import re
 import signal
+import socket
+import struct
 import time
+from contextlib import closing
+from http.client import HTTPConnection
 
 import pytest
 
@@ -80,6 +84,54 @@ def test_a_client_cannot_write_lines(serve: Serve) -> None:
     service = serve("--access-log")
     exchange(service, b'GET /%0a%22%1b[31m%ff" HTTP/1.1\r\nConnection: close\r\n\r\n')
     assert [line[1] for line in lines(service)] == ["GET /%0A%22%1B%5B31m%FF%22 HTTP/1.1"]
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "client"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.2"),
+        ("::1", "::1", "::1"),
+        ("::", "::1", "::1"),
+        ("::", "127.0.0.1", "127.0.0.2"),
+    ],
+)
+@pytest.mark.parametrize("written_as", ["text", "json"])
+def test_line_has_the_address_of_the_client(
+    serve: Serve, host: str, address: str, client: str, written_as: str
+) -> None:
+    service = serve("--host", host, "--access-log", "--log-format", written_as)
+    connection = HTTPConnection(address, service.port, timeout=20, source_address=(client, 0))
+    with closing(connection):
+        for _ in range(2):  # The second is of a connection that was kept.
+            connection.request("GET", "/api0/next")
+            connection.getresponse().read()
+    assert service.stop(signal.SIGTERM) == 0
+    said = "".join(service.said)
+    if written_as == "text":
+        shown = [line[1] for line in LINE.finditer(said)]
+    else:
+        entries = [json.loads(line) for line in said.splitlines()]
+        shown = [entry["client"] for entry in entries if "client" in entry]
+    assert shown == [client, client]
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "client"), [("127.0.0.1", "127.0.0.1", "127.0.0.1"), ("::1", "::1", "-")]
+)
+def test_line_of_a_client_that_has_reset_its_connection(
+    serve: Serve, host: str, address: str, client: str
+) -> None:
+    service = serve("--host", host, "--access-log")
+    service.process.send_signal(signal.SIGSTOP)
+    with socket.create_connection((address, service.port)) as connection:
+        connection.sendall(b"GET /api0/current HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    service.process.send_signal(signal.SIGCONT)
+    # It is asked later, and so answered later.
+    service.ask("/livez")
+    assert service.stop(signal.SIGTERM) == 0
+    found = {line[3]: line[1] for line in LINE.finditer("".join(service.said))}
+    assert found["GET /api0/current HTTP/1.1"] == client
 
 
 @pytest.mark.parametrize(

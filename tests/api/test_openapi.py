@@ -147,6 +147,16 @@ class TestDocument:
             }
         assert documented == routed
 
+    def test_change_of_a_sequence_has_both_conditions(self, serve: Serve) -> None:
+        paths = json.loads(serve().ask("/openapi.json")[1])["paths"]
+        for path, method in (
+            *((SEQUENCE, "put"), (SEQUENCE, "delete"), (NEXT, "post"), (PREVIOUS, "post")),
+        ):
+            parameters = paths[path][method]["parameters"]
+            headers = {one["name"] for one in parameters if one["in"] == "header"}
+            assert headers == {"If-Match", "If-None-Match"}
+            assert "If-None-Match" in paths[path][method]["responses"]["412"]["description"]
+
 
 SEQUENCES, SEQUENCE = "/api1/sequences", "/api1/sequences/{sequence_id}"
 NEXT, PREVIOUS = f"{SEQUENCE}/next", f"{SEQUENCE}/previous"
@@ -253,7 +263,8 @@ class TestAnswers:
         for template in (NEXT, PREVIOUS):
             ask("200", "POST", template, sequence_id=one)
             ask("404", "POST", template, sequence_id=none)
-            ask("412", "POST", template, stale, sequence_id=one)
+            for unmet in (stale, {"If-None-Match": "*"}):
+                ask("412", "POST", template, unmet, sequence_id=one)
             ask("422", "POST", template, query="?by=0", sequence_id=one)
         json_type = {"Content-Type": "application/json"}
         at_five = b'{"position":"5"}'

@@ -8,7 +8,6 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import closing
 from http.client import HTTPException, HTTPResponse
 from io import BytesIO
@@ -170,7 +169,7 @@ class TestPreconditions:
         path = created(service)
         put(service, path, 5)
         size = service.file.stat().st_size
-        for stale in ('"4"', '"6"', '""', 'W/"5"', "", "nonsense", '"4", "6"', '"05"'):
+        for stale in ('"4"', '"6"', '""', 'W/"5"', "", "nonsense", '"4", "6"', '"05"', '"*"'):
             for method, rest in (("POST", "/next"), ("POST", "/previous?by=2"), ("DELETE", "")):
                 answer = service.ask(path + rest, method, {"If-Match": stale})
                 refused(answer, 412, "it is at position 5", position="5")
@@ -200,6 +199,103 @@ class TestPreconditions:
         assert answers == [200, 412, 412]
         assert position(service, path) == 3
 
+    @pytest.mark.parametrize(
+        ("headers", "says"),
+        [
+            ({"If-None-Match": "*"}, "If-None-Match"),
+            ({"If-None-Match": " * "}, "If-None-Match"),
+            ({"If-None-Match": '"5"'}, "If-None-Match"),
+            ({"If-None-Match": 'W/"5"'}, "If-None-Match"),
+            ({"If-None-Match": '"4", "5"'}, "If-None-Match"),
+            ({"If-None-Match": ',"4" ,, W/"5",'}, "If-None-Match"),
+            # Two lines, as bjoern joins them.
+            ({"If-None-Match": '"4""5"'}, "If-None-Match"),
+            # What cannot be parsed.
+            ({"If-None-Match": "5"}, "If-None-Match"),
+            ({"If-None-Match": '"4", nonsense'}, "If-None-Match"),
+            ({"If-None-Match": '"4'}, "If-None-Match"),
+            ({"If-None-Match": '*, "4"'}, "If-None-Match"),
+            ({"If-Match": "*", "If-None-Match": "*"}, "If-None-Match"),
+            ({"If-Match": '"5"', "If-None-Match": '"5"'}, "If-None-Match"),
+            # RFC 9110, 13.2.2: If-Match comes first.
+            ({"If-Match": '"4"', "If-None-Match": "*"}, "If-Match"),
+            ({"If-Match": '"4"', "If-None-Match": '"4"'}, "If-Match"),
+            ({"If-Match": '"4"', "If-None-Match": '"9"'}, "If-Match"),
+        ],
+        ids=str,
+    )
+    def test_change_where_if_none_match_excludes_it_is_not_made(
+        self, serve: Serve, headers: dict[str, str], says: str
+    ) -> None:
+        service = serve()
+        own = created(service)
+        for path in (own, SHARED):
+            put(service, path, 5)
+            size = service.file.stat().st_size
+            for method, rest in (
+                *(("PUT", ""), ("POST", "/next"), ("POST", "/next?by=9")),
+                *(("POST", "/previous"), ("DELETE", "")),
+            ):
+                if (path, method) == (SHARED, "DELETE"):
+                    continue
+                body = b'{"position":"1"}' if method == "PUT" else None
+                answer = service.ask(path + rest, method, JSON | headers, body)
+                refused(answer, 412, f"{says} ", position="5")
+                assert answer[0].headers["ETag"] == '"5"'
+            assert service.file.stat().st_size == size
+            assert position(service, path) == 5
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"If-None-Match": '"4"'},
+            {"If-None-Match": 'W/"4", "6"'},
+            {"If-None-Match": '"4""6"'},
+            {"If-None-Match": '"*"'},
+            {"If-None-Match": ""},
+            {"If-Match": '"5"', "If-None-Match": '"4"'},
+            {"If-Match": '"4", "5"', "If-None-Match": '"4"'},
+            {"If-Match": "*", "If-None-Match": '"4"'},
+        ],
+        ids=str,
+    )
+    def test_change_where_if_none_match_does_not_exclude_it_is_made(
+        self, serve: Serve, headers: dict[str, str]
+    ) -> None:
+        service = serve()
+        path = created(service)
+        for method, rest, leads_to in (
+            *(("POST", "/next", 6), ("POST", "/previous?by=2", 3), ("PUT", "", 9)),
+        ):
+            put(service, path, 5)
+            body = b'{"position":"9"}' if method == "PUT" else None
+            reply, _ = service.ask(path + rest, method, JSON | headers, body)
+            assert (reply.status, reply.headers["ETag"]) == (200, f'"{leads_to}"')
+        put(service, path, 5)
+        assert service.ask(path, "DELETE", headers)[0].status == 204
+
+    def test_change_if_none_match_any_of_what_is_missing_is_404(self, serve: Serve) -> None:
+        service = serve()
+        missing = f"{COLLECTION}/{'0' * 32}"
+        for method, rest in (("PUT", ""), ("POST", "/next"), ("POST", "/previous"), ("DELETE", "")):
+            body = b'{"position":"1"}' if method == "PUT" else None
+            headers = JSON | {"If-None-Match": "*"}
+            refused(service.ask(missing + rest, method, headers, body), 404)
+
+    def test_shared_sequence_that_nobody_has_stepped_exists(self, serve: Serve) -> None:
+        service = serve()
+        headers = JSON | {"If-None-Match": "*"}
+        refused(service.ask(SHARED, "PUT", headers, b'{"position":"7"}'), 412, position="0")
+        headers = JSON | {"If-None-Match": '"7"'}
+        assert service.ask(SHARED, "PUT", headers, b'{"position":"7"}')[0].status == 200
+        assert service.ask(SHARED, "PUT", headers, b'{"position":"8"}')[0].status == 412
+
+    def test_tag_of_more_digits_than_python_writes_matches_nothing(self, serve: Serve) -> None:
+        service = serve()
+        tag = f'"{"9" * 5000}"'
+        refused(service.ask(f"{SHARED}/next", "POST", {"If-Match": tag}), 412, position="0")
+        assert service.ask(f"{SHARED}/next", "POST", {"If-None-Match": tag})[0].status == 200
+
     def test_looking_again(self, serve: Serve) -> None:
         service = serve()
         path = created(service)
@@ -210,7 +306,9 @@ class TestPreconditions:
                 reply, nothing = service.ask(path, method, {"If-None-Match": known})
                 assert (reply.status, nothing) == (304, b"")
                 assert reply.headers["ETag"] == '"30"'
-            assert service.ask(path, method, {"If-None-Match": '"29"'})[0].status == 200
+            for other in ('"29"', '"*"'):
+                assert service.ask(path, method, {"If-None-Match": other})[0].status == 200
+            assert service.ask(path, method, {"If-Match": '"*"'})[0].status == 412
         reply, nothing = service.ask(path, "HEAD")
         assert nothing == b""
         assert reply.headers["Content-Length"] == str(len(body))
@@ -312,6 +410,21 @@ class TestBodies:
         answer = service.ask(SHARED, "PUT", {"Content-Type": kind}, b'{"position":"3"}')
         refused(answer, 415, "application/json")
 
+    @pytest.mark.parametrize(
+        "kind", ["Application/JSON", "APPLICATION/JSON; Charset=UTF-8", "application/json"]
+    )
+    def test_content_type_in_any_case_is_json(self, serve: Serve, kind: str) -> None:
+        service = serve()
+        reply, _ = service.ask(SHARED, "PUT", {"Content-Type": kind}, b'{"position":"3"}')
+        assert (reply.status, reply.headers["ETag"]) == (200, '"3"')
+
+    @pytest.mark.parametrize("part", ["bytes 0-15/16", "bytes */16", ""])
+    def test_put_of_a_part_is_400(self, serve: Serve, part: str) -> None:
+        service = serve()
+        headers = JSON | {"Content-Range": part}
+        refused(service.ask(SHARED, "PUT", headers, b'{"position":"3"}'), 400, "Content-Range")
+        assert position(service, SHARED) == 0
+
     def test_in_chunks(self, serve: Serve) -> None:
         service = serve()
         with service.connect() as connection:
@@ -379,21 +492,15 @@ class TestDurability:
             # Another client's step, whose reply nobody has asked for yet.
             under_way = sequences.forward(sequence.id).lsn
             assert log.committed < under_way
-            said, body = self._answer(app, method, own + rest, headers)
-            assert said == status
-            if status == "200" and method != "HEAD":
-                pieces = iter(body)
-                opening = next(pieces)
-                # What leaves before says nothing of the position.
-                assert opening == b'{"id":"%b",' % sequence.id.hex().encode()
-                assert log.committed < under_way
-                assert b"position" in next(pieces)
-            assert log.committed == log.end >= under_way
+            # The position is in the headers, which leave before the server asks for the body.
+            assert self._begin(app, log, method, own + rest, headers) == (status, log.end)
+            assert log.end >= under_way
 
     @staticmethod
-    def _answer(
-        app: Any, method: str, target: str, headers: dict[str, str]
-    ) -> tuple[str, Iterable[bytes]]:
+    def _begin(
+        app: Any, log: Log, method: str, target: str, headers: dict[str, str]
+    ) -> tuple[str, int]:
+        """Return the status of a reply, and what is committed when its headers are there."""
         content = b'{"position":"7"}' if method == "PUT" else b""
         path, _, query = target.partition("?")
         environ = falcon.testing.create_environ(
@@ -404,21 +511,16 @@ class TestDurability:
             body=content.decode(),
         )
         assert isinstance(environ["wsgi.input"], BytesIO)
-        said: list[str] = []
-        body = app(environ, lambda status, _headers: said.append(status[:3]))
-        return said[0], body
+        begun: list[tuple[str, int]] = []
+        app(environ, lambda status, _headers: begun.append((status[:3], log.committed)))
+        return begun[0]
 
     def test_a_new_sequence(self, path: Path) -> None:
         with Log(path) as log:
             app = create_app(log, Sequences(log), jobs(path), per_client=False)
             before = log.committed
-            said, body = self._answer(app, "POST", COLLECTION, {})
-            assert said == "201"
-            pieces = iter(body)
-            next(pieces)
-            assert log.committed == before < log.end
-            next(pieces)
-            assert log.committed == log.end
+            assert self._begin(app, log, "POST", COLLECTION, {}) == ("201", log.end)
+            assert log.end > before
 
 
 class Cut(Exception):

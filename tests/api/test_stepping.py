@@ -3,8 +3,10 @@
 import json
 import re
 import resource
+from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
 import falcon.testing
 import pytest
@@ -12,9 +14,9 @@ from flint import fmpz
 
 from bigfib.api.app import create_app
 from bigfib.numbers.decimals import DecimalPair
-from bigfib.sequences import Sequences
+from bigfib.sequences import SHARED, Sequences
 from bigfib.state.log import Log
-from tests.service import Serve, exchange, jobs
+from tests.service import Serve, exchange, jobs, seconds_of_work
 
 JSON_HEADERS = (
     b"HTTP/1.1 200 OK\r\n"
@@ -213,6 +215,40 @@ class TestWithoutRoom:
         assert "File too large; the sequence stays where it is" in "".join(service.said)
 
 
+class TestWhereLoopIterationsAreNotFollowed:
+    """No reply shows where the sequence stands before that is committed; the log is a real one."""
+
+    def test_409_leaves_after_the_commit_of_the_step_to_the_start(self, path: Path) -> None:
+        with Log(path) as log:
+            sequences = Sequences(log)
+            app = create_app(log, sequences, jobs(path), per_client=False)
+            log.commit(sequences.forward(SHARED).lsn)
+            # Another client's step, whose reply nobody has asked for yet.
+            under_way = sequences.back(SHARED).lsn
+            pieces = []
+            for piece in self._pieces(app, "GET", "/api0/previous"):
+                assert piece == b'{"value":"' or log.committed >= under_way
+                pieces.append(piece)
+        assert b"".join(pieces) == b'{"value":"-1","status":"409"}'
+
+    def test_head_leaves_after_the_commit_of_a_step_under_way(self, path: Path) -> None:
+        with Log(path) as log:
+            sequences = Sequences(log)
+            app = create_app(log, sequences, jobs(path), per_client=False)
+            under_way = sequences.forward(SHARED).lsn
+            assert log.committed < under_way
+            # Its headers leave when the server has the body, which is empty.
+            body = self._pieces(app, "HEAD", "/api0/current")
+            assert log.committed >= under_way
+            assert list(body) == []
+
+    @staticmethod
+    def _pieces(app: Any, method: str, path: str) -> Iterable[bytes]:
+        environ = falcon.testing.create_environ(path, method=method)
+        pieces: Iterable[bytes] = app(environ, lambda _status, _headers: None)
+        return pieces
+
+
 class TestPerClient:
     def test_each_client_has_its_own(self, serve: Serve) -> None:
         service = serve("--per-client")
@@ -246,13 +282,49 @@ class TestPerClient:
         )
 
     @pytest.mark.parametrize(
-        "cookie", ["bigfib=", "bigfib=zz", "bigfib=" + "0" * 31, "xbigfib=" + "0" * 32]
+        "cookie",
+        [
+            *("bigfib=", "bigfib=zz", "bigfib=" + "0" * 31, "xbigfib=" + "0" * 32),
+            *("bigfib=" + "0" * 33, "a; xbigfib=" + "0" * 32),
+        ],
     )
     def test_a_cookie_of_no_sequence_gets_a_new_one(self, serve: Serve, cookie: str) -> None:
         service = serve("--per-client")
         reply, body = service.ask("/api0/next", headers={"Cookie": cookie})
         assert body == b'{"value":"1","status":"200"}'
         assert re.match(r"bigfib=[0-9a-f]{32};", reply.headers["Set-Cookie"])
+
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            ["a=b", "{}"],
+            ["{}", "a=b"],
+            ["{}", "abc=d; e=f"],
+            ["a=b; c=d", "{}; e=f", "g=h"],
+            ["a=b; c=", "{}"],
+            ["{}", "{}"],
+        ],
+        ids=str,
+    )
+    def test_lines_of_cookies_are_one(self, serve: Serve, lines: list[str]) -> None:
+        service = serve("--per-client")
+        cookie = service.ask("/api0/next")[0].headers["Set-Cookie"].split("; ")[0]
+        fields = "".join(f"Cookie: {line.format(cookie)}\r\n" for line in lines)
+        received = exchange(
+            service, f"GET /api0/next HTTP/1.1\r\n{fields}Connection: close\r\n\r\n".encode()
+        )
+        assert b"Set-Cookie" not in received
+        assert service.ask("/api0/next", headers={"Cookie": cookie})[1] == (
+            b'{"value":"2","status":"200"}'
+        )
+
+    @pytest.mark.parametrize("repeated", ["=", "a=", ";", "bigfib=", "; a=bigfib=0", "a"])
+    def test_a_long_cookie_is_read_in_no_time(self, serve: Serve, repeated: str) -> None:
+        service = serve("--per-client")
+        cookie = repeated * (70_000 // len(repeated))
+        before = seconds_of_work(service.process.pid)
+        assert service.ask("/api0/current", headers={"Cookie": cookie})[0].status == 200
+        assert seconds_of_work(service.process.pid) - before < 0.1
 
     def test_looking_leaves_no_trace(self, serve: Serve) -> None:
         service = serve("--per-client")

@@ -25,7 +25,7 @@ from bigfib.api.terms import MAX_LINES, MAX_STREAMS
 from bigfib.numbers import fibonacci
 from bigfib.sequences import Sequences
 from bigfib.state.log import Log
-from tests.service import Serve, Service, jobs
+from tests.service import Serve, Service, exchange, jobs, seconds_of_work
 
 JSON, TEXT = {"Accept": "application/json"}, {"Accept": "text/plain"}
 OCTETS, LINES = {"Accept": "application/octet-stream"}, {"Accept": "application/x-ndjson"}
@@ -125,10 +125,52 @@ class TestTerm:
             ("application/json;q=0.1, text/plain;q=0.2", "text/plain"),
             ("application/octet-stream, */*;q=0.1", "application/octet-stream"),
             ("text/html, application/json;q=0.5", "application/json"),
+            # Names have no case, and empty members are none (RFC 9110, 8.3.1 and 5.6.1).
+            ("APPLICATION/JSON", "application/json"),
+            ("Text/Plain;Q=0.9, Application/Json;q=0.1", "text/plain"),
+            ("text/plain, , application/json;q=0.5", "text/plain"),
+            (",,image/png,\t, TEXT/*,", "text/plain"),
+            (" , ", "application/json"),
+            ('text/plain;x="a,b\\",/c";q=0.9, */*;q=0.1', "text/plain"),
         ],
     )
     def test_what_accept_prefers(self, get: Get, accept: str, shown: str) -> None:
         assert get("/100", {"Accept": accept})[0].headers["Content-Type"] == shown
+
+    @pytest.mark.parametrize(
+        ("lines", "shown"),
+        [
+            (["image/png", "text/plain"], "text/plain"),
+            (["text/plain", "application/json"], "application/json"),
+            (["text/plain;q=0.5", "application/json;q=0.4", "image/*"], "text/plain"),
+            (["text/plain;q=0.5 ", "*/*;q=0.4"], "text/plain"),
+            (["image/*", "*/*;q=0.1", "text/*;q=0.2"], "text/plain"),
+            (["image/svg+xml, text/html", "Application/Octet-Stream"], "application/octet-stream"),
+            (["x-application/json, x/text", "text/plain"], "text/plain"),
+            (["application/vnd.text", "audio/ogg", "text/plain"], "text/plain"),
+            (['text/html;profile="http://text/plain"', "text/plain"], "text/plain"),
+        ],
+        ids=str,
+    )
+    def test_lines_of_accept_are_one_list(self, serve: Serve, lines: list[str], shown: str) -> None:
+        fields = "".join(f"Accept: {line}\r\n" for line in lines)
+        received = exchange(
+            serve(), f"GET /api1/terms/100 HTTP/1.1\r\n{fields}Connection: close\r\n\r\n".encode()
+        )
+        head = received.partition(b"\r\n\r\n")[0]
+        assert f"\r\ncontent-type: {shown}\r\n".encode() in head, head
+
+    @pytest.mark.parametrize("accept", ["x-application/json", 'text/html;x="application/json"'])
+    def test_a_type_within_another_is_none(self, get: Get, accept: str) -> None:
+        refused(get("/100", {"Accept": accept}), 406, "application/json or text/plain")
+
+    @pytest.mark.parametrize("repeated", ['"', '"\\', "/", "/text", "*/", ",", ";", ';x=""'])
+    def test_long_accept_is_read_in_no_time(self, serve: Serve, repeated: str) -> None:
+        service = serve()
+        accept = "text/plain" + repeated * (70_000 // len(repeated))
+        before = seconds_of_work(service.process.pid)
+        service.ask("/api1/terms/100", headers={"Accept": accept})
+        assert seconds_of_work(service.process.pid) - before < 0.5
 
     @pytest.mark.parametrize("accept", ["image/png", "text/html", "text/plain;q=0", "nonsense"])
     def test_what_it_is_not_to_be_had_as(self, get: Get, accept: str) -> None:
@@ -166,6 +208,26 @@ class TestTerm:
     )
     def test_parameters(self, get: Get, rest: str, says: str) -> None:
         refused(get(rest), 422, says)
+
+    @pytest.mark.parametrize(
+        ("rest", "form"),
+        [("/1000?modulo=7", JSON), ("/1000?modulo=7", TEXT), ("/-1000", OCTETS), ("/1000", TEXT)],
+    )
+    def test_base_10_is_the_default_wherever_it_is_given(
+        self, get: Get, rest: str, form: dict[str, str]
+    ) -> None:
+        for method in ("GET", "HEAD"):
+            reply, body = get(rest, form, method)
+            base = "&base=10" if "?" in rest else "?base=10"
+            given, same = get(rest + base, form, method)
+            assert (reply.status, given.status) == (200, 200)
+            assert same == body
+            assert given.headers["Content-Type"] == reply.headers["Content-Type"]
+            assert given.headers["Content-Length"] == reply.headers["Content-Length"]
+
+    @pytest.mark.parametrize("base", ["1", "63", "x", "", "010"])
+    def test_residue_in_what_is_no_base_is_refused(self, get: Get, base: str) -> None:
+        refused(get(f"/5?base={base}&modulo=7"), 422, "base is ")
 
     def test_octets_have_no_base(self, get: Get) -> None:
         refused(get("/5?base=2", OCTETS), 422, "application/octet-stream has no base")

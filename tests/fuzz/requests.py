@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -17,6 +18,8 @@ _OPTIONS = falcon.RequestOptions()
 _OPTIONS.media_handlers = requests.json_only()
 
 _LENGTH = 1000
+
+_BLANKS = " \t\n\r\f\v"
 
 
 def check(data: bytes) -> None:
@@ -95,6 +98,8 @@ def _tags(text: str) -> None:
     assert not met or "*" in header or etag in header
     known = requests.is_known(_request(HTTP_IF_NONE_MATCH=header), etag)
     assert not known or "*" in header or etag in header
+    changes = requests.meets_if_none_match(_request(HTTP_IF_NONE_MATCH=header), etag)
+    assert not (changes and known)
     positions = requests.positions_to_match(_request(HTTP_IF_MATCH=header))
     assert all(str(position) in header for position in positions)
     simple = [tag.strip(" \t") for tag in header.split(",")]
@@ -105,6 +110,7 @@ def _tags(text: str) -> None:
         expected = [tag for tag in written if tag == "0" or (tag and tag[0] != "0")]
         assert [str(position) for position in positions] == expected
         assert known == bool({f'"{etag}"', f'W/"{etag}"'} & set(simple))
+        assert changes != known
 
 
 def _range(text: str) -> None:
@@ -144,7 +150,7 @@ def _accept(text: str) -> None:
 
 def _cookie(text: str) -> None:
     name = "bigfib=" + "0123456789abcdef" * 2
-    for cookie in (text, text[:3] + name + text[3:]):
+    for cookie in (text, text[:3] + name + text[3:], text + name + "a=b", "a=b" + name + text):
         _one_cookie(cookie)
 
 
@@ -153,9 +159,29 @@ def _one_cookie(text: str) -> None:
     _, headers, _ = _STEPPING.routes["/api0/current"]["GET"]({"HTTP_COOKIE": text})
     (one,) = _SAID
     assert len(one) == 16
-    named = [part.strip(" \t\n\r\f\v") for part in text.split(";")]
     # An id is made, and told, just where none is given.
-    assert (f"bigfib={one.hex()}" in named) != bool(headers)
+    given = {digits for part in text.split(";") for digits in _ids(part.strip(_BLANKS))}
+    assert bool(headers) == (not given)
+    assert headers or one.hex() in given
+
+
+def _ids(part: str) -> Iterator[str]:
+    """Yield the ids in what stands between semicolons: a cookie, or several that were joined."""
+    pieces = part.split("bigfib=")
+    for place in range(1, len(pieces)):
+        before, after = ("bigfib=".join(each) for each in (pieces[:place], pieces[place:]))
+        digits, after = after[:32], after[32:].strip(_BLANKS)
+        if (
+            len(digits) == 32
+            and all(digit in "0123456789abcdef" for digit in digits)
+            and all(not other or _begins_with_a_name(other) for other in (before, after))
+        ):
+            yield digits
+
+
+def _begins_with_a_name(text: str) -> bool:
+    name, equals, _ = text.partition("=")
+    return bool(name and equals) and not any(blank in name for blank in _BLANKS)
 
 
 def _query(text: str) -> None:
