@@ -1,7 +1,7 @@
 """Steps that share a transaction, without a service around them."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import NoReturn
 
@@ -11,7 +11,7 @@ import pytest
 from bigfib.api.committing import Committer
 from bigfib.api.representations import CommittedReply, DateHeader
 from bigfib.batches import Batches, NotMade
-from bigfib.numbers.decimals import DecimalPair
+from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.sequences import SHARED, Sequences
 from bigfib.state.postgres import Postgres
 from bigfib.state.store import WAIT_SECONDS, SequenceLocked
@@ -208,3 +208,28 @@ def test_steps_that_waited_too_long_are_given_up_without_the_later_ones(
                 each.digits()
     assert late.digits() == b"89"
     assert store.find(SHARED) == 11
+
+
+@pytest.mark.parametrize("by", [-1, -3])
+def test_steps_back_where_another_server_went_to_the_start_are_refused(
+    sequences: Sequences,
+    batches: Batches,
+    store: Postgres,
+    by: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def step_in_a_batch() -> None:
+        waiting = [batches.add(SHARED, -1) for _ in range(-by)]
+        waiting[0].digits()
+
+    ways: list[Callable[[], object]] = [step_in_a_batch, lambda: sequences.step(SHARED, by)]
+    if by == -1:
+        ways.append(lambda: sequences.back(SHARED))
+    for step in ways:
+        sequences.seek(SHARED, 9)
+        store.put(SHARED, -by - 1)
+        with pytest.raises((StartOfSequence, NotMade)):
+            step()
+        assert store.find(SHARED) == -by - 1
+    # The table itself takes no position below 0, but the connection is given up for such an error.
+    assert "lost" not in caplog.text
