@@ -267,7 +267,8 @@ class TestHeldRow:
                 other.commit()
                 time.sleep(0.1)
         tried["steps while others held the row"] += answers[200]
-        assert answers == {200: 1200 * times}
+        assert [service.stop(signal.SIGTERM) for service in services] == [0, 0]
+        assert answers == {200: 1200 * times}, [service.said for service in services]
         assert position(database) == 2 + answers[200]
         assert slowest < 3
 
