@@ -7,16 +7,28 @@ each is told the term after its own step.
 
 By then the replies have begun. Steps that turn out not to be made, or of which nobody knows, have
 no other answer than that their replies end in the middle; so what could be refused is not taken.
+
+A step of a sequence that others hold locked in the store stays for the next transactions, with
+those that are added meanwhile, until `WAIT_SECONDS` have passed since it was added.
 """
 
 import logging
+import time
 from itertools import chain
 from typing import Final
 
 from bigfib.jobs import NotAtHand
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import Sequences
-from bigfib.state.store import NoRoom, OutcomeUnknown, SharedStore, Steps, Unavailable
+from bigfib.state.store import (
+    LOCKED,
+    WAIT_SECONDS,
+    NoRoom,
+    OutcomeUnknown,
+    SharedStore,
+    Steps,
+    Unavailable,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -35,19 +47,38 @@ class Waiting:
     Attributes:
         sequence_id: Which sequence.
         by: 1, -1, or 0 for a look.
+        added: When it was added, by `time.monotonic`.
+        locked: Whether a transaction has found its sequence locked.
     """
 
-    __slots__ = ("_batches", "_digits", "by", "sequence_id")
+    __slots__ = ("_batches", "_digits", "added", "by", "locked", "sequence_id")
 
     def __init__(self, batches: "Batches", sequence_id: bytes, by: int) -> None:
         self._batches: Batches | None = batches
         self._digits: bytes | None = None
         self.sequence_id = sequence_id
         self.by = by
+        self.added = time.monotonic()
+        self.locked = False
 
     @property
     def settled(self) -> bool:
         """Whether it is known what came of it, or that nobody knows."""
+        return self._batches is None
+
+    def settles(self, share: float) -> bool:
+        """Make the batch, and again while others hold the sequence locked.
+
+        Args:
+            share: What share of `WAIT_SECONDS` may have passed in the end.
+
+        Returns:
+            Whether it is settled.
+        """
+        while self._batches and not (
+            self.locked and time.monotonic() >= self.added + share * WAIT_SECONDS
+        ):
+            self._batches.commit()
         return self._batches is None
 
     def digits(self) -> bytes:
@@ -56,8 +87,8 @@ class Waiting:
         Raises:
             NotMade: there is none.
         """
-        if self._batches:
-            self._batches.commit()
+        if self._batches and not self.settles(1):
+            self._batches.give_up_locked(self.sequence_id)
         if self._digits is None:
             raise NotMade
         return self._digits
@@ -101,8 +132,21 @@ class Batches:
         """Take back what has been added."""
         self._waiting[waiting.sequence_id].remove(waiting)
 
+    def give_up_locked(self, sequence_id: bytes) -> None:
+        """Settle the steps of a locked sequence that have waited for long enough: not made."""
+        oldest = time.monotonic() - WAIT_SECONDS
+        waiting = self._waiting[sequence_id]
+        given_up = [each for each in waiting if each.added <= oldest]
+        self._waiting[sequence_id] = [each for each in waiting if each.added > oldest]
+        for each in given_up:
+            each.settle(None)
+        # Whoever asks again is told so before the reply begins.
+        self._sequences.forget(sequence_id)
+        _logger.warning("%d replies are cut off: their sequence is locked", len(given_up))
+        self._store.give_up_locked(sequence_id)
+
     def commit(self) -> None:
-        """Make all that waits, in one transaction, and settle each."""
+        """Make all that waits, in one transaction, and settle each whose sequence is not locked."""
         batch = [of_one for of_one in self._waiting.values() if of_one]
         self._waiting = {}
         stepped = [of_one for of_one in batch if any(waiting.by for waiting in of_one)]
@@ -114,7 +158,7 @@ class Batches:
         finally:
             # Whatever has happened, an error of our own too: nobody waits for ever.
             for waiting in chain.from_iterable(batch):
-                if not waiting.settled:
+                if not waiting.settled and waiting.sequence_id not in self._waiting:
                     waiting.settle(None)
 
     def _make(self, stepped: list[list[Waiting]], looked_at: list[list[Waiting]]) -> None:
@@ -125,7 +169,7 @@ class Batches:
         made = sum(
             len(of_one)
             for of_one, position in zip(stepped, positions, strict=False)
-            if position is not None
+            if position not in (None, LOCKED)
         )
         if made:
             self._store.commits.replies.observe(made)
@@ -144,6 +188,11 @@ class Batches:
 
     def _settle(self, of_one: list[Waiting], position: int | None) -> None:
         sequence_id = of_one[0].sequence_id
+        if position == LOCKED:
+            for waiting in of_one:
+                waiting.locked = True
+            self._waiting[sequence_id] = of_one
+            return
         if position is None:
             # Whoever asks again finds out why.
             self._sequences.forget(sequence_id)

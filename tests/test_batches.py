@@ -1,6 +1,7 @@
 """Steps that share a transaction, without a service around them."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import NoReturn
 
@@ -10,10 +11,10 @@ import pytest
 from bigfib.api.committing import Committer
 from bigfib.api.representations import CommittedReply, DateHeader
 from bigfib.batches import Batches, NotMade
-from bigfib.numbers.decimals import DecimalPair
+from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.sequences import SHARED, Sequences
 from bigfib.state.postgres import Postgres
-from bigfib.state.store import SequenceLocked
+from bigfib.state.store import WAIT_SECONDS, SequenceLocked
 from bigfib.terms import INLINE_LIMIT
 
 ONE = bytes(16)
@@ -84,11 +85,14 @@ def test_a_client_that_has_gone_makes_no_step(
     bodies = []
     for _ in range(3):
         body = iter(reply.later(batches.add(SHARED, 1))[2])
-        assert next(body) == b'{"value":"'
+        assert next(body) == b"{"
         bodies.append(body)
     # So does bjoern, by dropping it.
     del body, bodies[1]
-    assert [b"".join(body) for body in bodies] == [b'89","status":"200"}', b'144","status":"200"}']
+    assert [b"".join(body) for body in bodies] == [
+        b'"value":"89","status":"200"}',
+        b'"value":"144","status":"200"}',
+    ]
     assert store.find(SHARED) == 12
 
 
@@ -156,3 +160,76 @@ def test_a_locked_sequence_keeps_nobody_from_the_others(
             sequences.forward(ONE)
         assert not batches.takes(ONE, 1)
         assert batches.takes(SHARED, 1)
+
+
+def test_steps_of_a_locked_sequence_wait_for_it_with_those_added_meanwhile(
+    sequences: Sequences, batches: Batches, store: Postgres, database: str
+) -> None:
+    sequences.seek(SHARED, 10)
+    store.create(ONE, 10)
+    with psycopg.connect(database) as other:
+        other.execute("SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [SHARED])
+        early = [batches.add(SHARED, 1) for _ in range(2)]
+        assert not early[0].settles(0.02)
+        gone, late, free = batches.add(SHARED, 1), batches.add(SHARED, 1), batches.add(ONE, 0)
+        assert free.digits() == b"55"
+        gone.withdraw()
+        assert not late.settles(0.02)
+    assert [each.digits() for each in (*early, late)] == [b"89", b"144", b"233"]
+    assert store.find(SHARED) == 13
+
+
+def test_a_reply_of_a_locked_sequence_lets_others_leave_before_it(
+    sequences: Sequences, batches: Batches, store: Postgres, database: str
+) -> None:
+    sequences.seek(SHARED, 10)
+    body = iter(CommittedReply(Committer(store), DateHeader()).later(batches.add(SHARED, 1))[2])
+    with psycopg.connect(database) as other:
+        other.execute("SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [SHARED])
+        began = time.monotonic()
+        pieces = [next(body) for _ in range(4)]
+        # That of the first piece and three waits of a tenth of what a request may take.
+        assert time.monotonic() - began < 4 * WAIT_SECONDS / 10
+    assert b"".join((*pieces, *body)) == b'{"value":"89","status":"200"}'
+    assert pieces == [b"{", b'"', b"v", b"a"]
+
+
+def test_steps_that_waited_too_long_are_given_up_without_the_later_ones(
+    sequences: Sequences, batches: Batches, store: Postgres, database: str
+) -> None:
+    sequences.seek(SHARED, 10)
+    with psycopg.connect(database) as other:
+        other.execute("SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [SHARED])
+        early = [batches.add(SHARED, 1) for _ in range(2)]
+        assert not early[0].settles(0.5)
+        late = batches.add(SHARED, 1)
+        for each in early:
+            with pytest.raises(NotMade):
+                each.digits()
+    assert late.digits() == b"89"
+    assert store.find(SHARED) == 11
+
+
+@pytest.mark.parametrize("by", [-1, -3])
+def test_steps_back_where_another_server_went_to_the_start_are_refused(
+    sequences: Sequences,
+    batches: Batches,
+    store: Postgres,
+    by: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def step_in_a_batch() -> None:
+        waiting = [batches.add(SHARED, -1) for _ in range(-by)]
+        waiting[0].digits()
+
+    ways: list[Callable[[], object]] = [step_in_a_batch, lambda: sequences.step(SHARED, by)]
+    if by == -1:
+        ways.append(lambda: sequences.back(SHARED))
+    for step in ways:
+        sequences.seek(SHARED, 9)
+        store.put(SHARED, -by - 1)
+        with pytest.raises((StartOfSequence, NotMade)):
+            step()
+        assert store.find(SHARED) == -by - 1
+    # The table itself takes no position below 0, but the connection is given up for such an error.
+    assert "lost" not in caplog.text

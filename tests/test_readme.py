@@ -42,3 +42,12 @@ def test_session(
     for (command, expected), printed in zip(turns, shown, strict=False):
         assert printed == expected, (command, done.stderr)
     assert len(shown) == len(turns) + 1
+
+
+def test_the_pythons_it_names_are_those_of_the_package() -> None:
+    named = re.search(r"CPython 3\.(\d+) to 3\.(\d+)", (ROOT / "README.md").read_text())
+    assert named
+    package = (ROOT / "pyproject.toml").read_text()
+    classified = re.findall(r'"Programming Language :: Python :: 3\.(\d+)"', package)
+    assert list(map(int, classified)) == list(range(int(named[1]), int(named[2]) + 1))
+    assert f'requires-python = ">=3.{named[1]}"' in package

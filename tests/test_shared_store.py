@@ -253,6 +253,109 @@ class TestManyServers:
         assert position(database) == 0
 
 
+class TestHeldRow:
+    """Another session holds the row of a sequence: a stalled commit, a backup, a busy machine."""
+
+    def test_plain_steps_of_two_servers_are_all_answered_while_it_is_held_now_and_then(
+        self, serve: Serve, database: str, tried: Counter[str], times: int
+    ) -> None:
+        services = [serve("--store", database) for _ in range(2)]
+        for service in services:
+            assert service.ask("/api0/next")[0].status == 200
+        answers: Counter[object] = Counter()
+        slowest = 0.0
+        lock = threading.Lock()
+        way = ("/api0/next", "GET"), ("/api1/sequences/shared/next", "POST")
+
+        def step(number: int) -> None:
+            nonlocal slowest
+            for _ in range(150 * times):
+                began = time.monotonic()
+                try:
+                    with services[number % 2].connect() as connection:
+                        answer: object = ask(connection, *way[number // 2 % 2])[0].status
+                except (OSError, HTTPException) as failure:
+                    answer = type(failure)
+                with lock:
+                    answers[answer] += 1
+                    slowest = max(slowest, time.monotonic() - began)
+
+        clients = [threading.Thread(target=step, args=[number]) for number in range(8)]
+        for client in clients:
+            client.start()
+        with psycopg.connect(database) as other:
+            while any(client.is_alive() for client in clients):
+                other.execute("SELECT FROM bigfib_sequences WHERE id = 'shared' FOR UPDATE")
+                time.sleep(0.4)
+                other.commit()
+                time.sleep(0.1)
+        tried["steps while others held the row"] += answers[200]
+        assert [service.stop(signal.SIGTERM) for service in services] == [0, 0]
+        assert answers == {200: 1200 * times}, [service.said for service in services]
+        assert position(database) == 2 + answers[200]
+        assert slowest < 3
+
+    def test_a_stall_within_the_limit_is_answered_and_other_sequences_go_on(
+        self, serve: Serve, database: str
+    ) -> None:
+        service = serve("--store", database, "--per-client")
+        held, free = "a" * 32, "b" * 32
+        bodies: list[bytes] = []
+        steps: list[float] = []
+        with ExitStack() as opened:
+            *clients, another = (opened.enter_context(service.connect()) for _ in range(11))
+            for client in clients:
+                assert ask(client, "/api0/next", cookie=held)[0].status == 200
+            assert ask(another, "/api0/next", cookie=free)[0].status == 200
+
+            def step(client: HTTPConnection) -> None:
+                bodies.append(ask(client, "/api0/next", cookie=held)[1])
+
+            threads = [threading.Thread(target=step, args=[client]) for client in clients]
+            with psycopg.connect(database) as other:
+                other.execute(
+                    "SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [bytes.fromhex(held)]
+                )
+                release = time.monotonic() + 2.5
+                for thread in threads:
+                    thread.start()
+                while (began := time.monotonic()) < release - 1.2:
+                    reply, body = ask(another, "/api0/next", cookie=free)
+                    assert (reply.status, body) == (200, body_at(2 + len(steps)))
+                    steps.append(time.monotonic() - began)
+                time.sleep(max(0, release - time.monotonic()))
+            for thread in threads:
+                thread.join()
+        assert sorted(bodies) == sorted(map(body_at, range(11, 21)))
+        assert len(steps) >= 1
+        # Two and a half seconds it would be if the whole server waited.
+        assert max(steps) < 1.5
+
+    @pytest.mark.parametrize("name", ["/api0/next", "/api1/sequences/shared/next"])
+    def test_one_held_for_longer_is_answered_in_time_and_nothing_has_changed(
+        self, serve: Serve, database: str, name: str
+    ) -> None:
+        service = serve("--store", database)
+        method = "POST" if "api1" in name else "GET"
+        assert service.value("next") == 1
+        with psycopg.connect(database) as other:
+            other.execute("SELECT FROM bigfib_sequences WHERE id = 'shared' FOR UPDATE")
+            began = time.monotonic()
+            if method == "POST":
+                reply, body = service.ask(name, method)
+                assert reply.status == 503
+                assert "Nothing has changed" in json.loads(body)["detail"]
+            else:
+                # Its reply has begun, so it is cut off.
+                with pytest.raises(HTTPException):
+                    service.ask(name, method)
+                assert service.ask(name, method)[1] == LOST
+            assert 2.5 < time.monotonic() - began < 3
+        assert position(database) == 1
+        assert service.value("next") == 1
+        assert "Traceback" not in "".join(service.said)
+
+
 class TestReplies:
     def test_of_unknown_length_come_in_chunks(self, serve: Serve, database: str) -> None:
         service = serve("--store", database)
@@ -265,7 +368,7 @@ class TestReplies:
                 received += client.recv(65536)
         head, _, body = received.partition(b"\r\n\r\n")
         assert b"Transfer-Encoding: chunked" in head
-        assert body == b'a\r\n{"value":"\r\n12\r\n3","status":"200"}\r\n0\r\n\r\n'
+        assert body == b'1\r\n{\r\n1b\r\n"value":"3","status":"200"}\r\n0\r\n\r\n'
 
     @pytest.mark.parametrize(
         "request_line", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"]
@@ -301,7 +404,7 @@ class TestReplies:
                     piece = client.recv(65536)
                     assert piece, "it was cut off"
                     received += piece
-                bodies.append(re.findall(rb"\r\n(\d+)\",", received)[0])
+                bodies.append(re.findall(rb"(\d+)\",\"status", received)[0])
         assert sorted(map(int, bodies)) == [int(fmpz.fib_ui(fmpz(n))) for n in range(2, 22)]
         # Ours and that which held the row are two.
         assert transactions(cluster.url()) - before - 2 <= 3
@@ -474,7 +577,7 @@ class TestTrouble:
             cluster.kill()
             while piece := client.recv(65536):
                 received += piece
-        assert received.endswith(b'\r\n\r\na\r\n{"value":"\r\n'), "no digits, and no end of chunks"
+        assert received.endswith(b"\r\n\r\n1\r\n{\r\n"), "no digits, and no end of chunks"
         cluster.start()
         while service.ask("/readyz")[0].status != 200:
             pass

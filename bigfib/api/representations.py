@@ -98,18 +98,26 @@ class CommittedReply:
 def _after_batch(waiting: Waiting) -> Iterator[bytes]:
     """Yield the reply's opening, and the rest once the batch is made.
 
+    While others hold the sequence locked, the opening leaves a byte at a time: after each, bjoern
+    sees to its other connections.
+
     Raises:
         NotMade: bjoern then closes the connection in the middle of the reply.
     """
+    sent = 1
     try:
-        yield _OPENING
+        yield _OPENING[:sent]
+        while not waiting.settles(sent / len(_OPENING)) and sent < len(_OPENING):
+            yield _OPENING[sent : sent + 1]
+            sent += 1
         digits = waiting.digits()
     finally:
         # The client has gone before anything was made for it.
         waiting.withdraw()
     if len(digits) <= JOINED_UP_TO:
-        yield digits + MADE
+        yield _OPENING[sent:] + digits + MADE
     else:
+        yield _OPENING[sent:]
         yield digits
         yield MADE
 

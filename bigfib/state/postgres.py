@@ -6,13 +6,14 @@ what it changes and from where, so that no server has to ask first.
 
 When the connection is lost, a thread looks for another one; requests do not wait for it longer than
 `PATIENCE`, and are told so. A change under way at that moment is not tried again, for it may have
-been made. What is tried again, for a second, is what the server says it has not done because
-others were in the way (`serialization_failure`, `deadlock_detected`).
+been made. What is tried again, for `WAIT_SECONDS`, is what the server says it has not done because
+others were in the way (`serialization_failure`, `deadlock_detected`, `lock_not_available`).
 
-Who holds sequences locked keeps nobody from the others. A step waits for `LOCK_SECONDS`; a batch
-then goes on without the one that was waited for. That one is refused from then on without waiting,
-and once a second, when one of them is asked for, all are looked at in a way that waits for nobody.
-The more are locked, the shorter is the wait for one that is not known to be.
+A locked row must not delay other sequences more than it has to. A batch steps the sequences that
+are free and reports the others as `LOCKED`, so that its caller decides how long to try again. A
+single change blocks the thread until the row is free. If a row stays locked for all of that time,
+the next changes wait for locked rows only as long as one attempt takes, for `_IN_VAIN_FACTOR` times
+the time lost: rows that stay locked take a sixth of this server's time at most.
 """
 
 import logging
@@ -21,7 +22,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from itertools import islice
 from typing import Final
 
 from gmpy2 import mpz
@@ -37,6 +37,8 @@ from bigfib.state.session import (
     Statement,
 )
 from bigfib.state.store import (
+    LOCKED,
+    WAIT_SECONDS,
     Commits,
     Elsewhere,
     Missing,
@@ -58,31 +60,25 @@ PATIENCE: Final = 0.5
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 
-# How long in seconds a transaction is tried again that met others, and how long it pauses at most.
-_RETRY_SECONDS: Final = 1.0
+# How long at most in seconds a transaction pauses that met others, before it is tried again.
 _RETRY_PAUSE: Final = 0.005
 
-LOCK_SECONDS: Final = 0.15
-"""How long in seconds a statement waits for others who hold what it is to change, or its table.
+# How long in seconds one attempt waits for a lock. Longer than most commits of other servers take,
+# and short, because a batch holds other rows locked meanwhile.
+_LOCK_SECONDS: Final = 0.05
 
-Other servers hold a sequence for the time of a commit, which is some milliseconds. While some are
-known to be locked, it is this divided among them and the next, but not less than 0.005 s: whoever
-holds thousands does not stop this server for each of them.
-"""
+# How long in seconds `check` waits for a table that others have locked.
+_CHECK_SECONDS: Final = 0.5
 
-_SHORTEST_LOCK_SECONDS: Final = 0.005
+# How long in seconds the table of sequences has, to show that changes can be made to it.
+_TRY_SECONDS: Final = 0.2
 
-# So long in seconds a batch is tried without one sequence after the other that turns out locked.
-_SORTING_SECONDS: Final = 0.5
+# For so many times as long as a wait for a locked row was in vain, others are kept short.
+_IN_VAIN_FACTOR: Final = 5
 
-# How often at most, in seconds, the sequences known as locked are tried, and how many at a time.
-_TRIED_AGAIN_SECONDS: Final = 1.0
-_TRIED_AT_ONCE: Final = 500
-_LOCKED_KEPT: Final = 100_000
-
-_MET_OTHERS: Final = {"40001", "40P01"}
-_DISK_FULL: Final = "53100"
 _LOCK_NOT_AVAILABLE: Final = "55P03"
+_OTHERS_IN_THE_WAY: Final = {"40001", "40P01", _LOCK_NOT_AVAILABLE}
+_DISK_FULL: Final = "53100"
 # It has taken longer than a statement may; nobody knows why.
 _QUERY_CANCELED: Final = "57014"
 
@@ -189,9 +185,10 @@ class Postgres:
         self._changing = False
         self._count_trouble = ""
         self._begun = threading.Event()
-        # Locked by others when last tried, in the order of that; and what was then seen of each.
-        self._locked: dict[bytes, Rows | None] = {}
-        self._try_again_at = 0.0
+        # When changes may wait for locked rows again, by `time.monotonic`; and the sequences that
+        # were locked for too long before.
+        self._waits_from = 0.0
+        self._waited_for: set[bytes] = set()
         self._session: Session | None = self._connect()
         self.host = self._session.host
         # If that takes too long here, the thread does it, which has more time.
@@ -217,13 +214,13 @@ class Postgres:
         """Return whether the sequence can be stepped; see `SharedStore.may_step`."""
         return (
             self._session is not None
-            and sequence_id not in self._locked
+            and sequence_id not in self._waited_for
             and self._session.is_open()
         )
 
     def find(self, sequence_id: bytes) -> int | None:
         """Return where the sequence is, or None; see `Store.find`."""
-        return _position(self._look(Statement(_FIND, (_bytea(sequence_id),))))
+        return _position(self._look_all(Statement(_FIND, (_bytea(sequence_id),)))[0])
 
     def step(self, sequence_id: bytes, by: int, lowest: int, highest: int) -> int:
         """Move the sequence by so many terms; see `Store.step`."""
@@ -235,32 +232,45 @@ class Postgres:
 
     def step_all(self, steps: Sequence[Steps], looks: Sequence[bytes] = ()) -> list[int | None]:
         """Step many sequences in one transaction; see `SharedStore.step_all`."""
-        number_of_steps = len(steps)
         # In one order everywhere: two transactions that wait for each other would be a deadlock.
-        left = [
-            (number, self._step(each))
+        left = {
+            number: self._step(each)
             for number, each in sorted(enumerate(steps), key=lambda pair: pair[1].sequence_id)
-            if each.sequence_id not in self._locked
-        ]
-        left += [
-            (number, Statement(_FIND, (_bytea(one),)))
-            for number, one in enumerate(looks, number_of_steps)
-        ]
-        positions: list[int | None] = [None] * (number_of_steps + len(looks))
-        give_up = time.monotonic() + _SORTING_SECONDS
-        while left:
-            try:
-                answers = self._run(*(statement for _, statement in left), changes=bool(steps))
-            except Refused as refusal:
-                at = refusal.index
-                if at is None or left[at][0] >= number_of_steps or time.monotonic() > give_up:
-                    raise Unavailable(str(refusal)) from refusal
-                self._note_locked(steps[left.pop(at)[0]].sequence_id)
-                continue
-            for (number, _), rows in zip(left, answers, strict=True):
+        }
+        for number, one in enumerate(looks, len(steps)):
+            left[number] = Statement(_FIND, (_bytea(one),))
+        positions: list[int | None] = [LOCKED] * len(left)
+
+        def make() -> None:
+            answers = self._run(*left.values(), changes=bool(steps), wait=0)
+            for number, rows in zip(left, answers, strict=True):
                 positions[number] = _position(rows)
-            break
+
+        try:
+            make()
+        except Refused:
+            # Refused again: the whole table is locked, or another row since a moment.
+            with suppress(Refused):
+                for number in self._locked(steps):
+                    del left[number]
+                if left:
+                    make()
         return positions
+
+    def give_up_locked(self, sequence_id: bytes) -> None:
+        """Note a wait that was in vain; see `SharedStore.give_up_locked`."""
+        self._waits_from = time.monotonic() + _IN_VAIN_FACTOR * WAIT_SECONDS
+        self._waited_for.add(sequence_id)
+        if self._require_table():
+            # Whoever knows its id may step it, so that is not told.
+            _logger.warning("store at %s: others hold a sequence locked", self.host)
+
+    def _require_table(self) -> bool:
+        """Return whether the table takes changes; look for another connection if it does not."""
+        session = self._session
+        if session and not _takes_changes(session):
+            self._lose(session, "others hold the table of sequences locked: lock timeout")
+        return self._session is not None
 
     def put(self, sequence_id: bytes, position: int, expected: int | None = None) -> None:
         """Put the sequence at ``position``; see `Store.put`."""
@@ -311,7 +321,9 @@ class Postgres:
             Unavailable: it does not; another connection is then looked for.
         """
         find = Statement(_FIND, (_bytea(self._permanent),))
-        version, read_only, _ = self._look_all(schema.READ_VERSION, _READ_ONLY, find)
+        version, read_only, _ = self._look_all(
+            *(schema.READ_VERSION, _READ_ONLY, find), wait=_CHECK_SECONDS
+        )
         trouble = schema.mismatch(schema.version(version))
         if not trouble and read_only[0][0] == b"on":
             trouble = "the database is read-only"
@@ -320,7 +332,7 @@ class Postgres:
                 self._lose(self._session, trouble)
             raise Unavailable(trouble)
         # Who has the whole table locked lets others read.
-        self._look(_TRY)
+        self._look_all(_TRY, wait=_CHECK_SECONDS)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -343,13 +355,33 @@ class Postgres:
         position = self.find(sequence_id)
         return Missing() if position is None else Elsewhere(position)
 
-    def _look(self, statement: Statement) -> Rows:
-        return self._look_all(statement)[0]
+    def _locked(self, steps: Sequence[Steps]) -> list[int]:
+        """Return which of the steps are of a sequence that others hold locked, by their place.
 
-    def _look_all(self, *statements: Statement) -> list[Rows]:
+        Raises:
+            Refused: the whole table is locked.
+        """
+        answers = self._run(
+            *(
+                Statement(sql, (_bytea(each.sequence_id),))
+                for each in steps
+                for sql in (_FIND, _TRY_LOCK)
+            ),
+            changes=False,
+            wait=0,
+        )
+        return [
+            number
+            for number, (found, free) in enumerate(zip(answers[::2], answers[1::2], strict=True))
+            if found and not free
+        ]
+
+    def _look_all(self, *statements: Statement, wait: float = WAIT_SECONDS) -> list[Rows]:
         try:
-            return self._run(*statements, changes=False)
+            return self._run(*statements, changes=False, wait=wait)
         except Refused as refusal:
+            # Reading waits for no row, so the whole table is locked.
+            self._require_table()
             raise Unavailable(str(refusal)) from refusal
 
     def _change(self, sequence_id: bytes, statement: Statement, more: int = 0) -> Rows:
@@ -363,91 +395,67 @@ class Postgres:
         Raises:
             SequenceLocked, Unavailable, NoRoom, OutcomeUnknown: as `Store` has them.
         """
-        if sequence_id in self._locked:
-            if time.monotonic() >= self._try_again_at:
-                self._try_locked()
-            if sequence_id in self._locked:
-                raise SequenceLocked
+        may_wait = time.monotonic() >= self._waits_from
+        if may_wait:
+            self._waited_for.clear()
         self._changing = True
         try:
-            rows = self._run(statement)[0]
+            rows = self._run(statement, wait=WAIT_SECONDS if may_wait else 0)[0]
             if rows and sequence_id != self._permanent:
                 self._created += more
         except Refused as refusal:
-            self._note_locked(sequence_id)
+            if may_wait:
+                self.give_up_locked(sequence_id)
+            self._waited_for.add(sequence_id)
+            if self._session is None:
+                raise Unavailable(str(refusal)) from refusal
             raise SequenceLocked from refusal
         finally:
             self._changing = False
+        self._waited_for.discard(sequence_id)
         if rows:
             self.commits.replies.observe(1)
         return rows
 
-    def _note_locked(self, sequence_id: bytes) -> None:
-        # Whoever knows its id may step it, so that is not told.
-        _logger.warning("store at %s: others hold a sequence locked", self.host)
-        if not self._locked:
-            self._try_again_at = time.monotonic() + _TRIED_AGAIN_SECONDS
-        self._locked[sequence_id] = None
-        if len(self._locked) > _LOCKED_KEPT:
-            del self._locked[next(iter(self._locked))]
+    def _run(
+        self, *statements: Statement, changes: bool = True, wait: float = WAIT_SECONDS
+    ) -> list[Rows]:
+        """Run a transaction, again as long as others are in the way.
 
-    def _try_locked(self) -> None:
-        """Find out which of the sequences known as locked no longer are.
+        Args:
+            statements: What is to be done.
+            changes: Whether that may change something.
+            wait: For so many seconds it is tried again while others hold a lock.
 
         Raises:
-            Unavailable: the database cannot be asked.
-        """
-        self._try_again_at = time.monotonic() + _TRIED_AGAIN_SECONDS
-        tried = list(islice(self._locked, _TRIED_AT_ONCE))
-        answers = self._look_all(
-            *(Statement(sql, (_bytea(one),)) for one in tried for sql in (_FIND, _TRY_LOCK))
-        )
-        for one, found, free in zip(tried, answers[::2], answers[1::2], strict=True):
-            before = self._locked.pop(one)
-            # One that is no more is not locked; nor is one that has moved, for who steps it often
-            # holds it at most moments.
-            if found and not free and before in (None, found):
-                self._locked[one] = found
-
-    def _run(self, *statements: Statement, changes: bool = True) -> list[Rows]:
-        """Run a transaction, which makes changes or not.
-
-        Raises:
-            Refused: what one of the statements is to change is locked, though the table is open
-                to changes; nothing has changed.
+            Refused: others hold a lock, and nothing has changed.
             Unavailable, NoRoom, OutcomeUnknown: as `Store` has them.
         """
-        began = time.perf_counter()
+        began = time.monotonic()
         try:
-            answers = _retried(lambda: self._run_once(statements, changes=changes))
+            answers = _retried(
+                lambda seconds: self._run_once(statements, changes=changes, seconds=seconds), wait
+            )
         except Refused as refusal:
             if refusal.sqlstate == _LOCK_NOT_AVAILABLE:
                 raise
             raise Unavailable(f"others are in the way: {refusal}") from refusal
         if changes:
-            self.commits.seconds.observe(time.perf_counter() - began)
+            self.commits.seconds.observe(time.monotonic() - began)
         return answers
 
-    def _run_once(self, statements: Sequence[Statement], *, changes: bool) -> list[Rows]:
+    def _run_once(
+        self, statements: Sequence[Statement], *, changes: bool, seconds: float
+    ) -> list[Rows]:
         session = self._connected()
         try:
-            if "lock_timeout" not in self._conninfo:
-                session.set_lock_timeout(
-                    max(LOCK_SECONDS / (1 + len(self._locked)), _SHORTEST_LOCK_SECONDS)
-                )
-            return session.run(*statements)
+            return session.run(*statements, seconds=seconds)
         except Refused as refusal:
-            if refusal.sqlstate in _MET_OTHERS:
+            if refusal.sqlstate in _OTHERS_IN_THE_WAY:
                 raise
             if refusal.sqlstate == _DISK_FULL:
                 raise NoRoom(f"store at {self.host}: {refusal}") from refusal
-            if (
-                refusal.sqlstate in (_LOCK_NOT_AVAILABLE, _QUERY_CANCELED)
-                and _TRY not in statements
-                and _takes_changes(session)
-            ):
-                if refusal.sqlstate == _LOCK_NOT_AVAILABLE:
-                    raise
+            if refusal.sqlstate == _QUERY_CANCELED and _takes_changes(session):
                 trouble = f"it took too long, and nothing has changed: {refusal}"
                 raise Unavailable(trouble) from refusal
             self._lose(session, str(refusal))
@@ -492,9 +500,9 @@ class Postgres:
             raise StoreError(str(error)) from error
         try:
             if "lock_timeout" not in self._conninfo:
-                session.set_lock_timeout(LOCK_SECONDS)
+                session.run(Statement(b"SET lock_timeout = %d" % (_LOCK_SECONDS * 1000)))
             schema.require(session)
-            _retried(lambda: session.run(_TRY, _TRY_COMMIT))
+            _retried(lambda seconds: session.run(_TRY, _TRY_COMMIT, seconds=seconds))
             self.synchronous_commit = _warn_of_less(session)
         except (Refused, Broken) as error:
             session.give_up()
@@ -590,7 +598,7 @@ class Postgres:
 def _takes_changes(session: Session) -> bool:
     """Return whether the table of sequences can be changed, as far as no single one is locked."""
     try:
-        session.run(_TRY)
+        session.run(_TRY, seconds=_TRY_SECONDS)
     except (Refused, Broken):
         return False
     return True
@@ -610,18 +618,25 @@ def find(conninfo: str, sequence_id: bytes) -> int | None:
         raise StoreError(str(error)) from error
 
 
-def _retried(transaction: Callable[[], list[Rows]]) -> list[Rows]:
-    """Run a transaction, again as long as it meets others, for a second.
+def _retried(transaction: Callable[[float], list[Rows]], wait: float = WAIT_SECONDS) -> list[Rows]:
+    """Run a transaction, again as long as others are in the way.
+
+    Args:
+        transaction: Runs it; given the seconds within which it has to be answered.
+        wait: For so many seconds it is tried again while others hold a lock.
 
     Raises:
-        Refused: it still does, or the reason is another.
+        Refused: others still are in the way, or the reason is another.
     """
-    give_up = time.monotonic() + _RETRY_SECONDS
+    began = time.monotonic()
+    waited = 0.0
     while True:
         try:
-            return transaction()
+            return transaction(ANSWER_SECONDS - waited)
         except Refused as refusal:
-            if refusal.sqlstate not in _MET_OTHERS or time.monotonic() > give_up:
+            waited = time.monotonic() - began
+            limit = wait if refusal.sqlstate == _LOCK_NOT_AVAILABLE else WAIT_SECONDS
+            if refusal.sqlstate not in _OTHERS_IN_THE_WAY or waited >= limit:
                 raise
         time.sleep(random.uniform(0, _RETRY_PAUSE))  # noqa: S311 - to miss each other
 

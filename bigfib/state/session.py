@@ -23,12 +23,12 @@ from psycopg.pq.abc import PGresult
 
 _logger = logging.getLogger(__name__)
 
-STATEMENT_SECONDS: Final = 1
-"""After how long the server itself gives up a statement, which mostly waits for a lock then."""
+STATEMENT_SECONDS: Final = 2.5
+"""After how long the server itself cancels a statement: a little earlier than this end gives up the
+connection, so that a slow statement is known to have changed nothing."""
 
-ANSWER_SECONDS: Final = 2.0
-"""After how long without all answers a connection is given up: a server that answers at all has
-answered by then, for it gives up sooner."""
+ANSWER_SECONDS: Final = 2.8
+"""After how long without all answers a connection is given up. A request is answered within 3 s."""
 
 # What libpq is told where neither the connection string nor the environment says otherwise: a host
 # that does not answer is left for the next, a standby is no store, a lost network is noticed.
@@ -146,7 +146,6 @@ class Session:
         self._readable = select.poll()
         self._readable.register(self._pgconn.socket, select.POLLIN)
         self._prepared: dict[bytes, bytes] = {}
-        self._lock_timeout = -1
         self._unknown = ""
         self._warned: set[tuple[str | None, str | None]] = set()
         self._connection.add_notice_handler(self._notice)
@@ -174,17 +173,6 @@ class Session:
         except psycopg.Error:
             return False
         return True
-
-    def set_lock_timeout(self, seconds: float) -> None:
-        """Let the server refuse what has to wait longer for a lock (55P03), from here on.
-
-        Raises:
-            Refused, Broken: as `run`.
-        """
-        milliseconds = int(seconds * 1000)
-        if milliseconds != self._lock_timeout:
-            self.run(Statement(b"SET lock_timeout = %d" % milliseconds))
-            self._lock_timeout = milliseconds
 
     def run(self, *statements: Statement, seconds: float = ANSWER_SECONDS) -> list[Rows]:
         """Run the statements in one transaction and return the rows of each.

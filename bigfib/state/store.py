@@ -18,6 +18,13 @@ from bigfib.counts import Histogram
 COMMIT_SECONDS: Final = (100e-6, 250e-6, 1e-3, 2.5e-3, 10e-3, 25e-3, 100e-3, 250e-3, 1.0, 2.5)
 """Bounds of how long commits take: from a sync of a fast disk to what a database gives up."""
 
+WAIT_SECONDS: Final = 2.6
+"""How long a change of a shared store waits while others hold its sequence locked: about as long as
+a request may take, 3 s."""
+
+LOCKED: Final = -1
+"""What `SharedStore.step_all` returns in place of a position that others hold locked."""
+
 COMMIT_REPLIES: Final = tuple(2.0**power for power in range(11))
 """Bounds of how many replies share a commit."""
 
@@ -55,9 +62,9 @@ class Unavailable(Exception):
 
 
 class SequenceLocked(Unavailable):
-    """Somebody else holds this sequence in the store, for longer than is waited for.
+    """Others have held this sequence locked for as long as a request may take.
 
-    Others can be changed. Nothing has changed, so that it is safe to try again.
+    Nothing has changed, so that it is safe to try again.
     """
 
     def __init__(self) -> None:
@@ -178,11 +185,16 @@ class SharedStore(Store, Protocol):
     def step_all(self, steps: Sequence[Steps], looks: Sequence[bytes] = ()) -> list[int | None]:
         """Step many sequences, and look at others, in one transaction.
 
+        This hardly waits for sequences that others hold locked: those that are free are stepped.
+
         Args:
             steps: The steps, of a sequence each.
             looks: Sequences that are only looked at.
 
         Returns:
-            The position of each, after its steps; None where there is none, or where they were not
-            made: it was not where they may be made from, or it is locked. `step` says which.
+            The position of each, after its steps; `LOCKED` if others hold it; None where there is
+            none, or it was not where the steps may be made from. `step` says which.
         """
+
+    def give_up_locked(self, sequence_id: bytes) -> None:
+        """Note that others have held the sequence locked for `WAIT_SECONDS`, and still do."""

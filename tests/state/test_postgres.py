@@ -4,7 +4,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 
 import psycopg
@@ -15,6 +15,8 @@ from bigfib.state import postgres, schema
 from bigfib.state.postgres import Postgres
 from bigfib.state.session import ANSWER_SECONDS
 from bigfib.state.store import (
+    LOCKED,
+    WAIT_SECONDS,
     Elsewhere,
     Missing,
     OutcomeUnknown,
@@ -46,6 +48,24 @@ def rows(url: str) -> dict[bytes, tuple[int, int]]:
 def run(url: str, statement: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(statement.encode())
+
+
+@contextmanager
+def held_for(url: str, sequence_id: bytes, seconds: float) -> Iterator[Callable[[], None]]:
+    """Give what has another connection hold the sequence for so long, from its return on."""
+    with psycopg.connect(url) as connection:
+        threads: list[threading.Timer] = []
+
+        def hold() -> None:
+            connection.execute(
+                "SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [sequence_id]
+            )
+            threads.append(threading.Timer(seconds, connection.rollback))
+            threads[-1].start()
+
+        yield hold
+        for thread in threads:
+            thread.join()
 
 
 class TestSchema:
@@ -296,8 +316,33 @@ class TestLockedSequence:
             assert (store.may_step(ONE), store.may_step(OTHER)) == (False, True)
             store.check()
             other.rollback()
-            assert self._stepped_at_last(store) == 6
+            assert store.step(ONE, 1, 0, 9) == 6
             assert store.may_step(ONE)
+
+    @pytest.mark.parametrize("held", [0.4, 2.3])
+    def test_a_change_waits_for_a_row_that_is_held_for_a_while(
+        self, database: str, held: float
+    ) -> None:
+        with opened(database) as store, held_for(database, ONE, held) as hold:
+            store.create(ONE, 5)
+            hold()
+            assert store.step(ONE, 1, 0, 9) == 6
+            hold()
+            store.put(ONE, 7)
+            assert store.find(ONE) == 7
+
+    def test_a_change_of_a_row_that_stays_locked_is_refused_within_the_limit(
+        self, database: str
+    ) -> None:
+        with opened(database) as store, psycopg.connect(database) as other:
+            store.create(ONE, 5)
+            other.execute("SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [ONE])
+            began = time.monotonic()
+            with pytest.raises(SequenceLocked):
+                store.step(ONE, 1, 0, 9)
+            assert WAIT_SECONDS <= time.monotonic() - began < 3
+            other.rollback()
+            assert store.find(ONE) == 5
 
     def test_nobody_waits_for_it_again_and_again(
         self, database: str, caplog: pytest.LogCaptureFixture
@@ -307,41 +352,36 @@ class TestLockedSequence:
             for one in (*locked, OTHER):
                 store.create(one, 5)
             other.execute("SELECT FROM bigfib_sequences WHERE id <> %s FOR UPDATE", [OTHER])
-            # The first batch finds out, and all that are free are stepped by it.
+            # All that are free are stepped, and each time the others are hardly waited for.
             steps = [Steps(one, 1, 0, 999) for one in (*locked, OTHER)]
-            assert store.step_all(steps) == [None, None, None, 6]
-            # Were they waited for each time, it would take more than a minute.
             began = time.monotonic()
-            for number in range(200):
-                assert store.step_all(steps) == [None, None, None, 7 + number]
-            assert time.monotonic() - began < 20
+            for number in range(50):
+                assert store.step_all(steps) == [LOCKED, LOCKED, LOCKED, 6 + number]
+            assert time.monotonic() - began < 10
             other.rollback()
-            assert [self._stepped_at_last(store, one) for one in locked] == [6, 6, 6]
+            assert store.step_all(steps) == [6, 6, 6, 56]
         assert "lost" not in caplog.text
-        assert caplog.text.count("others hold a sequence locked") == 3
 
-    def test_too_many_of_them_are_not_sorted_out_at_once(
-        self, database: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(postgres, "_SORTING_SECONDS", 0.2)
-        many = [bytes([number]) * 16 for number in range(10)]
+    def test_any_number_of_them_is_sorted_out_at_once(self, database: str) -> None:
+        many = [b"%016d" % number for number in range(200)]
         with opened(database) as store, psycopg.connect(database) as other:
-            for one in many:
+            for one in (*many, OTHER):
                 store.create(one, 5)
-            other.execute("SELECT FROM bigfib_sequences WHERE id <> %s FOR UPDATE", [many[9]])
-            steps = [Steps(one, 1, 0, 99) for one in many]
-            with pytest.raises(Unavailable, match="lock timeout"):
-                store.step_all(steps)
-            assert store.find(many[9]) == 5, "nothing has changed"
-            until = time.monotonic() + 20
-            positions: list[int | None] = []
-            while not positions:
-                assert time.monotonic() < until
-                with suppress(Unavailable):
-                    positions = store.step_all(steps)
-            assert positions == [None] * 9 + [6]
+            other.execute("SELECT FROM bigfib_sequences WHERE id <> %s FOR UPDATE", [OTHER])
+            steps = [Steps(one, 1, 0, 99) for one in (*many, b"none", OTHER)]
+            began = time.monotonic()
+            assert store.step_all(steps, [ONE]) == [LOCKED] * 200 + [None, 6, None]
+            assert time.monotonic() - began < 1
 
-    def test_one_that_is_let_go_is_stepped_though_another_is_asked_for_all_the_time(
+    def test_a_batch_reports_everything_locked_while_the_table_is(self, database: str) -> None:
+        with opened(database) as store, psycopg.connect(database) as other:
+            store.create(ONE, 5)
+            other.execute("LOCK bigfib_sequences IN ACCESS EXCLUSIVE MODE")
+            assert store.step_all([Steps(ONE, 1, 0, 99)], [OTHER]) == [LOCKED, LOCKED]
+            other.rollback()
+            assert store.step_all([Steps(ONE, 1, 0, 99)], [OTHER]) == [6, None]
+
+    def test_one_that_is_let_go_is_stepped_at_once_though_another_stays_locked(
         self, database: str
     ) -> None:
         with opened(database) as store, psycopg.connect(database) as other:
@@ -353,11 +393,6 @@ class TestLockedSequence:
                 for one in (ONE, OTHER):
                     with pytest.raises(SequenceLocked):
                         store.step(one, 1, 0, 9)
-            until = time.monotonic() + 20
-            while not store.may_step(OTHER):
-                assert time.monotonic() < until
-                with pytest.raises(SequenceLocked):
-                    store.step(ONE, 1, 0, 9)
             assert store.step(OTHER, 1, 0, 9) == 6
 
     def test_one_that_others_step_all_the_time_is_not_locked(self, database: str) -> None:
@@ -396,8 +431,8 @@ class TestLockedSequence:
             with pytest.raises(Missing):
                 self._stepped_at_last(store)
 
-    def test_the_more_there_are_the_less_each_is_waited_for(self, database: str) -> None:
-        many = [b"%016d" % number for number in range(200)]
+    def test_a_wait_in_vain_makes_the_next_ones_short(self, database: str) -> None:
+        many = [b"%016d" % number for number in range(50)]
         with opened(database) as store, psycopg.connect(database) as other:
             for one in (*many, OTHER):
                 store.create(one, 5)
@@ -406,10 +441,10 @@ class TestLockedSequence:
             for one in many:
                 with pytest.raises(SequenceLocked):
                     store.step(one, 1, 0, 9)
-            # Were each waited for as long as the first, it would take half a minute.
+            # Were each waited for as long as the first, it would take more than two minutes.
             assert time.monotonic() - began < 15
             other.rollback()
-            assert [self._stepped_at_last(store, one) for one in many] == [6] * 200
+            assert [self._stepped_at_last(store, one) for one in many] == [6] * 50
 
     def test_what_is_slow_is_not_locked(self, database: str) -> None:
         with opened(database) as store:
@@ -417,7 +452,7 @@ class TestLockedSequence:
             run(
                 database,
                 """CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS
-                $$BEGIN PERFORM pg_sleep(1.5); RETURN new; END$$""",
+                $$BEGIN PERFORM pg_sleep(2.7); RETURN new; END$$""",
             )
             run(
                 database,
@@ -433,6 +468,24 @@ class TestLockedSequence:
             run(database, "DROP TRIGGER t ON bigfib_sequences")
             assert store.find(ONE) == 5, "nothing has changed"
             assert store.step(ONE, 1, 0, 9) == 6
+
+    @pytest.mark.parametrize("moment", ["BEFORE UPDATE", "AFTER UPDATE"])
+    def test_a_batch_is_not_cut_off_for_being_slow(self, database: str, moment: str) -> None:
+        when = "CONSTRAINT TRIGGER t" if moment.startswith("AFTER") else "TRIGGER t"
+        deferred = "DEFERRABLE INITIALLY DEFERRED" if moment.startswith("AFTER") else ""
+        with opened(database) as store:
+            store.create(ONE, 5)
+            run(
+                database,
+                """CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS
+                $$BEGIN PERFORM pg_sleep(2.3); RETURN new; END$$""",
+            )
+            run(
+                database,
+                f"CREATE {when} {moment} ON bigfib_sequences {deferred} "
+                "FOR EACH ROW EXECUTE FUNCTION sleep()",
+            )
+            assert store.step_all([Steps(ONE, 1, 0, 9)]) == [6]
 
     @staticmethod
     def _stepped_at_last(store: Postgres, one: bytes = ONE) -> int:
@@ -683,7 +736,7 @@ class TestLoss:
                     store.step(ONE, 1, 0, 9)
                 with pytest.raises(Unavailable):
                     store.check()
-                assert not store.may_step(OTHER), "nobody is kept waiting"
+                assert not store.may_step(ONE), "nobody is kept waiting"
                 other.rollback()
             assert self._found_again(store) == 0
             assert store.step(ONE, 1, 0, 9) == 1
