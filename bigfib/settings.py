@@ -16,8 +16,8 @@ from urllib.parse import unquote
 import platformdirs
 
 from bigfib.numbers.fibonacci import MAX_INDEX
+from bigfib.server.logs import LogFormat
 from bigfib.state.log import REWRITE_BYTES, Durability
-from bigfib.stderr import LogFormat
 
 CACHE_BYTES: Final = 64 << 20
 """Default of ``cache_bytes``: 80 thousand sequences at small terms, 500 at 20 thousand digits."""

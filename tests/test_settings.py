@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from bigfib.server.logs import LogFormat
 from bigfib.settings import InvalidSetting, Settings
 from bigfib.state.log import Durability
-from bigfib.stderr import LogFormat
 
 
 def test_a_flag_goes_before_the_variable_and_that_before_the_default() -> None:

@@ -15,11 +15,13 @@ import shtab
 from gmpy2 import mpz
 
 import bigfib
-from bigfib import far_terms, settings_file, stderr, terms
+from bigfib import terms
+from bigfib.cli import large_terms, settings_file
+from bigfib.cli.output import Failure, answer_to, print_json, print_table, shortened
+from bigfib.cli.settings_file import CONFIG, default_path
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
-from bigfib.output import Failure, answer_to, print_json, print_table, shortened
 from bigfib.sequences import (
     SHARED,
     Sequence,
@@ -32,8 +34,8 @@ from bigfib.sequences import (
     parse_position,
     require_steps,
 )
+from bigfib.server import logs
 from bigfib.settings import InvalidSetting, Settings, resolve, variable, without_password
-from bigfib.settings_file import CONFIG, default_path
 from bigfib.state import reader
 from bigfib.state.log import Locked, Log
 from bigfib.state.reader import LogError, Unusable
@@ -66,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     _open_closed_streams()
     # A file's name may have bytes that are no text; it is shown all the same.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    stderr.configure()
+    logs.configure()
     command = None
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
@@ -343,7 +345,7 @@ def _serve(command: argparse.Namespace) -> None:
     from bigfib.server.serve import CannotServe, serve
 
     settings = _settings(command)
-    stderr.configure(settings.log_format)
+    logs.configure(settings.log_format)
     try:
         serve(settings)
     except CannotServe as error:
@@ -352,18 +354,18 @@ def _serve(command: argparse.Namespace) -> None:
 
 def _current(command: argparse.Namespace) -> None:
     if command.url is not None:
-        from bigfib import client
+        from bigfib.cli import client
 
         _show(command, client.current(client.sequence_address(command.url)))
         return
     settings = _settings(command)
     if settings.store:
         position = find_in_database(settings.store, SHARED) or 0
-        _show_shared(command, "".join(far_terms.digits(mpz(position))), position)
+        _show_shared(command, "".join(large_terms.digits(mpz(position))), position)
         return
     contents = reader.read(settings.file)
     position = contents.position(SHARED)
-    _show_shared(command, "".join(far_terms.digits(mpz(position))), position)
+    _show_shared(command, "".join(large_terms.digits(mpz(position))), position)
     if command.verbose:
         _show_log(settings.file, contents.end, contents.records)
 
@@ -379,7 +381,7 @@ def _previous(command: argparse.Namespace) -> None:
 def _step(command: argparse.Namespace, way: str, direction: int) -> None:
     by = require_steps(fibonacci.parse_index(command.by))
     if command.url is not None:
-        from bigfib import client
+        from bigfib.cli import client
 
         address = client.sequence_address(command.url)
         _show(command, client.step(address, way, by.digits()))
@@ -395,7 +397,7 @@ def _step(command: argparse.Namespace, way: str, direction: int) -> None:
 def _seek(command: argparse.Namespace) -> None:
     position = parse_position(command.position)
     if command.url is not None:
-        from bigfib import client
+        from bigfib.cli import client
 
         address = client.sequence_address(command.url)
         _show(command, client.seek(address, position.digits()))
@@ -421,18 +423,18 @@ def _move(command: argparse.Namespace, move: Callable[[Sequences], Sequence]) ->
 
 def _sequences(store: Store) -> Sequences:
     sequences = Sequences(store)
-    sequences.pair_at = far_terms.pair
+    sequences.pair_at = large_terms.pair
     return sequences
 
 
 def _create(command: argparse.Namespace) -> None:
-    from bigfib import client
+    from bigfib.cli import client
 
     print(client.create(command.url))
 
 
 def _delete(command: argparse.Namespace) -> None:
-    from bigfib import client
+    from bigfib.cli import client
 
     client.delete(command.url)
 
@@ -465,7 +467,7 @@ def _term(command: argparse.Namespace) -> None:
             pieces = _computed(command, n)
         else:
             media_type = "application/json" if command.json else "text/plain"
-            pieces = far_terms.asked(command.url, n, command.base, media_type)
+            pieces = large_terms.asked(command.url, n, command.base, media_type)
         if file.isatty() and not command.json:
             pieces = iter([shortened("".join(pieces), command.full, file)])
         for piece in pieces:
@@ -478,7 +480,7 @@ def _facts(command: argparse.Namespace, n: mpz) -> dict[str, str]:
     document: dict[str, str]
     modulus = None if command.summary else terms.parse_modulus(command.modulo)
     if command.url is not None:
-        from bigfib import client
+        from bigfib.cli import client
 
         if modulus is None:
             document = client.summary(command.url, n.digits())
@@ -494,7 +496,7 @@ def _facts(command: argparse.Namespace, n: mpz) -> dict[str, str]:
 
 def _computed(command: argparse.Namespace, n: mpz) -> Iterator[str]:
     """Yield F(n) in pieces, so that it is held once only, as it is computed here."""
-    digits = far_terms.digits(n, command.base)
+    digits = large_terms.digits(n, command.base)
     if not command.json:
         yield from digits
         return
@@ -522,7 +524,7 @@ def _terms(command: argparse.Namespace) -> None:
         parameters = {"from": first.digits(), "count": count.digits()}
         if command.bfile:
             parameters["format"] = "bfile"
-        from bigfib import client
+        from bigfib.cli import client
 
         for line in client.lines(command.url, media_type, **parameters):
             print(line, file=file)
@@ -533,7 +535,7 @@ def _store_init(command: argparse.Namespace) -> None:
     if not settings.store:
         raise Failure("a state log needs no preparing; name a database with --store")
     try:
-        from bigfib.state import schema
+        from bigfib.state.postgres import schema
     except ImportError as error:
         raise lacks_driver(error) from error
     made = schema.init(settings.store)
@@ -547,14 +549,14 @@ def _store_copy(command: argparse.Namespace) -> None:
     if bool(source.store) == bool(target.store):
         raise Failure("copy goes from a state log to a database, postgresql://..., or back")
     try:
-        from bigfib.state import copying
+        from bigfib.state.postgres import copy
     except ImportError as error:
         raise lacks_driver(error) from error
     if target.store:
         _require_log(source.file)
-        count = copying.log_to_database(source.file, target.store)
+        count = copy.log_to_database(source.file, target.store)
     else:
-        count = copying.database_to_log(source.store, target.file)
+        count = copy.database_to_log(source.store, target.file)
     print(f"sequences copied and compared: {count}")
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from gmpy2 import mpz
 
 from bigfib import terms
+from bigfib.cli.output import Failure
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import DecimalPair
-from bigfib.output import Failure
 
 
 def digits(n: mpz, base: int = 10) -> Iterator[str]:
@@ -46,7 +46,7 @@ def asked(url: str, n: mpz, base: int, media_type: str) -> Iterator[str]:
     Raises:
         Failure: the service refuses, or does not answer.
     """
-    from bigfib import client
+    from bigfib.cli import client
 
     parameters = {} if base == 10 else {"base": str(base)}
     while True:
