@@ -19,7 +19,7 @@ from bigfib import far_terms, settings_file, stderr, terms
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
-from bigfib.output import Failure, answer_to, print_json, print_table, shortened
+from bigfib.output import Failure, answer_to, as_json, print_json, print_table, shortened
 from bigfib.sequences import (
     SHARED,
     Sequence,
@@ -510,13 +510,8 @@ def _terms(command: argparse.Namespace) -> None:
         raise InvalidIndex("COUNT is the number of terms, at least 1")
     with answer_to(command.output) as file:
         if command.url is None:
-            for n, value in terms.walk(int(first), int(count)):
-                digits = value.decode()
-                if command.json:
-                    size = str(len(digits.lstrip("-")))
-                    print_json({"n": mpz(n).digits(), "digits": size, "value": digits}, file)
-                else:
-                    print(f"{mpz(n).digits()} {digits}" if command.bfile else digits, file=file)
+            for piece in far_terms.row(int(first), int(count), _line(command)):
+                file.write(piece)
             return
         media_type = "application/x-ndjson" if command.json else "text/plain"
         parameters = {"from": first.digits(), "count": count.digits()}
@@ -526,6 +521,19 @@ def _terms(command: argparse.Namespace) -> None:
 
         for line in client.lines(command.url, media_type, **parameters):
             print(line, file=file)
+
+
+def _line(command: argparse.Namespace) -> Callable[[int, bytes], str]:
+    """Return what writes a line of `terms`."""
+
+    def write(n: int, value: bytes) -> str:
+        digits = value.decode()
+        if command.json:
+            size = str(len(digits.lstrip("-")))
+            return f"{as_json({'n': mpz(n).digits(), 'digits': size, 'value': digits})}\n"
+        return f"{mpz(n).digits()} {digits}\n" if command.bfile else f"{digits}\n"
+
+    return write
 
 
 def _store_init(command: argparse.Namespace) -> None:

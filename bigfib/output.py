@@ -27,11 +27,16 @@ def shortened(text: str, full: bool, file: TextIO) -> str:
     return f"{ends} ({len(text.lstrip('-'))} digits; --full shows them)"
 
 
-def print_json(document: Mapping[str, object], file: TextIO | None = None) -> None:
-    """Print the document on a line of its own."""
+def as_json(document: Mapping[str, object]) -> str:
+    """Return the document as JSON, in one line."""
     import json
 
-    print(json.dumps(document, separators=(",", ":")), file=file)
+    return json.dumps(document, separators=(",", ":"))
+
+
+def print_json(document: Mapping[str, object], file: TextIO | None = None) -> None:
+    """Print the document on a line of its own."""
+    print(as_json(document), file=file)
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -113,15 +113,27 @@ def children(pid: int) -> list[int]:
 
 
 @contextmanager
-def computing(target: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Compute a far term into a file, in a process group, until two processes are busy with it."""
+def computing(
+    target: Path, *command: str, before: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Compute a large term into a file, in a process group, until two processes are busy with it.
+
+    Args:
+        target: The file.
+        command: What to run instead of ``term 400000000``.
+        before: A program that runs it.
+    """
 
     def second_is_busy() -> bool:
         seconds = [second for child in children(process.pid) for second in children(child)]
         return any(seconds_of_work(second) > 0.05 for second in seconds)
 
     with subprocess.Popen(
-        [sys.executable, "-m", "bigfib", "term", "400000000", "-o", target],
+        [
+            *(*before, sys.executable, "-m", "bigfib"),
+            *(command or ("term", "400000000")),
+            *("-o", target),
+        ],
         stderr=subprocess.PIPE,
         start_new_session=True,
     ) as process:
@@ -627,6 +639,53 @@ class TestTerm:
         bigfib.before = ["prlimit", "--data=60000000"]
         said = bigfib.fails("term", "500000000", *more)
         assert said == "1: bigfib: there is not enough memory to compute F(500000000)\n"
+
+    @pytest.mark.parametrize("row", [("500000000", "2"), ("-500000000", "2", "--json")])
+    def test_a_row_without_memory_fails_with_one_line(
+        self, bigfib: Command, row: tuple[str, ...]
+    ) -> None:
+        bigfib.before = ["prlimit", "--data=60000000"]
+        said = bigfib.fails("terms", *row)
+        assert said == (
+            f"1: bigfib: there is not enough memory to compute the terms from F({row[0]}) on\n"
+        )
+
+    def test_a_row_that_is_interrupted_ends_at_once_and_leaves_nothing(
+        self, tmp_path: Path
+    ) -> None:
+        with computing(tmp_path / "row", "terms", "400000000", "2") as process:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(1) == 130
+            assert process.stderr is not None
+            assert process.stderr.read() == b""
+            assert list(tmp_path.iterdir()) == []
+            require_nobody_left(process.pid)
+
+    @pytest.mark.parametrize("first", [7_000_000, -7_000_001, 999_999])
+    def test_a_row_of_large_terms_is_exact(self, bigfib: Command, first: int) -> None:
+        digits = [
+            "-" * (n < 0 and n % 2 == 0) + fmpz.fib_ui(fmpz(abs(n))).str(base=10)
+            for n in range(first, first + 3)
+        ]
+        row = ("terms", str(first), "3")
+        assert bigfib.prints(*row).split() == digits
+        shown = bigfib.prints(*row, "--bfile").splitlines()
+        assert shown == [f"{first + number} {value}" for number, value in enumerate(digits)]
+        documents = [json.loads(line) for line in bigfib.prints(*row, "--json").splitlines()]
+        assert [document["value"] for document in documents] == digits
+        assert [document["n"] for document in documents] == [
+            str(first + number) for number in range(3)
+        ]
+        assert [document["digits"] for document in documents] == [
+            str(len(value.lstrip("-"))) for value in digits
+        ]
+
+    def test_a_row_of_large_terms_shows_progress_on_a_terminal(
+        self, bigfib: Command, tmp_path: Path
+    ) -> None:
+        shown = bigfib.on_terminal("terms", "7000000", "1", "-o", str(tmp_path / "row"))
+        assert "the terms from F(7000000) on" in shown
+        assert "100%" in shown
 
     def test_into_a_link(self, bigfib: Command, tmp_path: Path) -> None:
         target, link = tmp_path / "target", tmp_path / "link"
