@@ -10,7 +10,7 @@ from typing import Final, TextIO
 from bigfib import terms
 from bigfib.numbers import doubling, fibonacci
 from bigfib.numbers.decimals import DecimalPair
-from bigfib.parent import end_with
+from bigfib.parent import end_with, handle
 
 Report = Callable[[float], None]
 """Is told how much of the work is done, from 0 to 1."""
@@ -211,8 +211,8 @@ def _fork(work: Callable[[TextIO], object]) -> tuple[int, TextIO]:
         status = 1
         try:
             os.close(reader)
-            # A Ctrl-C is meant for all processes of a command; this one ends without a word.
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            # What ends the command ends this process too, without a message of its own.
+            handle(signal.SIG_DFL, signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
             end_with(parent)
             with open(writer, "w", encoding="ascii") as pipe:  # noqa: PTH123 - it has no path
                 work(pipe)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NoReturn, TextIO
 
+from bigfib.parent import handle
+
 # On a terminal a term longer than this is shown by its ends.
 _SHOWN_WHOLE: Final = 1000
 _SHOWN_ENDS: Final = 40
@@ -68,9 +70,8 @@ def answer_to(path: Path | None) -> Iterator[TextIO]:
         # Where links lead, so that the link stays one.
         target = path.resolve()
         unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
-        # As by a Ctrl-C; a terminal that is closed, and a manager of services, say it so.
-        for number in (signal.SIGHUP, signal.SIGTERM):
-            signal.signal(number, _end)
+        # Remove the unfinished file, as after a Ctrl-C.
+        handle(_end, signal.SIGHUP, signal.SIGTERM)
         try:
             with unfinished.open("w") as file:
                 if target.exists():

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -110,6 +110,10 @@ def children(pid: int) -> list[int]:
     except FileNotFoundError:
         return []
     return [int(child) for child in text.split()]
+
+
+def status(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
 
 
 @contextmanager
@@ -591,6 +595,51 @@ class TestTerm:
             assert process.wait(1) == 128 + number
             assert list(tmp_path.iterdir()) == []
             require_nobody_left(process.pid)
+
+    @pytest.mark.parametrize(
+        ("number", "before"),
+        [
+            (signal.SIGHUP, ["nohup"]),
+            (signal.SIGINT, ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]),
+            (signal.SIGTERM, ["sh", "-c", "trap '' TERM; exec \"$@\"", "sh"]),
+        ],
+    )
+    def test_a_signal_that_the_parent_ignores_stays_ignored(
+        self, tmp_path: Path, number: signal.Signals, before: list[str]
+    ) -> None:
+        """In the process and in its children."""
+        n = 60_000_000
+        target = tmp_path / "term"
+        with computing(target, "term", str(n), before=before) as process:
+            (child,) = children(process.pid)
+
+            def is_stopped() -> bool:
+                """Stop the process that computes a square, so that it does not end meanwhile."""
+                for pid in children(child):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGSTOP)
+                return any("T (stopped)" in status(pid) for pid in children(child))
+
+            until(is_stopped)
+            (second,) = children(child)
+            os.killpg(process.pid, number)
+            for pid in (process.pid, child, second):
+                ignored = re.search(r"SigIgn:\s+(\w+)", status(pid))
+                assert ignored
+                assert int(ignored[1], 16) & 1 << number - 1
+            os.kill(second, signal.SIGCONT)
+            assert process.wait(60) == 0
+        assert target.read_text() == fmpz.fib_ui(fmpz(n)).str(base=10) + "\n"
+
+    def test_a_signal_ends_its_process_without_running_the_handler_of_the_command(
+        self, tmp_path: Path
+    ) -> None:
+        with computing(tmp_path / "term") as process:
+            os.kill(children(process.pid)[0], signal.SIGTERM)
+            assert process.wait(20) == 1
+            assert process.stderr is not None
+            said = process.stderr.read().decode()
+            assert said.endswith("that computed F(400000000) was killed (SIGTERM)\n"), said
 
     @pytest.mark.parametrize("all_at_once", [True, False])
     def test_interrupted(self, tmp_path: Path, all_at_once: bool) -> None:
