@@ -345,6 +345,27 @@ class TestProcesses:
         assert "not enough memory" in json.loads(body)["detail"]
         assert service.value("next") == 1
 
+    def test_the_memory_limit_counts_from_what_is_mapped_already(
+        self, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As the locale archive of some systems is, by each Python."""
+        mapped = 1 << 30
+        (tmp_path / "sitecustomize.py").write_text(
+            f"import mmap; mapped = mmap.mmap(-1, {mapped}, prot=mmap.PROT_READ)"
+        )
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        service = serve()
+        service.ask(f"/api1/terms/{LONG}")
+        (pid,) = workers(service)
+
+        def limit() -> int:
+            return resource.prlimit(pid, resource.RLIMIT_AS)[0]
+
+        until(lambda: limit() != resource.RLIM_INFINITY)
+        # Measured: a process maps 0.75 bytes for each index, and 23 MB of its own.
+        assert 0.75 * LONG < limit() - mapped < LONG + 200_000_000
+        assert awaited(service, NEAR)[0].status == 200
+
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
     def test_they_end_with_the_service(self, serve: Serve, number: int) -> None:
         service = serve()
