@@ -608,7 +608,7 @@ class TestTerm:
         self, tmp_path: Path, number: signal.Signals, before: list[str]
     ) -> None:
         """In the process and in its children."""
-        n = 60_000_000
+        n = 50_000_000
         target = tmp_path / "term"
         with computing(target, "term", str(n), before=before) as process:
             (child,) = children(process.pid)

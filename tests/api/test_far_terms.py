@@ -1,6 +1,7 @@
 """Far terms over HTTP: computed by real processes, kept in real files; both harmed."""
 
 import contextlib
+import ctypes
 import json
 import os
 import random
@@ -30,6 +31,10 @@ from tests.service import Serve, Service, seconds_of_work, until
 TEXT = {"Accept": "text/plain"}
 JSON = {"Accept": "application/json"}
 PUT = {"Content-Type": "application/json"}
+
+# From <sys/ptrace.h> and <sys/wait.h>.
+PTRACE_SEIZE = 0x4206
+WALL = 0x40000000
 
 # Just beyond what is computed at once, and a term that takes its time.
 NEAR = 1_000_001
@@ -276,7 +281,7 @@ class TestProcesses:
         for n in many:
             assert service.ask(f"/api1/terms/{n}/job", "DELETE")[0].status == 204
             assert job(service, n) is None
-        assert not workers(service)
+        until(lambda: not workers(service))
 
     def test_cancelled(self, serve: Serve) -> None:
         service = serve()
@@ -286,11 +291,45 @@ class TestProcesses:
         (pid, [second]) = next(iter(workers(service).items()))
         assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
         assert job(service, LONG) is None
-        until(lambda: gone(second))
-        assert gone(pid)
+        until(lambda: gone(second) and gone(pid))
         assert files(service) == []
         assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 404
         accepted(service.ask(f"/api1/terms/{LONG}"), LONG)
+
+    @pytest.mark.parametrize("way", ["cancelled", "killed", "stopped"])
+    def test_a_killed_process_leaves_no_part(self, serve: Serve, way: str) -> None:
+        service = serve()
+        service.ask(f"/api1/terms/{LONG}")
+        (pid,) = workers(service)
+        directory = service.file.with_name("cache")
+        until(directory.exists)
+        # As if it had begun to write; it does so at its very end.
+        (directory / f"{LONG}.{pid}.part").write_text("1")
+        if way == "cancelled":
+            assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
+        elif way == "killed":
+            os.kill(pid, signal.SIGKILL)
+        else:
+            service.stop(signal.SIGTERM)
+        until(lambda: files(service) == [])
+        assert gone(pid)
+
+    def test_a_cancelled_process_that_ends_late_delays_nobody(self, serve: Serve) -> None:
+        service = serve()
+        service.ask(f"/api1/terms/{LONG}")
+        (pid,) = workers(service)
+        # Its parent does not learn of its end before its tracer does.
+        assert ctypes.CDLL(None).ptrace(PTRACE_SEIZE, pid, None, None) == 0
+        assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
+        assert service.value("next") == 1
+        # It may still have its memory, so that it keeps its place.
+        states = [
+            accepted(service.ask(f"/api1/terms/{n}"), n)["state"]
+            for n in range(LONG + 1, LONG + 1 + MAX_RUNNING)
+        ]
+        assert states == ["running"] * (MAX_RUNNING - 1) + ["queued"]
+        os.waitpid(pid, WALL)
+        until(lambda: len(workers(service)) == MAX_RUNNING and gone(pid))
 
     def test_the_queue_moves_when_nobody_asks(self, serve: Serve) -> None:
         service = serve()
@@ -598,7 +637,7 @@ class TestLooks:
         service.ask(f"/api1/terms/{LONG}")
         assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
         assert job(service, LONG) is None
-        assert not workers(service)
+        until(lambda: not workers(service))
         accepted(service.ask(f"/api1/terms/{LONG}"), LONG)
         assert job(service, LONG) is not None
 
