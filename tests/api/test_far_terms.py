@@ -529,6 +529,31 @@ class TestCache:
         service.stop(signal.SIGTERM)
         assert "File too large" in service.said[-1]
 
+    @pytest.mark.parametrize("other", ["fifo", "directory", "socket", "link"])
+    def test_a_lock_that_is_no_file_is_named_and_stops_nothing(
+        self, serve: Serve, other: str
+    ) -> None:
+        service = serve()
+        lock = service.file.with_name("cache") / "lock"
+        lock.parent.mkdir()
+        if other == "fifo":
+            os.mkfifo(lock)
+        elif other == "directory":
+            lock.mkdir()
+        elif other == "socket":
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(os.path.relpath(lock))
+        else:
+            lock.symlink_to(service.file.with_name("elsewhere"))
+        assert job(service, NEAR) is not None
+        assert service.value("next") == 1
+        reply, body = awaited(service, NEAR)
+        assert reply.status == 503
+        assert "cannot be kept" in json.loads(body)["detail"]
+        service.stop(signal.SIGTERM)
+        assert f"not a regular file; remove it: '{lock}'" in service.said[-1]
+        assert not service.file.with_name("elsewhere").exists()
+
     def test_no_directory(self, serve: Serve) -> None:
         service = serve("--cache-dir", "/proc/none")
         reply, body = awaited(service, NEAR)
