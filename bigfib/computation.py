@@ -178,7 +178,11 @@ def squares_apart(first: Decimal, second: Decimal) -> tuple[Decimal, Decimal]:
     Raises:
         MemoryError: there is not enough memory.
     """
-    child, pipe = _fork(lambda pipe: pipe.write(str(doubling.square(second))))
+    try:
+        child, pipe = _fork(lambda pipe: pipe.write(str(doubling.square(second))))
+    except OSError:
+        # Where no other process can be had, one core is enough.
+        return doubling.square(first), doubling.square(second)
     try:
         with pipe:
             first = doubling.square(first)

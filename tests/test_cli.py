@@ -28,6 +28,21 @@ def bigfib(path: Path) -> "Command":
     return Command(path)
 
 
+@pytest.fixture
+def stranger(require: Callable[[str], str]) -> list[str]:
+    """What runs a command as a user whom the system does not know, and who runs nothing else."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can run a command as another user")
+    user = str(100_000 + os.getpid())
+    before = [require("setpriv"), "--reuid", user, "--regid", user, "--clear-groups"]
+    tried = subprocess.run(
+        [*before, sys.executable, "-c", "import gmpy2, bigfib"], capture_output=True, check=False
+    )
+    if tried.returncode != 0:
+        pytest.skip("another user cannot run this Python")
+    return before
+
+
 class Command:
     """Runs ``python -m bigfib`` with its state log at ``file``."""
 
@@ -688,6 +703,23 @@ class TestTerm:
         bigfib.before = ["prlimit", "--data=60000000"]
         said = bigfib.fails("term", "500000000", *more)
         assert said == "1: bigfib: there is not enough memory to compute F(500000000)\n"
+
+    def test_without_a_process_for_it_the_reason_is_named(
+        self, bigfib: Command, stranger: list[str]
+    ) -> None:
+        bigfib.before = ["prlimit", "--nproc=1", *stranger]
+        for command in (("term", "20000000"), ("terms", "20000000", "2")):
+            said = bigfib.fails(*command)
+            assert said.startswith("1: bigfib: cannot start a process to compute ")
+            assert "F(20000000)" in said
+            assert "Resource temporarily unavailable; end other processes, or raise" in said
+
+    def test_without_a_process_for_the_second_core_one_is_enough(
+        self, bigfib: Command, stranger: list[str]
+    ) -> None:
+        n = 30_000_000
+        bigfib.before = ["prlimit", "--nproc=2", *stranger]
+        assert bigfib.prints("term", str(n)) == fmpz.fib_ui(fmpz(n)).str(base=10) + "\n"
 
     @pytest.mark.parametrize("row", [("500000000", "2"), ("-500000000", "2", "--json")])
     def test_a_row_without_memory_fails_with_one_line(
