@@ -348,6 +348,8 @@ class Jobs:
     def _start(self, job: Job) -> bool:
         """Start the process of a job; return whether that could be done."""
         arguments = (os.getpid(), job.n, self._cache.directory, self._cache.max_bytes)
+        # A Ctrl-C is for the service, also before the process has a group of its own.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             job.process = subprocess.Popen(  # noqa: S603 - numbers and a path
                 [sys.executable, "-m", "bigfib.worker", *map(str, arguments)],
@@ -359,6 +361,8 @@ class Jobs:
         except OSError as error:
             self._fail(job, f"no process can be started for it ({error.strerror})")
             return False
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         # By now, as to start alone takes a while.
         os.setpriority(os.PRIO_PROCESS, job.process.pid, _NICENESS)
         assert job.process.stdout is not None  # noqa: S101 - as asked for

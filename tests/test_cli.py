@@ -999,6 +999,27 @@ class TestExitStatus:
             assert process.wait(timeout=20) == status
             require_nobody_left(process.pid)
 
+    def test_of_a_command_that_is_interrupted_while_it_is_imported(
+        self, bigfib: Command, tmp_path: Path
+    ) -> None:
+        # In place of a module that bigfib imports.
+        (tmp_path / "shtab.py").write_text(
+            "import time; print('imported', flush=True); time.sleep(30)"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-m", "bigfib", "current"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**bigfib.environ, "PYTHONPATH": str(tmp_path)},
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "imported\n"
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=20)[1] == ""
+            # For a shell that is 130.
+            assert process.returncode == -signal.SIGINT
+
     def test_of_a_service(self, serve: Serve) -> None:
         assert serve().stop(signal.SIGINT) == 0
 

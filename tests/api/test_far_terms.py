@@ -384,6 +384,25 @@ class TestProcesses:
         assert "not enough memory" in json.loads(body)["detail"]
         assert service.value("next") == 1
 
+    def test_ctrl_c_while_a_process_starts_shows_no_traceback(
+        self, serve: Serve, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        marker = tmp_path / "starting"
+        (tmp_path / "sitecustomize.py").write_text(
+            "import pathlib, sys, time\n"
+            "if 'bigfib.worker' in sys.orig_argv:\n"
+            f"    pathlib.Path({str(marker)!r}).touch(); time.sleep(30)\n"
+        )
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        with Log(path) as log:
+            log.append(b"shared", LONG)
+        service = serve(before=["setsid"])
+        until(marker.exists)
+        # As a terminal does it, which tells all processes.
+        os.killpg(service.process.pid, signal.SIGINT)
+        assert service.wait() == 0
+        assert "Traceback" not in "".join(service.said)
+
     def test_the_memory_limit_counts_from_what_is_mapped_already(
         self, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
