@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -19,7 +20,15 @@ from bigfib import far_terms, settings_file, stderr, terms
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
-from bigfib.output import Failure, answer_to, as_json, print_json, print_table, shortened
+from bigfib.output import (
+    Failure,
+    answer_to,
+    as_json,
+    print_json,
+    print_note,
+    print_table,
+    shortened,
+)
 from bigfib.sequences import (
     SHARED,
     Sequence,
@@ -67,6 +76,13 @@ def main(arguments: list[str] | None = None) -> int:
     # A file's name may have bytes that are no text; it is shown all the same.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     stderr.configure()
+    try:
+        return _run(arguments)
+    finally:
+        _drop_unwritten_messages()
+
+
+def _run(arguments: list[str] | None) -> int:
     command = None
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
@@ -103,6 +119,14 @@ def _open_closed_streams() -> None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for good
+
+
+def _drop_unwritten_messages() -> None:
+    """Drop what stderr does not take: Python would try again at exit, and exit with 120."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _fail(message: str, status: int) -> int:
@@ -198,7 +222,11 @@ def parser() -> _Parser:
     for terms_command in (term, row):
         _add_url(terms_command)
         output = terms_command.add_argument(
-            "-o", "--output", type=Path, metavar="FILE", help="write it to FILE"
+            "-o",
+            "--output",
+            type=Path,
+            metavar="FILE",
+            help="write it to FILE; - is standard output",
         )
         _complete(output, shtab.FILE)
     _add_output(term)
@@ -444,7 +472,11 @@ def _opened_log(command: argparse.Namespace) -> Iterator[Log]:
         with open_log(settings) as opened:
             yield opened
     except Locked as error:
-        way = f"; use --url {error.contact}" if error.contact else "; try again when it is done"
+        way = (
+            f"; use --url {shlex.quote(error.contact)}"
+            if error.contact
+            else "; try again when it is done"
+        )
         raise Failure(f"{error}{way}") from error
 
 
@@ -633,7 +665,7 @@ def _log_repair(command: argparse.Namespace) -> None:
         print(f"lost: bytes {start} to {end - 1}")
     if repaired.lost:
         print("A sequence whose last record was there now stands at an earlier position.")
-    print(f"Put it in place with: mv {repaired.target} {path}")
+    print(f"Put it in place with: {shlex.join(['mv', str(repaired.target), str(path)])}")
 
 
 def _existing(command: argparse.Namespace) -> Path:
@@ -715,8 +747,8 @@ def _show(command: argparse.Namespace, sequence: dict[str, str]) -> None:
         print(shortened(sequence["value"], command.full, sys.stdout))
     if command.verbose:
         for name in ("position", "digits"):
-            print(f"{name}: {sequence[name]}", file=sys.stderr)
+            print_note(f"{name}: {sequence[name]}")
 
 
 def _show_log(path: Path, size: int, records: int) -> None:
-    print(f"log: {path}\nlog bytes: {size}\nlog records: {records}", file=sys.stderr)
+    print_note(f"log: {path}\nlog bytes: {size}\nlog records: {records}")

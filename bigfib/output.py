@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn, TextIO
 
@@ -55,10 +55,16 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     Console(width=_UNFOLDED).print(table)
 
 
+def print_note(text: str) -> None:
+    """Print a line on standard error, unless that cannot be written: it is not the answer."""
+    with suppress(OSError):
+        print(text, file=sys.stderr)
+
+
 @contextmanager
 def answer_to(path: Path | None) -> Iterator[TextIO]:
-    """Give standard output, or a file that takes its name only once it is whole."""
-    if path is None:
+    """Give standard output, also for ``-``, or a file that takes its name only once it is whole."""
+    if path is None or str(path) == "-":
         yield sys.stdout
         return
     try:
@@ -73,7 +79,9 @@ def answer_to(path: Path | None) -> Iterator[TextIO]:
         # Remove the unfinished file, as after a Ctrl-C.
         handle(_end, signal.SIGHUP, signal.SIGTERM)
         try:
-            with unfinished.open("w") as file:
+            # Not through a link, and not into a pipe, that somebody has put there.
+            unfinished.unlink(missing_ok=True)
+            with unfinished.open("x") as file:
                 if target.exists():
                     unfinished.chmod(target.stat().st_mode & 0o777)
                 yield file

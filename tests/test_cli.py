@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -307,6 +308,25 @@ class TestStepping:
             done.stderr == f"bigfib: cannot write the answer: No space left on device{and_says}\n"
         )
         assert bigfib.prints("current") == ("1\n" if command == "next" else "0\n")
+
+    @pytest.mark.parametrize(
+        ("arguments", "status"),
+        [(["next", "-v"], 0), (["previous"], 1), (["next", "--by", "x"], 2), (["next", "-x"], 2)],
+    )
+    def test_messages_that_cannot_be_written_change_no_exit_status(
+        self, bigfib: Command, arguments: list[str], status: int
+    ) -> None:
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "bigfib", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=full,
+                env=bigfib.environ,
+                text=True,
+                check=False,
+            )
+        assert (done.returncode, done.stdout) == (status, "" if status else "1\n")
+        assert bigfib.prints("current") == ("0\n" if status else "1\n")
 
 
 class TestBesideAService:
@@ -778,6 +798,14 @@ class TestTerm:
         assert target.read_text() == "55\n"
         assert target.stat().st_mode & 0o777 == 0o640
 
+    def test_into_standard_output_by_its_common_name(
+        self, bigfib: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert bigfib.prints("term", "10", "-o", "-") == "55\n"
+        assert bigfib.prints("terms", "10", "2", "-o", "-") == "55\n89\n"
+        assert list(tmp_path.iterdir()) == []
+
     @pytest.mark.parametrize("target", ["/nowhere/x", "/proc/x", "."])
     def test_into_no_file(self, bigfib: Command, target: str) -> None:
         assert "cannot write" in bigfib.fails("term", "10", "-o", target)
@@ -969,6 +997,18 @@ class TestLog:
         bigfib.file.with_name("state.log.repaired").rename(bigfib.file)
         assert bigfib.prints("current") == "55\n"
         assert bigfib.prints("log", "repair") == f"{bigfib.file}: needs no repair\n"
+
+    def test_repair_quotes_the_command_to_paste(self, tmp_path: Path) -> None:
+        file = tmp_path / "the 'state' log"
+        bigfib = Command(file)
+        with Log(file) as opened:
+            for position in (1, 2):
+                opened.commit(opened.append(b"shared", position))
+        harmed = bytearray(file.read_bytes())
+        harmed[opened.end // 2] ^= 1
+        file.write_bytes(harmed)
+        advice = bigfib.prints("log", "repair").splitlines()[-1].partition("with: ")[2]
+        assert shlex.split(advice) == ["mv", f"{file}.repaired", str(file)]
 
     def test_dump_of_half_a_header(self, bigfib: Command) -> None:
         bigfib.file.write_bytes(b"\x89big")
