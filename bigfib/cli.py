@@ -41,8 +41,15 @@ from bigfib.sequences import (
     parse_position,
     require_steps,
 )
-from bigfib.settings import InvalidSetting, Settings, resolve, variable, without_password
-from bigfib.settings_file import CONFIG, default_path
+from bigfib.settings import (
+    CONFIG,
+    InvalidSetting,
+    Settings,
+    resolve,
+    variable,
+    without_password,
+)
+from bigfib.settings_file import default_path
 from bigfib.state import reader
 from bigfib.state.log import Locked, Log
 from bigfib.state.reader import LogError, Unusable
@@ -295,15 +302,13 @@ def _add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
     config = parser.add_argument(
         "--config",
         metavar="FILE",
-        help=f"settings file, in TOML [{variable(CONFIG)}, default: {default_path()}]",
+        help=_help("settings file, in TOML", CONFIG, default_path() or "none"),
     )
     _complete(config, shtab.FILE)
     for setting in dataclasses.fields(Settings):
         if setting.name not in names:
             continue
         default = setting.default
-        if default is dataclasses.MISSING and setting.default_factory is not dataclasses.MISSING:
-            default = setting.default_factory()
         shown = getattr(default, "value", default)
         options: dict[str, Any] = {"metavar": setting.name.upper()}
         if default is False:
@@ -313,13 +318,19 @@ def _add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
         added = parser.add_argument(
             *setting.metadata["flags"],
             dest=setting.name,
-            help=f"{setting.metadata['meaning']} [{variable(setting.name)}, default: {shown}]",
+            help=_help(setting.metadata["meaning"], setting.name, shown),
             **options,
         )
         if setting.name in ("file", "store"):
             _complete(added, shtab.FILE)
         elif setting.name == "cache_dir":
             _complete(added, shtab.DIRECTORY)
+
+
+def _help(meaning: str, name: str, default: object) -> str:
+    text = f"{meaning} [{variable(name)}, default: {default}]"
+    # For argparse a % is the beginning of a format.
+    return text.replace("%", "%%")
 
 
 class _Switch(argparse.BooleanOptionalAction):
@@ -688,7 +699,10 @@ def _show_settings(command: argparse.Namespace) -> None:
     settings, sources = resolve(vars(command), os.environ, file)
     values: dict[str, str | int] = {}
     for name in _SERVE_SETTINGS:
-        value = getattr(settings, name)
+        try:
+            value = getattr(settings, name)
+        except InvalidSetting:
+            value, sources[name] = "", "default: none without a home directory"
         value = getattr(value, "value", value)  # of an enumeration
         if name == "store":
             value = without_password(value)
@@ -702,7 +716,7 @@ def _show_settings(command: argparse.Namespace) -> None:
         # A settings file, in which what has its default is left to it.
         for name, value, source in rows:
             line = f"{name} = {_toml(value)}"
-            if source == "default":
+            if source.startswith("default"):
                 print(f"# {line}")
             elif "\\ud" in ascii(value):
                 print(f"# {line}  # {_comment(source)}; TOML cannot say it: it is no UTF-8")

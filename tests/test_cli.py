@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -798,6 +799,18 @@ class TestTerm:
         assert target.read_text() == "55\n"
         assert target.stat().st_mode & 0o777 == 0o640
 
+    @pytest.mark.parametrize("stale", ["ln -s ../elsewhere", "mkfifo", "touch"])
+    def test_into_a_file_whose_unfinished_name_is_taken(
+        self, bigfib: Command, tmp_path: Path, stale: str
+    ) -> None:
+        target = tmp_path / "directory" / "term"
+        target.parent.mkdir()
+        bigfib.before = ["sh", "-c", f'{stale} {target}.$$.part; exec "$@"', "sh"]
+        assert bigfib.prints("term", "10", "-o", str(target)) == ""
+        assert target.read_text() == "55\n"
+        assert not target.is_symlink()
+        assert [entry.name for entry in tmp_path.iterdir()] == ["directory"]
+
     def test_into_standard_output_by_its_common_name(
         self, bigfib: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -1097,10 +1110,50 @@ class TestHelp:
         for command in ("serve", "current", "next", "previous", "term", "log"):
             assert command in shown
 
+    def test_with_a_percent_sign_in_a_default(self, bigfib: Command) -> None:
+        for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+            bigfib.environ[name] = "/50%d"
+        assert bigfib.prints("serve", "--help").count("/50%d/bigfib") == 3
+
     def test_names_variables_and_defaults(self, bigfib: Command) -> None:
         shown = " ".join(bigfib.prints("serve", "--help").split())
         assert "[BIGFIB_PORT, default: 8080]" in shown
         assert "[BIGFIB_DURABILITY, default: fsync]" in shown
+
+
+class TestNoHome:
+    """Where neither HOME nor the system knows a home directory."""
+
+    @pytest.fixture(params=[{}, {"HOME": ""}, {"HOME": "relative"}])
+    def bigfib(self, path: Path, stranger: list[str], request: pytest.FixtureRequest) -> "Command":
+        command = Command(path)
+        command.before = stranger
+        command.environ = request.param
+        return command
+
+    def test_what_needs_no_path_works(self, bigfib: Command) -> None:
+        assert bigfib.prints("term", "5") == "5\n"
+        assert "default: none without a home directory]" in " ".join(
+            bigfib.prints("serve", "--help").split()
+        )
+        document = json.loads(bigfib.prints("settings", "--json"))
+        for name in ("file", "cache_dir"):
+            source = "default: none without a home directory"
+            assert document[name] == {"value": "", "source": source}
+
+    def test_what_needs_a_path_names_its_setting(self, bigfib: Command) -> None:
+        says = "2: bigfib: there is no home directory, where {0} has its default; give {0} or {1}\n"
+        for command in (["current"], ["next"], ["log", "verify"]):
+            assert bigfib.fails(*command) == says.format("--file", "BIGFIB_FILE")
+        said = bigfib.fails("-p", "0", "-f", "/nowhere/log")
+        assert said == says.format("--cache-dir", "BIGFIB_CACHE_DIR")
+
+    def test_what_is_given_its_path_works(self, bigfib: Command) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            Path(directory).chmod(0o777)
+            file = str(Path(directory) / "log")
+            assert bigfib.prints("next", "-f", file) == "1\n"
+            assert bigfib.prints("current", "-f", file) == "1\n"
 
 
 def test_current_needs_no_web_framework(bigfib: Command) -> None:
