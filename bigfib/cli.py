@@ -46,6 +46,7 @@ from bigfib.settings import (
     InvalidSetting,
     Settings,
     resolve,
+    unknown_variables,
     variable,
     without_password,
 )
@@ -371,8 +372,19 @@ def _base(text: str) -> int:
 
 
 def _settings(command: argparse.Namespace) -> Settings:
+    """Return the settings of the command, and warn of variables that are none."""
+    _warn_of_unknown_variables()
+    return _resolved(command)
+
+
+def _resolved(command: argparse.Namespace) -> Settings:
     file = settings_file.read(command.config, os.environ)
     return Settings.resolve(vars(command), os.environ, file)
+
+
+def _warn_of_unknown_variables() -> None:
+    for warning in unknown_variables(os.environ):
+        _logger.warning("%s", warning)
 
 
 # --- What is done ----------------------------------------------------------------------------
@@ -381,8 +393,9 @@ def _settings(command: argparse.Namespace) -> Settings:
 def _serve(command: argparse.Namespace) -> None:
     from bigfib import server
 
-    settings = _settings(command)
+    settings = _resolved(command)
     stderr.configure(settings.log_format)
+    _warn_of_unknown_variables()
     try:
         server.serve(settings)
     except server.CannotServe as error:
@@ -478,7 +491,7 @@ def _delete(command: argparse.Namespace) -> None:
 
 @contextmanager
 def _opened_log(command: argparse.Namespace) -> Iterator[Log]:
-    settings = _settings(command)
+    settings = _resolved(command)
     try:
         with open_log(settings) as opened:
             yield opened
@@ -695,6 +708,7 @@ def _require_log(path: Path) -> None:
 
 
 def _show_settings(command: argparse.Namespace) -> None:
+    _warn_of_unknown_variables()
     file = settings_file.read(command.config, os.environ)
     settings, sources = resolve(vars(command), os.environ, file)
     values: dict[str, str | int] = {}

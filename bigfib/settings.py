@@ -7,7 +7,7 @@ values, which the command line knows, too.
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -358,3 +358,15 @@ def flag(name: str) -> str:
 def variable(name: str) -> str:
     """Return the environment variable of the setting ``name``."""
     return f"BIGFIB_{name.upper()}"
+
+
+def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield a warning for each ``BIGFIB_*`` variable that is set and belongs to no setting."""
+    known = [variable(name) for name in (*(s.name for s in dataclasses.fields(Settings)), CONFIG)]
+    for name, value in sorted(environ.items()):
+        if name.startswith(variable("")) and value and name not in known:
+            import difflib
+
+            close = difflib.get_close_matches(name, known, 1, 0.8)
+            advice = f"did you mean {close[0]}?" if close else "see `bigfib settings`"
+            yield f"the variable {name!r:.60} is no setting and is ignored; {advice}"

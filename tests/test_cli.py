@@ -1156,6 +1156,36 @@ class TestNoHome:
             assert bigfib.prints("current", "-f", file) == "1\n"
 
 
+class TestUnknownVariables:
+    @pytest.mark.parametrize(
+        ("name", "advice"),
+        [("BIGFIB_PROT", "did you mean BIGFIB_PORT?"), ("BIGFIB_XYZ", "see `bigfib settings`")],
+    )
+    def test_are_warned_of_once_and_ignored(self, bigfib: Command, name: str, advice: str) -> None:
+        bigfib.environ[name] = "1"
+        warning = f"bigfib: the variable {name!r} is no setting and is ignored; {advice}\n"
+        for command in (["next"], ["current"], ["settings"], ["log", "compact"]):
+            done = bigfib(*command)
+            assert (done.returncode, done.stderr) == (0, warning)
+        # Other commands have no settings.
+        assert bigfib.prints("term", "10") == "55\n"
+
+    def test_of_a_service_are_in_the_format_of_its_log(self, bigfib: Command) -> None:
+        bigfib.environ["BIGFIB_PROT"] = "1"
+        done = bigfib("-p", "0", "--log-format", "json", "--workers", "2")
+        messages = [json.loads(line)["message"] for line in done.stderr.splitlines()]
+        assert len(messages) == 2
+        assert "'BIGFIB_PROT' is no setting" in messages[0]
+
+    def test_do_not_include_those_that_are_empty_or_known(
+        self, bigfib: Command, tmp_path: Path
+    ) -> None:
+        config = tmp_path / "bigfib.toml"
+        config.touch()
+        bigfib.environ |= {"BIGFIB_PROT": "", "BIGFIB_CONFIG": str(config), "BIGFIB_PORT": "1"}
+        assert bigfib.prints("current") == "0\n"
+
+
 def test_current_needs_no_web_framework(bigfib: Command) -> None:
     program = (
         "import sys; from bigfib.cli import main; main(['current']);"
