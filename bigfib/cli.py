@@ -110,6 +110,8 @@ def _run(arguments: list[str] | None) -> int:
         what = error.filename or "cannot write the answer"
         moved = "; the step was made: see `current`" if getattr(command, "moved", False) else ""
         return _fail(f"{what}: {error.strerror}{moved}", 1)
+    except MemoryError:
+        return _fail("there is not enough memory for terms as large as these", 1)
     except KeyboardInterrupt:
         return 130
     return 0

@@ -752,6 +752,14 @@ class TestTerm:
             f"1: bigfib: there is not enough memory to compute the terms from F({row[0]}) on\n"
         )
 
+    def test_to_seek_a_large_term_without_memory_changes_nothing(self, bigfib: Command) -> None:
+        n = 30_000_000
+        # For a term by itself it is enough.
+        bigfib.before = ["prlimit", "--data=65000000"]
+        said = bigfib.fails("seek", str(n))
+        assert said == "1: bigfib: there is not enough memory for terms as large as these\n"
+        assert reader.read(bigfib.file).position(b"shared") == 0
+
     def test_a_row_that_is_interrupted_ends_at_once_and_leaves_nothing(
         self, tmp_path: Path
     ) -> None:
