@@ -43,11 +43,14 @@ def cache(tmp_path: Path) -> Cache:
 
 @pytest.fixture
 def jobs(cache: Cache) -> Iterator[Jobs]:
-    """Jobs that advance on SIGCHLD, as those of a service do."""
+    """Jobs that advance on a signal, which those of a service do on SIGCHLD.
+
+    On another one, so that it comes when the test raises it.
+    """
     with contextlib.closing(Jobs(cache, LONG + 10)) as jobs:
-        before = signal.signal(signal.SIGCHLD, lambda *_: jobs.advance())
+        before = signal.signal(signal.SIGUSR1, lambda *_: jobs.advance())
         yield jobs
-        signal.signal(signal.SIGCHLD, before)
+    signal.signal(signal.SIGUSR1, before)
 
 
 def begin(jobs: Jobs, n: int) -> int:
@@ -61,14 +64,8 @@ def begin(jobs: Jobs, n: int) -> int:
 
 def kill(pid: int) -> None:
     """Kill a process, and leave it to its parent to find out."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-
-
-def unblock() -> None:
-    """Let SIGCHLD in; a pending one runs its handler before this returns."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
 
 def test_advance_when_a_signal_comes_while_it_notes_an_end_notes_each_end_once(
@@ -80,10 +77,9 @@ def test_advance_when_a_signal_comes_while_it_notes_an_end_notes_each_end_once(
 
     def interrupt() -> None:
         interrupted.append(jobs.failed.cells[0])
-        signal.raise_signal(signal.SIGCHLD)
+        signal.raise_signal(signal.SIGUSR1)
 
     cache.on_part = interrupt
-    unblock()
     jobs.advance()
     assert interrupted
     assert (jobs.failed.cells[0], jobs.running.cells[0]) == (2, 0)
@@ -98,7 +94,7 @@ def test_look_when_a_process_ends_meanwhile_notes_that_afterwards(jobs: Jobs, ca
 
     def end() -> None:
         kill(pid)
-        unblock()
+        signal.raise_signal(signal.SIGUSR1)
         # Not in the middle of the look.
         seen.append(jobs.failed.cells[0])
 
