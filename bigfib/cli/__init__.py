@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -17,8 +18,16 @@ from gmpy2 import mpz
 import bigfib
 from bigfib import terms
 from bigfib.cli import large_terms, settings_file
-from bigfib.cli.output import Failure, answer_to, print_json, print_table, shortened
-from bigfib.cli.settings_file import CONFIG, default_path
+from bigfib.cli.output import (
+    Failure,
+    answer_to,
+    as_json,
+    print_json,
+    print_note,
+    print_table,
+    shortened,
+)
+from bigfib.cli.settings_file import default_path
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
@@ -35,7 +44,15 @@ from bigfib.sequences import (
     require_steps,
 )
 from bigfib.server import logs
-from bigfib.settings import InvalidSetting, Settings, resolve, variable, without_password
+from bigfib.settings import (
+    CONFIG,
+    InvalidSetting,
+    Settings,
+    resolve,
+    unknown_variables,
+    variable,
+    without_password,
+)
 from bigfib.state import reader
 from bigfib.state.log import Locked, Log
 from bigfib.state.reader import LogError, Unusable
@@ -69,6 +86,13 @@ def main(arguments: list[str] | None = None) -> int:
     # A file's name may have bytes that are no text; it is shown all the same.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     logs.configure()
+    try:
+        return _run(arguments)
+    finally:
+        _drop_unwritten_messages()
+
+
+def _run(arguments: list[str] | None) -> int:
     command = None
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
@@ -88,6 +112,8 @@ def main(arguments: list[str] | None = None) -> int:
         what = error.filename or "cannot write the answer"
         moved = "; the step was made: see `current`" if getattr(command, "moved", False) else ""
         return _fail(f"{what}: {error.strerror}{moved}", 1)
+    except MemoryError:
+        return _fail("there is not enough memory for terms as large as these", 1)
     except KeyboardInterrupt:
         return 130
     return 0
@@ -105,6 +131,14 @@ def _open_closed_streams() -> None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for good
+
+
+def _drop_unwritten_messages() -> None:
+    """Drop what stderr does not take: Python would try again at exit, and exit with 120."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _fail(message: str, status: int) -> int:
@@ -200,7 +234,11 @@ def parser() -> _Parser:
     for terms_command in (term, row):
         _add_url(terms_command)
         output = terms_command.add_argument(
-            "-o", "--output", type=Path, metavar="FILE", help="write it to FILE"
+            "-o",
+            "--output",
+            type=Path,
+            metavar="FILE",
+            help="write it to FILE; - is standard output",
         )
         _complete(output, shtab.FILE)
     _add_output(term)
@@ -269,15 +307,13 @@ def _add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
     config = parser.add_argument(
         "--config",
         metavar="FILE",
-        help=f"settings file, in TOML [{variable(CONFIG)}, default: {default_path()}]",
+        help=_help("settings file, in TOML", CONFIG, default_path() or "none"),
     )
     _complete(config, shtab.FILE)
     for setting in dataclasses.fields(Settings):
         if setting.name not in names:
             continue
         default = setting.default
-        if default is dataclasses.MISSING and setting.default_factory is not dataclasses.MISSING:
-            default = setting.default_factory()
         shown = getattr(default, "value", default)
         options: dict[str, Any] = {"metavar": setting.name.upper()}
         if default is False:
@@ -287,13 +323,19 @@ def _add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
         added = parser.add_argument(
             *setting.metadata["flags"],
             dest=setting.name,
-            help=f"{setting.metadata['meaning']} [{variable(setting.name)}, default: {shown}]",
+            help=_help(setting.metadata["meaning"], setting.name, shown),
             **options,
         )
         if setting.name in ("file", "store"):
             _complete(added, shtab.FILE)
         elif setting.name == "cache_dir":
             _complete(added, shtab.DIRECTORY)
+
+
+def _help(meaning: str, name: str, default: object) -> str:
+    text = f"{meaning} [{variable(name)}, default: {default}]"
+    # For argparse a % is the beginning of a format.
+    return text.replace("%", "%%")
 
 
 class _Switch(argparse.BooleanOptionalAction):
@@ -334,8 +376,19 @@ def _base(text: str) -> int:
 
 
 def _settings(command: argparse.Namespace) -> Settings:
+    """Return the settings of the command, and warn of variables that are none."""
+    _warn_of_unknown_variables()
+    return _resolved(command)
+
+
+def _resolved(command: argparse.Namespace) -> Settings:
     file = settings_file.read(command.config, os.environ)
     return Settings.resolve(vars(command), os.environ, file)
+
+
+def _warn_of_unknown_variables() -> None:
+    for warning in unknown_variables(os.environ):
+        _logger.warning("%s", warning)
 
 
 # --- What is done ----------------------------------------------------------------------------
@@ -344,8 +397,9 @@ def _settings(command: argparse.Namespace) -> Settings:
 def _serve(command: argparse.Namespace) -> None:
     from bigfib.server.serve import CannotServe, serve
 
-    settings = _settings(command)
+    settings = _resolved(command)
     logs.configure(settings.log_format)
+    _warn_of_unknown_variables()
     try:
         serve(settings)
     except CannotServe as error:
@@ -441,12 +495,16 @@ def _delete(command: argparse.Namespace) -> None:
 
 @contextmanager
 def _opened_log(command: argparse.Namespace) -> Iterator[Log]:
-    settings = _settings(command)
+    settings = _resolved(command)
     try:
         with open_log(settings) as opened:
             yield opened
     except Locked as error:
-        way = f"; use --url {error.contact}" if error.contact else "; try again when it is done"
+        way = (
+            f"; use --url {shlex.quote(error.contact)}"
+            if error.contact
+            else "; try again when it is done"
+        )
         raise Failure(f"{error}{way}") from error
 
 
@@ -512,13 +570,8 @@ def _terms(command: argparse.Namespace) -> None:
         raise InvalidIndex("COUNT is the number of terms, at least 1")
     with answer_to(command.output) as file:
         if command.url is None:
-            for n, value in terms.walk(int(first), int(count)):
-                digits = value.decode()
-                if command.json:
-                    size = str(len(digits.lstrip("-")))
-                    print_json({"n": mpz(n).digits(), "digits": size, "value": digits}, file)
-                else:
-                    print(f"{mpz(n).digits()} {digits}" if command.bfile else digits, file=file)
+            for piece in large_terms.row(int(first), int(count), _line(command)):
+                file.write(piece)
             return
         media_type = "application/x-ndjson" if command.json else "text/plain"
         parameters = {"from": first.digits(), "count": count.digits()}
@@ -528,6 +581,19 @@ def _terms(command: argparse.Namespace) -> None:
 
         for line in client.lines(command.url, media_type, **parameters):
             print(line, file=file)
+
+
+def _line(command: argparse.Namespace) -> Callable[[int, bytes], str]:
+    """Return what writes a line of `terms`."""
+
+    def write(n: int, value: bytes) -> str:
+        digits = value.decode()
+        if command.json:
+            size = str(len(digits.lstrip("-")))
+            return f"{as_json({'n': mpz(n).digits(), 'digits': size, 'value': digits})}\n"
+        return f"{mpz(n).digits()} {digits}\n" if command.bfile else f"{digits}\n"
+
+    return write
 
 
 def _store_init(command: argparse.Namespace) -> None:
@@ -627,7 +693,7 @@ def _log_repair(command: argparse.Namespace) -> None:
         print(f"lost: bytes {start} to {end - 1}")
     if repaired.lost:
         print("A sequence whose last record was there now stands at an earlier position.")
-    print(f"Put it in place with: mv {repaired.target} {path}")
+    print(f"Put it in place with: {shlex.join(['mv', str(repaired.target), str(path)])}")
 
 
 def _existing(command: argparse.Namespace) -> Path:
@@ -646,11 +712,15 @@ def _require_log(path: Path) -> None:
 
 
 def _show_settings(command: argparse.Namespace) -> None:
+    _warn_of_unknown_variables()
     file = settings_file.read(command.config, os.environ)
     settings, sources = resolve(vars(command), os.environ, file)
     values: dict[str, str | int] = {}
     for name in _SERVE_SETTINGS:
-        value = getattr(settings, name)
+        try:
+            value = getattr(settings, name)
+        except InvalidSetting:
+            value, sources[name] = "", "default: none without a home directory"
         value = getattr(value, "value", value)  # of an enumeration
         if name == "store":
             value = without_password(value)
@@ -664,7 +734,7 @@ def _show_settings(command: argparse.Namespace) -> None:
         # A settings file, in which what has its default is left to it.
         for name, value, source in rows:
             line = f"{name} = {_toml(value)}"
-            if source == "default":
+            if source.startswith("default"):
                 print(f"# {line}")
             elif "\\ud" in ascii(value):
                 print(f"# {line}  # {_comment(source)}; TOML cannot say it: it is no UTF-8")
@@ -709,8 +779,8 @@ def _show(command: argparse.Namespace, sequence: dict[str, str]) -> None:
         print(shortened(sequence["value"], command.full, sys.stdout))
     if command.verbose:
         for name in ("position", "digits"):
-            print(f"{name}: {sequence[name]}", file=sys.stderr)
+            print_note(f"{name}: {sequence[name]}")
 
 
 def _show_log(path: Path, size: int, records: int) -> None:
-    print(f"log: {path}\nlog bytes: {size}\nlog records: {records}", file=sys.stderr)
+    print_note(f"log: {path}\nlog bytes: {size}\nlog records: {records}")
