@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 HERE: Final = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from bigfib.state import schema  # noqa: E402
+from bigfib.state.postgres import schema  # noqa: E402
 from tests.postgres import Cluster  # noqa: E402
 
 ROUNDS: Final = 5

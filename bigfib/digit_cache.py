@@ -125,6 +125,8 @@ class DigitCache:
 
     def _write(self, n: int, digits: str) -> Seal:
         part = self.part(n, os.getpid())
+        # A process that was killed may have had the same pid.
+        part.unlink(missing_ok=True)
         try:
             # Nobody has a reason to write to it again.
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o444)
@@ -153,7 +155,7 @@ class DigitCache:
             OSError: nothing can be kept in the directory.
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = (self.directory / "lock").open("ab")
+        file = self._open_lock()
         # Of one file, which stays empty, each term has a byte. The lock ends with the process.
         fcntl.lockf(file, fcntl.LOCK_EX, 1, n)
         return file
@@ -164,13 +166,20 @@ class DigitCache:
         Not to be asked in a process that holds a `lock`: its locks would end.
         """
         try:
-            with (self.directory / "lock").open("ab") as file:
+            with self._open_lock() as file:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, n)
         except BlockingIOError:
             return True
         except OSError:
             pass  # There is no directory yet, or none to write to.
         return False
+
+    def _open_lock(self) -> BinaryIO:
+        path = self.directory / "lock"
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISREG(path.lstat().st_mode):
+                raise OSError(errno.EINVAL, "not a regular file; remove it", str(path))
+        return open(path, "r+b", buffering=0, opener=_open_or_create)
 
     def size(self) -> int:
         """Return how many bytes the files have together; 0 if the directory cannot be read."""
@@ -206,6 +215,11 @@ class DigitCache:
                     Path(entry.path).unlink()
                 elif stat.S_ISREG(status.st_mode):
                     yield Path(entry.path), status
+
+
+def _open_or_create(path: str, flags: int) -> int:
+    # Neither wait for another end of a pipe nor follow a link out of the directory.
+    return os.open(path, flags | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

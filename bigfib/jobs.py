@@ -143,6 +143,8 @@ class Jobs:
         self._jobs: dict[int, Job] = {}
         self._queue: deque[Job] = deque()
         self._running: list[Job] = []
+        # Killed, and not yet ended: to free much memory takes the kernel a while.
+        self._dying: list[Job] = []
         self._checked: dict[int, Seal] = {}
         # A dictionary, for that is in order.
         self._cancelled: dict[int, None] = {}
@@ -258,6 +260,10 @@ class Jobs:
             self._queue.clear()
             while self._running:
                 self._kill(self._running.pop())
+            for job in self._dying:
+                assert job.process is not None  # noqa: S101
+                job.process.wait()
+            self._reap()
             self._jobs.clear()
 
     def advance(self) -> None:
@@ -270,6 +276,7 @@ class Jobs:
             return
         self._due = False
         with self._undisturbed():
+            self._reap()
             for job in self._running.copy():
                 self._listen(job)
             self._start_what_can()
@@ -289,7 +296,7 @@ class Jobs:
                 self.advance()
 
     def _start_what_can(self) -> None:
-        while self._queue and len(self._running) < MAX_RUNNING:
+        while self._queue and len(self._running) + len(self._dying) < MAX_RUNNING:
             if not self._start(self._queue.popleft()):
                 return  # Nor could others be.
 
@@ -341,6 +348,8 @@ class Jobs:
     def _start(self, job: Job) -> bool:
         """Start the process of a job; return whether that could be done."""
         arguments = (os.getpid(), job.n, self._cache.directory, self._cache.max_bytes)
+        # A Ctrl-C is for the service, also before the process has a group of its own.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             job.process = subprocess.Popen(  # noqa: S603 - numbers and a path
                 [sys.executable, "-m", "bigfib.worker", *map(str, arguments)],
@@ -352,6 +361,8 @@ class Jobs:
         except OSError as error:
             self._fail(job, f"no process can be started for it ({error.strerror})")
             return False
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         # By now, as to start alone takes a while.
         os.setpriority(os.PRIO_PROCESS, job.process.pid, _NICENESS)
         assert job.process.stdout is not None  # noqa: S101 - as asked for
@@ -402,10 +413,21 @@ class Jobs:
         job.state, job.failure, job.ended = State.FAILED, failure, time.monotonic()
 
     def _kill(self, job: Job) -> None:
-        assert job.process is not None  # noqa: S101
-        with job.process as process:
-            process.kill()
-        self._clear_away(job.n, job.process.pid)
+        """Kill the process of a job without waiting for its end, which `_reap` notices."""
+        process = job.process
+        assert process is not None  # noqa: S101
+        assert process.stdout is not None  # noqa: S101
+        process.stdout.close()
+        process.kill()
+        self._dying.append(job)
+
+    def _reap(self) -> None:
+        """Take notice of killed processes that have ended."""
+        for job in self._dying.copy():
+            assert job.process is not None  # noqa: S101
+            if job.process.poll() is not None:
+                self._dying.remove(job)
+                self._clear_away(job.n, job.process.pid)
 
     def _clear_away(self, n: int, pid: int) -> None:
         """Remove what a process has left that could not do so itself."""

@@ -1,12 +1,22 @@
-"""The end of a process with its parent's, however that comes."""
+"""What a process has from its parent: signals that it ignores, and its end."""
 
-import ctypes
 import os
 import signal
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 # From <sys/prctl.h>.
 _PR_SET_PDEATHSIG: Final = 1
+
+
+def handle(handler: Callable[[int, Any], Any] | signal.Handlers, *numbers: signal.Signals) -> None:
+    """Set the handler of signals, except those that this process was started to ignore.
+
+    nohup has SIGHUP ignored, and a shell SIGINT for a command in the background.
+    """
+    for number in numbers:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def end_with(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
@@ -15,6 +25,8 @@ def end_with(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
     Raises:
         SystemExit: it has ended before.
     """
+    import ctypes
+
     # A C library without it lets an orphan go on until it finds out by itself.
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl:

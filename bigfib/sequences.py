@@ -26,7 +26,7 @@ from bigfib.state.store import Elsewhere, Missing, Present, Store, StoreError, U
 from bigfib.terms import INLINE_LIMIT
 
 if TYPE_CHECKING:
-    from bigfib.state.postgres import Postgres
+    from bigfib.state.postgres.store import Postgres
 
 SHARED: Final = b"shared"
 """The id of the sequence that all clients share."""
@@ -126,7 +126,7 @@ def open_store(settings: Settings, contact: str = "") -> "Log | Postgres":
     if not settings.store:
         return open_log(settings, contact)
     try:
-        from bigfib.state.postgres import Postgres
+        from bigfib.state.postgres.store import Postgres
     except ImportError as error:
         raise lacks_driver(error) from error
     return Postgres(settings.store, days_kept=settings.sequence_ttl, permanent=SHARED)
@@ -139,10 +139,10 @@ def find_in_database(conninfo: str, sequence_id: bytes) -> int | None:
         StoreError: the database cannot be had, or what speaks to it is not installed.
     """
     try:
-        from bigfib.state import postgres
+        from bigfib.state.postgres import store
     except ImportError as error:
         raise lacks_driver(error) from error
-    return postgres.find(conninfo, sequence_id)
+    return store.find(conninfo, sequence_id)
 
 
 def farthest_within(cache_bytes: int) -> int:

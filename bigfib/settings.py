@@ -7,7 +7,7 @@ values, which the command line knows, too.
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -16,8 +16,8 @@ from urllib.parse import unquote
 import platformdirs
 
 from bigfib.numbers.fibonacci import MAX_INDEX
+from bigfib.server.logs import LogFormat
 from bigfib.state.log import REWRITE_BYTES, Durability
-from bigfib.stderr import LogFormat
 
 CACHE_BYTES: Final = 64 << 20
 """Default of ``cache_bytes``: 80 thousand sequences at small terms, 500 at 20 thousand digits."""
@@ -31,6 +31,8 @@ MAX_TERM: Final = 100_000_000
 DISK_CACHE_BYTES: Final = 1 << 30
 """Default of ``disk_cache_bytes``: fifty terms at ``MAX_TERM``."""
 
+CONFIG: Final = "config"
+"""The flag and variable that name the settings file."""
 
 # libpq's other form, `host=h password=p`.
 _KEYWORD: Final = re.compile(r"\s*\w+\s*=")
@@ -115,9 +117,48 @@ def _switch(text: str) -> bool:
         raise ValueError("a switch is 1, true, yes, 0, false or no") from None
 
 
+def user_path(find: Callable[[str], Path], name: str) -> Path | None:
+    """Return the path of ``name`` in a directory of the user, or None if there is no home."""
+    try:
+        directory = find("bigfib")
+    except RuntimeError:
+        return None
+    # Where HOME is no absolute path some versions of platformdirs return what depends on the cwd.
+    return directory / name if directory.is_absolute() else None
+
+
+class _UserPath:
+    """The default of a path, looked up when it is read: who gives another needs no home."""
+
+    def __init__(self, find: Callable[[str], Path], name: str = "") -> None:
+        self._find = find
+        self._file = name
+        self._name = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __set__(self, settings: object, value: "Path | _UserPath") -> None:
+        vars(settings)[self._name] = value
+
+    def __get__(self, settings: object, owner: type) -> Any:
+        given = vars(settings)[self._name]
+        if given is not self:
+            return given
+        path = user_path(self._find, self._file)
+        if path is None:
+            raise InvalidSetting(
+                f"there is no home directory, where {flag(self._name)} has its default; give "
+                f"{flag(self._name)} or {variable(self._name)}"
+            )
+        return path
+
+    def __str__(self) -> str:
+        return str(user_path(self._find, self._file) or "none without a home directory")
+
+
 def _setting(default: Any, meaning: str, *flags: str, parse: Callable[[str], Any]) -> Any:
-    source = {"default_factory": default} if callable(default) else {"default": default}
-    return field(**source, metadata={"flags": flags, "meaning": meaning, "parse": parse})
+    return field(default=default, metadata={"flags": flags, "meaning": meaning, "parse": parse})
 
 
 @dataclass(frozen=True)
@@ -130,7 +171,7 @@ class Settings:
     port: int = _setting(8080, "port to listen on", "-p", "--port", parse=_port)
     host: str = _setting("127.0.0.1", "address or name to listen on", "--host", parse=str)
     file: Path = _setting(
-        lambda: platformdirs.user_state_path("bigfib") / "state.log",
+        _UserPath(platformdirs.user_state_path, "state.log"),
         *("state log, which keeps the position of every sequence", "-f", "--file"),
         parse=_path,
     )
@@ -179,7 +220,7 @@ class Settings:
         parse=_index,
     )
     cache_dir: Path = _setting(
-        lambda: platformdirs.user_cache_path("bigfib"),
+        _UserPath(platformdirs.user_cache_path),
         "directory for the digits of far terms; services may share it",
         "--cache-dir",
         parse=_path,
@@ -317,3 +358,15 @@ def flag(name: str) -> str:
 def variable(name: str) -> str:
     """Return the environment variable of the setting ``name``."""
     return f"BIGFIB_{name.upper()}"
+
+
+def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield a warning for each ``BIGFIB_*`` variable that is set and belongs to no setting."""
+    known = [variable(name) for name in (*(s.name for s in dataclasses.fields(Settings)), CONFIG)]
+    for name, value in sorted(environ.items()):
+        if name.startswith(variable("")) and value and name not in known:
+            import difflib
+
+            close = difflib.get_close_matches(name, known, 1, 0.8)
+            advice = f"did you mean {close[0]}?" if close else "see `bigfib settings`"
+            yield f"the variable {name!r:.60} is no setting and is ignored; {advice}"

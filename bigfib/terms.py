@@ -82,13 +82,18 @@ def octets_length(n: mpz) -> int:
     return int(fibonacci.digit_count(n, base=2)) // 8 + 1
 
 
-def walk(first: int, count: int) -> Iterator[tuple[int, bytes]]:
+def walk(first: int, count: int, pair: DecimalPair | None = None) -> Iterator[tuple[int, bytes]]:
     """Yield each of ``count`` indices from ``first`` on with its term, one linear step each.
+
+    Args:
+        first: The first index.
+        count: How many.
+        pair: The terms at |first|, which is stepped; computed here if it is not given.
 
     Raises:
         IndexTooLarge: as `fibonacci.pair`.
     """
-    pair = DecimalPair(abs(first))
+    pair = pair or DecimalPair(abs(first))
     for n in range(first, first + count):
         digits = pair.digits()
         yield n, b"-" + digits if fibonacci.is_negative(n) else digits

@@ -21,7 +21,7 @@ _MEMORY_AT_LEAST: Final = 64 << 20
 
 
 def memory_limit(n: int) -> int:
-    """Return how many bytes of address space the process may have that computes F(n)."""
+    """Return how many bytes the process that computes F(n) may map, besides what it has now."""
     return _MEMORY_AT_LEAST + n
 
 
@@ -51,11 +51,20 @@ def _give_way(parent: int, n: int) -> None:
     # A Ctrl-C is for the service. A session of its own would do as well, but Linux shares out the
     # cores among sessions first, and by niceness only within one.
     os.setpgid(0, 0)
-    limit = memory_limit(n)
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = _mapped_bytes() + memory_limit(n)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     with contextlib.suppress(OSError):
         # Should the system lack memory, it ends this process and not the service.
         Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _mapped_bytes() -> int:
+    """Return how much address space this process has: Python and, on some systems, all locales."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()
 
 
 if __name__ == "__main__":

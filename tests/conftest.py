@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bigfib.state import schema
+from bigfib.state.postgres import schema
 from tests import proxies
 from tests.postgres import Cluster
 from tests.service import Serve, Service

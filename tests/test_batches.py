@@ -13,7 +13,7 @@ from bigfib.api.representations import CommittedReply, DateHeader
 from bigfib.batches import Batches, NotMade
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.sequences import SHARED, Sequences
-from bigfib.state.postgres import Postgres
+from bigfib.state.postgres.store import Postgres
 from bigfib.state.store import WAIT_SECONDS, SequenceLocked
 from bigfib.terms import INLINE_LIMIT
 

@@ -9,7 +9,6 @@ import pytest
 from flint import fmpz
 
 from bigfib import computation
-from bigfib.computation import Computation
 from bigfib.numbers import doubling
 
 NUMBER = "7" * 300_000
@@ -79,7 +78,7 @@ def test_nobody_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_whoever_leaves_early_leaves_nobody_behind() -> None:
-    with Computation(300_000_000) as computing:
+    with computation.of_term(300_000_000) as computing:
         assert next(computing.progress()) == 0
         assert children() != ""
     assert children() == ""

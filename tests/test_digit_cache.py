@@ -42,6 +42,14 @@ class TestStore:
             cache.store(N, wrong)
         assert names(cache) == []
 
+    def test_a_stale_part_of_the_same_pid_is_replaced(self, cache: DigitCache) -> None:
+        part = cache.part(N, os.getpid())
+        part.parent.mkdir()
+        part.write_text("1")
+        part.chmod(0o444)
+        assert cache.store(N, digits(N)) == cache.check(N)
+        assert names(cache) == [f"{N}.digits"]
+
     def test_takes_the_place_of_another(self, cache: DigitCache) -> None:
         first = cache.store(N, digits(N))
         with cache.open(N) as file:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bigfib.settings import InvalidSetting, Settings
+from bigfib.server.logs import LogFormat
+from bigfib.settings import InvalidSetting, Settings, unknown_variables
 from bigfib.state.log import Durability
-from bigfib.stderr import LogFormat
 
 
 def test_a_flag_goes_before_the_variable_and_that_before_the_default() -> None:
@@ -104,3 +104,10 @@ def test_others_are_refused(name: str, text: str, says: str) -> None:
     with pytest.raises(InvalidSetting, match=f"BIGFIB_{name} .*{says}") as refusal:
         Settings.resolve({}, {f"BIGFIB_{name}": text})
     assert len(str(refusal.value)) < 200
+
+
+def test_no_variable_of_a_setting_is_unknown() -> None:
+    names = ["CONFIG", *(setting.name.upper() for setting in dataclasses.fields(Settings))]
+    assert list(unknown_variables({f"BIGFIB_{name}": "x" for name in names})) == []
+    (warning,) = unknown_variables({"BIGFIB_CACHEDIR": "x", "OTHER": "x"})
+    assert warning.endswith("did you mean BIGFIB_CACHE_DIR?")

@@ -21,7 +21,7 @@ import pytest
 from flint import fmpz
 
 from bigfib.sequences import SHARED
-from bigfib.state.session import ANSWER_SECONDS
+from bigfib.state.postgres.session import ANSWER_SECONDS
 from tests.postgres import Cluster, free_port
 from tests.service import Serve, Service, exchange
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from bigfib.api.committing import Committer
-from bigfib.stderr import ACCESS
+from bigfib.server.logs import ACCESS
 
 _logger = logging.getLogger(ACCESS)
 

@@ -1,6 +1,7 @@
 """Far terms over HTTP: computed by real processes, kept in real files; both harmed."""
 
 import contextlib
+import ctypes
 import json
 import os
 import random
@@ -30,6 +31,10 @@ from tests.service import Serve, Service, seconds_of_work, until
 TEXT = {"Accept": "text/plain"}
 JSON = {"Accept": "application/json"}
 PUT = {"Content-Type": "application/json"}
+
+# From <sys/ptrace.h> and <sys/wait.h>.
+PTRACE_SEIZE = 0x4206
+WALL = 0x40000000
 
 # Just beyond what is computed at once, and a term that takes its time.
 NEAR = 1_000_001
@@ -276,7 +281,7 @@ class TestProcesses:
         for n in many:
             assert service.ask(f"/api1/terms/{n}/job", "DELETE")[0].status == 204
             assert job(service, n) is None
-        assert not workers(service)
+        until(lambda: not workers(service))
 
     def test_cancelled(self, serve: Serve) -> None:
         service = serve()
@@ -286,11 +291,45 @@ class TestProcesses:
         (pid, [second]) = next(iter(workers(service).items()))
         assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
         assert job(service, LONG) is None
-        until(lambda: gone(second))
-        assert gone(pid)
+        until(lambda: gone(second) and gone(pid))
         assert files(service) == []
         assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 404
         accepted(service.ask(f"/api1/terms/{LONG}"), LONG)
+
+    @pytest.mark.parametrize("way", ["cancelled", "killed", "stopped"])
+    def test_a_killed_process_leaves_no_part(self, serve: Serve, way: str) -> None:
+        service = serve()
+        service.ask(f"/api1/terms/{LONG}")
+        (pid,) = workers(service)
+        directory = service.file.with_name("cache")
+        until(directory.exists)
+        # As if it had begun to write; it does so at its very end.
+        (directory / f"{LONG}.{pid}.part").write_text("1")
+        if way == "cancelled":
+            assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
+        elif way == "killed":
+            os.kill(pid, signal.SIGKILL)
+        else:
+            service.stop(signal.SIGTERM)
+        until(lambda: files(service) == [])
+        assert gone(pid)
+
+    def test_a_cancelled_process_that_ends_late_delays_nobody(self, serve: Serve) -> None:
+        service = serve()
+        service.ask(f"/api1/terms/{LONG}")
+        (pid,) = workers(service)
+        # Its parent does not learn of its end before its tracer does.
+        assert ctypes.CDLL(None).ptrace(PTRACE_SEIZE, pid, None, None) == 0
+        assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
+        assert service.value("next") == 1
+        # It may still have its memory, so that it keeps its place.
+        states = [
+            accepted(service.ask(f"/api1/terms/{n}"), n)["state"]
+            for n in range(LONG + 1, LONG + 1 + MAX_RUNNING)
+        ]
+        assert states == ["running"] * (MAX_RUNNING - 1) + ["queued"]
+        os.waitpid(pid, WALL)
+        until(lambda: len(workers(service)) == MAX_RUNNING and gone(pid))
 
     def test_the_queue_moves_when_nobody_asks(self, serve: Serve) -> None:
         service = serve()
@@ -344,6 +383,46 @@ class TestProcesses:
         assert reply.status == 503
         assert "not enough memory" in json.loads(body)["detail"]
         assert service.value("next") == 1
+
+    def test_ctrl_c_while_a_process_starts_shows_no_traceback(
+        self, serve: Serve, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        marker = tmp_path / "starting"
+        (tmp_path / "sitecustomize.py").write_text(
+            "import pathlib, sys, time\n"
+            "if 'bigfib.worker' in sys.orig_argv:\n"
+            f"    pathlib.Path({str(marker)!r}).touch(); time.sleep(30)\n"
+        )
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        with Log(path) as log:
+            log.append(b"shared", LONG)
+        service = serve(before=["setsid"])
+        until(marker.exists)
+        # As a terminal does it, which tells all processes.
+        os.killpg(service.process.pid, signal.SIGINT)
+        assert service.wait() == 0
+        assert "Traceback" not in "".join(service.said)
+
+    def test_the_memory_limit_counts_from_what_is_mapped_already(
+        self, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As the locale archive of some systems is, by each Python."""
+        mapped = 1 << 30
+        (tmp_path / "sitecustomize.py").write_text(
+            f"import mmap; mapped = mmap.mmap(-1, {mapped}, prot=mmap.PROT_READ)"
+        )
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        service = serve()
+        service.ask(f"/api1/terms/{LONG}")
+        (pid,) = workers(service)
+
+        def limit() -> int:
+            return resource.prlimit(pid, resource.RLIMIT_AS)[0]
+
+        until(lambda: limit() != resource.RLIM_INFINITY)
+        # Measured: a process maps 0.75 bytes for each index, and 23 MB of its own.
+        assert 0.75 * LONG < limit() - mapped < LONG + 200_000_000
+        assert awaited(service, NEAR)[0].status == 200
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
     def test_they_end_with_the_service(self, serve: Serve, number: int) -> None:
@@ -469,6 +548,31 @@ class TestCache:
         service.stop(signal.SIGTERM)
         assert "File too large" in service.said[-1]
 
+    @pytest.mark.parametrize("other", ["fifo", "directory", "socket", "link"])
+    def test_a_lock_that_is_no_file_is_named_and_stops_nothing(
+        self, serve: Serve, other: str
+    ) -> None:
+        service = serve()
+        lock = service.file.with_name("cache") / "lock"
+        lock.parent.mkdir()
+        if other == "fifo":
+            os.mkfifo(lock)
+        elif other == "directory":
+            lock.mkdir()
+        elif other == "socket":
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(os.path.relpath(lock))
+        else:
+            lock.symlink_to(service.file.with_name("elsewhere"))
+        assert job(service, NEAR) is not None
+        assert service.value("next") == 1
+        reply, body = awaited(service, NEAR)
+        assert reply.status == 503
+        assert "cannot be kept" in json.loads(body)["detail"]
+        service.stop(signal.SIGTERM)
+        assert f"not a regular file; remove it: '{lock}'" in service.said[-1]
+        assert not service.file.with_name("elsewhere").exists()
+
     def test_no_directory(self, serve: Serve) -> None:
         service = serve("--cache-dir", "/proc/none")
         reply, body = awaited(service, NEAR)
@@ -577,7 +681,7 @@ class TestLooks:
         service.ask(f"/api1/terms/{LONG}")
         assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
         assert job(service, LONG) is None
-        assert not workers(service)
+        until(lambda: not workers(service))
         accepted(service.ask(f"/api1/terms/{LONG}"), LONG)
         assert job(service, LONG) is not None
 

@@ -9,7 +9,7 @@ import pytest
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.sequences import SHARED, Sequences, TooManySequences, UnknownSequence
 from bigfib.state.log import Log
-from bigfib.state.postgres import Postgres
+from bigfib.state.postgres.store import Postgres
 from bigfib.state.store import Elsewhere, Missing, Present, Store
 from bigfib.terms import INLINE_LIMIT
 

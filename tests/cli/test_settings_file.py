@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bigfib import settings_file
+from bigfib.cli import settings_file
 from bigfib.settings import InvalidSetting, Settings, resolve, without_password
 from bigfib.state.log import Durability
-from tests.test_cli import Command
+from tests.cli.test_cli import Command
 
 
 @pytest.fixture

@@ -11,22 +11,19 @@ from typing import Any, Final
 
 import platformdirs
 
-from bigfib.settings import InvalidSetting, Settings, SettingsFile, variable
+from bigfib.settings import CONFIG, InvalidSetting, Settings, SettingsFile, user_path, variable
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-CONFIG = "config"
-"""The flag and variable that name the file."""
-
 _MOST_BYTES: Final = 1 << 20
 
 
-def default_path() -> Path:
-    """Return where the file is looked for when nobody names it."""
-    return platformdirs.user_config_path("bigfib") / "bigfib.toml"
+def default_path() -> Path | None:
+    """Return where the file is looked for when none is named, or None without a home directory."""
+    return user_path(platformdirs.user_config_path, "bigfib.toml")
 
 
 def read(named: str | None, environ: Mapping[str, str]) -> SettingsFile | None:
@@ -47,6 +44,8 @@ def read(named: str | None, environ: Mapping[str, str]) -> SettingsFile | None:
     elif not named or "\0" in named:
         raise InvalidSetting("--config: a path is not empty, and has no NUL in it")
     path = default_path() if named is None else Path(named)
+    if path is None:
+        return None
     try:
         path = path.expanduser()
         document = tomllib.loads(_content(path).decode("utf-8-sig"))

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -15,11 +16,21 @@ import shtab
 from gmpy2 import mpz
 
 import bigfib
-from bigfib import far_terms, settings_file, stderr, terms
+from bigfib import terms
+from bigfib.cli import large_terms, settings_file
+from bigfib.cli.output import (
+    Failure,
+    answer_to,
+    as_json,
+    print_json,
+    print_note,
+    print_table,
+    shortened,
+)
+from bigfib.cli.settings_file import default_path
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
-from bigfib.output import Failure, answer_to, print_json, print_table, shortened
 from bigfib.sequences import (
     SHARED,
     Sequence,
@@ -32,8 +43,16 @@ from bigfib.sequences import (
     parse_position,
     require_steps,
 )
-from bigfib.settings import InvalidSetting, Settings, resolve, variable, without_password
-from bigfib.settings_file import CONFIG, default_path
+from bigfib.server import logs
+from bigfib.settings import (
+    CONFIG,
+    InvalidSetting,
+    Settings,
+    resolve,
+    unknown_variables,
+    variable,
+    without_password,
+)
 from bigfib.state import reader
 from bigfib.state.log import Locked, Log
 from bigfib.state.reader import LogError, Unusable
@@ -66,7 +85,14 @@ def main(arguments: list[str] | None = None) -> int:
     _open_closed_streams()
     # A file's name may have bytes that are no text; it is shown all the same.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    stderr.configure()
+    logs.configure()
+    try:
+        return _run(arguments)
+    finally:
+        _drop_unwritten_messages()
+
+
+def _run(arguments: list[str] | None) -> int:
     command = None
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
@@ -86,6 +112,8 @@ def main(arguments: list[str] | None = None) -> int:
         what = error.filename or "cannot write the answer"
         moved = "; the step was made: see `current`" if getattr(command, "moved", False) else ""
         return _fail(f"{what}: {error.strerror}{moved}", 1)
+    except MemoryError:
+        return _fail("there is not enough memory for terms as large as these", 1)
     except KeyboardInterrupt:
         return 130
     return 0
@@ -103,6 +131,14 @@ def _open_closed_streams() -> None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for good
+
+
+def _drop_unwritten_messages() -> None:
+    """Drop what stderr does not take: Python would try again at exit, and exit with 120."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _fail(message: str, status: int) -> int:
@@ -198,7 +234,11 @@ def parser() -> _Parser:
     for terms_command in (term, row):
         _add_url(terms_command)
         output = terms_command.add_argument(
-            "-o", "--output", type=Path, metavar="FILE", help="write it to FILE"
+            "-o",
+            "--output",
+            type=Path,
+            metavar="FILE",
+            help="write it to FILE; - is standard output",
         )
         _complete(output, shtab.FILE)
     _add_output(term)
@@ -267,15 +307,13 @@ def _add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
     config = parser.add_argument(
         "--config",
         metavar="FILE",
-        help=f"settings file, in TOML [{variable(CONFIG)}, default: {default_path()}]",
+        help=_help("settings file, in TOML", CONFIG, default_path() or "none"),
     )
     _complete(config, shtab.FILE)
     for setting in dataclasses.fields(Settings):
         if setting.name not in names:
             continue
         default = setting.default
-        if default is dataclasses.MISSING and setting.default_factory is not dataclasses.MISSING:
-            default = setting.default_factory()
         shown = getattr(default, "value", default)
         options: dict[str, Any] = {"metavar": setting.name.upper()}
         if default is False:
@@ -285,13 +323,19 @@ def _add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
         added = parser.add_argument(
             *setting.metadata["flags"],
             dest=setting.name,
-            help=f"{setting.metadata['meaning']} [{variable(setting.name)}, default: {shown}]",
+            help=_help(setting.metadata["meaning"], setting.name, shown),
             **options,
         )
         if setting.name in ("file", "store"):
             _complete(added, shtab.FILE)
         elif setting.name == "cache_dir":
             _complete(added, shtab.DIRECTORY)
+
+
+def _help(meaning: str, name: str, default: object) -> str:
+    text = f"{meaning} [{variable(name)}, default: {default}]"
+    # For argparse a % is the beginning of a format.
+    return text.replace("%", "%%")
 
 
 class _Switch(argparse.BooleanOptionalAction):
@@ -332,8 +376,19 @@ def _base(text: str) -> int:
 
 
 def _settings(command: argparse.Namespace) -> Settings:
+    """Return the settings of the command, and warn of variables that are none."""
+    _warn_of_unknown_variables()
+    return _resolved(command)
+
+
+def _resolved(command: argparse.Namespace) -> Settings:
     file = settings_file.read(command.config, os.environ)
     return Settings.resolve(vars(command), os.environ, file)
+
+
+def _warn_of_unknown_variables() -> None:
+    for warning in unknown_variables(os.environ):
+        _logger.warning("%s", warning)
 
 
 # --- What is done ----------------------------------------------------------------------------
@@ -342,8 +397,9 @@ def _settings(command: argparse.Namespace) -> Settings:
 def _serve(command: argparse.Namespace) -> None:
     from bigfib.server.serve import CannotServe, serve
 
-    settings = _settings(command)
-    stderr.configure(settings.log_format)
+    settings = _resolved(command)
+    logs.configure(settings.log_format)
+    _warn_of_unknown_variables()
     try:
         serve(settings)
     except CannotServe as error:
@@ -352,18 +408,18 @@ def _serve(command: argparse.Namespace) -> None:
 
 def _current(command: argparse.Namespace) -> None:
     if command.url is not None:
-        from bigfib import client
+        from bigfib.cli import client
 
         _show(command, client.current(client.sequence_address(command.url)))
         return
     settings = _settings(command)
     if settings.store:
         position = find_in_database(settings.store, SHARED) or 0
-        _show_shared(command, "".join(far_terms.digits(mpz(position))), position)
+        _show_shared(command, "".join(large_terms.digits(mpz(position))), position)
         return
     contents = reader.read(settings.file)
     position = contents.position(SHARED)
-    _show_shared(command, "".join(far_terms.digits(mpz(position))), position)
+    _show_shared(command, "".join(large_terms.digits(mpz(position))), position)
     if command.verbose:
         _show_log(settings.file, contents.end, contents.records)
 
@@ -379,7 +435,7 @@ def _previous(command: argparse.Namespace) -> None:
 def _step(command: argparse.Namespace, way: str, direction: int) -> None:
     by = require_steps(fibonacci.parse_index(command.by))
     if command.url is not None:
-        from bigfib import client
+        from bigfib.cli import client
 
         address = client.sequence_address(command.url)
         _show(command, client.step(address, way, by.digits()))
@@ -395,7 +451,7 @@ def _step(command: argparse.Namespace, way: str, direction: int) -> None:
 def _seek(command: argparse.Namespace) -> None:
     position = parse_position(command.position)
     if command.url is not None:
-        from bigfib import client
+        from bigfib.cli import client
 
         address = client.sequence_address(command.url)
         _show(command, client.seek(address, position.digits()))
@@ -421,30 +477,34 @@ def _move(command: argparse.Namespace, move: Callable[[Sequences], Sequence]) ->
 
 def _sequences(store: Store) -> Sequences:
     sequences = Sequences(store)
-    sequences.pair_at = far_terms.pair
+    sequences.pair_at = large_terms.pair
     return sequences
 
 
 def _create(command: argparse.Namespace) -> None:
-    from bigfib import client
+    from bigfib.cli import client
 
     print(client.create(command.url))
 
 
 def _delete(command: argparse.Namespace) -> None:
-    from bigfib import client
+    from bigfib.cli import client
 
     client.delete(command.url)
 
 
 @contextmanager
 def _opened_log(command: argparse.Namespace) -> Iterator[Log]:
-    settings = _settings(command)
+    settings = _resolved(command)
     try:
         with open_log(settings) as opened:
             yield opened
     except Locked as error:
-        way = f"; use --url {error.contact}" if error.contact else "; try again when it is done"
+        way = (
+            f"; use --url {shlex.quote(error.contact)}"
+            if error.contact
+            else "; try again when it is done"
+        )
         raise Failure(f"{error}{way}") from error
 
 
@@ -465,7 +525,7 @@ def _term(command: argparse.Namespace) -> None:
             pieces = _computed(command, n)
         else:
             media_type = "application/json" if command.json else "text/plain"
-            pieces = far_terms.asked(command.url, n, command.base, media_type)
+            pieces = large_terms.asked(command.url, n, command.base, media_type)
         if file.isatty() and not command.json:
             pieces = iter([shortened("".join(pieces), command.full, file)])
         for piece in pieces:
@@ -478,7 +538,7 @@ def _facts(command: argparse.Namespace, n: mpz) -> dict[str, str]:
     document: dict[str, str]
     modulus = None if command.summary else terms.parse_modulus(command.modulo)
     if command.url is not None:
-        from bigfib import client
+        from bigfib.cli import client
 
         if modulus is None:
             document = client.summary(command.url, n.digits())
@@ -494,7 +554,7 @@ def _facts(command: argparse.Namespace, n: mpz) -> dict[str, str]:
 
 def _computed(command: argparse.Namespace, n: mpz) -> Iterator[str]:
     """Yield F(n) in pieces, so that it is held once only, as it is computed here."""
-    digits = far_terms.digits(n, command.base)
+    digits = large_terms.digits(n, command.base)
     if not command.json:
         yield from digits
         return
@@ -510,22 +570,30 @@ def _terms(command: argparse.Namespace) -> None:
         raise InvalidIndex("COUNT is the number of terms, at least 1")
     with answer_to(command.output) as file:
         if command.url is None:
-            for n, value in terms.walk(int(first), int(count)):
-                digits = value.decode()
-                if command.json:
-                    size = str(len(digits.lstrip("-")))
-                    print_json({"n": mpz(n).digits(), "digits": size, "value": digits}, file)
-                else:
-                    print(f"{mpz(n).digits()} {digits}" if command.bfile else digits, file=file)
+            for piece in large_terms.row(int(first), int(count), _line(command)):
+                file.write(piece)
             return
         media_type = "application/x-ndjson" if command.json else "text/plain"
         parameters = {"from": first.digits(), "count": count.digits()}
         if command.bfile:
             parameters["format"] = "bfile"
-        from bigfib import client
+        from bigfib.cli import client
 
         for line in client.lines(command.url, media_type, **parameters):
             print(line, file=file)
+
+
+def _line(command: argparse.Namespace) -> Callable[[int, bytes], str]:
+    """Return what writes a line of `terms`."""
+
+    def write(n: int, value: bytes) -> str:
+        digits = value.decode()
+        if command.json:
+            size = str(len(digits.lstrip("-")))
+            return f"{as_json({'n': mpz(n).digits(), 'digits': size, 'value': digits})}\n"
+        return f"{mpz(n).digits()} {digits}\n" if command.bfile else f"{digits}\n"
+
+    return write
 
 
 def _store_init(command: argparse.Namespace) -> None:
@@ -533,7 +601,7 @@ def _store_init(command: argparse.Namespace) -> None:
     if not settings.store:
         raise Failure("a state log needs no preparing; name a database with --store")
     try:
-        from bigfib.state import schema
+        from bigfib.state.postgres import schema
     except ImportError as error:
         raise lacks_driver(error) from error
     made = schema.init(settings.store)
@@ -547,14 +615,14 @@ def _store_copy(command: argparse.Namespace) -> None:
     if bool(source.store) == bool(target.store):
         raise Failure("copy goes from a state log to a database, postgresql://..., or back")
     try:
-        from bigfib.state import copying
+        from bigfib.state.postgres import copy
     except ImportError as error:
         raise lacks_driver(error) from error
     if target.store:
         _require_log(source.file)
-        count = copying.log_to_database(source.file, target.store)
+        count = copy.log_to_database(source.file, target.store)
     else:
-        count = copying.database_to_log(source.store, target.file)
+        count = copy.database_to_log(source.store, target.file)
     print(f"sequences copied and compared: {count}")
 
 
@@ -625,7 +693,7 @@ def _log_repair(command: argparse.Namespace) -> None:
         print(f"lost: bytes {start} to {end - 1}")
     if repaired.lost:
         print("A sequence whose last record was there now stands at an earlier position.")
-    print(f"Put it in place with: mv {repaired.target} {path}")
+    print(f"Put it in place with: {shlex.join(['mv', str(repaired.target), str(path)])}")
 
 
 def _existing(command: argparse.Namespace) -> Path:
@@ -644,11 +712,15 @@ def _require_log(path: Path) -> None:
 
 
 def _show_settings(command: argparse.Namespace) -> None:
+    _warn_of_unknown_variables()
     file = settings_file.read(command.config, os.environ)
     settings, sources = resolve(vars(command), os.environ, file)
     values: dict[str, str | int] = {}
     for name in _SERVE_SETTINGS:
-        value = getattr(settings, name)
+        try:
+            value = getattr(settings, name)
+        except InvalidSetting:
+            value, sources[name] = "", "default: none without a home directory"
         value = getattr(value, "value", value)  # of an enumeration
         if name == "store":
             value = without_password(value)
@@ -662,7 +734,7 @@ def _show_settings(command: argparse.Namespace) -> None:
         # A settings file, in which what has its default is left to it.
         for name, value, source in rows:
             line = f"{name} = {_toml(value)}"
-            if source == "default":
+            if source.startswith("default"):
                 print(f"# {line}")
             elif "\\ud" in ascii(value):
                 print(f"# {line}  # {_comment(source)}; TOML cannot say it: it is no UTF-8")
@@ -707,8 +779,8 @@ def _show(command: argparse.Namespace, sequence: dict[str, str]) -> None:
         print(shortened(sequence["value"], command.full, sys.stdout))
     if command.verbose:
         for name in ("position", "digits"):
-            print(f"{name}: {sequence[name]}", file=sys.stderr)
+            print_note(f"{name}: {sequence[name]}")
 
 
 def _show_log(path: Path, size: int, records: int) -> None:
-    print(f"log: {path}\nlog bytes: {size}\nlog records: {records}", file=sys.stderr)
+    print_note(f"log: {path}\nlog bytes: {size}\nlog records: {records}")

@@ -6,7 +6,7 @@ The SQL is what PostgreSQL, CockroachDB, YugabyteDB and Citus have in common. A 
 
 from typing import Final
 
-from bigfib.state.session import Broken, CannotConnect, Refused, Rows, Session, Statement
+from bigfib.state.postgres.session import Broken, CannotConnect, Refused, Rows, Session, Statement
 from bigfib.state.store import StoreError
 
 VERSION: Final = 1

@@ -15,7 +15,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urljoin
 from urllib.request import Request, urlopen
 
-from bigfib.output import Failure
+from bigfib.cli.output import Failure
 
 _TIMEOUT: Final = 60
 """Seconds without a byte after which a service is given up."""

@@ -11,9 +11,10 @@ import psycopg
 import pytest
 
 from bigfib.sequences import SHARED
-from bigfib.state import postgres, schema
-from bigfib.state.postgres import Postgres
-from bigfib.state.session import ANSWER_SECONDS
+from bigfib.state.postgres import schema
+from bigfib.state.postgres import store as postgres_store
+from bigfib.state.postgres.session import ANSWER_SECONDS
+from bigfib.state.postgres.store import Postgres
 from bigfib.state.store import (
     LOCKED,
     WAIT_SECONDS,
@@ -594,7 +595,7 @@ class TestCounting:
     def test_what_others_have_created_is_noticed(
         self, database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(postgres, "COUNT_SECONDS", 0.05)
+        monkeypatch.setattr(postgres_store, "COUNT_SECONDS", 0.05)
         with opened(database) as store, opened(database) as another:
             until = time.monotonic() + 20
             another.create(SHARED, 1)

@@ -3,15 +3,15 @@
 import re
 from pathlib import Path
 
-from bigfib.state import copying, postgres, schema, session
+from bigfib.state.postgres import copy, schema, session, store
 
-README = Path(__file__).parents[2] / "deploy" / "README.md"
+README = Path(__file__).parents[3] / "deploy" / "README.md"
 
 
 def statements() -> list[str]:
     """Return all SQL that the modules hold ready."""
     found = []
-    for module in (postgres, schema, copying, session):
+    for module in (store, schema, copy, session):
         for value in vars(module).values():
             for one in value if isinstance(value, tuple) else (value,):
                 sql = one.sql if type(one) is session.Statement else one

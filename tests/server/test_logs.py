@@ -17,8 +17,8 @@ import pytest
 from bigfib.api.app import create_app
 from bigfib.numbers.decimals import DecimalPair
 from bigfib.sequences import Sequences
+from bigfib.server.logs import QUIET_SECONDS, LogFormat, OnceInAWhile, configure
 from bigfib.state.log import Log
-from bigfib.stderr import QUIET_SECONDS, LogFormat, OnceInAWhile, configure
 from tests.service import Serve, jobs
 
 
@@ -133,7 +133,7 @@ class TestService:
         assert "Input/output error while syncing" in document["message"]
 
     def test_json_of_a_service_that_cannot_serve(self, serve: Serve) -> None:
-        from tests.test_server import run
+        from tests.server.test_serve import run
 
         service = serve()
         refused = run("--log-format", "json", "-p", str(service.port))
@@ -170,7 +170,7 @@ class TestService:
         assert not [one for one in ids if one.hex()[:6] in document["exception"]]
 
     def test_another_format_is_refused(self) -> None:
-        from tests.test_server import run
+        from tests.server.test_serve import run
 
         refused = run("--log-format", "xml", "-p", "0")
         assert refused.returncode == 2

@@ -14,9 +14,10 @@ from typing import Final
 import psycopg
 from gmpy2 import mpz
 
-from bigfib.state import files, reader, records, schema
+from bigfib.state import files, reader, records
 from bigfib.state.log import Log
-from bigfib.state.session import Broken, CannotConnect, Refused, Session, connect, one_line
+from bigfib.state.postgres import schema
+from bigfib.state.postgres.session import Broken, CannotConnect, Refused, Session, connect, one_line
 from bigfib.state.store import StoreError
 
 # Sequences that are fetched at a time.

@@ -4,9 +4,11 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn, TextIO
+
+from bigfib.parent import handle
 
 # On a terminal a term longer than this is shown by its ends.
 _SHOWN_WHOLE: Final = 1000
@@ -27,11 +29,16 @@ def shortened(text: str, full: bool, file: TextIO) -> str:
     return f"{ends} ({len(text.lstrip('-'))} digits; --full shows them)"
 
 
-def print_json(document: Mapping[str, object], file: TextIO | None = None) -> None:
-    """Print the document on a line of its own."""
+def as_json(document: Mapping[str, object]) -> str:
+    """Return the document as JSON, in one line."""
     import json
 
-    print(json.dumps(document, separators=(",", ":")), file=file)
+    return json.dumps(document, separators=(",", ":"))
+
+
+def print_json(document: Mapping[str, object], file: TextIO | None = None) -> None:
+    """Print the document on a line of its own."""
+    print(as_json(document), file=file)
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -48,10 +55,16 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     Console(width=_UNFOLDED).print(table)
 
 
+def print_note(text: str) -> None:
+    """Print a line on standard error, unless that cannot be written: it is not the answer."""
+    with suppress(OSError):
+        print(text, file=sys.stderr)
+
+
 @contextmanager
 def answer_to(path: Path | None) -> Iterator[TextIO]:
-    """Give standard output, or a file that takes its name only once it is whole."""
-    if path is None:
+    """Give standard output, also for ``-``, or a file that takes its name only once it is whole."""
+    if path is None or str(path) == "-":
         yield sys.stdout
         return
     try:
@@ -63,11 +76,12 @@ def answer_to(path: Path | None) -> Iterator[TextIO]:
         # Where links lead, so that the link stays one.
         target = path.resolve()
         unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
-        # As by a Ctrl-C; a terminal that is closed, and a manager of services, say it so.
-        for number in (signal.SIGHUP, signal.SIGTERM):
-            signal.signal(number, _end)
+        # Remove the unfinished file, as after a Ctrl-C.
+        handle(_end, signal.SIGHUP, signal.SIGTERM)
         try:
-            with unfinished.open("w") as file:
+            # Not through a link, and not into a pipe, that somebody has put there.
+            unfinished.unlink(missing_ok=True)
+            with unfinished.open("x") as file:
                 if target.exists():
                     unfinished.chmod(target.stat().st_mode & 0o777)
                 yield file

@@ -26,8 +26,8 @@ from typing import Final
 
 from gmpy2 import mpz
 
-from bigfib.state import schema
-from bigfib.state.session import (
+from bigfib.state.postgres import schema
+from bigfib.state.postgres.session import (
     ANSWER_SECONDS,
     Broken,
     CannotConnect,

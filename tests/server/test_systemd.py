@@ -21,7 +21,7 @@ from bigfib.server import supervisor, systemd
 from bigfib.state import reader
 from tests.service import Serve, Service
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 CLIENTS = 20
 REQUESTS = 40

@@ -13,7 +13,7 @@ import pytest
 
 from bigfib.cli import main
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 WANTED = [
     ("bigfib se", "settings"),

@@ -4,13 +4,15 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,21 @@ Done = subprocess.CompletedProcess[str]
 @pytest.fixture
 def bigfib(path: Path) -> "Command":
     return Command(path)
+
+
+@pytest.fixture
+def stranger(require: Callable[[str], str]) -> list[str]:
+    """What runs a command as a user whom the system does not know, and who runs nothing else."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can run a command as another user")
+    user = str(100_000 + os.getpid())
+    before = [require("setpriv"), "--reuid", user, "--regid", user, "--clear-groups"]
+    tried = subprocess.run(
+        [*before, sys.executable, "-c", "import gmpy2, bigfib"], capture_output=True, check=False
+    )
+    if tried.returncode != 0:
+        pytest.skip("another user cannot run this Python")
+    return before
 
 
 class Command:
@@ -112,16 +129,32 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in text.split()]
 
 
+def status(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
+
+
 @contextmanager
-def computing(target: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Compute a far term into a file, in a process group, until two processes are busy with it."""
+def computing(
+    target: Path, *command: str, before: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Compute a large term into a file, in a process group, until two processes are busy with it.
+
+    Args:
+        target: The file.
+        command: What to run instead of ``term 400000000``.
+        before: A program that runs it.
+    """
 
     def second_is_busy() -> bool:
         seconds = [second for child in children(process.pid) for second in children(child)]
         return any(seconds_of_work(second) > 0.05 for second in seconds)
 
     with subprocess.Popen(
-        [sys.executable, "-m", "bigfib", "term", "400000000", "-o", target],
+        [
+            *(*before, sys.executable, "-m", "bigfib"),
+            *(command or ("term", "400000000")),
+            *("-o", target),
+        ],
         stderr=subprocess.PIPE,
         start_new_session=True,
     ) as process:
@@ -276,6 +309,25 @@ class TestStepping:
             done.stderr == f"bigfib: cannot write the answer: No space left on device{and_says}\n"
         )
         assert bigfib.prints("current") == ("1\n" if command == "next" else "0\n")
+
+    @pytest.mark.parametrize(
+        ("arguments", "status"),
+        [(["next", "-v"], 0), (["previous"], 1), (["next", "--by", "x"], 2), (["next", "-x"], 2)],
+    )
+    def test_messages_that_cannot_be_written_change_no_exit_status(
+        self, bigfib: Command, arguments: list[str], status: int
+    ) -> None:
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "bigfib", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=full,
+                env=bigfib.environ,
+                text=True,
+                check=False,
+            )
+        assert (done.returncode, done.stdout) == (status, "" if status else "1\n")
+        assert bigfib.prints("current") == ("0\n" if status else "1\n")
 
 
 class TestBesideAService:
@@ -580,6 +632,51 @@ class TestTerm:
             assert list(tmp_path.iterdir()) == []
             require_nobody_left(process.pid)
 
+    @pytest.mark.parametrize(
+        ("number", "before"),
+        [
+            (signal.SIGHUP, ["nohup"]),
+            (signal.SIGINT, ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]),
+            (signal.SIGTERM, ["sh", "-c", "trap '' TERM; exec \"$@\"", "sh"]),
+        ],
+    )
+    def test_a_signal_that_the_parent_ignores_stays_ignored(
+        self, tmp_path: Path, number: signal.Signals, before: list[str]
+    ) -> None:
+        """In the process and in its children."""
+        n = 50_000_000
+        target = tmp_path / "term"
+        with computing(target, "term", str(n), before=before) as process:
+            (child,) = children(process.pid)
+
+            def is_stopped() -> bool:
+                """Stop the process that computes a square, so that it does not end meanwhile."""
+                for pid in children(child):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGSTOP)
+                return any("T (stopped)" in status(pid) for pid in children(child))
+
+            until(is_stopped)
+            (second,) = children(child)
+            os.killpg(process.pid, number)
+            for pid in (process.pid, child, second):
+                ignored = re.search(r"SigIgn:\s+(\w+)", status(pid))
+                assert ignored
+                assert int(ignored[1], 16) & 1 << number - 1
+            os.kill(second, signal.SIGCONT)
+            assert process.wait(60) == 0
+        assert target.read_text() == fmpz.fib_ui(fmpz(n)).str(base=10) + "\n"
+
+    def test_a_signal_ends_its_process_without_running_the_handler_of_the_command(
+        self, tmp_path: Path
+    ) -> None:
+        with computing(tmp_path / "term") as process:
+            os.kill(children(process.pid)[0], signal.SIGTERM)
+            assert process.wait(20) == 1
+            assert process.stderr is not None
+            said = process.stderr.read().decode()
+            assert said.endswith("that computed F(400000000) was killed (SIGTERM)\n"), said
+
     @pytest.mark.parametrize("all_at_once", [True, False])
     def test_interrupted(self, tmp_path: Path, all_at_once: bool) -> None:
         """As a terminal does it, which tells all processes; and as another program may."""
@@ -628,6 +725,78 @@ class TestTerm:
         said = bigfib.fails("term", "500000000", *more)
         assert said == "1: bigfib: there is not enough memory to compute F(500000000)\n"
 
+    def test_without_a_process_for_it_the_reason_is_named(
+        self, bigfib: Command, stranger: list[str]
+    ) -> None:
+        bigfib.before = ["prlimit", "--nproc=1", *stranger]
+        for command in (("term", "20000000"), ("terms", "20000000", "2")):
+            said = bigfib.fails(*command)
+            assert said.startswith("1: bigfib: cannot start a process to compute ")
+            assert "F(20000000)" in said
+            assert "Resource temporarily unavailable; end other processes, or raise" in said
+
+    def test_without_a_process_for_the_second_core_one_is_enough(
+        self, bigfib: Command, stranger: list[str]
+    ) -> None:
+        n = 30_000_000
+        bigfib.before = ["prlimit", "--nproc=2", *stranger]
+        assert bigfib.prints("term", str(n)) == fmpz.fib_ui(fmpz(n)).str(base=10) + "\n"
+
+    @pytest.mark.parametrize("row", [("500000000", "2"), ("-500000000", "2", "--json")])
+    def test_a_row_without_memory_fails_with_one_line(
+        self, bigfib: Command, row: tuple[str, ...]
+    ) -> None:
+        bigfib.before = ["prlimit", "--data=60000000"]
+        said = bigfib.fails("terms", *row)
+        assert said == (
+            f"1: bigfib: there is not enough memory to compute the terms from F({row[0]}) on\n"
+        )
+
+    def test_to_seek_a_large_term_without_memory_changes_nothing(self, bigfib: Command) -> None:
+        n = 30_000_000
+        # For a term by itself it is enough.
+        bigfib.before = ["prlimit", "--data=65000000"]
+        said = bigfib.fails("seek", str(n))
+        assert said == "1: bigfib: there is not enough memory for terms as large as these\n"
+        assert reader.read(bigfib.file).position(b"shared") == 0
+
+    def test_a_row_that_is_interrupted_ends_at_once_and_leaves_nothing(
+        self, tmp_path: Path
+    ) -> None:
+        with computing(tmp_path / "row", "terms", "400000000", "2") as process:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(1) == 130
+            assert process.stderr is not None
+            assert process.stderr.read() == b""
+            assert list(tmp_path.iterdir()) == []
+            require_nobody_left(process.pid)
+
+    @pytest.mark.parametrize("first", [7_000_000, -7_000_001, 999_999])
+    def test_a_row_of_large_terms_is_exact(self, bigfib: Command, first: int) -> None:
+        digits = [
+            "-" * (n < 0 and n % 2 == 0) + fmpz.fib_ui(fmpz(abs(n))).str(base=10)
+            for n in range(first, first + 3)
+        ]
+        row = ("terms", str(first), "3")
+        assert bigfib.prints(*row).split() == digits
+        shown = bigfib.prints(*row, "--bfile").splitlines()
+        assert shown == [f"{first + number} {value}" for number, value in enumerate(digits)]
+        documents = [json.loads(line) for line in bigfib.prints(*row, "--json").splitlines()]
+        assert [document["value"] for document in documents] == digits
+        assert [document["n"] for document in documents] == [
+            str(first + number) for number in range(3)
+        ]
+        assert [document["digits"] for document in documents] == [
+            str(len(value.lstrip("-"))) for value in digits
+        ]
+
+    def test_a_row_of_large_terms_shows_progress_on_a_terminal(
+        self, bigfib: Command, tmp_path: Path
+    ) -> None:
+        shown = bigfib.on_terminal("terms", "7000000", "1", "-o", str(tmp_path / "row"))
+        assert "the terms from F(7000000) on" in shown
+        assert "100%" in shown
+
     def test_into_a_link(self, bigfib: Command, tmp_path: Path) -> None:
         target, link = tmp_path / "target", tmp_path / "link"
         target.touch()
@@ -637,6 +806,26 @@ class TestTerm:
         assert link.is_symlink()
         assert target.read_text() == "55\n"
         assert target.stat().st_mode & 0o777 == 0o640
+
+    @pytest.mark.parametrize("stale", ["ln -s ../elsewhere", "mkfifo", "touch"])
+    def test_into_a_file_whose_unfinished_name_is_taken(
+        self, bigfib: Command, tmp_path: Path, stale: str
+    ) -> None:
+        target = tmp_path / "directory" / "term"
+        target.parent.mkdir()
+        bigfib.before = ["sh", "-c", f'{stale} {target}.$$.part; exec "$@"', "sh"]
+        assert bigfib.prints("term", "10", "-o", str(target)) == ""
+        assert target.read_text() == "55\n"
+        assert not target.is_symlink()
+        assert [entry.name for entry in tmp_path.iterdir()] == ["directory"]
+
+    def test_into_standard_output_by_its_common_name(
+        self, bigfib: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert bigfib.prints("term", "10", "-o", "-") == "55\n"
+        assert bigfib.prints("terms", "10", "2", "-o", "-") == "55\n89\n"
+        assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("target", ["/nowhere/x", "/proc/x", "."])
     def test_into_no_file(self, bigfib: Command, target: str) -> None:
@@ -830,6 +1019,18 @@ class TestLog:
         assert bigfib.prints("current") == "55\n"
         assert bigfib.prints("log", "repair") == f"{bigfib.file}: needs no repair\n"
 
+    def test_repair_quotes_the_command_to_paste(self, tmp_path: Path) -> None:
+        file = tmp_path / "the 'state' log"
+        bigfib = Command(file)
+        with Log(file) as opened:
+            for position in (1, 2):
+                opened.commit(opened.append(b"shared", position))
+        harmed = bytearray(file.read_bytes())
+        harmed[opened.end // 2] ^= 1
+        file.write_bytes(harmed)
+        advice = bigfib.prints("log", "repair").splitlines()[-1].partition("with: ")[2]
+        assert shlex.split(advice) == ["mv", f"{file}.repaired", str(file)]
+
     def test_dump_of_half_a_header(self, bigfib: Command) -> None:
         bigfib.file.write_bytes(b"\x89big")
         assert "a header that is cut off" in bigfib.fails("log", "dump")
@@ -858,6 +1059,27 @@ class TestExitStatus:
             process.send_signal(number)
             assert process.wait(timeout=20) == status
             require_nobody_left(process.pid)
+
+    def test_of_a_command_that_is_interrupted_while_it_is_imported(
+        self, bigfib: Command, tmp_path: Path
+    ) -> None:
+        # In place of a module that bigfib imports.
+        (tmp_path / "shtab.py").write_text(
+            "import time; print('imported', flush=True); time.sleep(30)"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-m", "bigfib", "current"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**bigfib.environ, "PYTHONPATH": str(tmp_path)},
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "imported\n"
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=20)[1] == ""
+            # For a shell that is 130.
+            assert process.returncode == -signal.SIGINT
 
     def test_of_a_service(self, serve: Serve) -> None:
         assert serve().stop(signal.SIGINT) == 0
@@ -896,10 +1118,80 @@ class TestHelp:
         for command in ("serve", "current", "next", "previous", "term", "log"):
             assert command in shown
 
+    def test_with_a_percent_sign_in_a_default(self, bigfib: Command) -> None:
+        for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+            bigfib.environ[name] = "/50%d"
+        assert bigfib.prints("serve", "--help").count("/50%d/bigfib") == 3
+
     def test_names_variables_and_defaults(self, bigfib: Command) -> None:
         shown = " ".join(bigfib.prints("serve", "--help").split())
         assert "[BIGFIB_PORT, default: 8080]" in shown
         assert "[BIGFIB_DURABILITY, default: fsync]" in shown
+
+
+class TestNoHome:
+    """Where neither HOME nor the system knows a home directory."""
+
+    @pytest.fixture(params=[{}, {"HOME": ""}, {"HOME": "relative"}])
+    def bigfib(self, path: Path, stranger: list[str], request: pytest.FixtureRequest) -> "Command":
+        command = Command(path)
+        command.before = stranger
+        command.environ = request.param
+        return command
+
+    def test_what_needs_no_path_works(self, bigfib: Command) -> None:
+        assert bigfib.prints("term", "5") == "5\n"
+        assert "default: none without a home directory]" in " ".join(
+            bigfib.prints("serve", "--help").split()
+        )
+        document = json.loads(bigfib.prints("settings", "--json"))
+        for name in ("file", "cache_dir"):
+            source = "default: none without a home directory"
+            assert document[name] == {"value": "", "source": source}
+
+    def test_what_needs_a_path_names_its_setting(self, bigfib: Command) -> None:
+        says = "2: bigfib: there is no home directory, where {0} has its default; give {0} or {1}\n"
+        for command in (["current"], ["next"], ["log", "verify"]):
+            assert bigfib.fails(*command) == says.format("--file", "BIGFIB_FILE")
+        said = bigfib.fails("-p", "0", "-f", "/nowhere/log")
+        assert said == says.format("--cache-dir", "BIGFIB_CACHE_DIR")
+
+    def test_what_is_given_its_path_works(self, bigfib: Command) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            Path(directory).chmod(0o777)
+            file = str(Path(directory) / "log")
+            assert bigfib.prints("next", "-f", file) == "1\n"
+            assert bigfib.prints("current", "-f", file) == "1\n"
+
+
+class TestUnknownVariables:
+    @pytest.mark.parametrize(
+        ("name", "advice"),
+        [("BIGFIB_PROT", "did you mean BIGFIB_PORT?"), ("BIGFIB_XYZ", "see `bigfib settings`")],
+    )
+    def test_are_warned_of_once_and_ignored(self, bigfib: Command, name: str, advice: str) -> None:
+        bigfib.environ[name] = "1"
+        warning = f"bigfib: the variable {name!r} is no setting and is ignored; {advice}\n"
+        for command in (["next"], ["current"], ["settings"], ["log", "compact"]):
+            done = bigfib(*command)
+            assert (done.returncode, done.stderr) == (0, warning)
+        # Other commands have no settings.
+        assert bigfib.prints("term", "10") == "55\n"
+
+    def test_of_a_service_are_in_the_format_of_its_log(self, bigfib: Command) -> None:
+        bigfib.environ["BIGFIB_PROT"] = "1"
+        done = bigfib("-p", "0", "--log-format", "json", "--workers", "2")
+        messages = [json.loads(line)["message"] for line in done.stderr.splitlines()]
+        assert len(messages) == 2
+        assert "'BIGFIB_PROT' is no setting" in messages[0]
+
+    def test_do_not_include_those_that_are_empty_or_known(
+        self, bigfib: Command, tmp_path: Path
+    ) -> None:
+        config = tmp_path / "bigfib.toml"
+        config.touch()
+        bigfib.environ |= {"BIGFIB_PROT": "", "BIGFIB_CONFIG": str(config), "BIGFIB_PORT": "1"}
+        assert bigfib.prints("current") == "0\n"
 
 
 def test_current_needs_no_web_framework(bigfib: Command) -> None:

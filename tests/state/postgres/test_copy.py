@@ -10,9 +10,10 @@ import psycopg
 import pytest
 
 from bigfib.sequences import SHARED
-from bigfib.state import copying, reader
+from bigfib.state import reader
 from bigfib.state.log import Locked, Log
-from bigfib.state.postgres import Postgres
+from bigfib.state.postgres import copy
+from bigfib.state.postgres.store import Postgres
 from bigfib.state.store import StoreError
 
 DAY = 86_400
@@ -43,9 +44,9 @@ def sequences(url: str) -> int:
 
 def test_there_and_back(path: Path, database: str) -> None:
     latest = fill(path, 30_000)
-    assert copying.log_to_database(path, database) == len(latest) == 30_001
+    assert copy.log_to_database(path, database) == len(latest) == 30_001
     back = path.with_name("back")
-    assert copying.database_to_log(database, back) == 30_001
+    assert copy.database_to_log(database, back) == 30_001
     # Position and day of each.
     assert reader.read(back).latest == latest
     assert {file.name for file in path.parent.iterdir()} == {
@@ -55,23 +56,23 @@ def test_there_and_back(path: Path, database: str) -> None:
 
 def test_what_was_copied_goes_on(path: Path, database: str) -> None:
     fill(path, 10)
-    copying.log_to_database(path, database)
+    copy.log_to_database(path, database)
     with closing(Postgres(database, permanent=SHARED)) as store:
         assert store.step(SHARED, 1, 0, 99) == 13
     back = path.with_name("back")
-    copying.database_to_log(database, back)
+    copy.database_to_log(database, back)
     with Log(back) as log:
         assert log.step(SHARED, 1, 0, 99) == 14
 
 
 def test_a_target_that_is_not_empty_is_refused(path: Path, database: str) -> None:
     latest = fill(path, 10)
-    copying.log_to_database(path, database)
+    copy.log_to_database(path, database)
     for _ in range(2):
         with pytest.raises(StoreError, match="copy into an empty one"):
-            copying.log_to_database(path, database)
+            copy.log_to_database(path, database)
     with pytest.raises(StoreError, match="copy into a new one"):
-        copying.database_to_log(database, path)
+        copy.database_to_log(database, path)
     assert reader.read(path).latest == latest
     assert sequences(database) == len(latest)
 
@@ -79,7 +80,7 @@ def test_a_target_that_is_not_empty_is_refused(path: Path, database: str) -> Non
 def test_a_log_in_use_is_not_copied(path: Path, database: str) -> None:
     fill(path, 10)
     with Log(path), pytest.raises(Locked):
-        copying.log_to_database(path, database)
+        copy.log_to_database(path, database)
     assert sequences(database) == 0
 
 
@@ -104,7 +105,7 @@ def test_a_copy_that_is_none_is_not_kept(path: Path, database: str, change: str,
             b"EXECUTE FUNCTION change()"
         )
     with pytest.raises(StoreError, match=says):
-        copying.log_to_database(path, database)
+        copy.log_to_database(path, database)
     assert sequences(database) == 0
 
 

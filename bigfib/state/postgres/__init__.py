@@ -1,0 +1,1 @@
+"""Keep the positions in a PostgreSQL database that many servers share."""

@@ -1,0 +1,106 @@
+"""Jobs interrupted by their own signal handler, with real processes and real signals.
+
+Services compute large terms in tests/api/test_far_terms.py.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bigfib.digit_cache import DigitCache
+from bigfib.jobs import Jobs, State, Underway
+
+LONG = 60_000_000
+
+
+class Cache(DigitCache):
+    """Calls back where jobs ask where a process writes, or whether another computes a term."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, 1 << 30)
+        self.on_part: Callable[[], None] | None = None
+        self.on_is_locked: Callable[[], None] | None = None
+
+    def part(self, n: int, pid: int) -> Path:
+        if self.on_part:
+            self.on_part()
+        return super().part(n, pid)
+
+    def is_locked(self, n: int) -> bool:
+        if self.on_is_locked:
+            self.on_is_locked()
+        return super().is_locked(n)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+@pytest.fixture
+def jobs(cache: Cache) -> Iterator[Jobs]:
+    """Jobs that advance on a signal, which those of a service do on SIGCHLD.
+
+    On another one, so that it comes when the test raises it.
+    """
+    with contextlib.closing(Jobs(cache, LONG + 10)) as jobs:
+        before = signal.signal(signal.SIGUSR1, lambda *_: jobs.advance())
+        yield jobs
+    signal.signal(signal.SIGUSR1, before)
+
+
+def begin(jobs: Jobs, n: int) -> int:
+    """Begin the computation of F(n), and return the pid of its process."""
+    with pytest.raises(Underway) as underway:
+        jobs.open(n)
+    process = underway.value.job.process
+    assert process is not None
+    return process.pid
+
+
+def kill(pid: int) -> None:
+    """Kill a process, and leave it to its parent to find out."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_advance_when_a_signal_comes_while_it_notes_an_end_notes_each_end_once(
+    jobs: Jobs, cache: Cache
+) -> None:
+    for pid in [begin(jobs, n) for n in (LONG, LONG + 1)]:
+        kill(pid)
+    interrupted: list[float] = []
+
+    def interrupt() -> None:
+        interrupted.append(jobs.failed.cells[0])
+        signal.raise_signal(signal.SIGUSR1)
+
+    cache.on_part = interrupt
+    jobs.advance()
+    assert interrupted
+    assert (jobs.failed.cells[0], jobs.running.cells[0]) == (2, 0)
+    # Another one can be computed.
+    begin(jobs, LONG + 2)
+    assert jobs.running.cells[0] == 1
+
+
+def test_look_when_a_process_ends_meanwhile_notes_that_afterwards(jobs: Jobs, cache: Cache) -> None:
+    pid = begin(jobs, LONG)
+    seen: list[float] = []
+
+    def end() -> None:
+        kill(pid)
+        signal.raise_signal(signal.SIGUSR1)
+        # Not in the middle of the look.
+        seen.append(jobs.failed.cells[0])
+
+    cache.on_is_locked = end
+    job = jobs.look(LONG + 1)
+    assert job is not None
+    assert job.state is State.RUNNING
+    assert seen == [0]
+    assert (jobs.failed.cells[0], jobs.running.cells[0]) == (1, 1)
