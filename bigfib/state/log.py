@@ -170,6 +170,7 @@ class Log:
         """Open the file; ``path`` is what the caller calls it."""
         with contextlib.suppress(FileNotFoundError):
             self._fd = self._system.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            files.set_appending(self._fd, appending=True)
             # The log may have another name too, whose lock beside it is another.
             files.lock_open(self._fd)
         contents = inspect(self.path)
@@ -325,14 +326,18 @@ class Log:
         record = records.encode(sequence_id, position, self._stamp, offset, self._seed)
         length = len(record)
         try:
-            if self._system.pwrite(self._fd, record, offset) < length:
-                files.write(self._system, self._fd, record, offset)
+            if (written := self._system.pwrite(self._fd, record, offset)) < length:
+                files.write(self._system, self._fd, record[written:], offset + written)
         except OSError as error:
-            # What was written would be overwritten by the next append anyway; but a whole record
-            # that nobody was told of must not come back at the next start.
+            # A part of the record would shift the next one, and a whole record that was refused
+            # must not come back at the next start. A log that is shorter must not be extended.
             with contextlib.suppress(OSError):
-                self._system.ftruncate(self._fd, offset)
+                if files.size(self._fd) > offset:
+                    self._system.ftruncate(self._fd, offset)
+            self._require_size(files.size(self._fd))
             raise AppendFailed(f"state log {self.path}: {error.strerror}") from error
+        if not self._syncs and files.size(self._fd) != offset + length:
+            raise self._changed_by_another(files.size(self._fd), offset + length)
         self.end = end = end + length
         self.records += 1
         self._outdated.discard(sequence_id)
@@ -371,10 +376,12 @@ class Log:
         except OSError as error:
             raise self._fail(f"{error.strerror} while syncing") from error
         try:
-            if _identity(self.path.stat()) != self._identity:
-                raise self._fail("it has been replaced")
+            status = self.path.stat()
         except OSError as error:
             raise self._fail("it has been removed") from error
+        if _identity(status) != self._identity:
+            raise self._fail("it has been replaced")
+        self._require_size(status.st_size)
         self.committed = end
         self._unsynced.clear()
         self._set_durable(end - self._base)
@@ -408,6 +415,8 @@ class Log:
                 self._rewriting.abandon()
                 self._rewriting = None
             self.commit(self.end)
+            self.check()
+            self._require_size(files.size(self._fd))
         finally:
             self._let_go()
 
@@ -438,16 +447,34 @@ class Log:
         self._set_durable(self._durable)
 
     def _update_records(self) -> None:
-        """Write those records once more that no sync has reached, and that are no longer true."""
+        """Write the unsynced records whose position has changed once more, in place.
+
+        In a log that another program has truncated, the last one may restore the size. So the bytes
+        in front of that one are compared, too: they would then be zeros.
+        """
+        if not self._outdated:
+            return
+        last = max(self._outdated, key=self._unsynced.__getitem__)
+        before = self._unsynced[last] - records.CHECKSUM_SIZE
+        checksum = os.pread(self._fd, records.CHECKSUM_SIZE, before)
+        files.set_appending(self._fd, appending=False)
+        self._update_record(last)
+        if os.pread(self._fd, records.CHECKSUM_SIZE, before) != checksum:
+            raise self._changed_by_another(0, self.size)
+        self._outdated.remove(last)
         for sequence_id in self._outdated:
-            offset = self._unsynced[sequence_id]
-            position = self.latest[sequence_id] >> DAY_BITS
-            record = records.encode(sequence_id, position, self._stamp, offset, self._seed)
-            try:
-                files.write(self._system, self._fd, record, offset)
-            except OSError as error:
-                raise self._fail(f"{error.strerror} while writing") from error
+            self._update_record(sequence_id)
+        files.set_appending(self._fd, appending=True)
         self._outdated.clear()
+
+    def _update_record(self, sequence_id: bytes) -> None:
+        offset = self._unsynced[sequence_id]
+        position = self.latest[sequence_id] >> DAY_BITS
+        record = records.encode(sequence_id, position, self._stamp, offset, self._seed)
+        try:
+            files.write(self._system, self._fd, record, offset)
+        except OSError as error:
+            raise self._fail(f"{error.strerror} while writing") from error
 
     def _set_durable(self, offset: int) -> None:
         self._durable = offset
@@ -462,6 +489,28 @@ class Log:
         self._failure = CommitFailed(
             f"state log {self.path}: {what}; steps since the last sync may be lost, so bigfib "
             "stops here; restart it when that is mended"
+        )
+        return self._failure
+
+    def _require_size(self, size: int) -> None:
+        """Return if ``size`` is how many bytes the log has written.
+
+        Raises:
+            CommitFailed: another program has truncated the file, or written to it.
+        """
+        if size != self.size:
+            raise self._changed_by_another(size, self.size)
+
+    def _changed_by_another(self, size: int, expected: int) -> CommitFailed:
+        if size > expected:
+            return self._fail(
+                f"another program has written to it ({size} bytes instead of {expected})"
+            )
+        self._failure = CommitFailed(
+            f"state log {self.path}: another program has truncated it, after {expected} bytes were "
+            "written; positions in it are lost, so bigfib stops here; before a restart put a copy "
+            "of the file in place, such as the one that logrotate has made with copytruncate, and "
+            "exclude the file from rotation"
         )
         return self._failure
 

@@ -63,7 +63,7 @@ _POSITION: Final = 0xB1
 _REMOVAL: Final = 0xB2
 _KINDS: Final = re.compile(b"[\xb1\xb2]")
 # What `crc32` starts from is taken mod 2^32.
-_CHECKSUM_SIZE: Final = 4
+CHECKSUM_SIZE: Final = 4
 DAY_BITS: Final = 24
 MAX_DAY: Final = (1 << DAY_BITS) - 1
 _LONGEST_COUNT: Final = 9  # 63 bits, as many as a file offset has
@@ -104,7 +104,7 @@ class Record(NamedTuple):
 def encode_header(salt: bytes) -> bytes:
     """Return the header of a new log with `SALT_SIZE` random bytes as its ``salt``."""
     header = _MAGIC + VERSION.to_bytes(2, "little") + salt
-    return header + crc32(header).to_bytes(_CHECKSUM_SIZE, "little")
+    return header + crc32(header).to_bytes(CHECKSUM_SIZE, "little")
 
 
 def decode_header(header: bytes) -> int:
@@ -157,10 +157,10 @@ def encode(sequence_id: bytes, position: int | None, stamp: bytes, offset: int, 
             framed = b"".join(
                 (counts[length], b"\xb1", stamp, name, sequence_id, counts[size], number)
             )
-            return framed + crc32(framed, seed + offset).to_bytes(_CHECKSUM_SIZE, "little")
+            return framed + crc32(framed, seed + offset).to_bytes(CHECKSUM_SIZE, "little")
         body = b"\xb1" + stamp + _string(sequence_id) + _integer(position)
     framed = _count(len(body)) + body
-    return framed + crc32(framed, seed + offset).to_bytes(_CHECKSUM_SIZE, "little")
+    return framed + crc32(framed, seed + offset).to_bytes(CHECKSUM_SIZE, "little")
 
 
 def decode(buffer: bytes, start: int, offset: int, seed: int) -> tuple[Record, int]:
@@ -178,7 +178,7 @@ def decode(buffer: bytes, start: int, offset: int, seed: int) -> tuple[Record, i
     """
     length, at = _read_count(buffer, start)
     end = at + length
-    after = end + _CHECKSUM_SIZE
+    after = end + CHECKSUM_SIZE
     if after > len(buffer):
         raise Incomplete(f"a record of {after - start} bytes that is cut off")
     # The fields first: where a record is searched for, they refuse most bytes at less cost.
@@ -225,7 +225,7 @@ def replay(
     count = 0
     integer = int.from_bytes
     begin = seed + offset - start
-    limit = len(buffer) - _CHECKSUM_SIZE
+    limit = len(buffer) - CHECKSUM_SIZE
     try:
         while True:
             end = start + 1 + buffer[start]
@@ -236,12 +236,12 @@ def replay(
             position = name + 1 + buffer[name]
             if position + 1 + buffer[position] != end or crc32(
                 buffer[start:end], begin + start
-            ) != integer(buffer[end : end + _CHECKSUM_SIZE], "little"):
+            ) != integer(buffer[end : end + CHECKSUM_SIZE], "little"):
                 break
             latest[buffer[name + 1 : position]] = integer(
                 buffer[position + 1 : end], "big"
             ) << DAY_BITS | integer(buffer[day + 1 : name], "big")
-            start = end + _CHECKSUM_SIZE
+            start = end + CHECKSUM_SIZE
             count += 1
     except IndexError:
         pass
