@@ -407,7 +407,7 @@ def _move(command: argparse.Namespace, move: Callable[[Sequences], Sequence]) ->
     """Move the shared sequence of the log or database, and show it."""
     settings = _settings(command)
     if settings.store:
-        with closing(open_store(settings)) as store:
+        with closing(open_store(settings, expire=False)) as store:
             sequence = move(_sequences(store))
         _show_shared(command, sequence.pair.digits().decode(), sequence.pair.position)
         return
@@ -441,7 +441,7 @@ def _delete(command: argparse.Namespace) -> None:
 def _opened_log(command: argparse.Namespace) -> Iterator[Log]:
     settings = _settings(command)
     try:
-        with open_log(settings) as opened:
+        with open_log(settings, expire=False) as opened:
             yield opened
     except Locked as error:
         way = f"; use --url {error.contact}" if error.contact else "; try again when it is done"

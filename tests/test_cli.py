@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from flint import fmpz
 
+from bigfib.sequences import SHARED
 from bigfib.state import reader
 from bigfib.state.log import Durability, Log
 from tests.service import Serve, seconds_of_work, until
@@ -798,6 +800,37 @@ class TestLog:
         assert after < before
         assert shown == f"{bigfib.file}: bytes {before} before, {after} now\n"
         assert bigfib.prints("current") == "5\n"
+
+    @pytest.mark.parametrize(
+        "command", [["log", "compact"], ["next"], ["previous"], ["seek", "5"], ["log", "repair"]]
+    )
+    def test_no_command_expires_a_sequence(
+        self, bigfib: Command, tmp_path: Path, command: list[str]
+    ) -> None:
+        """Whatever settings it runs under, and whatever the clock says."""
+        with Log(bigfib.file, Durability.OS, clock=lambda: time.time() - 100 * 86_400) as log:
+            for position in range(1, 10):
+                for name in (SHARED, bytes(16)):
+                    log.append(name, position)
+        if command == ["log", "repair"]:
+            harmed = bytearray(bigfib.file.read_bytes())
+            harmed[5] ^= 1
+            bigfib.file.write_bytes(harmed)
+        (tmp_path / "sitecustomize.py").write_text(
+            "import time\nnow = time.time\ntime.time = lambda: now() + 73 * 365 * 86_400\n"
+        )
+        bigfib.environ |= {
+            "PYTHONPATH": str(tmp_path),
+            "BIGFIB_SEQUENCE_TTL": "1",
+            "BIGFIB_REWRITE_BYTES": "1",
+        }
+        assert bigfib(*command).returncode == 0
+        left = bigfib.file
+        if command == ["log", "repair"]:
+            left = left.with_name("state.log.repaired")
+        contents = reader.read(left)
+        assert contents.position(bytes(16)) == 9
+        assert contents.records < 5, "the log was not rewritten"
 
     def test_compact_beside_a_service(self, serve: Serve, bigfib: Command) -> None:
         service = serve()

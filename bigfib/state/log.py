@@ -18,6 +18,7 @@ anew; there it may be found by the commit, which then fails.) Measured in the ap
 of one sequence at a time and the sync itself left out: 0.68 of the time of a record for each.
 """
 
+import collections
 import contextlib
 import logging
 import os
@@ -117,8 +118,8 @@ class Log:
             durability: What a committed step survives.
             contact: Where the writer can be reached, for those who find the log locked.
             rewrite_bytes: Not to be rewritten while it has fewer bytes.
-            days_kept: Sequences not touched for more days may be dropped when the log is
-                rewritten; None keeps all.
+            days_kept: Sequences not touched for more days, by the clock at that time, are
+                dropped when the log is rewritten; None keeps all.
             permanent: The id of a sequence that is always kept.
             system: How files are changed.
             clock: Seconds since 1970-01-01 (UTC).
@@ -209,7 +210,7 @@ class Log:
         self.end = self.committed = self._durable = end
         # Lsns go on through a rewriting; offsets in the file begin anew.
         self._base = 0
-        self._day = max((packed & records.MAX_DAY for packed in self.latest.values()), default=0)
+        self._earliest_day = self._usual_day()
         self._begin_day()
         if end > self._rewrite_at and self._has_more_records_than_needed():
             self.rewrite()
@@ -308,7 +309,7 @@ class Log:
         """
         if self._failure:
             raise self._failure
-        if self._clock() >= self._day_end:
+        if not self._day_start <= self._clock() < self._day_end:
             self._begin_day()
         end = self.end
         if (
@@ -440,11 +441,31 @@ class Log:
         # What is written once more is to have the length that it had, and so the same stamp.
         self._update_records()
         self._unsynced.clear()
-        # A clock that was set back makes no sequence older than it is.
-        day = max(int(self._clock()) // _DAY_SECONDS, self._day)
-        self._day = min(day, records.MAX_DAY)
-        self._day_end = (day + 1) * _DAY_SECONDS
+        self._today = int(self._clock()) // _DAY_SECONDS
+        self._day_start = self._today * _DAY_SECONDS
+        self._day_end = self._day_start + _DAY_SECONDS
+        self._day = min(max(self._today, self._earliest_day), records.MAX_DAY)
         self._set_durable(self._durable)
+
+    def _usual_day(self) -> int:
+        """Return the day before which no record is dated, whatever the clock says.
+
+        Sequences touched under a clock that is behind, such as one that starts in 1970, would be
+        old as soon as the clock is set right. The day of the last touch of half the sequences is
+        not in doubt, and a few that were touched under a clock ahead do not change it. A log
+        without sequences trusts its clock.
+        """
+        days = collections.Counter(
+            packed & records.MAX_DAY
+            for sequence_id, packed in self.latest.items()
+            if sequence_id != self._permanent
+        )
+        left = (days.total() + 1) // 2
+        for day in sorted(days):
+            left -= days[day]
+            if left <= 0:
+                return day
+        return max(int(self._clock()) // _DAY_SECONDS, 0)
 
     def _update_records(self) -> None:
         """Write the unsynced records whose position has changed once more, in place.
@@ -525,7 +546,7 @@ class Log:
             self._begin_rewriting()
 
     def _begin_rewriting(self) -> None:
-        if self._clock() >= self._day_end:
+        if not self._day_start <= self._clock() < self._day_end:
             self._begin_day()
         try:
             self._rewriting = Rewrite(
@@ -533,7 +554,7 @@ class Log:
                 self.path,
                 self.latest,
                 today=self._day,
-                oldest_day=0 if self._days_kept is None else self._day - self._days_kept,
+                oldest_day=0 if self._days_kept is None else self._today - self._days_kept,
                 permanent=self._permanent,
             )
         except OSError as error:
