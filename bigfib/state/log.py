@@ -151,7 +151,7 @@ class Log:
             # First of all, so that nothing is left beside a file that is none of ours.
             require_log_or_nothing(self.path)
             files.make_directory(system, self.path.parent)
-            self._lock = files.lock(self.path.with_name(self.path.name + ".lock"), contact)
+            self._lock = files.lock(self.path, contact)
         except files.Held as holder:
             raise Locked(path, holder) from None
         except OSError as error:
@@ -187,7 +187,9 @@ class Log:
             if self._fd >= 0:
                 self._system.close(self._fd)
                 self._fd = -1
-            self._fd, self._seed = files.create(self._system, new_path(self.path))
+            self._fd, self._seed = files.create(
+                self._system, new_path(self.path), files.access(self.path)
+            )
             files.lock_open(self._fd)
             # The header is on disk before the log has its name: no crash leaves half of it.
             self._system.fsync(self._fd)
@@ -553,6 +555,7 @@ class Log:
                 self._system,
                 self.path,
                 self.latest,
+                access=files.access(self.path),
                 today=self._day,
                 oldest_day=0 if self._days_kept is None else self._today - self._days_kept,
                 permanent=self._permanent,

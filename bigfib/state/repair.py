@@ -47,7 +47,7 @@ def repair(path: Path) -> Repair:
         buffer = path.read_bytes()
     except OSError as error:
         raise Unusable(path, error) from error
-    lock = files.lock(path.with_name(path.name + ".lock"), "")
+    lock = files.lock(path, "")
     try:
         latest: dict[bytes, int] = {}
         lost = []
@@ -63,7 +63,7 @@ def repair(path: Path) -> Repair:
                 latest[record.sequence_id] = records.pack(record.position, record.day)
         if at < len(buffer):
             lost.append((at, len(buffer)))
-        _write(target, latest)
+        _write(target, latest, files.access(path))
     finally:
         os.close(lock)
     return Repair(target, len(latest), count, lost)
@@ -78,8 +78,8 @@ def _seed(path: Path, buffer: bytes) -> int:
     raise Unusable(path, "no record in it can be read")
 
 
-def _write(target: Path, latest: dict[bytes, int]) -> None:
-    rewrite = Rewrite(os, target, latest, today=0, oldest_day=0, permanent=b"")
+def _write(target: Path, latest: dict[bytes, int], access: files.Access) -> None:
+    rewrite = Rewrite(os, target, latest, access=access, today=0, oldest_day=0, permanent=b"")
     try:
         while not rewrite.advance():
             rewrite.wait()
