@@ -361,7 +361,10 @@ def _current(command: argparse.Namespace) -> None:
         position = find_in_database(settings.store, SHARED) or 0
         _show_shared(command, "".join(far_terms.digits(mpz(position))), position)
         return
-    contents = reader.read(settings.file)
+    if command.file or command.store:
+        # Named by a flag it is expected to be there; elsewhere, nobody has stepped yet.
+        _require_log(settings.file)
+    contents = reader.read(settings.file, synced=True)
     position = contents.position(SHARED)
     _show_shared(command, "".join(far_terms.digits(mpz(position))), position)
     if command.verbose:
@@ -596,6 +599,8 @@ def _log_dump(command: argparse.Namespace) -> None:
 def _log_compact(command: argparse.Namespace) -> None:
     path = _existing(command)
     before = path.stat().st_size
+    # Not twice, should it be due when it is opened.
+    command.rewrite_bytes = str(1 << 40)
     with _opened_log(command) as opened:
         opened.rewrite()
     print(f"{path}: bytes {before} before, {path.stat().st_size} now")
@@ -638,7 +643,7 @@ def _require_log(path: Path) -> None:
     try:
         path.stat()
     except FileNotFoundError:
-        raise Failure(f"there is no state log at {path}; name another with --file") from None
+        raise Failure(f"there is no state log at {path} yet; name another with --file") from None
     except OSError as error:
         raise Unusable(path, error) from error
 

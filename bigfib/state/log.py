@@ -23,7 +23,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
@@ -74,6 +74,10 @@ class Locked(LogError):
 
 class AppendFailed(LogError, NoRoom):
     """The record could not be written (disk full, quota, limit, fault); the log is as before."""
+
+
+class CompactionFailed(LogError):
+    """The log could not be rewritten; it is as before."""
 
 
 class CommitFailed(LogError):
@@ -215,7 +219,8 @@ class Log:
         self._earliest_day = self._usual_day()
         self._begin_day()
         if end > self._rewrite_at and self._has_more_records_than_needed():
-            self.rewrite()
+            with _warning():
+                self.rewrite()
 
     @property
     def size(self) -> int:
@@ -394,9 +399,8 @@ class Log:
     def rewrite(self) -> None:
         """Rewrite the log, without stopping until that is done.
 
-        If it cannot be done there is a warning, and the log is as before.
-
         Raises:
+            CompactionFailed: it cannot be done.
             CommitFailed: as `commit`.
         """
         if not self._rewriting:
@@ -543,9 +547,11 @@ class Log:
     def _rewrite_a_little(self, appended: bytes) -> None:
         if self._rewriting:
             self._rewriting.touch(appended)
-            self._go_on(self._rewriting)
+            with _warning():
+                self._go_on(self._rewriting)
         elif self._has_more_records_than_needed():
-            self._begin_rewriting()
+            with _warning():
+                self._begin_rewriting()
 
     def _begin_rewriting(self) -> None:
         if not self._day_start <= self._clock() < self._day_end:
@@ -561,7 +567,7 @@ class Log:
                 permanent=self._permanent,
             )
         except OSError as error:
-            self._put_off_rewriting(error)
+            raise self._rewrite_later(error) from error
 
     def _go_on(self, rewriting: Rewrite) -> None:
         try:
@@ -572,8 +578,7 @@ class Log:
             self._system.rename(rewriting.new_path, self.path)
         except OSError as error:
             rewriting.abandon()
-            self._put_off_rewriting(error)
-            return
+            raise self._rewrite_later(error) from error
         # From here on the old file is no more, whatever happens.
         self._rewriting = None
         self._unsynced.clear()
@@ -596,10 +601,22 @@ class Log:
             self.committed = self.end
             self._set_durable(rewriting.end)
 
-    def _put_off_rewriting(self, error: OSError) -> None:
-        _logger.warning("state log %s cannot be rewritten now: %s", self.path, error.strerror)
+    def _rewrite_later(self, error: OSError) -> CompactionFailed:
         self._rewriting = None
         self._rewrite_at = 2 * (self.end - self._base)
+        return CompactionFailed(
+            f"state log {self.path} cannot be rewritten now: {error.strerror}; it is as before; "
+            "its directory must have room and be writable, and the log must be no mount point"
+        )
+
+
+@contextlib.contextmanager
+def _warning() -> Iterator[None]:
+    """Log a warning if the log could not be rewritten; that is tried again later."""
+    try:
+        yield
+    except CompactionFailed as error:
+        _logger.warning("%s", error)
 
 
 def _size(position: int) -> int:

@@ -6,14 +6,14 @@ it was written. If a later record says so of the place of the fault, bytes that 
 been damaged.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from bigfib.state import records
+from bigfib.state import files, records
 from bigfib.state.records import Record
 
 # Read at a time: enough that the joins of two pieces do not count.
@@ -188,7 +188,7 @@ def require_log_or_nothing(path: Path) -> None:
         raise Unusable(path, error) from error
 
 
-@contextmanager
+@contextlib.contextmanager
 def opened(path: Path) -> Iterator[Reader]:
     """Give the records of the log at ``path``, to be read one after the other.
 
@@ -208,28 +208,34 @@ def opened(path: Path) -> Iterator[Reader]:
         yield records_of_file
 
 
-def inspect(path: Path) -> Contents:
+def inspect(path: Path, *, synced: bool = False) -> Contents:
     """Return what the log at ``path`` says before its first fault. One that is not there is empty.
 
+    Args:
+        path: The log.
+        synced: Whether to return only when what was read is on disk.
+
     Raises:
-        Unusable: there is something else at ``path``, or it may not be read.
+        Unusable: there is something else at ``path``, or it may not be read or synced.
     """
-    contents = _inspect(path)
+    contents = _inspect(path, synced=synced)
     if contents.fault and contents.fault.promised is not None:
         # No lock is held: a writer may have cut off a failed append and written in its place
         # between two pieces of reading. It does not happen twice.
-        contents = _inspect(path)
+        contents = _inspect(path, synced=synced)
     return contents
 
 
-def read(path: Path) -> Contents:
+def read(path: Path, *, synced: bool = False) -> Contents:
     """Return what the log at ``path`` says. One that is not there is empty.
+
+    Arguments as `inspect`.
 
     Raises:
         Unusable: as `inspect`.
         Damaged: what it says before the fault may not be its last word.
     """
-    contents = inspect(path)
+    contents = inspect(path, synced=synced)
     if contents.fault and contents.fault.promised is not None:
         raise Damaged(path, contents.fault)
     return contents
@@ -241,7 +247,7 @@ def _require_file(path: Path) -> None:
         raise Unusable(path, "it is not a file")
 
 
-def _inspect(path: Path) -> Contents:
+def _inspect(path: Path, *, synced: bool) -> Contents:
     try:
         _require_file(path)
         with path.open("rb", buffering=0) as file:
@@ -252,6 +258,12 @@ def _inspect(path: Path) -> Contents:
                 return Contents(0, {}, 0, 0, size, Fault(0, str(error), None))
             latest: dict[bytes, int] = {}
             count = reader.replay(latest)
+            if synced:
+                # A writer that rewrites the log syncs the new file before, and its name after, the
+                # renaming. A reader needs no permission to write for either.
+                os.fsync(file.fileno())
+                with contextlib.suppress(PermissionError):
+                    files.sync_directory(os, Path(os.path.realpath(path)).parent)
             size = max(reader.end, os.fstat(file.fileno()).st_size)
             return Contents(reader.seed, latest, count, reader.end, size, reader.fault)
     except FileNotFoundError:

@@ -159,6 +159,20 @@ def test_compaction_by_somebody_else_grants_nothing_to_their_group(path: Path) -
     assert reader.read(path).position(b"shared") == 9
 
 
+@as_root
+@pytest.mark.parametrize("directory_mode", [0o755, 0o711])
+def test_reader_without_write_permission_can_sync(path: Path, directory_mode: int) -> None:
+    make_log(path, UID, GID, 0o644)
+    path.parent.chmod(directory_mode)
+
+    def look() -> None:
+        assert reader.read(path, synced=True).position(b"shared") == 9
+        with pytest.raises(PermissionError):
+            path.open("r+b")
+
+    run_as(UID + 1, 999, [], look)
+
+
 def test_compaction_by_the_owner_keeps_the_mode(path: Path) -> None:
     with Log(path) as log:
         log.append(b"shared", 1)
