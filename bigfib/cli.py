@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from enum import Enum
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final, NoReturn
 
 import shtab
@@ -630,7 +631,8 @@ def _log_repair(command: argparse.Namespace) -> None:
         print(f"lost: bytes {start} to {end - 1}")
     if repaired.lost:
         print("A sequence whose last record was there now stands at an earlier position.")
-    print(f"Put it in place with: mv {repaired.target} {path}")
+    names = quote(str(repaired.target)), quote(str(repaired.source))
+    print(f"Put it in place with: mv {' '.join(names)}")
 
 
 def _existing(command: argparse.Namespace) -> Path:

@@ -50,7 +50,7 @@ could begin one, and CRC-32 tells damage, not malice.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -203,6 +203,38 @@ def decode(buffer: bytes, start: int, offset: int, seed: int) -> tuple[Record, i
     )
 
 
+def size(buffer: bytes, start: int) -> int:
+    """Return how many bytes the record at ``buffer[start]`` has, by its counts alone.
+
+    Few bytes that are no record have counts that fit together, so that a size is not believed, and
+    not read, for the sake of some bytes of garbage.
+
+    Args:
+        buffer: Bytes of the log, enough for all fields but the last.
+        start: Index in ``buffer`` of the record.
+
+    Raises:
+        Incomplete: ``buffer`` ends before the last count does.
+        BadRecord: these bytes are not the beginning of a record.
+    """
+    length, at = _read_count(buffer, start)
+    end = at + length
+    if at >= len(buffer):
+        raise Incomplete("a length is cut off")
+    kind = buffer[at]
+    if kind not in (_POSITION, _REMOVAL):
+        raise BadRecord("bytes that are not a record")
+    at += 1
+    for _ in range(4 if kind == _POSITION else 3):
+        if at >= end:
+            break
+        field, at = _read_count(buffer, at)
+        at += field
+    if at != end:
+        raise BadRecord("fields that do not fill their record")
+    return end + CHECKSUM_SIZE - start
+
+
 def replay(
     buffer: bytes, start: int, offset: int, seed: int, latest: dict[bytes, int]
 ) -> tuple[int, int]:
@@ -261,19 +293,27 @@ def unpack(packed: int) -> tuple[int, int]:
     return packed >> DAY_BITS, packed & MAX_DAY
 
 
-def search(buffer: bytes, offset: int, seed: int) -> Iterator[tuple[int, Record, int]]:
+def search(
+    buffer: bytes, offset: int, seed: int, *, more: bool = False
+) -> Generator[tuple[int, Record, int], None, int]:
     """Find the records in bytes of which some are harmed.
 
     Args:
         buffer: Bytes of the log.
         offset: Offset in the log of the first of them.
         seed: What `decode_header` returned.
+        more: Whether the log goes on after them. A record may then be cut off, and the search ends
+            where one may be.
 
     Yields:
         Index in ``buffer`` of the record, the record, index after it.
+
+    Returns:
+        The index from which to search on.
     """
     searched = 0
     for found in _KINDS.finditer(buffer):
+        cut_off = None
         # The kind stands behind a count: a byte below 0x80, perhaps after bytes that are not.
         for start in range(
             found.start() - 1, max(searched, found.start() - _LONGEST_COUNT) - 1, -1
@@ -282,11 +322,30 @@ def search(buffer: bytes, offset: int, seed: int) -> Iterator[tuple[int, Record,
                 break
             try:
                 record, after = decode(buffer, start, offset + start, seed)
+            except Incomplete:
+                if more and _may_begin(buffer, start):
+                    cut_off = start
+                continue
             except BadRecord:
                 continue
             yield start, record, after
             searched = after
+            cut_off = None
             break
+        if cut_off is not None:
+            return cut_off
+    # The count in front of a kind that is still to come.
+    return max(searched, len(buffer) - _LONGEST_COUNT) if more else len(buffer)
+
+
+def _may_begin(buffer: bytes, start: int) -> bool:
+    """Return whether a record may begin there that goes on after the buffer."""
+    try:
+        return start + size(buffer, start) > len(buffer)
+    except Incomplete:
+        return True
+    except BadRecord:
+        return False
 
 
 def _integer(value: int) -> bytes:
