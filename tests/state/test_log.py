@@ -1,6 +1,7 @@
 """The state log on real files: what it promises, and what it says when it cannot."""
 
 import errno
+import io
 import os
 import resource
 import signal
@@ -224,6 +225,25 @@ class TestCommit:
         with path.open("rb") as file:
             assert {record.durable for _, record in reader.Reader(file)} == {records.HEADER_SIZE}
 
+    def test_existing_log_is_synced_before_it_is_shown(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A writer with durability `os`, or one that was killed, left it unsynced."""
+        with Log(path, Durability.OS) as opened:
+            opened.append(SHARED, 1)
+        size = path.stat().st_size
+        synced = []
+        real = os.fsync
+
+        def fsync(fd: int) -> None:
+            real(fd)
+            synced.append((os.fstat(fd).st_ino, os.fstat(fd).st_size))
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        with Log(path) as opened:
+            assert opened.position(SHARED) == 1
+            assert (path.stat().st_ino, size) in synced
+
     def test_a_failed_sync_is_final(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         opened = Log(path)
         lsn = opened.append(SHARED, 1)
@@ -297,6 +317,15 @@ class TestUnsynced:
             contents = reader.read(path)
             assert (contents.fault, contents.records) == (None, 3)
             assert positions(contents) == {SHARED: 5, b"a": 1}
+
+    def test_positions_kept_in_memory_are_written_when_a_day_ends(self, path: Path) -> None:
+        now = 20_000.0 * 86_400
+        with Log(path, clock=lambda: now) as opened:
+            for position in (1, 2):
+                opened.append(b"a", position)
+            now += 86_400
+            opened.commit(opened.append(SHARED, 1))
+            assert positions(reader.read(path)) == {b"a": 2, SHARED: 1}
 
     def test_a_failed_write_is_final(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         opened = Log(path)
@@ -540,6 +569,47 @@ def test_append_without_room_to_a_truncated_log_does_not_extend_it(
     assert path.stat().st_size == size
     with pytest.raises(CommitFailed):
         log.close()
+
+
+class TestReadingBesideAWriter:
+    def test_what_is_replaced_between_two_pieces_is_read_again(self, path: Path) -> None:
+        """A part of a failed append is read; then the writer cuts it off and goes on in its place.
+
+        The second piece then has records that promise what the first has not.
+        """
+        with Log(path) as log:
+            log.commit(log.append(SHARED, 1))
+        torn = path.stat().st_size
+        before = path.read_bytes()
+        with Log(path) as log:
+            for position in range(2, 5):
+                log.commit(log.append(SHARED, position))
+            for number in range(70_000):
+                log.append(b"%d" % number, number)
+            log.commit(log.append(SHARED, 5))
+        after = path.read_bytes()
+        assert len(after) > 1 << 20, "it is read in more than one piece"
+        path.write_bytes(before + b"\xee" * (len(after) - torn))
+
+        class Raced(type(path)):  # type: ignore[misc]
+            """The path of a log to which the writer comes after the first piece is read."""
+
+            opened = 0
+
+            def open(self, *_: Any, **__: Any) -> Any:
+                Raced.opened += 1
+                return Racing(str(self))
+
+        class Racing(io.FileIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                data = super().read(size)
+                if size == 1 << 20:
+                    path.write_bytes(after)
+                return data
+
+        contents = reader.read(Raced(path))
+        assert (contents.fault, contents.position(SHARED)) == (None, 5)
+        assert Raced.opened == 2
 
 
 class TestUnusable:

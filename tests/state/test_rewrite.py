@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from bigfib.state import reader, records
-from bigfib.state.log import CommitFailed, Durability, Log
+from bigfib.state.log import CommitFailed, CompactionFailed, Durability, Log
 from bigfib.state.rewrite import new_path
+from tests.state.test_log import file_size_limit
 
 SHARED = b"shared"
 DAY = 86_400
@@ -277,6 +278,22 @@ class TestExpiry:
             log.append(b"a", 1)
             log.rewrite()
         assert positions(path) == {b"a": 1}
+
+    def test_rewriting_that_fails_drops_nothing(self, path: Path) -> None:
+        now = 20_000.0 * DAY
+        with Log(path, clock=lambda: now, days_kept=90) as log:
+            for number in range(2000):
+                log.append(b"old %d" % number, 7)
+            now += 91 * DAY
+            for number in range(2000):
+                log.append(b"new %d" % number, 7)
+            everything = dict(log.latest)
+            with file_size_limit(10_000), pytest.raises(CompactionFailed, match="File too large"):
+                log.rewrite()
+            assert log.latest == everything
+            log.commit(log.end)
+            log.rewrite()
+            assert set(log.latest) == {b"new %d" % number for number in range(2000)}
 
     def test_touched_while_it_was_being_dropped(self, path: Path) -> None:
         now = 20_000.0 * DAY
