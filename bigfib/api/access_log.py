@@ -8,14 +8,14 @@ the sequences of others.
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 from urllib.parse import quote
 
 from bigfib.api.committing import Committer
-from bigfib.stderr import ACCESS
+from bigfib.api.representations import Body
 
-_logger = logging.getLogger(ACCESS)
+_logger = logging.getLogger("bigfib.access")
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -48,7 +48,7 @@ def logged(app: Application, committer: Committer) -> Application:
             else:
                 request.log()
             return body
-        return _LoggedBody(body, request)
+        return Body(body, request.log, request.count)
 
     return logged_app
 
@@ -61,6 +61,11 @@ class _Request:
         self._environ = environ
         self.status = ""
         self.sent = 0
+
+    def count(self, piece: bytes) -> bytes:
+        """Count a piece as sent: bjoern reports no more than that it wants the next."""
+        self.sent += len(piece)
+        return piece
 
     def log(self) -> None:
         milliseconds = round((time.perf_counter() - self._began) * 1000, 3)
@@ -87,24 +92,3 @@ def shown(path: str) -> str:
     """Return the path of a request as it may be written to a log."""
     short = _LONG.sub(r"\1...", path)[:_LONGEST_PATH]
     return quote(short, safe="/:@!$&'()*+,;=-._~", encoding="latin-1", errors="replace")
-
-
-class _LoggedBody:
-    """The pieces of a reply, which is logged when the server wants no more of them."""
-
-    def __init__(self, body: Iterable[bytes], request: _Request) -> None:
-        self._body = body
-        self._request = request
-
-    def __iter__(self) -> Iterator[bytes]:
-        for piece in self._body:
-            # Before it has been sent, but all that is known of that is that the next is wanted.
-            self._request.sent += len(piece)
-            yield piece
-
-    def close(self) -> None:
-        """Be told by the server that it wants no more."""
-        close: Any = getattr(self._body, "close", None)
-        if close:
-            close()
-        self._request.log()

@@ -13,17 +13,15 @@ from falcon.routing import map_http_methods
 
 from bigfib.api import problems, requests
 from bigfib.api.committing import Committer, end
-from bigfib.api.metrics import Metrics, Scrape
-from bigfib.api.operations import Interface, Live, Ready, Stats
+from bigfib.api.operations import Interface, Live, Ready, Scrape, Stats
 from bigfib.api.page import Page
-from bigfib.api.representations import Answer, CommittedReply, DateHeader
-from bigfib.api.request_seconds import EDGES, UNMATCHED, Kind, MeasuredBody, RequestSeconds
+from bigfib.api.representations import Answer, Body, CommittedReply, DateHeader
 from bigfib.api.sequences import SequenceCollection, SequenceResource, SequenceStep
 from bigfib.api.stepping import Environ, Stepping
 from bigfib.api.terms import Summary, Term, TermJob, TermRange
 from bigfib.batches import Batches
-from bigfib.counts import Slots
 from bigfib.jobs import Jobs, NotAtHand
+from bigfib.metrics import EDGES, UNMATCHED, Metrics, Places, RequestHistogram, SharedMemory
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import Sequences
 from bigfib.state.log import CommitFailed
@@ -42,7 +40,7 @@ def create_app(
     *,
     per_client: bool,
     batches: Batches | None = None,
-    slots: Slots | None = None,
+    shared: SharedMemory | None = None,
     draining: Event | None = None,
 ) -> "App":
     """Return the application over ``sequences``.
@@ -53,7 +51,7 @@ def create_app(
         jobs: Where far terms come from.
         per_client: Whether ``/api0`` gives each client a sequence of its own.
         batches: What puts steps together, if the store is one that many servers share.
-        slots: Where the workers of the service count, if there are several.
+        shared: The memory for the metrics of all workers, if there are several.
         draining: What is set when the service is not to be sent requests any more.
     """
     date = DateHeader()
@@ -77,15 +75,17 @@ def create_app(
         "/api1/terms/{n}/job": TermJob(jobs),
         "/api1/terms/{n}/summary": Summary(),
     }
-    seconds = RequestSeconds(
+    measured = RequestHistogram(
         {
             **stepping.routes,
             **{route: map_http_methods(resource) for route, resource in resources.items()},
             "/metrics": map_http_methods(Scrape),
         }
     )
-    resources["/metrics"] = Scrape(Metrics(store, committer, sequences, jobs, seconds, slots))
-    app = App(stepping, committer, date, seconds)
+    resources["/metrics"] = Scrape(
+        Metrics(store, sequences, jobs, measured, shared), store, committer, sequences
+    )
+    app = App(stepping, committer, date, measured)
     problems.add_to(app)
     app.req_options.media_handlers = requests.json_only()
     for route, resource in resources.items():
@@ -116,19 +116,21 @@ class App(falcon.App[falcon.Request, falcon.Response]):
     """
 
     def __init__(
-        self, stepping: Stepping, committer: Committer, date: DateHeader, seconds: RequestSeconds
+        self, stepping: Stepping, committer: Committer, date: DateHeader, measured: RequestHistogram
     ) -> None:
         super().__init__(middleware=[_EveryReply(date), _StatedLength(), _OwnSite()])
-        self.stepping: dict[str, dict[str, tuple[Callable[[Environ], Answer], Kind]]] = {
+        self.stepping: dict[str, dict[str, tuple[Callable[[Environ], Answer], Places]]] = {
             route: {
-                method: (answer, seconds.kind(route, method)) for method, answer in methods.items()
+                method: (answer, measured.places(route, method))
+                for method, answer in methods.items()
             }
             for route, methods in stepping.routes.items()
         }
         self.committer = committer
         self._changing = stepping.changing
         self._date = date
-        self._seconds = seconds
+        self._requests = measured
+        self._answered: list[tuple[int, float]] = []
         self._put_off = stepping.put_off
         self.add_sink(self._refuse, "|".join(rf"{re.escape(path)}\Z" for path in stepping.routes))
 
@@ -156,10 +158,10 @@ class App(falcon.App[falcon.Request, falcon.Response]):
                 start_response(status, headers)
                 if body.__class__ is not list or self.committer.by_turns:
                     return self._measured(kind[status], began, body)
-                # What that and `RequestSeconds.count` do, without the calls.
-                where, cells, seconds = kind[status], self._seconds.cells, perf_counter() - began
-                cells[where] += seconds
-                cells[where + bisect_left(EDGES, seconds)] += 1
+                # What that and `RequestHistogram.count` do, without the calls.
+                place, values, seconds = kind[status], self._requests.values, perf_counter() - began
+                values[place] += seconds
+                values[place + bisect_left(EDGES, seconds)] += 1
                 return body
         return self._answer_by_falcon(env, start_response, began)
 
@@ -174,26 +176,33 @@ class App(falcon.App[falcon.Request, falcon.Response]):
             return start_response(status_line, headers)
 
         body = super().__call__(env, start)
-        kind = self._seconds.kind(env[_ROUTE], env["REQUEST_METHOD"])
-        return self._measured(kind[status], began, body)
+        places = self._requests.places(env[_ROUTE], env["REQUEST_METHOD"])
+        return self._measured(places[status], began, body)
 
-    def _measured(self, where: int, began: float, body: Iterable[bytes]) -> Iterable[bytes]:
+    def _measured(self, place: int, began: float, body: Iterable[bytes]) -> Iterable[bytes]:
         """Return ``body``, and see to it that its request is counted.
 
         Args:
-            where: What the request is counted as; see `RequestSeconds.kind`.
+            place: Where the request is counted; see `RequestHistogram.places`.
             began: When it began, by `perf_counter`.
             body: What is returned to the server.
         """
         if body.__class__ is not list:
-            return MeasuredBody(body, self._seconds, where, began)
+            return Body(body, lambda: self._requests.count(place, perf_counter() - began))
         if self.committer.by_turns:
-            if not self._seconds.answered:
-                self.committer.afterwards.append(self._seconds.count_answered)
-            self._seconds.answered.append((where, began))
+            if not self._answered:
+                self.committer.afterwards.append(self._count_answered)
+            self._answered.append((place, began))
         else:
-            self._seconds.count(where, perf_counter() - began)
+            self._requests.count(place, perf_counter() - began)
         return body
+
+    def _count_answered(self) -> None:
+        """Count the requests whose replies may leave now."""
+        now = perf_counter()
+        for place, began in self._answered:
+            self._requests.count(place, now - began)
+        self._answered.clear()
 
     def _fail(self, env: Environ, error: Exception) -> Answer:
         """Answer for ``/api0`` what could not be."""

@@ -1,16 +1,22 @@
 """What operators ask: how the service is, and what it does."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Event
 from typing import Final
 
 import falcon
+from prometheus_client import Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from bigfib.api import openapi
+from bigfib.api.committing import Committer
 from bigfib.api.problems import RETRY_AFTER, Draining
 from bigfib.api.representations import JSON
+from bigfib.metrics import Metrics
+from bigfib.sequences import SHARED, Sequences
 from bigfib.state.log import CommitFailed
 from bigfib.state.store import NoRoom, OutcomeUnknown, Store, Unavailable
 
@@ -89,6 +95,49 @@ class Ready(_Health):
                 raise Unavailable(str(error)) from error
 
         super().__init__("ready", {"serving": serving, "store": takes_changes})
+
+
+class Scrape(Collector):
+    """``GET /metrics``, for Prometheus."""
+
+    def __init__(
+        self, metrics: Metrics, store: Store, committer: Committer, sequences: Sequences
+    ) -> None:
+        self._metrics = metrics
+        self._store = store
+        self._committer = committer
+        self._sequences = sequences
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Show all metrics, in the format that ``Accept`` asks for: text, or OpenMetrics."""
+        try:
+            encode, content_type = choose_encoder(req.accept)
+        except TypeError:
+            # The library fails to compare a malformed version.
+            encode, content_type = choose_encoder("")
+        resp.content_type = content_type
+        resp.cache_control = ["no-store"]
+        resp.data = encode(self)
+
+    on_head = on_get
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metrics; called by the encoder."""
+        return self._metrics.collect(self._shared_position())
+
+    def _shared_position(self) -> int | None:
+        """Return the position of the shared sequence, or None if the store is out of reach."""
+        # If that is known, requests must not wait for a scrape.
+        if self._store.is_lost():
+            return None
+        try:
+            self._store.check()
+            position = self._sequences.position(SHARED)
+        except (Unavailable, OutcomeUnknown, NoRoom, CommitFailed):
+            return None
+        # As every reply that shows it: a step whose client has gone may be uncommitted.
+        self._committer.commit()
+        return position
 
 
 class Stats:

@@ -11,8 +11,8 @@ from typing import Any, Final
 import falcon
 
 from bigfib.api.committing import end
-from bigfib.api.request_seconds import UNMATCHED
 from bigfib.jobs import NotAtHand, Underway
+from bigfib.metrics import UNMATCHED
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
 from bigfib.sequences import TooManySequences, UnknownSequence
 from bigfib.state.log import CommitFailed

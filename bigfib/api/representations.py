@@ -28,6 +28,39 @@ _JSON_TYPE: Final = ("Content-Type", JSON)
 _NO_STORE: Final = ("Cache-Control", "no-store")
 
 
+class Body:
+    """The pieces of a reply, and a function called when the server wants no more of them."""
+
+    __slots__ = ("_on_close", "_on_piece", "_pieces")
+
+    def __init__(
+        self,
+        pieces: Iterable[bytes],
+        on_close: Callable[[], object],
+        on_piece: Callable[[bytes], bytes] | None = None,
+    ) -> None:
+        """Send ``pieces``, which are closed first if they have to be.
+
+        Args:
+            pieces: The pieces.
+            on_close: Called once, whether all pieces were sent or the client has gone.
+            on_piece: Called with each piece; what it returns is sent.
+        """
+        self._pieces = pieces
+        self._on_close = on_close
+        self._on_piece = on_piece
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(self._on_piece, self._pieces) if self._on_piece else iter(self._pieces)
+
+    def close(self) -> None:
+        """Close the body, as PEP 3333 has the server do."""
+        close = getattr(self._pieces, "close", None)
+        if close:
+            close()
+        self._on_close()
+
+
 class DateHeader:
     """The ``Date`` of a reply, written anew each second. bjoern sends none by itself.
 

@@ -16,7 +16,7 @@ from gmpy2 import mpz
 from bigfib import terms
 from bigfib.api import requests
 from bigfib.api.problems import Problem
-from bigfib.api.representations import JSON, LINES_OF_JSON, OCTETS, TEXT
+from bigfib.api.representations import JSON, LINES_OF_JSON, OCTETS, TEXT, Body
 from bigfib.jobs import Job, Jobs, Underway
 from bigfib.numbers import fibonacci
 from bigfib.numbers.fibonacci import InvalidIndex, parse_index
@@ -137,25 +137,10 @@ class TermRange:
             resp.append_link(f"/api1/terms?{urlencode(following)}", "next")
         lines = (line(n, value) for n, value in terms.walk(int(first), int(sent)))
         self._open_streams += 1
-        resp.stream = _Stream(_chunks(lines), self._stream_closed)
+        resp.stream = Body(_chunks(lines), self._stream_closed)
 
     def _stream_closed(self) -> None:
         self._open_streams -= 1
-
-
-class _Stream:
-    """The chunks of a body, and what to do when it has been sent or nobody wants it any more."""
-
-    def __init__(self, chunks: Iterator[bytes], when_closed: Callable[[], None]) -> None:
-        self._chunks = chunks
-        self._when_closed = when_closed
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._chunks
-
-    def close(self) -> None:
-        """Be told by the server that it wants no more."""
-        self._when_closed()
 
 
 def _show_term(
@@ -270,7 +255,7 @@ def _send(
     """
     resp.content_length = last + 1 - first
     size = os.fstat(file.fileno()).st_size
-    resp.stream = _Stream(_spliced(opening, file, size, closing, first, last), file.close)
+    resp.stream = Body(_spliced(opening, file, size, closing, first, last), file.close)
 
 
 def _spliced(

@@ -154,7 +154,7 @@ def _serve_on(
             *(store, sequences, jobs),
             per_client=settings.per_client,
             batches=batches,
-            slots=place.slots if place else None,
+            shared=place.shared if place else None,
             draining=stop.draining,
         )
         hook = IterationHook(listener, app.committer.end_turn)
