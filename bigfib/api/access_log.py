@@ -43,8 +43,8 @@ def logged(app: Application, committer: Committer) -> Application:
         body = app(environ, start)
         if isinstance(body, list | tuple):
             request.sent = sum(map(len, body))
-            if committer.by_turns:
-                committer.afterwards.append(request.log)
+            if committer.by_iterations:
+                committer.on_commit.append(request.log)
             else:
                 request.log()
             return body

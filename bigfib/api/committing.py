@@ -31,7 +31,7 @@ JOINED_UP_TO: Final = 1 << 16
 """Bytes of a body that are sent in one piece, if they are all there."""
 
 
-def end(error: CommitFailed) -> NoReturn:
+def stop_process(error: CommitFailed) -> NoReturn:
     """End the process, whose log cannot be made durable any more, and say so.
 
     Raises:
@@ -46,43 +46,43 @@ class Committer:
     """Commits what replies show, before they leave.
 
     Attributes:
-        by_turns: Whether `end_turn` is called before any reply of the turn leaves.
-        afterwards: What is to be called once, when the replies of this turn may leave. It raises
+        by_iterations: Whether `end_iteration` is called before any reply of the turn leaves.
+        on_commit: What is to be called once, when the replies of this turn may leave. It raises
             nothing, for that would end the process.
     """
 
     def __init__(self, store: Store) -> None:
         """Commit to ``store``."""
         self._store = store
-        self.by_turns = False
-        self.afterwards: list[Callable[[], None]] = []
+        self.by_iterations = False
+        self.on_commit: list[Callable[[], None]] = []
 
-    def end_turn(self) -> None:
+    def end_iteration(self) -> None:
         """Commit what the replies of this turn show.
 
         Raises:
-            SystemExit: as `end`.
+            SystemExit: as `stop_process`.
         """
         # Who has called this once will do so at the end of every turn.
-        self.by_turns = True
+        self.by_iterations = True
         if self._store.end > self._store.committed:
             self._commit(self._store.end)
-        for call in self.afterwards:
+        for call in self.on_commit:
             call()
-        self.afterwards.clear()
+        self.on_commit.clear()
 
     def commit(self) -> None:
         """See to it that all is committed before a reply begins.
 
         Raises:
-            SystemExit: as `end`.
+            SystemExit: as `stop_process`.
         """
-        if not self.by_turns:
+        if not self.by_iterations:
             self._commit(self._store.end)
 
     def may_leave(self, lsn: int) -> bool:
         """Return whether what gives away everything up to ``lsn`` need not see to its commit."""
-        return self.by_turns or lsn <= self._store.committed
+        return self.by_iterations or lsn <= self._store.committed
 
     def body(self, lsn: int, opening: bytes, *rest: bytes) -> Iterable[bytes]:
         """Return a body that leaves, but for its ``opening``, when everything is committed.
@@ -96,7 +96,7 @@ class Committer:
             The pieces; those of a short one, if it need not see to that itself, joined in a list.
         """
         is_short = sum(map(len, rest)) <= JOINED_UP_TO
-        if not self.by_turns and lsn > self._store.committed:
+        if not self.by_iterations and lsn > self._store.committed:
             return self._after_commit(lsn, opening, (b"".join(rest),) if is_short else rest)
         if is_short:
             return [b"".join((opening, *rest))]
@@ -113,4 +113,4 @@ class Committer:
         try:
             self._store.commit(lsn)
         except CommitFailed as error:
-            end(error)
+            stop_process(error)

@@ -58,7 +58,6 @@ class Page:
         # After an upgrade the page and its scripts are of one version.
         resp.cache_control = ["no-cache"]
         resp.set_header("Content-Security-Policy", POLICY)
-        resp.set_header("X-Content-Type-Options", "nosniff")
         resp.set_header("Referrer-Policy", "no-referrer")
         if requests.is_known(req, file.etag):
             resp.status = falcon.HTTP_304

@@ -13,8 +13,8 @@ from gmpy2 import mpz
 
 from bigfib.api import requests
 from bigfib.api.committing import Committer
-from bigfib.api.problems import Problem, for_a_while
-from bigfib.api.representations import CommittedSequence
+from bigfib.api.problems import CreationUnknown, Problem
+from bigfib.api.representations import SequenceReply
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.sequences import (
     SHARED,
@@ -38,7 +38,7 @@ class SequenceCollection:
 
     def __init__(self, committer: Committer, sequences: Sequences) -> None:
         self._sequences = sequences
-        self._show = CommittedSequence(committer)
+        self._show = SequenceReply(committer)
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Create a sequence at 0."""
@@ -46,11 +46,7 @@ class SequenceCollection:
         try:
             sequence = self._sequences.create()
         except OutcomeUnknown as error:
-            raise for_a_while(
-                "The store was lost while the sequence was created, so that it is unknown whether "
-                "it was. Send this again to have another. If the first is there nobody knows its "
-                "id, so that nobody steps it, and it is forgotten as all such are."
-            ) from error
+            raise CreationUnknown from error
         resp.status = falcon.HTTP_201
         resp.location = f"/api1/sequences/{format_id(sequence.id)}"
         self._show(resp, sequence)
@@ -62,7 +58,7 @@ class _OneSequence:
     def __init__(self, committer: Committer, sequences: Sequences) -> None:
         self._committer = committer
         self._sequences = sequences
-        self._show = CommittedSequence(committer)
+        self._show = SequenceReply(committer)
 
     def _existing(self, sequence_id: str) -> Sequence:
         return self._sequences.existing(parse_id(sequence_id))

@@ -2,9 +2,7 @@
 
 ``GET current``, ``next`` and ``previous`` answer ``{"value":"13","status":"200"}``, to the byte.
 
-These three are answered without Falcon's request and response objects, which cost as much as all
-of the rest: with them a step reached 0.46 of a bare bjoern application even with everything else
-written into one function; so, it reaches 0.57 (64 connections, ``--durability os``).
+These three are answered without Falcon; see `bigfib.api.front` for what that gains.
 """
 
 import logging
@@ -13,11 +11,14 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Final
 
-from bigfib.api.representations import MADE, Answer, CommittedReply, closing
+from bigfib.api.problems import RETRY_AFTER
+from bigfib.api.representations import MADE, Answer, ValueReply, closing
 from bigfib.batches import Batches
+from bigfib.jobs import NotAtHand
 from bigfib.numbers.decimals import StartOfSequence
+from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import SHARED, Sequences, TooManySequences
-from bigfib.state.store import NoRoom
+from bigfib.state.store import NoRoom, OutcomeUnknown, Unavailable
 
 _logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Stepping:
     def __init__(
         self,
         sequences: Sequences,
-        reply: CommittedReply,
+        reply: ValueReply,
         per_client: bool,
         batches: Batches | None = None,
     ) -> None:
@@ -132,12 +133,17 @@ class Stepping:
         _logger.error("%s; the sequence stays where it is", error)
         return self._reply(_NO_ROOM, b"-2" + closing(_NO_ROOM), 0)
 
-    def put_off(self, retry_after: int | None) -> Answer:
-        """Answer that the term at the sequence's position cannot be had.
-
-        Args:
-            retry_after: For so many seconds; None if that is not known.
-        """
+    def unavailable(self, path: str, error: Exception) -> Answer | None:
+        """Answer that the term cannot be had now, if that is what the error means."""
+        if isinstance(error, (NotAtHand, IndexTooLarge)):
+            _logger.warning("%s: %s", path, error)
+            # A position beyond computing stays so.
+            retry_after = getattr(error, "retry_after", None)
+        elif isinstance(error, (Unavailable, OutcomeUnknown)):
+            # The store has logged the reason.
+            retry_after = RETRY_AFTER
+        else:
+            return None
         status, headers, body = self._reply(_NOT_AT_HAND, b"-3" + closing(_NOT_AT_HAND), 0)
         if retry_after is not None:
             headers.append(("Retry-After", str(retry_after)))

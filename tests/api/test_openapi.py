@@ -17,7 +17,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from bigfib.api.app import create_app
 from bigfib.api.committing import Committer
-from bigfib.api.representations import CommittedReply, DateHeader
+from bigfib.api.representations import ValueReply
 from bigfib.api.stepping import Stepping
 from bigfib.api.terms import MAX_STREAMS
 from bigfib.sequences import Sequences
@@ -135,13 +135,11 @@ class TestDocument:
             app = create_app(log, sequences, jobs(path), per_client=False)
             routed = {
                 (route.path, method.method)
-                for route in falcon.inspect.inspect_routes(app)
+                for route in falcon.inspect.inspect_routes(app.routed)
                 for method in route.methods
                 if not (method.internal and method.method != "OPTIONS")
             }
-            stepping = Stepping(
-                sequences, CommittedReply(Committer(log), DateHeader()), per_client=False
-            )
+            stepping = Stepping(sequences, ValueReply(Committer(log)), per_client=False)
             routed |= {
                 (route, method) for route, methods in stepping.routes.items() for method in methods
             }
