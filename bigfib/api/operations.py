@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from importlib import resources
 from pathlib import Path
 from threading import Event
 from typing import Final
@@ -11,7 +12,7 @@ from prometheus_client import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from bigfib.api import openapi
+import bigfib
 from bigfib.api.committing import Committer
 from bigfib.api.problems import RETRY_AFTER, Draining
 from bigfib.api.representations import JSON
@@ -153,10 +154,21 @@ class Stats:
 
 
 class Interface:
-    """``GET /openapi.json``: what there is to ask for, for people and programs."""
+    """``GET /openapi.json``: the HTTP interface, from the file of that name."""
 
     def __init__(self, max_term: int, farthest: int) -> None:
-        self._document = json.dumps(openapi.describe(max_term, farthest)).encode()
+        """Fill in the version and the limits of this service.
+
+        Args:
+            max_term: The largest index whose term is given in full.
+            farthest: The farthest position to which a sequence is moved at once.
+        """
+        text = (resources.files("bigfib.api") / "openapi.json").read_text()
+        for name, limit in {"max_term": max_term, "farthest": farthest}.items():
+            # A string that has nothing else stands for a number.
+            text = text.replace(f'"<{name}>"', str(limit)).replace(f"<{name}>", str(limit))
+        text = text.replace("<version>", bigfib.__version__)
+        self._document = json.dumps(json.loads(text)).encode()
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
         """Show the OpenAPI document."""

@@ -20,11 +20,11 @@ _TYPES: Final = {
     "svg": "image/svg+xml",
 }
 
-POLICY: Final = (
+# Run and ask for what is of this service, and nothing else.
+_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""What the page may do (Content Security Policy): run and ask for what is of this service."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Page:
         resp.etag = file.etag
         # After an upgrade the page and its scripts are of one version.
         resp.cache_control = ["no-cache"]
-        resp.set_header("Content-Security-Policy", POLICY)
+        resp.set_header("Content-Security-Policy", _POLICY)
         resp.set_header("Referrer-Policy", "no-referrer")
         if requests.is_known(req, file.etag):
             resp.status = falcon.HTTP_304
