@@ -11,10 +11,11 @@ from bigfib.api.front import Front
 from bigfib.api.guards import Guard
 from bigfib.api.operations import Interface, Live, Ready, Scrape, Stats
 from bigfib.api.page import Page
+from bigfib.api.ranges import TermRange
 from bigfib.api.representations import ValueReply
-from bigfib.api.sequences import SequenceCollection, SequenceResource, SequenceStep
+from bigfib.api.sequence_resources import SequenceCollection, SequenceResource, SequenceStep
 from bigfib.api.stepping import Stepping
-from bigfib.api.terms import Summary, Term, TermJob, TermRange
+from bigfib.api.term_resources import Summary, Term, TermJob
 from bigfib.batches import Batches
 from bigfib.jobs import Jobs
 from bigfib.metrics import Metrics, RequestHistogram, SharedMemory
@@ -45,23 +46,12 @@ def create_app(
     """
     committer = Committer(store)
     stepping = Stepping(sequences, ValueReply(committer), per_client, batches)
-    one = "/api1/sequences/{sequence_id}"
-    page = Page()
     resources = {
-        "/": page,
-        "/page/{name}": page,
-        "/openapi.json": Interface(jobs.max_term, sequences.farthest),
         "/livez": Live(),
         "/readyz": Ready(store, draining or Event()),
         "/test/stats": Stats(),
-        "/api1/sequences": SequenceCollection(committer, sequences),
-        one: SequenceResource(committer, sequences),
-        f"{one}/next": SequenceStep(committer, sequences, 1),
-        f"{one}/previous": SequenceStep(committer, sequences, -1),
-        "/api1/terms": TermRange(),
-        "/api1/terms/{n}": Term(jobs),
-        "/api1/terms/{n}/job": TermJob(jobs),
-        "/api1/terms/{n}/summary": Summary(),
+        "/openapi.json": Interface(jobs.max_term, sequences.farthest),
+        **_resources(committer, sequences, jobs),
     }
     measured = RequestHistogram(
         {
@@ -78,3 +68,20 @@ def create_app(
     for route, resource in resources.items():
         routed.add_route(route, resource)
     return Front(stepping, routed, committer, measured)
+
+
+def _resources(committer: Committer, sequences: Sequences, jobs: Jobs) -> dict[str, object]:
+    page = Page()
+    one = "/api1/sequences/{sequence_id}"
+    return {
+        "/": page,
+        "/page/{name}": page,
+        "/api1/sequences": SequenceCollection(committer, sequences),
+        one: SequenceResource(committer, sequences),
+        f"{one}/next": SequenceStep(committer, sequences, 1),
+        f"{one}/previous": SequenceStep(committer, sequences, -1),
+        "/api1/terms": TermRange(),
+        "/api1/terms/{n}": Term(jobs),
+        "/api1/terms/{n}/job": TermJob(jobs),
+        "/api1/terms/{n}/summary": Summary(),
+    }

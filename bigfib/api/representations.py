@@ -200,3 +200,9 @@ class SequenceReply:
     def _describe(resp: falcon.Response, pieces: list[bytes]) -> None:
         resp.content_type = JSON
         resp.content_length = sum(map(len, pieces))
+
+
+def keep_for_ever(resp: falcon.Response) -> None:
+    """Let anybody keep the reply for ever: a term never changes."""
+    resp.cache_control = ["public", "max-age=31536000", "immutable"]
+    resp.vary = ["Accept"]

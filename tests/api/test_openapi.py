@@ -17,10 +17,10 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from bigfib.api.app import create_app
 from bigfib.api.committing import Committer
+from bigfib.api.ranges import MAX_LINES, MAX_STREAMS
 from bigfib.api.representations import ValueReply
 from bigfib.api.requests import MAX_BODY_BYTES
 from bigfib.api.stepping import Stepping
-from bigfib.api.terms import MAX_LINES, MAX_STREAMS
 from bigfib.jobs import State
 from bigfib.numbers.fibonacci import MAX_INDEX_DIGITS
 from bigfib.sequences import Sequences

@@ -6,9 +6,8 @@ A term never changes, so every reply may be kept for ever.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Final
-from urllib.parse import urlencode
 
 import falcon
 from gmpy2 import mpz
@@ -16,28 +15,15 @@ from gmpy2 import mpz
 from bigfib import terms
 from bigfib.api import requests
 from bigfib.api.problems import Problem
-from bigfib.api.representations import JSON, LINES_OF_JSON, OCTETS, TEXT, Body
+from bigfib.api.representations import JSON, OCTETS, TEXT, Body, keep_for_ever
 from bigfib.jobs import Job, Jobs, Underway
 from bigfib.numbers import fibonacci
 from bigfib.numbers.fibonacci import InvalidIndex, parse_index
-
-MAX_LINES: Final = 10_000
-"""Most terms in one reply."""
-
-MAX_STREAMS: Final = 32
-"""Most replies with terms in a row at a time; at the far end each takes 1.5 MB."""
-
-# Lines are sent by as many as fill this, but at least one: other requests wait for no more.
-_CHUNK_BYTES: Final = 1 << 14
 
 # Of a file that is not sent as it is, so much is read at a time.
 _PIECE_BYTES: Final = 1 << 16
 
 _DECIMAL: Final = 10
-
-_FOR_EVER: Final = ["public", "max-age=31536000", "immutable"]
-
-_Line = Callable[[int, bytes], bytes]
 
 
 class Term:
@@ -102,45 +88,6 @@ class Summary:
         _show_small(req, resp, media_type, _json((name, value.encode()) for name, value in members))
 
     on_head = on_get
-
-
-class TermRange:
-    """``/api1/terms``."""
-
-    def __init__(self) -> None:
-        self._open_streams = 0
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Send terms in a row, one a line."""
-        parameters = requests.parameters(req, "from", "count", "format")
-        media_type, line = _line(req, parameters.get("format"))
-        first = requests.number(parameters, "from", 0)
-        terms.require_inline(first)
-        count = requests.number(parameters, "count", int(terms.INLINE_LIMIT - first + 1))
-        if count < 1:
-            raise InvalidIndex("count is the number of terms, at least 1")
-        terms.require_inline(first + count - 1)
-        if self._open_streams >= MAX_STREAMS:
-            raise Problem(
-                503,
-                f"Terms in a row are being sent to {MAX_STREAMS} clients, which is all that the "
-                "service does at a time; try again later.",
-                headers={"Retry-After": "1"},
-            )
-        sent = min(count, MAX_LINES)
-        resp.content_type = media_type
-        _keep_for_ever(resp)
-        if count > sent:
-            following = parameters | {"from": (first + sent).digits()}
-            if "count" in parameters:
-                following["count"] = (count - sent).digits()
-            resp.append_link(f"/api1/terms?{urlencode(following)}", "next")
-        lines = (line(n, value) for n, value in terms.walk(int(first), int(sent)))
-        self._open_streams += 1
-        resp.stream = Body(_chunks(lines), self._stream_closed)
-
-    def _stream_closed(self) -> None:
-        self._open_streams -= 1
 
 
 def _show_term(
@@ -317,18 +264,13 @@ def _describe(
 ) -> None:
     """Put into ``resp`` the headers of a body of ``length`` bytes, whether or not it is sent."""
     resp.etag = etag
-    _keep_for_ever(resp)
+    keep_for_ever(resp)
     if requests.is_known(req, etag):
         resp.status = falcon.HTTP_304
         return
     resp.content_type = media_type
     if req.method == "HEAD":
         resp.content_length = length
-
-
-def _keep_for_ever(resp: falcon.Response) -> None:
-    resp.cache_control = _FOR_EVER
-    resp.vary = ["Accept"]
 
 
 def _link_to_summary(n: mpz) -> dict[str, str]:
@@ -339,32 +281,3 @@ def _link_to_summary(n: mpz) -> dict[str, str]:
 
 def _json(members: Iterable[tuple[str, bytes]]) -> bytes:
     return b"{%b}" % b",".join(b'"%b":"%b"' % (name.encode(), value) for name, value in members)
-
-
-def _line(req: falcon.Request, format_name: str | None) -> tuple[str, _Line]:
-    """Return the media type of the lines asked for, and what writes one."""
-    if format_name == "bfile":
-        return requests.media_type(req, TEXT), lambda n, value: b"%d %b\n" % (n, value)
-    if format_name is not None:
-        raise Problem(422, f"There is no format {format_name!r:.60}; there is bfile.")
-    media_type = requests.media_type(req, TEXT, LINES_OF_JSON)
-    if media_type == TEXT:
-        return media_type, lambda _, value: value + b"\n"
-    return (
-        media_type,
-        lambda n, value: (
-            b'{"n":"%d","digits":"%d","value":"%b"}\n' % (n, len(value.lstrip(b"-")), value)
-        ),
-    )
-
-
-def _chunks(lines: Iterable[bytes]) -> Iterator[bytes]:
-    waiting, length = [], 0
-    for line in lines:
-        waiting.append(line)
-        length += len(line)
-        if length >= _CHUNK_BYTES:
-            yield b"".join(waiting)
-            waiting, length = [], 0
-    if waiting:
-        yield b"".join(waiting)
