@@ -32,10 +32,7 @@ UNMATCHED: Final = "unmatched"
 """The route of a request whose path has none."""
 
 OTHER: Final = "other"
-"""The method or status of a request where it is none of those below."""
-
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", OTHER)
-
 STATUSES: Final = (
     *("200", "201", "202", "204", "206", "304"),
     *("400", "403", "404", "405", "406", "409", "411", "412", "413", "415", "416", "422"),
@@ -263,12 +260,7 @@ class Metrics:
     ) -> None:
         """Collect what these count; the store reports its commits here from now on.
 
-        Args:
-            store: The store of the sequences.
-            sequences: The sequences.
-            jobs: The computations of large terms.
-            requests: The requests.
-            shared: The memory of all workers, if there are several; all values move there.
+        If there are several workers, all values move to the memory that they have ``shared``.
         """
         self._store = store
         self._jobs = jobs
@@ -373,7 +365,7 @@ class Metrics:
 
 
 def _family(name: str, members: Mapping[tuple[str, ...], tuple[Any, ...]]) -> "Metric":
-    """Return the metric ``name``; its members by their labels, each as `add_metric` takes it."""
+    """Return the metric ``name``, with members by their labels, each as `add_metric` takes it."""
     # Imported late: this takes longer than all that `bigfib current` does.
     from prometheus_client import core
 

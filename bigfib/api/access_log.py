@@ -1,8 +1,8 @@
-"""A line for every request, where that is asked for; without it nothing of this is in the way.
+"""Log a line for every request, if ``--access-log`` asks for it.
 
-The line is that of the Common Log Format, and the milliseconds that the request has taken. It has
-no query, and of an id no more than its beginning: whoever reads the log is not to be able to step
-the sequences of others.
+The line is in the Common Log Format, followed by the milliseconds that the request has taken. It
+has no query, and only the beginning of an id: a reader of the log must not be able to step the
+sequences of others.
 """
 
 import logging
@@ -19,18 +19,18 @@ _logger = logging.getLogger("bigfib.access")
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
-# Also one that was mistyped, and so is an index of as many digits.
+# An id, also a mistyped one. An index of as many digits is shortened, too.
 _LONG: Final = re.compile(r"([0-9a-fA-F]{6})[0-9a-fA-F]{10,}")
 
 _LONGEST_PATH: Final = 200
 
 
 def logged(app: Application, committer: Committer) -> Application:
-    """Return ``app`` with a line in the log for every reply, when it is out of its hands.
+    """Return ``app`` with a line in the log for every reply that it has handed over.
 
     Args:
         app: The application.
-        committer: What commits what its replies show.
+        committer: Commits the changes that its replies show.
     """
 
     def logged_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -54,7 +54,7 @@ def logged(app: Application, committer: Committer) -> Application:
 
 
 class _Request:
-    """What is said of a request."""
+    """Collect the facts that the line of a request shows."""
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self._began = time.perf_counter()
@@ -89,6 +89,6 @@ class _Request:
 
 
 def shown(path: str) -> str:
-    """Return the path of a request as it may be written to a log."""
+    """Return a path without whole ids, of bounded length, and without control characters."""
     short = _LONG.sub(r"\1...", path)[:_LONGEST_PATH]
     return quote(short, safe="/:@!$&'()*+,;=-._~", encoding="latin-1", errors="replace")

@@ -54,6 +54,6 @@ def refuse_other_sites(req: falcon.Request, *, changes: bool = False) -> None:
     if req.get_header("Sec-Fetch-Site") == CROSS_SITE and (changes or req.method not in _SAFE):
         raise Problem(
             403,
-            "A page of another site changes nothing here (Sec-Fetch-Site). Open this address "
-            "itself, or ask by a program that is no browser.",
+            "Cross-site requests may not change state (Sec-Fetch-Site): a page of another site has "
+            "sent this one. Open this address itself, or use a client that is not a browser.",
         )

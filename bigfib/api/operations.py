@@ -1,4 +1,4 @@
-"""What operators ask: how the service is, and what it does."""
+"""Resources for operators: health, metrics, memory, and the OpenAPI document."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -31,24 +31,24 @@ def _say(resp: falcon.Response, line: str) -> None:
 
 
 class _Health:
-    """What is well or not.
+    """Run health checks.
 
-    ``?verbose`` shows each check in a line, also when one fails. What is not known is ignored:
-    probes are of many kinds.
+    ``?verbose`` shows the result of each check in a line. Other parameters are ignored, because
+    probes of some kinds send their own.
     """
 
     def __init__(self, word: str, checks: Mapping[str, Callable[[], object]]) -> None:
-        """Check.
+        """Run these checks at every request.
 
         Args:
-            word: What is said if all is well.
-            checks: What raises an exception if something is not.
+            word: The reply if all pass.
+            checks: The checks by name; one that fails raises an exception.
         """
         self._word = word
         self._checks = checks
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Say whether all is well."""
+        """Send the word if all checks pass, and 503 otherwise."""
         if "verbose" not in req.params:
             for check in self._checks.values():
                 check()
@@ -59,7 +59,7 @@ class _Health:
             try:
                 check()
             except (Draining, Unavailable, OutcomeUnknown, NoRoom) as error:
-                # Where the store is, is said on standard error.
+                # The reason, which may show where the store is, is for standard error only.
                 reason = error if isinstance(error, Draining) else "it cannot be asked"
                 lines.append(f"[-] {name} failed: {reason}")
                 word, resp.status = f"not {self._word}", falcon.HTTP_503
@@ -72,17 +72,17 @@ class _Health:
 
 
 class Live(_Health):
-    """``/livez``: the service answers, and need not be restarted."""
+    """``/livez``: the service answers and needs no restart."""
 
     def __init__(self) -> None:
         super().__init__("live", {"answering": lambda: None})
 
 
 class Ready(_Health):
-    """``/readyz``: the service can take changes, and may be sent requests."""
+    """``/readyz``: the service can make changes and may be sent requests."""
 
     def __init__(self, store: Store, draining: Event) -> None:
-        """Be ready while ``store`` is, and until ``draining`` is set."""
+        """Be ready while ``store`` can take changes, until ``draining`` is set."""
 
         def serving() -> None:
             if draining.is_set():
@@ -92,7 +92,7 @@ class Ready(_Health):
             try:
                 store.check()
             except CommitFailed as error:
-                # The next change ends the process; this has an answer.
+                # The next change will end the process, but this request gets an answer.
                 raise Unavailable(str(error)) from error
 
         super().__init__("ready", {"serving": serving, "store": takes_changes})
@@ -142,10 +142,10 @@ class Scrape(Collector):
 
 
 class Stats:
-    """``GET /test/stats``: memory in use, in the words of the service that bigfib replaces."""
+    """``GET /test/stats``: memory in use, in the format of the service that bigfib replaces."""
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """Say how much memory the process holds, and how much of it is its own data."""
+        """Send the resident memory of the process, and the part of it that no file backs."""
         status = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
         total, heap = (int(status[name].split()[0]) * 1024 for name in ("VmRSS", "RssAnon"))
         _say(resp, f"Total system memory used: {total} bytes. Allocated on heap: {heap} bytes.")
@@ -171,7 +171,7 @@ class Interface:
         self._document = json.dumps(json.loads(text)).encode()
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """Show the OpenAPI document."""
+        """Send the OpenAPI document."""
         resp.content_type = JSON
         resp.cache_control = ["no-cache"]
         resp.data = self._document

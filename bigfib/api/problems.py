@@ -84,7 +84,9 @@ _PROBLEMS: Final[dict[type[Exception], _Row]] = {
         "it for too long. POST /api1/sequences creates one.",
     ),
     TooManySequences: _Row(507, "{error}"),
-    NoRoom: _Row(507, "The service has no room to keep this; nothing has changed.", log=True),
+    NoRoom: _Row(
+        507, "The service has no space left to store this; nothing has changed.", log=True
+    ),
     NotAtHand: _Row(503, _TRY_AGAIN, _NOT_READY),
     Underway: _Row(
         503,
@@ -98,34 +100,34 @@ _PROBLEMS: Final[dict[type[Exception], _Row]] = {
     ),
     SequenceLocked: _Row(
         503,
-        "This sequence is locked: somebody else holds it in the store. Nothing has changed, so "
-        f"that it is safe to send this again as it was. Try again in {RETRY_AFTER} s.",
+        "This sequence is locked in the store by another transaction. Nothing has changed, so that "
+        f"it is safe to send the same request again in {RETRY_AFTER} s.",
         _SOON,
     ),
     OutcomeUnknown: _Row(
         503,
-        "The store was lost while the change was under way, so that it is unknown whether it was "
-        "made. Ask for the sequence as it stands before you change it again. A change sent with "
-        "If-Match is safe to send again as it was: it is made at most once.",
+        "The connection to the store was lost during the change, so that it is unknown whether the "
+        "change was made. Get the sequence before you change it again. A request with If-Match is "
+        "safe to send again as it was: its change is made at most once.",
         _SOON,
     ),
     CreationUnknown: _Row(
         503,
-        "The store was lost while the sequence was created, so that it is unknown whether it was. "
-        "Send this again to have another. If the first is there nobody knows its id, so that "
-        "nobody steps it, and it is forgotten as all such are.",
+        "The connection to the store was lost during the creation, so that it is unknown whether "
+        "the sequence was created. Send this again: it is safe, because a sequence whose id nobody "
+        "knows is forgotten in time.",
         _SOON,
     ),
     Draining: _Row(
-        503, f"Not ready: {{error}}. Ask another one, or this in {RETRY_AFTER} s.", _SOON
+        503, f"Not ready: {{error}}. Try another server, or this one in {RETRY_AFTER} s.", _SOON
     ),
 }
 
 # Details of Falcon's own errors, by status.
 _ADVICE: Final = {
-    404: "There is nothing at {path}; /openapi.json says what there is.",
+    404: "There is nothing at {path}; /openapi.json lists what there is.",
     405: "{path} does not take {method}; see the Allow header for what it takes.",
-    500: "The service failed, and says why on its standard error.",
+    500: "The service failed; its standard error has the reason.",
 }
 
 
@@ -142,11 +144,11 @@ def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErr
     status = falcon.util.code_to_http_status(error.status)
     code, _, title = status.partition(" ")
     advice = _ADVICE.get(int(code), "")
-    # A path may be of any length; enough of it to recognise it will do.
+    # A path may be very long; its beginning is enough to recognise it.
     detail = error.description or advice.format(path=req.path[:200], method=req.method)
     problem = {"type": "about:blank", "title": title, "status": int(code), "detail": detail}
     resp.content_type = MEDIA_TYPE
-    # In place of the lifetime that the representation asked for would have had, too.
+    # This also replaces the lifetime of the representation that was asked for.
     resp.set_header("Cache-Control", "no-store")
     resp.data = json.dumps(problem | getattr(error, "members", {})).encode()
 

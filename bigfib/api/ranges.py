@@ -1,4 +1,4 @@
-"""``/api1/terms``: terms in a row, one a line."""
+"""Serve terms in a row, one a line: ``/api1/terms``."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
@@ -13,12 +13,12 @@ from bigfib.api.representations import LINES_OF_JSON, TEXT, Body, keep_for_ever
 from bigfib.numbers.fibonacci import InvalidIndex
 
 MAX_LINES: Final = 10_000
-"""Most terms in one reply."""
+"""Terms in one reply at most."""
 
 MAX_STREAMS: Final = 32
-"""Most replies with terms in a row at a time; at the far end each takes 1.5 MB."""
+"""Replies with terms in a row under way at most; near the limit each takes 1.5 MB."""
 
-# Lines are sent by as many as fill this, but at least one: other requests wait for no more.
+# Lines are joined until a chunk is this long. Other requests wait while a chunk is computed.
 _CHUNK_BYTES: Final = 1 << 14
 
 _Line = Callable[[int, bytes], bytes]
@@ -43,8 +43,8 @@ class TermRange:
         if self._open_streams >= MAX_STREAMS:
             raise Problem(
                 503,
-                f"Terms in a row are being sent to {MAX_STREAMS} clients, which is all that the "
-                "service does at a time; try again later.",
+                f"Terms in a row are being sent to {MAX_STREAMS} clients, the most that the "
+                "service serves at a time; try again in 1 s.",
                 headers={"Retry-After": "1"},
             )
         sent = min(count, MAX_LINES)
@@ -64,7 +64,7 @@ class TermRange:
 
 
 def _line(req: falcon.Request, format_name: str | None) -> tuple[str, _Line]:
-    """Return the media type of the lines asked for, and what writes one."""
+    """Return the media type of the lines asked for, and the function that writes one."""
     if format_name == "bfile":
         return requests.media_type(req, TEXT), lambda n, value: b"%d %b\n" % (n, value)
     if format_name is not None:

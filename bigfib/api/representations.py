@@ -1,4 +1,4 @@
-"""How a term becomes bytes on the wire. When those may leave is said in `committing`."""
+"""Turn terms and sequences into replies. `committing` decides when these may leave."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,9 +14,9 @@ from bigfib.sequences import Sequence, format_id
 Header = tuple[str, str]
 
 Answer = tuple[str, list[Header], Iterable[bytes]]
-"""Status line, headers, body: what WSGI's ``start_response`` and the server are given.
+"""Status line, headers and body, as WSGI has them.
 
-The list must be a new one each time, for bjoern writes into it.
+The list of headers must be a new one each time: `front` and bjoern write into it.
 """
 
 JSON: Final = "application/json"
@@ -76,20 +76,20 @@ class CommonHeaders:
         self.renew(time.perf_counter())
 
     def renew(self, now: float) -> None:
-        """Write them again; it is ``now`` by `time.perf_counter`."""
+        """Write them for the present second; it is ``now`` by `time.perf_counter`."""
         seconds = self._clock()
         self.headers: list[Header] = [("Date", formatdate(int(seconds), usegmt=True))]
         self.due = now + 1 - seconds % 1
 
 
 def closing(status: str) -> bytes:
-    """Return what stands behind the value in a `ValueReply` with this status line."""
+    """Return the bytes after the value in a `ValueReply` with this status line."""
     return b'","status":"%b"}' % status[:3].encode()
 
 
 _OPENING: Final = b'{"value":"'
 MADE: Final = closing("200 OK")
-"""What stands behind a term."""
+"""The bytes after a term."""
 
 
 class ValueReply:
@@ -99,13 +99,13 @@ class ValueReply:
         self._committer = committer
 
     def __call__(self, status: str, rest: bytes, lsn: int) -> Answer:
-        """Return the answer that shows a value once everything up to ``lsn`` is committed.
+        """Return the answer that shows a value once all changes up to ``lsn`` are committed.
 
         Args:
-            status: HTTP's status line.
-            rest: The value, ASCII digits, perhaps after a minus sign, and its `closing`. A long
-                value is not copied, if it comes with it.
-            lsn: The place in the store of what the value gives away.
+            status: The status line.
+            rest: The value in ASCII digits, perhaps after a minus sign, and its `closing`: given
+                together, so that a long value need not be copied.
+            lsn: The last change that the value shows.
         """
         length = len(_OPENING) + len(rest)
         headers = [_JSON_TYPE, ("Content-Length", str(length)), _NO_STORE]
@@ -115,22 +115,22 @@ class ValueReply:
         return status, headers, self._committer.body(lsn, _OPENING, rest)
 
     def later(self, waiting: Waiting) -> Answer:
-        """Return the answer that shows the term behind a step of a batch.
+        """Return the answer that shows the term after a step of a batch.
 
-        Its length is not known before the step is made, so bjoern sends it in chunks. To be given
-        only to a client that can tell by these whether it is whole: HTTP/1.1, kept alive.
+        Its length is not known before the step is made, so that bjoern sends it in chunks. Only a
+        client that detects a missing last chunk may get it: HTTP/1.1, kept alive.
         """
         return "200 OK", [_JSON_TYPE, _NO_STORE], _after_batch(waiting)
 
 
 def _after_batch(waiting: Waiting) -> Iterator[bytes]:
-    """Yield the reply's opening, and the rest once the batch is made.
+    """Yield the opening of the reply, and the rest once the batch is made.
 
-    While others hold the sequence locked, the opening leaves a byte at a time: after each, bjoern
-    sees to its other connections.
+    While others hold the sequence locked, the opening is sent a byte at a time: after each, bjoern
+    serves its other connections.
 
     Raises:
-        NotMade: bjoern then closes the connection in the middle of the reply.
+        NotMade: On this exception bjoern closes the connection in the middle of the reply.
     """
     sent = 1
     try:
@@ -140,7 +140,7 @@ def _after_batch(waiting: Waiting) -> Iterator[bytes]:
             sent += 1
         digits = waiting.digits()
     finally:
-        # The client has gone before anything was made for it.
+        # If the client has gone before the batch is made, its step is not made.
         waiting.withdraw()
     if len(digits) <= JOINED_UP_TO:
         yield _OPENING[sent:] + digits + MADE
@@ -151,16 +151,17 @@ def _after_batch(waiting: Waiting) -> Iterator[bytes]:
 
 
 class SequenceReply:
-    """The document ``{"id","position","digits","value"}``, committed before its reply begins.
+    """Show a sequence as the document ``{"id","position","digits","value"}``.
 
-    The headers leave with the first piece of the body, and the ``ETag`` is the position.
+    It is committed before the reply begins: the headers, which leave with the first piece of the
+    body, have the position as ``ETag``.
     """
 
     def __init__(self, committer: Committer) -> None:
         self._committer = committer
 
     def __call__(self, resp: falcon.Response, sequence: Sequence) -> None:
-        """Show ``sequence`` in ``resp``, with its position as ``ETag``."""
+        """Show ``sequence`` in ``resp``."""
         self.unchanged(resp, sequence)
         pieces = self._document(sequence)
         self._describe(resp, pieces)
@@ -171,15 +172,15 @@ class SequenceReply:
             resp.stream = iter(body)
 
     def head(self, resp: falcon.Response, sequence: Sequence) -> None:
-        """Send in ``resp`` the headers that showing ``sequence`` would have."""
+        """Give ``resp`` the headers of the document, without the document."""
         self.unchanged(resp, sequence)
         self._describe(resp, self._document(sequence))
 
     def unchanged(self, resp: falcon.Response, sequence: Sequence) -> None:
-        """Send in ``resp`` the headers of a `304`, which describe no content.
+        """Give ``resp`` the headers of a 304, which describe no content.
 
-        With the length of a document that does not follow, Node's ``fetch`` waits for it and opens
-        another connection for the next request.
+        Given the length of a document that does not follow, Node's ``fetch`` waits for the document
+        and opens another connection for the next request.
         """
         self._committer.commit()
         resp.etag = str(sequence.pair.position)
