@@ -9,38 +9,40 @@ from time import perf_counter
 from typing import Any
 
 from bigfib import cli
-from bigfib.api import app
+from bigfib.api import app, front
 from bigfib.api.stepping import Environ
 from bigfib.server import serve
 
 
-class Uncounted(app.App):
-    """`App`, but for what counts."""
+class Uncounted(front.Front):
+    """`Front`, except that it counts nothing under ``/api0``."""
 
-    def __call__(self, env: Environ, start_response: Any) -> Iterable[bytes]:
-        """Answer one request, as WSGI has it."""
+    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Answer one request, as PEP 3333 has it."""
         now = perf_counter()
-        if now >= self._date.due:
-            self._date.renew(now)
-        path = env.setdefault("PATH_INFO", "")
-        methods = self.stepping.get(path)
-        if methods:
-            found = methods.get(env["REQUEST_METHOD"])
-            if found and (
-                env.get("HTTP_SEC_FETCH_SITE") != "cross-site" or path not in self._changing
-            ):
-                answer, _ = found
-                try:
-                    status, headers, body = answer(env)
-                except Exception as error:
-                    status, headers, body = self._fail(env, error)
-                start_response(status, headers)
-                return body
-        return super().__call__(env, start_response)
+        if now >= self._headers_of_all.due:
+            self._headers_of_all.renew(now)
+        path = environ.setdefault("PATH_INFO", "")
+        methods = self._answers.get(path)
+        found = methods.get(environ["REQUEST_METHOD"]) if methods else None
+        if (
+            found is None
+            or "HTTP_TRANSFER_ENCODING" in environ
+            or ("HTTP_SEC_FETCH_SITE" in environ and self._is_refused(environ, path))
+        ):
+            return super().__call__(environ, start_response)
+        answer, _ = found
+        try:
+            status, headers, body = answer(environ)
+        except Exception:
+            return super().__call__(environ, start_response)
+        headers += self._headers_of_all.headers
+        start_response(status, headers)
+        return body
 
 
-def create_app(*arguments: Any, **more: Any) -> app.App:
-    """Return what `bigfib.api.app.create_app` does, but for what counts."""
+def create_app(*arguments: Any, **more: Any) -> front.Front:
+    """Return what `bigfib.api.app.create_app` does, except that it counts nothing."""
     created = app.create_app(*arguments, **more)
     created.__class__ = Uncounted
     return created

@@ -172,7 +172,7 @@ class Batches:
             if position not in (None, LOCKED)
         )
         if made:
-            self._store.commits.replies.observe(made)
+            self._store.on_commit(None, made)
         for of_one, position in zip(stepped, positions, strict=False):
             self._settle(of_one, position)
         for of_one, position in zip(looked_at, positions[len(stepped) :], strict=True):

@@ -20,8 +20,8 @@ from enum import Enum
 from typing import BinaryIO, Final
 
 from bigfib import terms
-from bigfib.counts import Counter, Gauge
 from bigfib.digit_cache import DigitCache, Seal, seal
+from bigfib.metrics import Counter, Gauge
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import DecimalPair
 from bigfib.numbers.fibonacci import IndexTooLarge

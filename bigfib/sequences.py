@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from gmpy2 import mpz
 
-from bigfib.counts import Counter, Gauge
+from bigfib.metrics import Counter, Gauge
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.numbers.fibonacci import MAX_INDEX, IndexTooLarge, InvalidIndex, parse_index
 from bigfib.settings import CACHE_BYTES, MAX_SEQUENCES, Settings
@@ -279,7 +279,7 @@ class Sequences:
             except (Missing, Elsewhere):
                 return self._step(sequence_id, 1, begins=True)
             sequence.lsn = self._store.end
-            self.steps_forward.cells[0] += 1
+            self.steps_forward.values[0] += 1
             pair.forward()
             if pair.position != position:
                 self._catch_up(sequence, position)
@@ -306,7 +306,7 @@ class Sequences:
             except (Missing, Elsewhere):
                 return self._step(sequence_id, -1, begins=True)
             sequence.lsn = self._store.end
-            self.steps_back.cells[0] += 1
+            self.steps_back.values[0] += 1
             pair.back()
             if pair.position != position:
                 self._catch_up(sequence, position)

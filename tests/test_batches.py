@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from bigfib.api.committing import Committer
-from bigfib.api.representations import CommittedReply, DateHeader
+from bigfib.api.representations import ValueReply
 from bigfib.batches import Batches, NotMade
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.sequences import SHARED, Sequences
@@ -81,7 +81,7 @@ def test_a_client_that_has_gone_makes_no_step(
     sequences: Sequences, batches: Batches, store: Postgres
 ) -> None:
     sequences.seek(SHARED, 10)
-    reply = CommittedReply(Committer(store), DateHeader())
+    reply = ValueReply(Committer(store))
     bodies = []
     for _ in range(3):
         body = iter(reply.later(batches.add(SHARED, 1))[2])
@@ -183,7 +183,7 @@ def test_a_reply_of_a_locked_sequence_lets_others_leave_before_it(
     sequences: Sequences, batches: Batches, store: Postgres, database: str
 ) -> None:
     sequences.seek(SHARED, 10)
-    body = iter(CommittedReply(Committer(store), DateHeader()).later(batches.add(SHARED, 1))[2])
+    body = iter(ValueReply(Committer(store)).later(batches.add(SHARED, 1))[2])
     with psycopg.connect(database) as other:
         other.execute("SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [SHARED])
         began = time.monotonic()

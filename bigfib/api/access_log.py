@@ -1,36 +1,36 @@
-"""A line for every request, where that is asked for; without it nothing of this is in the way.
+"""Log a line for every request, if ``--access-log`` asks for it.
 
-The line is that of the Common Log Format, and the milliseconds that the request has taken. It has
-no query, and of an id no more than its beginning: whoever reads the log is not to be able to step
-the sequences of others.
+The line is in the Common Log Format, followed by the milliseconds that the request has taken. It
+has no query, and only the beginning of an id: a reader of the log must not be able to step the
+sequences of others.
 """
 
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 from urllib.parse import quote
 
 from bigfib.api.committing import Committer
-from bigfib.server.logs import ACCESS
+from bigfib.api.representations import Body
 
-_logger = logging.getLogger(ACCESS)
+_logger = logging.getLogger("bigfib.access")
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
-# Also one that was mistyped, and so is an index of as many digits.
+# An id, also a mistyped one. An index of as many digits is shortened, too.
 _LONG: Final = re.compile(r"([0-9a-fA-F]{6})[0-9a-fA-F]{10,}")
 
 _LONGEST_PATH: Final = 200
 
 
 def logged(app: Application, committer: Committer) -> Application:
-    """Return ``app`` with a line in the log for every reply, when it is out of its hands.
+    """Return ``app`` with a line in the log for every reply that it has handed over.
 
     Args:
         app: The application.
-        committer: What commits what its replies show.
+        committer: Commits the changes that its replies show.
     """
 
     def logged_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -43,24 +43,29 @@ def logged(app: Application, committer: Committer) -> Application:
         body = app(environ, start)
         if isinstance(body, list | tuple):
             request.sent = sum(map(len, body))
-            if committer.by_turns:
-                committer.afterwards.append(request.log)
+            if committer.by_iterations:
+                committer.on_commit.append(request.log)
             else:
                 request.log()
             return body
-        return _LoggedBody(body, request)
+        return Body(body, request.log, request.count)
 
     return logged_app
 
 
 class _Request:
-    """What is said of a request."""
+    """Collect the facts that the line of a request shows."""
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self._began = time.perf_counter()
         self._environ = environ
         self.status = ""
         self.sent = 0
+
+    def count(self, piece: bytes) -> bytes:
+        """Count a piece as sent: bjoern reports no more than that it wants the next."""
+        self.sent += len(piece)
+        return piece
 
     def log(self) -> None:
         milliseconds = round((time.perf_counter() - self._began) * 1000, 3)
@@ -84,27 +89,6 @@ class _Request:
 
 
 def shown(path: str) -> str:
-    """Return the path of a request as it may be written to a log."""
+    """Return a path without whole ids, of bounded length, and without control characters."""
     short = _LONG.sub(r"\1...", path)[:_LONGEST_PATH]
     return quote(short, safe="/:@!$&'()*+,;=-._~", encoding="latin-1", errors="replace")
-
-
-class _LoggedBody:
-    """The pieces of a reply, which is logged when the server wants no more of them."""
-
-    def __init__(self, body: Iterable[bytes], request: _Request) -> None:
-        self._body = body
-        self._request = request
-
-    def __iter__(self) -> Iterator[bytes]:
-        for piece in self._body:
-            # Before it has been sent, but all that is known of that is that the next is wanted.
-            self._request.sent += len(piece)
-            yield piece
-
-    def close(self) -> None:
-        """Be told by the server that it wants no more."""
-        close: Any = getattr(self._body, "close", None)
-        if close:
-            close()
-        self._request.log()

@@ -1,20 +1,21 @@
-"""When replies may leave: not before what they show is committed to the store.
+"""Let no reply leave before the changes that it shows are committed to the store.
 
-bjoern writes replies in a later turn of its event loop than that in which it has read the requests.
-At the end of each turn (see `bigfib.server.bjoern.loop`) one commit serves all replies of that
-turn, and they leave whole. Measured beside one ``fdatasync`` a reply, at 64 connections: ten times
-as many replies a second.
+bjoern writes replies in a later iteration of its event loop than the one in which it has read the
+requests. At the end of each iteration (see `bigfib.server.bjoern.loop`) one commit serves all
+replies of that iteration, and they leave whole: with 64 connections, ten times as many replies a
+second as with one ``fdatasync`` for each reply.
 
-Where the ends of turns are not told, a reply opens with a chunk that says nothing yet, and its next
-chunk commits first. bjoern asks for that when it has written the first, so the first reply of a
-batch syncs for all requests read before it, and the others find their steps committed: 0.7 times as
-many replies as by turns, for each is written in two parts. It takes a ``Content-Length`` (a reply
-cut off before its commit is then no reply) and ``TCP_NODELAY`` (the second chunk is not held back
-until the first is acknowledged). A reply without a body commits before it begins, and so does one
-whose headers show a position: they leave with the first chunk.
+Where iterations cannot be followed, a reply begins with a piece that shows nothing yet, and commits
+when bjoern asks for the next piece. So the first reply of a batch syncs for all requests read
+before it, and the others find their changes committed. This reaches 0.7 of the replies a second,
+for each is written in two parts. It needs a ``Content-Length``, which shows the client that a reply
+cut off before its commit is none, and ``TCP_NODELAY``, without which the second piece waits until
+the client has acknowledged the first. A reply without a body, and one whose headers show a
+position, commits before it begins, because its headers leave with the first piece.
 
-A store that many servers share is stepped in the second way, by one transaction for all that wait
-(see `bigfib.batches`); but where that leads, it alone knows, so that even the length comes after.
+A store shared by many servers is stepped in the second way, in one transaction for all steps that
+wait (see `bigfib.batches`). Only the store knows the resulting position, so that not even the
+length of the reply is known before.
 """
 
 import logging
@@ -26,77 +27,77 @@ from bigfib.state.store import Store
 
 _logger = logging.getLogger(__name__)
 
-# Beyond, a copy of the body costs more than a system call for each of its parts.
+# Copying a longer body costs more than a system call for each of its pieces.
 JOINED_UP_TO: Final = 1 << 16
-"""Bytes of a body that are sent in one piece, if they are all there."""
+"""Bytes up to which the pieces of a body are joined."""
 
 
-def end(error: CommitFailed) -> NoReturn:
-    """End the process, whose log cannot be made durable any more, and say so.
+def stop_process(error: CommitFailed) -> NoReturn:
+    """Log the error and end the process: its log cannot be made durable any more.
 
     Raises:
-        SystemExit: bjoern ends the process on this exception, with its status, 1. Nothing less
-            will do: none of the replies that wait for the log may be finished.
+        SystemExit: On this exception bjoern ends the process with its status, 1. The process must
+            end, because none of the replies that wait for the log may be finished.
     """
     _logger.critical("%s", error)
     raise SystemExit(1) from error
 
 
 class Committer:
-    """Commits what replies show, before they leave.
+    """Commit changes before the replies that show them leave.
 
     Attributes:
-        by_turns: Whether `end_turn` is called before any reply of the turn leaves.
-        afterwards: What is to be called once, when the replies of this turn may leave. It raises
-            nothing, for that would end the process.
+        by_iterations: Whether `end_iteration` is called before replies of a loop iteration leave.
+        on_commit: Called once after the next commit, when the replies of this iteration may leave.
+            They must not raise: that would end the process.
     """
 
     def __init__(self, store: Store) -> None:
         """Commit to ``store``."""
         self._store = store
-        self.by_turns = False
-        self.afterwards: list[Callable[[], None]] = []
+        self.by_iterations = False
+        self.on_commit: list[Callable[[], None]] = []
 
-    def end_turn(self) -> None:
-        """Commit what the replies of this turn show.
+    def end_iteration(self) -> None:
+        """Commit the changes that the replies of this loop iteration show.
 
         Raises:
-            SystemExit: as `end`.
+            SystemExit: as `stop_process`.
         """
-        # Who has called this once will do so at the end of every turn.
-        self.by_turns = True
+        # The first call shows that iterations are followed.
+        self.by_iterations = True
         if self._store.end > self._store.committed:
             self._commit(self._store.end)
-        for call in self.afterwards:
+        for call in self.on_commit:
             call()
-        self.afterwards.clear()
+        self.on_commit.clear()
 
     def commit(self) -> None:
-        """See to it that all is committed before a reply begins.
+        """Commit all changes before a reply begins, unless `end_iteration` will do so.
 
         Raises:
-            SystemExit: as `end`.
+            SystemExit: as `stop_process`.
         """
-        if not self.by_turns:
+        if not self.by_iterations:
             self._commit(self._store.end)
 
     def may_leave(self, lsn: int) -> bool:
-        """Return whether what gives away everything up to ``lsn`` need not see to its commit."""
-        return self.by_turns or lsn <= self._store.committed
+        """Return whether a reply that shows changes up to ``lsn`` may be handed over at once."""
+        return self.by_iterations or lsn <= self._store.committed
 
     def body(self, lsn: int, opening: bytes, *rest: bytes) -> Iterable[bytes]:
-        """Return a body that leaves, but for its ``opening``, when everything is committed.
+        """Return a body whose pieces after the ``opening`` leave once their changes are committed.
 
         Args:
-            lsn: Up to where: what the rest gives away.
-            opening: The beginning.
+            lsn: The last change that the rest shows.
+            opening: The first piece, which shows none.
             rest: More pieces.
 
         Returns:
-            The pieces; those of a short one, if it need not see to that itself, joined in a list.
+            The pieces; a list with one piece if the body is short and `may_leave`.
         """
         is_short = sum(map(len, rest)) <= JOINED_UP_TO
-        if not self.by_turns and lsn > self._store.committed:
+        if not self.by_iterations and lsn > self._store.committed:
             return self._after_commit(lsn, opening, (b"".join(rest),) if is_short else rest)
         if is_short:
             return [b"".join((opening, *rest))]
@@ -104,7 +105,7 @@ class Committer:
 
     def _after_commit(self, lsn: int, opening: bytes, rest: tuple[bytes, ...]) -> Iterator[bytes]:
         yield opening
-        # Most find their step committed by the first of their batch, and save the call.
+        # Most find their change committed by the first reply of the batch, and save the call.
         if lsn > self._store.committed:
             self._commit(lsn)
         yield from rest
@@ -113,4 +114,4 @@ class Committer:
         try:
             self._store.commit(lsn)
         except CommitFailed as error:
-            end(error)
+            stop_process(error)

@@ -1,16 +1,23 @@
-"""What operators ask: how the service is, and what it does."""
+"""Resources for operators: health, metrics, memory, and the OpenAPI document."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib import resources
 from pathlib import Path
 from threading import Event
 from typing import Final
 
 import falcon
+from prometheus_client import Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
-from bigfib.api import openapi
+import bigfib
+from bigfib.api.committing import Committer
 from bigfib.api.problems import RETRY_AFTER, Draining
 from bigfib.api.representations import JSON
+from bigfib.metrics import Metrics
+from bigfib.sequences import SHARED, Sequences
 from bigfib.state.log import CommitFailed
 from bigfib.state.store import NoRoom, OutcomeUnknown, Store, Unavailable
 
@@ -24,24 +31,24 @@ def _say(resp: falcon.Response, line: str) -> None:
 
 
 class _Health:
-    """What is well or not.
+    """Run health checks.
 
-    ``?verbose`` shows each check in a line, also when one fails. What is not known is ignored:
-    probes are of many kinds.
+    ``?verbose`` shows the result of each check in a line. Other parameters are ignored, because
+    probes of some kinds send their own.
     """
 
     def __init__(self, word: str, checks: Mapping[str, Callable[[], object]]) -> None:
-        """Check.
+        """Run these checks at every request.
 
         Args:
-            word: What is said if all is well.
-            checks: What raises an exception if something is not.
+            word: The reply if all pass.
+            checks: The checks by name; one that fails raises an exception.
         """
         self._word = word
         self._checks = checks
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Say whether all is well."""
+        """Send the word if all checks pass, and 503 otherwise."""
         if "verbose" not in req.params:
             for check in self._checks.values():
                 check()
@@ -52,7 +59,7 @@ class _Health:
             try:
                 check()
             except (Draining, Unavailable, OutcomeUnknown, NoRoom) as error:
-                # Where the store is, is said on standard error.
+                # The reason, which may show where the store is, is for standard error only.
                 reason = error if isinstance(error, Draining) else "it cannot be asked"
                 lines.append(f"[-] {name} failed: {reason}")
                 word, resp.status = f"not {self._word}", falcon.HTTP_503
@@ -65,17 +72,17 @@ class _Health:
 
 
 class Live(_Health):
-    """``/livez``: the service answers, and need not be restarted."""
+    """``/livez``: the service answers and needs no restart."""
 
     def __init__(self) -> None:
         super().__init__("live", {"answering": lambda: None})
 
 
 class Ready(_Health):
-    """``/readyz``: the service can take changes, and may be sent requests."""
+    """``/readyz``: the service can make changes and may be sent requests."""
 
     def __init__(self, store: Store, draining: Event) -> None:
-        """Be ready while ``store`` is, and until ``draining`` is set."""
+        """Be ready while ``store`` can take changes, until ``draining`` is set."""
 
         def serving() -> None:
             if draining.is_set():
@@ -85,17 +92,60 @@ class Ready(_Health):
             try:
                 store.check()
             except CommitFailed as error:
-                # The next change ends the process; this has an answer.
+                # The next change will end the process, but this request gets an answer.
                 raise Unavailable(str(error)) from error
 
         super().__init__("ready", {"serving": serving, "store": takes_changes})
 
 
+class Scrape(Collector):
+    """``GET /metrics``, for Prometheus."""
+
+    def __init__(
+        self, metrics: Metrics, store: Store, committer: Committer, sequences: Sequences
+    ) -> None:
+        self._metrics = metrics
+        self._store = store
+        self._committer = committer
+        self._sequences = sequences
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Show all metrics, in the format that ``Accept`` asks for: text, or OpenMetrics."""
+        try:
+            encode, content_type = choose_encoder(req.accept)
+        except TypeError:
+            # The library fails to compare a malformed version.
+            encode, content_type = choose_encoder("")
+        resp.content_type = content_type
+        resp.cache_control = ["no-store"]
+        resp.data = encode(self)
+
+    on_head = on_get
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metrics; called by the encoder."""
+        return self._metrics.collect(self._shared_position())
+
+    def _shared_position(self) -> int | None:
+        """Return the position of the shared sequence, or None if the store is out of reach."""
+        # If that is known, requests must not wait for a scrape.
+        if self._store.is_lost():
+            return None
+        try:
+            self._store.check()
+            position = self._sequences.position(SHARED)
+        except (Unavailable, OutcomeUnknown, NoRoom, CommitFailed):
+            return None
+        # As every reply that shows it: a step whose client has gone may be uncommitted.
+        self._committer.commit()
+        return position
+
+
 class Stats:
-    """``GET /test/stats``: memory in use, in the words of the service that bigfib replaces."""
+    """``GET /test/stats``: memory in use, in the format of the service that bigfib replaces."""
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """Say how much memory the process holds, and how much of it is its own data."""
+        """Send the resident memory of the process, and the part of it that no file backs."""
         status = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
         total, heap = (int(status[name].split()[0]) * 1024 for name in ("VmRSS", "RssAnon"))
         _say(resp, f"Total system memory used: {total} bytes. Allocated on heap: {heap} bytes.")
@@ -104,13 +154,24 @@ class Stats:
 
 
 class Interface:
-    """``GET /openapi.json``: what there is to ask for, for people and programs."""
+    """``GET /openapi.json``: the HTTP interface, from the file of that name."""
 
     def __init__(self, max_term: int, farthest: int) -> None:
-        self._document = json.dumps(openapi.describe(max_term, farthest)).encode()
+        """Fill in the version and the limits of this service.
+
+        Args:
+            max_term: The largest index whose term is given in full.
+            farthest: The farthest position to which a sequence is moved at once.
+        """
+        text = (resources.files("bigfib.api") / "openapi.json").read_text()
+        for name, limit in {"max_term": max_term, "farthest": farthest}.items():
+            # A string that has nothing else stands for a number.
+            text = text.replace(f'"<{name}>"', str(limit)).replace(f"<{name}>", str(limit))
+        text = text.replace("<version>", bigfib.__version__)
+        self._document = json.dumps(json.loads(text)).encode()
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """Show the OpenAPI document."""
+        """Send the OpenAPI document."""
         resp.content_type = JSON
         resp.cache_control = ["no-cache"]
         resp.data = self._document

@@ -1,7 +1,7 @@
-"""``/``: the page for people. It asks for what any client may ask for under ``/api1``.
+"""Serve the page for people, which uses ``/api1`` as any client may.
 
-Its files are in the package and are served as they are: nothing is built, nothing is fetched from
-elsewhere, and the policy lets the browser do neither.
+Its files are in the package and are served as they are. Nothing is built, and nothing is fetched
+from other sites; the content security policy does not let the browser do so.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ _TYPES: Final = {
     "svg": "image/svg+xml",
 }
 
-POLICY: Final = (
+# Run scripts and send requests of this service only (Content Security Policy).
+_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""What the page may do (Content Security Policy): run and ask for what is of this service."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class _File:
 
 
 class Page:
-    """``/``, and ``/page/{name}`` for what it is made of."""
+    """Serve ``/``, and its style sheets, scripts and pictures at ``/page/{name}``."""
 
     def __init__(self) -> None:
-        """Read the files, once."""
+        """Read the files."""
         self._files = {
             "" if file.name == "index.html" else file.name: _File(
                 content := file.read_bytes(),
@@ -50,15 +50,14 @@ class Page:
         }
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str = "") -> None:
-        """Show a file, or that the client has it as it is."""
+        """Send a file, or 304 if the client has this version of it."""
         file = self._files.get(name)
         if file is None:
             raise falcon.HTTPNotFound
         resp.etag = file.etag
-        # After an upgrade the page and its scripts are of one version.
+        # Revalidated each time, so that page and scripts are of one version after an upgrade.
         resp.cache_control = ["no-cache"]
-        resp.set_header("Content-Security-Policy", POLICY)
-        resp.set_header("X-Content-Type-Options", "nosniff")
+        resp.set_header("Content-Security-Policy", _POLICY)
         resp.set_header("Referrer-Policy", "no-referrer")
         if requests.is_known(req, file.etag):
             resp.status = falcon.HTTP_304

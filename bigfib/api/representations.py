@@ -1,4 +1,4 @@
-"""How a term becomes bytes on the wire. When those may leave is said in `committing`."""
+"""Turn terms and sequences into replies. `committing` decides when these may leave."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,9 +14,9 @@ from bigfib.sequences import Sequence, format_id
 Header = tuple[str, str]
 
 Answer = tuple[str, list[Header], Iterable[bytes]]
-"""Status line, headers, body: what WSGI's ``start_response`` and the server are given.
+"""Status line, headers and body, as WSGI has them.
 
-The list must be a new one each time, for bjoern writes into it.
+The list of headers must be a new one each time: `front` and bjoern write into it.
 """
 
 JSON: Final = "application/json"
@@ -28,15 +28,47 @@ _JSON_TYPE: Final = ("Content-Type", JSON)
 _NO_STORE: Final = ("Cache-Control", "no-store")
 
 
-class DateHeader:
-    """The ``Date`` of a reply, written anew each second. bjoern sends none by itself.
+class Body:
+    """The pieces of a reply, and a function called when the server wants no more of them."""
 
-    Whoever begins a request knows the time, and has it renewed when it is due; this saves a look at
-    a clock.
+    __slots__ = ("_on_close", "_on_piece", "_pieces")
+
+    def __init__(
+        self,
+        pieces: Iterable[bytes],
+        on_close: Callable[[], object],
+        on_piece: Callable[[bytes], bytes] | None = None,
+    ) -> None:
+        """Send ``pieces``, which are closed first if they have to be.
+
+        Args:
+            pieces: The pieces.
+            on_close: Called once, whether all pieces were sent or the client has gone.
+            on_piece: Called with each piece; what it returns is sent.
+        """
+        self._pieces = pieces
+        self._on_close = on_close
+        self._on_piece = on_piece
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(self._on_piece, self._pieces) if self._on_piece else iter(self._pieces)
+
+    def close(self) -> None:
+        """Close the body, as PEP 3333 has the server do."""
+        close = getattr(self._pieces, "close", None)
+        if close:
+            close()
+        self._on_close()
+
+
+class CommonHeaders:
+    """The headers of every reply: ``Date``, which bjoern does not send.
+
+    They are renewed each second by the request that finds them due, which knows the time already.
 
     Attributes:
-        header: Its name and value.
-        due: When it is to be renewed, by `time.perf_counter`.
+        headers: The headers.
+        due: When they have to be renewed, by `time.perf_counter`.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -44,65 +76,61 @@ class DateHeader:
         self.renew(time.perf_counter())
 
     def renew(self, now: float) -> None:
-        """Write it for what is ``now`` by `time.perf_counter`."""
+        """Write them for the present second; it is ``now`` by `time.perf_counter`."""
         seconds = self._clock()
-        self.header: Header = ("Date", formatdate(int(seconds), usegmt=True))
+        self.headers: list[Header] = [("Date", formatdate(int(seconds), usegmt=True))]
         self.due = now + 1 - seconds % 1
 
 
 def closing(status: str) -> bytes:
-    """Return what stands behind the value in a `CommittedReply` with this status line."""
+    """Return the bytes after the value in a `ValueReply` with this status line."""
     return b'","status":"%b"}' % status[:3].encode()
 
 
 _OPENING: Final = b'{"value":"'
 MADE: Final = closing("200 OK")
-"""What stands behind a term."""
+"""The bytes after a term."""
 
 
-class CommittedReply:
-    """The JSON ``{"value":"13","status":"200"}``, which leaves when it is committed."""
+class ValueReply:
+    """Answer with the JSON ``{"value":"13","status":"200"}``, once it is committed."""
 
-    def __init__(self, committer: Committer, date: DateHeader) -> None:
+    def __init__(self, committer: Committer) -> None:
         self._committer = committer
-        self._date = date
 
     def __call__(self, status: str, rest: bytes, lsn: int) -> Answer:
-        """Return the answer that shows a value once everything up to ``lsn`` is committed.
+        """Return the answer that shows a value once all changes up to ``lsn`` are committed.
 
         Args:
-            status: HTTP's status line.
-            rest: The value, ASCII digits, perhaps after a minus sign, and its `closing`. A long
-                value is not copied, if it comes with it.
-            lsn: The place in the store of what the value gives away.
+            status: The status line.
+            rest: The value in ASCII digits, perhaps after a minus sign, and its `closing`: given
+                together, so that a long value need not be copied.
+            lsn: The last change that the value shows.
         """
-        headers = self.headers(len(_OPENING) + len(rest))
+        length = len(_OPENING) + len(rest)
+        headers = [_JSON_TYPE, ("Content-Length", str(length)), _NO_STORE]
         # As `Committer.body` has it, in 0.16 us instead of 0.38.
         if len(rest) <= JOINED_UP_TO and self._committer.may_leave(lsn):
             return status, headers, [_OPENING + rest]
         return status, headers, self._committer.body(lsn, _OPENING, rest)
 
-    def headers(self, length: int) -> list[Header]:
-        """Return the headers of an answer whose body has ``length`` bytes."""
-        return [_JSON_TYPE, ("Content-Length", str(length)), _NO_STORE, self._date.header]
-
     def later(self, waiting: Waiting) -> Answer:
-        """Return the answer that shows the term behind a step of a batch.
+        """Return the answer that shows the term after a step of a batch.
 
-        Its length is not known before the step is made, so bjoern sends it in chunks. To be given
-        only to a client that can tell by these whether it is whole: HTTP/1.1, kept alive.
+        Its length is not known before the step is made, so that bjoern sends it in chunks. Only a
+        client that detects a missing last chunk may get it: HTTP/1.1, kept alive.
         """
-        return "200 OK", [_JSON_TYPE, _NO_STORE, self._date.header], _after_batch(waiting)
+        return "200 OK", [_JSON_TYPE, _NO_STORE], _after_batch(waiting)
 
 
 def _after_batch(waiting: Waiting) -> Iterator[bytes]:
-    """Yield the reply's opening, and the rest once the batch is made.
+    """Yield the opening of the reply, and the rest once the batch is made.
 
-    While others hold the sequence locked, the opening leaves a byte at a time: after each, bjoern
-    sees to its other connections.
+    While others hold the sequence locked, the opening is sent a byte at a time: after each, bjoern
+    serves its other connections.
 
     Raises:
-        NotMade: bjoern then closes the connection in the middle of the reply.
+        NotMade: On this exception bjoern closes the connection in the middle of the reply.
     """
     sent = 1
     try:
@@ -112,7 +140,7 @@ def _after_batch(waiting: Waiting) -> Iterator[bytes]:
             sent += 1
         digits = waiting.digits()
     finally:
-        # The client has gone before anything was made for it.
+        # If the client has gone before the batch is made, its step is not made.
         waiting.withdraw()
     if len(digits) <= JOINED_UP_TO:
         yield _OPENING[sent:] + digits + MADE
@@ -122,17 +150,18 @@ def _after_batch(waiting: Waiting) -> Iterator[bytes]:
         yield MADE
 
 
-class CommittedSequence:
-    """The document ``{"id","position","digits","value"}``, committed before its reply begins.
+class SequenceReply:
+    """Show a sequence as the document ``{"id","position","digits","value"}``.
 
-    The headers leave with the first piece of the body, and the ``ETag`` is the position.
+    It is committed before the reply begins: the headers, which leave with the first piece of the
+    body, have the position as ``ETag``.
     """
 
     def __init__(self, committer: Committer) -> None:
         self._committer = committer
 
     def __call__(self, resp: falcon.Response, sequence: Sequence) -> None:
-        """Show ``sequence`` in ``resp``, with its position as ``ETag``."""
+        """Show ``sequence`` in ``resp``."""
         self.unchanged(resp, sequence)
         pieces = self._document(sequence)
         self._describe(resp, pieces)
@@ -143,15 +172,15 @@ class CommittedSequence:
             resp.stream = iter(body)
 
     def head(self, resp: falcon.Response, sequence: Sequence) -> None:
-        """Send in ``resp`` the headers that showing ``sequence`` would have."""
+        """Give ``resp`` the headers of the document, without the document."""
         self.unchanged(resp, sequence)
         self._describe(resp, self._document(sequence))
 
     def unchanged(self, resp: falcon.Response, sequence: Sequence) -> None:
-        """Send in ``resp`` the headers of a `304`, which describe no content.
+        """Give ``resp`` the headers of a 304, which describe no content.
 
-        With the length of a document that does not follow, Node's ``fetch`` waits for it and opens
-        another connection for the next request.
+        Given the length of a document that does not follow, Node's ``fetch`` waits for the document
+        and opens another connection for the next request.
         """
         self._committer.commit()
         resp.etag = str(sequence.pair.position)
@@ -172,3 +201,9 @@ class CommittedSequence:
     def _describe(resp: falcon.Response, pieces: list[bytes]) -> None:
         resp.content_type = JSON
         resp.content_length = sum(map(len, pieces))
+
+
+def keep_for_ever(resp: falcon.Response) -> None:
+    """Let anybody keep the reply for ever: a term never changes."""
+    resp.cache_control = ["public", "max-age=31536000", "immutable"]
+    resp.vary = ["Accept"]

@@ -1,4 +1,4 @@
-"""What a request asks for, beyond its path: parameters, media type, preconditions, range, body."""
+"""Read requests beyond their path: parameters, media type, preconditions, range, body."""
 
 import json
 import os
@@ -14,25 +14,26 @@ from bigfib.api.problems import Problem
 from bigfib.numbers.fibonacci import InvalidIndex, parse_index
 
 MAX_BODY_BYTES: Final = 1 << 20
-"""Longest body that is read: a sequence's own document at a million digits fits."""
+"""Longest body that is read; the document of a sequence with a million digits fits."""
 
 _POSITION: Final = re.compile(r"0|[1-9][0-9]*", re.ASCII)
 
-# The value of If-None-Match, but for `*`. Commas need not be there: bjoern joins lines without.
+# The value of If-None-Match other than `*`. Commas are optional, because bjoern joins several lines
+# without one.
 _TAG: Final = re.compile(r'"([^"]*)"')
 _TAGS: Final = re.compile(r'[ \t,]*(?:(?:W/)?"[^"]*"[ \t,]*)*')
 
-# Up to the end where it does not end, so that no other quote is tried from there.
+# An unclosed string reaches to the end, so that the time to find all is linear.
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"?')
 
-# A media range has one slash: where there is another, with no comma before it, a line has begun.
-# The types are those of the registry (IANA).
+# A media range has one slash. Another one without a comma before it belongs to the next line. The
+# types are those of IANA's registry.
 _END_OF_LINE: Final = re.compile(
     r"(/[^,/]*?)(?=(?:application|audio|example|font|haptics|image|message|model|multipart|text|"
     r"video|\*)/)"
 )
 
-# Positions of more digits are none, and Python reads no number of thousands of them.
+# No reply is so long that a position in it has more digits; Python refuses to read thousands.
 _RANGE: Final = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.ASCII)
 
 
@@ -40,13 +41,13 @@ def parameters(req: falcon.Request, *names: str) -> dict[str, str]:
     """Return the query parameters, each of which must be one of ``names`` and be given once.
 
     Raises:
-        Problem: 422, some other is given, or one twice.
+        Problem: 422, another one is given, or one is given twice.
     """
     given = {}
     for name, value in req.params.items():
         if name not in names:
             known = " and ".join(names) or "none"
-            raise Problem(422, f"There is no parameter {name!r:.60} here; there is {known}.")
+            raise Problem(422, f"There is no parameter {name!r:.60} here; known: {known}.")
         if not isinstance(value, str):
             raise Problem(422, f"Give the parameter {name} once.")
         given[name] = value
@@ -54,7 +55,7 @@ def parameters(req: falcon.Request, *names: str) -> dict[str, str]:
 
 
 def number(given: dict[str, str], name: str, default: int) -> mpz:
-    """Return the number that the parameter ``name`` writes, or ``default`` if it is not given.
+    """Return the value of the parameter ``name`` as a number, or ``default`` if it is not given.
 
     Raises:
         Problem: 422, it is not a whole number.
@@ -67,10 +68,10 @@ def number(given: dict[str, str], name: str, default: int) -> mpz:
 
 
 def media_type(req: falcon.Request, *offered: str) -> str:
-    """Return which of the media types ``Accept`` prefers; the first of those that it likes alike.
+    """Return the media type that ``Accept`` prefers; of equally good ones, the first offered.
 
     Names are compared without case, and empty members are ignored (RFC 9110, 8.3.1 and 5.6.1).
-    bjoern joins several lines without a comma, which is put where a second type begins.
+    bjoern joins several lines without a comma; it is added where the next type begins.
 
     Args:
         req: The request.
@@ -79,7 +80,7 @@ def media_type(req: falcon.Request, *offered: str) -> str:
     Raises:
         Problem: 406, it accepts none of them.
     """
-    # What is offered has no parameters, so that their values do not matter; a comma in one would.
+    # The types offered have no parameters: quoted values do not matter, but a comma in one would.
     unquoted = _QUOTED.sub('""', req.accept.lower())
     ranges = _END_OF_LINE.sub(r"\1,", unquoted).split(",")
     accept = ",".join(one for one in ranges if one.strip())
@@ -88,16 +89,16 @@ def media_type(req: falcon.Request, *offered: str) -> str:
     except ValueError:  # Malformed.
         chosen = ""
     if not chosen:
-        raise Problem(406, f"This is to be had as {' or '.join(offered)}; see the Accept header.")
+        raise Problem(406, f"This is available as {' or '.join(offered)}; see the Accept header.")
     return chosen
 
 
 def meets_if_match(req: falcon.Request, etag: str) -> bool:
-    """Return whether ``If-Match`` (RFC 9110, 13.1.1) lets the request be done."""
+    """Return whether ``If-Match`` (RFC 9110, 13.1.1) allows the request."""
     if req.get_header("If-Match", default="*").strip() == "*":
         return True
-    # What cannot be parsed matches nothing: a client that meant to be careful must not step. Nor
-    # does the tag `"*"`, of which Falcon makes the same as of a mere `*`.
+    # A malformed value matches nothing: a client that meant to be careful must not step. Nor does
+    # the quoted tag `"*"`, which Falcon takes for a bare `*`.
     return any(
         isinstance(tag, falcon.ETag) and tag.strong_compare(falcon.ETag(etag))
         for tag in req.if_match or ()
@@ -105,7 +106,7 @@ def meets_if_match(req: falcon.Request, etag: str) -> bool:
 
 
 def positions_to_match(req: falcon.Request) -> list[int]:
-    """Return the positions that ``If-Match`` names; what else it has matches none."""
+    """Return the positions that ``If-Match`` names; other tags match no position."""
     tags = req.if_match or ()
     return [
         int(mpz(tag)) for tag in tags if tag != "*" and not tag.is_weak and _POSITION.fullmatch(tag)
@@ -113,28 +114,28 @@ def positions_to_match(req: falcon.Request) -> list[int]:
 
 
 def meets_if_none_match(req: falcon.Request, etag: str) -> bool:
-    """Return whether ``If-None-Match`` (RFC 9110, 13.1.2) lets what has this tag be changed.
+    """Return whether ``If-None-Match`` (RFC 9110, 13.1.2) allows a change of this version.
 
-    Tags are compared weakly. A value that cannot be parsed matches everything, as ``*`` does: a
-    client that meant to be careful must not step.
+    Tags are compared weakly. A malformed value matches every tag, as ``*`` does: a client that
+    meant to be careful must not step.
     """
     header = req.get_header("If-None-Match", default="")
     return bool(_TAGS.fullmatch(header)) and etag not in _TAG.findall(header)
 
 
 def is_known(req: falcon.Request, etag: str) -> bool:
-    """Return whether the client has it already, by ``If-None-Match``, so that a GET is 304."""
+    """Return whether the client has this version, by ``If-None-Match``: a GET is then 304."""
     header = req.get_header("If-None-Match", default="")
     return header.strip() == "*" or etag in (req.if_none_match or ())
 
 
 def byte_range(req: falcon.Request, etag: str, length: int) -> tuple[int, int] | None:
-    """Return the first and the last byte asked for by ``Range`` (RFC 9110, 14), if any are.
+    """Return the first and the last byte that ``Range`` (RFC 9110, 14) asks for, or None for all.
 
-    What is no single range of bytes is ignored, as is one for which ``If-Range`` does not hold.
+    Anything but a single range of bytes is ignored, as is a range if ``If-Range`` does not match.
 
     Raises:
-        HTTPRangeNotSatisfiable: the range begins behind the end.
+        HTTPRangeNotSatisfiable: the range begins after the end.
     """
     if_range = req.get_header("If-Range")
     if if_range is not None and if_range.strip() != f'"{etag}"':
@@ -161,19 +162,21 @@ def document(req: falcon.Request) -> Any:
     Raises:
         Problem: 400, it is a part of a document (RFC 9110, 14.5); 413, the body is longer than
             `MAX_BODY_BYTES`; 415, it is not JSON.
-        HTTPError: 400, there is none, it is malformed, or of another length than is stated.
+        HTTPError: 400, there is none, or it is malformed or not as long as stated.
     """
     if req.get_header("Content-Range") is not None:
-        raise Problem(400, "Send the whole document, without Content-Range; no part of it is put.")
+        raise Problem(
+            400, "Send the whole document, without Content-Range; a part is not accepted."
+        )
     if (req.content_length or 0) > MAX_BODY_BYTES:
         raise Problem(413, f"A document has at most {MAX_BODY_BYTES} bytes.")
     body = req.env["wsgi.input"]
     length = body.seek(0, os.SEEK_END)
     body.seek(0)
-    # bjoern goes by the last of several lengths, and others by the first.
+    # Of several Content-Length headers bjoern obeys the last one, and some proxies the first.
     if length != (req.content_length or 0):
         raise Problem(400, "The body is not as long as Content-Length says; state that once.")
-    # Names of media types have no case; Falcon compares them as they are.
+    # Media types are compared without case; Falcon compares them with it.
     req.content_type = req.content_type and req.content_type.lower()
     try:
         return req.get_media()
@@ -182,7 +185,7 @@ def document(req: falcon.Request) -> Any:
 
 
 def json_only() -> falcon.media.Handlers:
-    """Return what reads the bodies of requests: JSON and nothing else."""
+    """Return the handlers for the bodies of requests: JSON only."""
     handler = falcon.media.JSONHandler(loads=_loads)
     return falcon.media.Handlers({falcon.MEDIA_JSON: handler})
 

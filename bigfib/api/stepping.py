@@ -1,10 +1,7 @@
-"""``/api0``, wire-compatible with the service that bigfib replaces.
+"""Serve ``/api0``, wire-compatible with the service that bigfib replaces.
 
 ``GET current``, ``next`` and ``previous`` answer ``{"value":"13","status":"200"}``, to the byte.
-
-These three are answered without Falcon's request and response objects, which cost as much as all
-of the rest: with them a step reached 0.46 of a bare bjoern application even with everything else
-written into one function; so, it reaches 0.57 (64 connections, ``--durability os``).
+They are answered without Falcon; `bigfib.api.front` says why.
 """
 
 import logging
@@ -13,11 +10,14 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Final
 
-from bigfib.api.representations import MADE, Answer, CommittedReply, closing
+from bigfib.api.problems import RETRY_AFTER
+from bigfib.api.representations import MADE, Answer, ValueReply, closing
 from bigfib.batches import Batches
+from bigfib.jobs import NotAtHand
 from bigfib.numbers.decimals import StartOfSequence
+from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import SHARED, Sequences, TooManySequences
-from bigfib.state.store import NoRoom
+from bigfib.state.store import NoRoom, OutcomeUnknown, Unavailable
 
 _logger = logging.getLogger(__name__)
 
@@ -30,23 +30,24 @@ _NO_ROOM: Final = "507 Insufficient Storage"
 
 _COOKIE: Final = re.compile(r"(?:^|;)\s*bigfib=([0-9a-f]{32})\s*(?:;|$)", re.ASCII)
 
-# bjoern joins several lines with nothing between them, so that it may follow the value of another
-# cookie, and the name of another may follow. It takes up to three times as long to find.
+# bjoern joins several Cookie lines with nothing between them, so that the cookie may come right
+# after the value of another, and right before the name of another. Finding it takes up to three
+# times as long.
 _JOINED_COOKIE: Final = re.compile(
     r"(?:^|;)\s*(?:[^;=\s]+=[^;]*?)??bigfib=([0-9a-f]{32})\s*(?:;|$|[^;=\s]+=)", re.ASCII
 )
 
-# For as long as browsers keep a cookie, which is 400 days. Not `Secure`: the service itself speaks
-# plain HTTP, on loopback or to the proxy before it.
+# Kept for 400 days, the longest that browsers allow. Not `Secure`: the service speaks plain HTTP,
+# on loopback or to a proxy.
 _SET_COOKIE: Final = "bigfib={}; Max-Age=34560000; Path=/api0; HttpOnly; SameSite=Lax"
 
 
 class Stepping:
-    """The requests of ``/api0``: each finds its sequence, moves it or not, and shows its term.
+    """Find the sequence of a request, step it if asked to, and show its term.
 
     Attributes:
-        routes: What answers, by path and by method.
-        changing: The paths at which a GET changes something.
+        routes: The functions that answer, by path and method.
+        changing: The paths at which a GET makes a change.
     """
 
     changing: Final = frozenset({"/api0/next", "/api0/previous"})
@@ -54,18 +55,18 @@ class Stepping:
     def __init__(
         self,
         sequences: Sequences,
-        reply: CommittedReply,
+        reply: ValueReply,
         per_client: bool,
         batches: Batches | None = None,
     ) -> None:
-        """Answer from ``sequences``.
+        """Step ``sequences``.
 
         Args:
-            sequences: Where the sequences are.
-            reply: How their terms are shown.
-            per_client: Whether each client has a sequence of its own, told by a cookie of 128
-                random bits, or all share one.
-            batches: What puts steps together, if the store is one that many servers share.
+            sequences: The sequences.
+            reply: Shows their terms.
+            per_client: Whether each client has a private sequence, known by a cookie of 128 random
+                bits, or all clients share one.
+            batches: Puts steps together, if the store is one that many servers share.
         """
         self._sequences = sequences
         self._reply = reply
@@ -89,7 +90,7 @@ class Stepping:
     def _in_batch(
         self, batches: Batches, by: int, alone: Callable[[bytes], Answer]
     ) -> Callable[[bytes], Answer]:
-        """Return what answers by a batch where that takes the step, and ``alone`` otherwise."""
+        """Return a function that adds the step to the batch if possible, or makes it ``alone``."""
 
         def answer(sequence_id: bytes) -> Answer:
             if batches.takes(sequence_id, by):
@@ -104,7 +105,7 @@ class Stepping:
 
     def _head(self, sequence_id: bytes) -> Answer:
         status, headers, body = self._current(sequence_id)
-        # Its length gives away something of the term, so it waits as the body would.
+        # The length shows something of the term, so that it waits for the commit as the body would.
         for _ in body:
             pass
         return status, headers, []
@@ -120,7 +121,7 @@ class Stepping:
         try:
             sequence = self._sequences.back(sequence_id)
         except StartOfSequence:
-            # It gives away where the sequence stands as a term would.
+            # This shows the position as a term would, and waits for the commit likewise.
             return self._reply(
                 _AT_START, b"-1" + closing(_AT_START), self._sequences.current(sequence_id).lsn
             )
@@ -132,12 +133,17 @@ class Stepping:
         _logger.error("%s; the sequence stays where it is", error)
         return self._reply(_NO_ROOM, b"-2" + closing(_NO_ROOM), 0)
 
-    def put_off(self, retry_after: int | None) -> Answer:
-        """Answer that the term at the sequence's position cannot be had.
-
-        Args:
-            retry_after: For so many seconds; None if that is not known.
-        """
+    def unavailable(self, path: str, error: Exception) -> Answer | None:
+        """Answer that the term cannot be had now, if that is what the error means."""
+        if isinstance(error, (NotAtHand, IndexTooLarge)):
+            _logger.warning("%s: %s", path, error)
+            # A position beyond computing stays so.
+            retry_after = getattr(error, "retry_after", None)
+        elif isinstance(error, (Unavailable, OutcomeUnknown)):
+            # The store has logged the reason.
+            retry_after = RETRY_AFTER
+        else:
+            return None
         status, headers, body = self._reply(_NOT_AT_HAND, b"-3" + closing(_NOT_AT_HAND), 0)
         if retry_after is not None:
             headers.append(("Retry-After", str(retry_after)))
@@ -165,10 +171,10 @@ class Stepping:
 def _by_what_the_client_can_tell(
     now: Callable[[Environ], Answer], later: Callable[[Environ], Answer]
 ) -> Callable[[Environ], Answer]:
-    """Return what answers ``later``, if the client can tell that a reply has been cut off.
+    """Return a function that answers ``later`` if the client detects a reply that is cut off.
 
-    In HTTP/1.0, and where the connection is to be closed, bjoern sends no chunks: the end of the
-    connection is the end of the reply.
+    With HTTP/1.0, and if the client asks to close the connection, bjoern sends no chunks: the end
+    of the connection is the end of the reply.
     """
 
     def answer(environ: Environ) -> Answer:

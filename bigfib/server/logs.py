@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-ACCESS: Final = "bigfib.access"
-"""The logger of what every request is told of; see `bigfib.api.access_log`."""
-
 QUIET_SECONDS: Final = 10.0
 """How long a warning or an error is not said again; then it is said how often it has come."""
 
@@ -115,8 +112,8 @@ class _Text(logging.Formatter):
         super().__init__("bigfib: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        # That line has a form of its own, which programs know.
-        return record.getMessage() if record.name == ACCESS else super().format(record)
+        # A record with members, such as a line of the access log, is complete by itself.
+        return record.getMessage() if hasattr(record, "members") else super().format(record)
 
 
 class _Json(logging.Formatter):

@@ -16,7 +16,7 @@ import bjoern
 
 import bigfib
 from bigfib.api.access_log import logged
-from bigfib.api.app import PartOfRequest, create_app
+from bigfib.api.app import create_app
 from bigfib.batches import Batches, NotMade
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import Jobs, NotAtHand
@@ -25,7 +25,7 @@ from bigfib.sequences import SHARED, Sequences, farthest_within, open_store
 from bigfib.server import systemd, watchdog
 from bigfib.server.bjoern.idle import ConnectionWatch
 from bigfib.server.bjoern.loop import IterationHook
-from bigfib.server.bjoern.request import guarded, with_client_address
+from bigfib.server.bjoern.request import PartOfRequest, guarded, with_client_address
 from bigfib.server.stop import Stop
 from bigfib.server.supervisor import Place, supervise
 from bigfib.settings import Settings
@@ -154,10 +154,10 @@ def _serve_on(
             *(store, sequences, jobs),
             per_client=settings.per_client,
             batches=batches,
-            slots=place.slots if place else None,
+            shared=place.shared if place else None,
             draining=stop.draining,
         )
-        hook = IterationHook(listener, app.committer.end_turn)
+        hook = IterationHook(listener, app.committer.end_iteration)
         if isinstance(store, Log) and settings.durability is Durability.FSYNC:
             hook.install()
         served = stop.announced_by(app)

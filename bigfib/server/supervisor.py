@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from bigfib.counts import Slots
+from bigfib.metrics import SharedMemory
 from bigfib.parent import end_with
 from bigfib.server import systemd
 
@@ -44,12 +44,12 @@ class Place(NamedTuple):
     Attributes:
         number: Which of the workers it is, from 0; the one started in its place has it, too.
         tell: What it has to call when it answers requests, and then again and again.
-        slots: Where the workers count.
+        shared: The memory for the metrics of all workers.
     """
 
     number: int
     tell: Callable[[], None]
-    slots: Slots
+    shared: SharedMemory
 
 
 class _Worker:
@@ -106,7 +106,7 @@ def supervise(count: int, watchdog: float | None = None) -> Place | None:
     supervisor = os.getpid()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
     workers = [_Worker() for _ in range(count)]
-    slots = Slots(count)
+    shared = SharedMemory(count)
 
     def start(worker: _Worker) -> bool:
         """Start the worker; return whether this is it."""
@@ -114,7 +114,7 @@ def supervise(count: int, watchdog: float | None = None) -> Place | None:
         if pid:
             worker.note_start(pid)
             return False
-        slots.own = workers.index(worker)
+        shared.worker = workers.index(worker)
         # So that it stops as it does when the supervisor tells it to.
         end_with(supervisor, signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -126,14 +126,14 @@ def supervise(count: int, watchdog: float | None = None) -> Place | None:
         os.kill(supervisor, _ANSWERS)
 
     if start(workers[0]):
-        return Place(0, tell, slots)
+        return Place(0, tell, shared)
     ready = False
     while True:
         due = []
         for number, worker in enumerate(workers if ready else ()):
             if not worker.pid and worker.due <= time.monotonic():
                 if start(worker):
-                    return Place(number, tell, slots)
+                    return Place(number, tell, shared)
             elif not worker.pid:
                 due.append(worker.due)
         left = max(0.0, min(due) - time.monotonic()) if due else _FOR_EVER

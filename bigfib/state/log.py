@@ -29,13 +29,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from bigfib.counts import Counter
 from bigfib.state import files, records
 from bigfib.state.files import System
 from bigfib.state.reader import Damaged, LogError, Unusable, inspect, require_log_or_nothing
 from bigfib.state.records import DAY_BITS
 from bigfib.state.rewrite import Rewrite, new_path
-from bigfib.state.store import Commits, Elsewhere, Missing, NoRoom, Present
+from bigfib.state.store import (
+    Elsewhere,
+    LogFacts,
+    Missing,
+    NoRoom,
+    OnCommit,
+    Present,
+    ignore_commit,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -96,7 +103,7 @@ class Log:
         end: The log sequence number (lsn) of the last append.
         committed: The lsn up to which the durability asked for has been reached.
         records: The number of records.
-        commits: What its syncs have come to; without `Durability.FSYNC` there are none.
+        on_commit: Called after every sync; without `Durability.FSYNC` there are none.
         rewrites: How often it has been rewritten.
     """
 
@@ -149,8 +156,8 @@ class Log:
         self._outdated: set[bytes] = set()
         # Since the last sync.
         self._changes = 0
-        self.commits = Commits()
-        self.rewrites = Counter()
+        self.on_commit: OnCommit = ignore_commit
+        self.rewrites = 0
         try:
             # First of all, so that nothing is left beside a file that is none of ours.
             require_log_or_nothing(self.path)
@@ -226,6 +233,10 @@ class Log:
     def size(self) -> int:
         """How many bytes its file has."""
         return self.end - self._base
+
+    def log_facts(self) -> LogFacts:
+        """Return size, records and rewrites; see `Store.log_facts`."""
+        return LogFacts(self.size, self.records, self.rewrites)
 
     def position(self, sequence_id: bytes) -> int:
         """Return where the sequence is; one that nobody has stepped is at 0."""
@@ -393,8 +404,7 @@ class Log:
         self.committed = end
         self._unsynced.clear()
         self._set_durable(end - self._base)
-        self.commits.seconds.observe(time.perf_counter() - began)
-        self._count_committed()
+        self._report_commit(time.perf_counter() - began)
 
     def rewrite(self) -> None:
         """Rewrite the log, without stopping until that is done.
@@ -507,10 +517,9 @@ class Log:
         self._durable = offset
         self._stamp = records.stamp(offset, self._day)
 
-    def _count_committed(self) -> None:
-        if self._changes:
-            self.commits.replies.observe(self._changes)
-            self._changes = 0
+    def _report_commit(self, seconds: float | None = None) -> None:
+        self.on_commit(seconds, self._changes)
+        self._changes = 0
 
     def _fail(self, what: str) -> CommitFailed:
         self._failure = CommitFailed(
@@ -588,8 +597,8 @@ class Log:
         self._identity = _identity(os.fstat(self._fd))
         if self._syncs:
             # Those who wait for the log are served by this.
-            self._count_committed()
-        self.rewrites.add()
+            self._report_commit()
+        self.rewrites += 1
         self.records = rewriting.records
         self._base = self.end - rewriting.end
         self._rewrite_at = max(self._rewrite_bytes, 2 * rewriting.end)

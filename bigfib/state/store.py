@@ -8,15 +8,10 @@ for it. A change names the positions that it may be made from: that is the floor
 ``If-Match``, and that is how far the terms are at hand.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from gmpy2 import mpz
-
-from bigfib.counts import Histogram
-
-COMMIT_SECONDS: Final = (100e-6, 250e-6, 1e-3, 2.5e-3, 10e-3, 25e-3, 100e-3, 250e-3, 1.0, 2.5)
-"""Bounds of how long commits take: from a sync of a fast disk to what a database gives up."""
 
 WAIT_SECONDS: Final = 2.6
 """How long a change of a shared store waits while others hold its sequence locked: about as long as
@@ -24,9 +19,6 @@ a request may take, 3 s."""
 
 LOCKED: Final = -1
 """What `SharedStore.step_all` returns in place of a position that others hold locked."""
-
-COMMIT_REPLIES: Final = tuple(2.0**power for power in range(11))
-"""Bounds of how many replies share a commit."""
 
 
 class StoreError(Exception):
@@ -78,17 +70,30 @@ class OutcomeUnknown(Exception):
     """
 
 
-class Commits:
-    """What the commits of a store have come to.
+OnCommit = Callable[[float | None, int], None]
+"""Called by a store after a commit, with its seconds and the number of changes it made durable.
+
+The seconds are None where changes became durable by other means than a commit, or where their
+number is reported after it.
+"""
+
+
+def ignore_commit(_seconds: float | None, _changes: int) -> None:
+    """Be the `OnCommit` of a store whose commits nobody counts."""
+
+
+class LogFacts(NamedTuple):
+    """What there is to count of a state log.
 
     Attributes:
-        seconds: How long each has taken, in seconds.
-        replies: How many changes each has made durable; a reply waits for each of them.
+        size: Its bytes.
+        records: Its records.
+        rewrites: How often it has been rewritten.
     """
 
-    def __init__(self) -> None:
-        self.seconds = Histogram(COMMIT_SECONDS)
-        self.replies = Histogram(COMMIT_REPLIES)
+    size: int
+    records: int
+    rewrites: int
 
 
 class Steps(NamedTuple):
@@ -116,12 +121,12 @@ class Store(Protocol):
     Attributes:
         end: The log sequence number (lsn) of the last change.
         committed: The lsn up to which changes are durable.
-        commits: What its commits have come to.
+        on_commit: Called after every commit.
     """
 
     end: int
     committed: int
-    commits: Commits
+    on_commit: OnCommit
 
     def find(self, sequence_id: bytes) -> int | None:
         """Return where the sequence is, or None if there is none of this id."""
@@ -171,6 +176,9 @@ class Store(Protocol):
 
     def check(self) -> None:
         """Return if the store can take changes now."""
+
+    def log_facts(self) -> LogFacts | None:
+        """Return the facts of the store's log, or None if it has none."""
 
     def close(self) -> None:
         """Commit what is left, and let go of the store."""

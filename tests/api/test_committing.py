@@ -39,7 +39,7 @@ class TestByTurns:
     def test_replies_are_whole_and_one_sync_serves_all(self, path: Path, disk: Disk) -> None:
         with Log(path, system=disk) as log:
             committer = Committer(log)
-            committer.end_turn()
+            committer.end_iteration()
             assert disk.syncs == 0, "nothing was to be committed"
             bodies = [
                 committer.body(log.append(b"a", position), b"<", b"%d" % position, b">")
@@ -50,34 +50,34 @@ class TestByTurns:
             committer.commit()
             assert disk.syncs == 0, "a reply without a body waits like the others"
             assert log.committed < log.end
-            committer.end_turn()
+            committer.end_iteration()
             assert disk.syncs == 1
             assert log.committed == log.end
-            committer.end_turn()
+            committer.end_iteration()
             assert disk.syncs == 1
 
     def test_what_comes_afterwards_comes_once(self, path: Path, disk: Disk) -> None:
         seen = []
         with Log(path, system=disk) as log:
             committer = Committer(log)
-            committer.end_turn()
+            committer.end_iteration()
             log.append(b"a", 1)
-            committer.afterwards.append(lambda: seen.append(disk.syncs))
-            committer.end_turn()
+            committer.on_commit.append(lambda: seen.append(disk.syncs))
+            committer.end_iteration()
             assert seen == [1]
-            committer.end_turn()
+            committer.end_iteration()
             assert seen == [1]
 
     def test_a_commit_that_fails_is_the_end(self, path: Path, disk: Disk) -> None:
         seen = []
         log = Log(path, system=disk)
         committer = Committer(log)
-        committer.end_turn()
+        committer.end_iteration()
         log.append(b"a", 1)
-        committer.afterwards.append(lambda: seen.append("a reply may leave"))
+        committer.on_commit.append(lambda: seen.append("a reply may leave"))
         disk.fails = True
         with pytest.raises(SystemExit, match=r"^1$"):
-            committer.end_turn()
+            committer.end_iteration()
         assert not seen
 
 

@@ -18,8 +18,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from bigfib.api.app import create_app
-from bigfib.api.request_seconds import STATUSES
-from bigfib.counts import Histogram, Slots
+from bigfib.metrics import STATUSES, Histogram, SharedMemory
 from bigfib.sequences import SHARED, Sequences
 from bigfib.state import reader
 from bigfib.state.log import Durability, Log
@@ -417,10 +416,10 @@ class Counted:
 
 def test_what_a_worker_counts_fits_many_times(path: Path) -> None:
     """With more routes and statuses than there are, a service of several workers still starts."""
-    slots = Slots(2)
+    shared = SharedMemory(2)
     with Log(path) as log:
-        create_app(log, Sequences(log), jobs(path), per_client=False, slots=slots)
-    slots.join(Histogram(range(1 << 16)))
+        create_app(log, Sequences(log), jobs(path), per_client=False, shared=shared)
+    shared.join(Histogram(range(1 << 16)))
 
 
 class TestWorkers:

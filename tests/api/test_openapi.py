@@ -17,17 +17,37 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from bigfib.api.app import create_app
 from bigfib.api.committing import Committer
-from bigfib.api.representations import CommittedReply, DateHeader
+from bigfib.api.ranges import MAX_LINES, MAX_STREAMS
+from bigfib.api.representations import ValueReply
+from bigfib.api.requests import MAX_BODY_BYTES
 from bigfib.api.stepping import Stepping
-from bigfib.api.terms import MAX_STREAMS
+from bigfib.jobs import State
+from bigfib.numbers.fibonacci import MAX_INDEX_DIGITS
 from bigfib.sequences import Sequences
 from bigfib.state.log import Log
+from bigfib.terms import (
+    BASES,
+    DEFAULT_ENDS,
+    INLINE_LIMIT,
+    MAX_ENDS,
+    MAX_MODULUS_DIGITS,
+    MAX_RESIDUE_WORK,
+)
 from tests.service import Serve, Service, full_disk, jobs
 
 CONFIGURATION = Path(__file__).parent / "schemathesis.toml"
 
 # What HTTP itself has said about headers, OpenAPI need not repeat.
 OF_THE_TRANSFER = {"connection", "content-length", "content-type", "transfer-encoding"}
+
+
+def resolved(document: Any, part: Any) -> Any:
+    """Return what a part of the document refers to, or the part itself."""
+    if "$ref" not in part:
+        return part
+    for name in part["$ref"].removeprefix("#/").split("/"):
+        document = document[name]
+    return document
 
 
 class Asked:
@@ -68,12 +88,12 @@ class Asked:
         assert str(reply.status) == expected, (where, content[:500])
         answers = self.document["paths"][template][method.lower()]["responses"]
         assert expected in answers, where
-        answer = answers[expected]
+        answer = resolved(self.document, answers[expected])
         sent = {name.lower() for name in reply.headers} - OF_THE_TRANSFER
         documented = answer.get("headers", {})
         assert sent <= set(map(str.lower, documented)), where
         for name, reference in documented.items():
-            header = self._resolve(reference)
+            header = resolved(self.document, reference)
             value = reply.headers[name]
             assert value is not None or not header["required"], (where, name)
             if value is not None:
@@ -84,12 +104,6 @@ class Asked:
         else:
             assert reply.headers["Content-Type"] in answer["content"], where
         self.seen.add((template, method.lower(), expected))
-
-    def _resolve(self, reference: dict[str, str]) -> Any:
-        found = self.document
-        for name in reference["$ref"].removeprefix("#/").split("/"):
-            found = found[name]
-        return found
 
     def documented(self) -> set[tuple[str, str, str]]:
         return {
@@ -135,27 +149,57 @@ class TestDocument:
             app = create_app(log, sequences, jobs(path), per_client=False)
             routed = {
                 (route.path, method.method)
-                for route in falcon.inspect.inspect_routes(app)
+                for route in falcon.inspect.inspect_routes(app.routed)
                 for method in route.methods
                 if not (method.internal and method.method != "OPTIONS")
             }
-            stepping = Stepping(
-                sequences, CommittedReply(Committer(log), DateHeader()), per_client=False
-            )
+            stepping = Stepping(sequences, ValueReply(Committer(log)), per_client=False)
             routed |= {
                 (route, method) for route, methods in stepping.routes.items() for method in methods
             }
         assert documented == routed
 
     def test_change_of_a_sequence_has_both_conditions(self, serve: Serve) -> None:
-        paths = json.loads(serve().ask("/openapi.json")[1])["paths"]
+        document = json.loads(serve().ask("/openapi.json")[1])
         for path, method in (
             *((SEQUENCE, "put"), (SEQUENCE, "delete"), (NEXT, "post"), (PREVIOUS, "post")),
         ):
-            parameters = paths[path][method]["parameters"]
+            operation = document["paths"][path][method]
+            parameters = [resolved(document, one) for one in operation["parameters"]]
             headers = {one["name"] for one in parameters if one["in"] == "header"}
             assert headers == {"If-Match", "If-None-Match"}
-            assert "If-None-Match" in paths[path][method]["responses"]["412"]["description"]
+            unmet = resolved(document, operation["responses"]["412"])
+            assert "If-None-Match" in unmet["description"]
+
+    def test_limits_are_those_of_the_code(self, serve: Serve) -> None:
+        document = json.loads(serve("--max-term", "2000000").ask("/openapi.json")[1])
+        parameters = document["components"]["parameters"]
+        schemas = {name: one["schema"] for name, one in parameters.items()}
+        in_a_row = {
+            one["name"]: one["schema"] for one in document["paths"][TERMS]["get"]["parameters"]
+        }
+        assert schemas["N"]["maxLength"] == MAX_INDEX_DIGITS + 1
+        assert schemas["Modulo"]["maxLength"] == MAX_MODULUS_DIGITS
+        assert (schemas["Base"]["minimum"], schemas["Base"]["maximum"]) == (BASES[0], BASES[-1])
+        assert (schemas["Digits"]["default"], schemas["Digits"]["maximum"]) == (
+            DEFAULT_ENDS,
+            MAX_ENDS,
+        )
+        assert in_a_row["from"]["minimum"] == -INLINE_LIMIT
+        assert in_a_row["from"]["maximum"] == INLINE_LIMIT
+        states = document["components"]["schemas"]["Job"]["properties"]["state"]["enum"]
+        assert states == [state.value for state in State]
+        text = json.dumps(document)
+        for named in (
+            f"of at most {MAX_INDEX_DIGITS} digits; from -2000000 to 2000000 where",
+            f"beyond {INLINE_LIMIT} either way",
+            f"come to {MAX_RESIDUE_WORK} at most",
+            f"up to F({INLINE_LIMIT})",
+            f"At most {MAX_LINES} of them",
+            f"There are {MAX_STREAMS} such replies",
+            f"longer than {MAX_BODY_BYTES} bytes",
+        ):
+            assert named in text
 
 
 SEQUENCES, SEQUENCE = "/api1/sequences", "/api1/sequences/{sequence_id}"

@@ -6,24 +6,24 @@ from pathlib import Path
 import pytest
 
 from bigfib.api.committing import Committer
-from bigfib.api.representations import CommittedReply, DateHeader, closing
+from bigfib.api.representations import CommonHeaders, ValueReply, closing
 from bigfib.state.log import Durability, Log
 
 
-class TestCommittedReply:
-    @pytest.mark.parametrize("by_turns", [True, False])
+class TestValueReply:
+    @pytest.mark.parametrize("by_iterations", [True, False])
     @pytest.mark.parametrize("durability", Durability)
     @pytest.mark.parametrize("digits", [1, 1000, 65_500, 65_536, 300_000])
     def test_the_parts_are_the_whole(
-        self, path: Path, durability: Durability, digits: int, by_turns: bool
+        self, path: Path, durability: Durability, digits: int, by_iterations: bool
     ) -> None:
         rest = b"7" * digits + closing("409 Conflict")
         with Log(path, durability) as log:
             committer = Committer(log)
-            if by_turns:
-                committer.end_turn()
+            if by_iterations:
+                committer.end_iteration()
             lsn = log.append(b"a", 7)
-            reply = CommittedReply(committer, DateHeader())
+            reply = ValueReply(committer)
             status, headers, body = reply("409 Conflict", rest, lsn)
             whole = b"".join(body)
         assert status == "409 Conflict"
@@ -31,15 +31,15 @@ class TestCommittedReply:
         assert dict(headers)["Content-Length"] == str(len(whole))
 
 
-class TestDateHeader:
+class TestCommonHeaders:
     def test_is_due_with_the_next_second(self) -> None:
         now = 784111777.25
         before = time.perf_counter()
-        date = DateHeader(clock=lambda: now)
+        common = CommonHeaders(clock=lambda: now)
         # RFC 9110 has this one as its example.
-        assert date.header == ("Date", "Sun, 06 Nov 1994 08:49:37 GMT")
-        assert before + 0.75 <= date.due <= time.perf_counter() + 0.75
+        assert common.headers == [("Date", "Sun, 06 Nov 1994 08:49:37 GMT")]
+        assert before + 0.75 <= common.due <= time.perf_counter() + 0.75
         now += 0.75
-        date.renew(1000.0)
-        assert date.header == ("Date", "Sun, 06 Nov 1994 08:49:38 GMT")
-        assert date.due == 1001.0
+        common.renew(1000.0)
+        assert common.headers == [("Date", "Sun, 06 Nov 1994 08:49:38 GMT")]
+        assert common.due == 1001.0

@@ -173,6 +173,10 @@ def test_what_nobody_foresaw_is_a_problem_document(path: Path) -> None:
     assert reply.status_code == 500
     assert reply.headers["Content-Type"] == "application/problem+json"
     assert reply.json["status"] == 500
+    # As every reply has it, and every problem document.
+    assert parsedate_to_datetime(reply.headers["Date"])
+    assert reply.headers["X-Content-Type-Options"] == "nosniff"
+    assert reply.headers["Cache-Control"] == "no-store"
     assert following.content == b'{"value":"1","status":"200"}'
 
 

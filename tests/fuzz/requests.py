@@ -9,7 +9,7 @@ from typing import Any, cast
 import falcon
 
 from bigfib.api import problems, requests
-from bigfib.api.representations import Answer, CommittedReply
+from bigfib.api.representations import Answer, ValueReply
 from bigfib.api.stepping import Stepping
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex, parse_index
 from bigfib.sequences import Sequences, UnknownSequence, format_id, parse_id, parse_position
@@ -42,7 +42,7 @@ def _reply(_status: str, _rest: bytes, _lsn: int) -> Answer:
 
 
 _SAID: list[bytes] = []
-_STEPPING = Stepping(cast(Sequences, _Sequences()), cast(CommittedReply, _reply), per_client=True)
+_STEPPING = Stepping(cast(Sequences, _Sequences()), cast(ValueReply, _reply), per_client=True)
 
 
 def _request(method: str = "GET", query: str = "", body: bytes = b"", **headers: str) -> Any:

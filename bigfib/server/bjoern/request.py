@@ -15,6 +15,10 @@ or shows in a form that a client can forge. Four defects need them:
   ``100 Continue``, reads on in a request that has been answered, and ends in a segmentation fault
   (``ev_io_on_write`` in server.c). The note is cleared before the reply.
 
+A fifth shows in the environment. Of requests that arrive at once (pipelined) bjoern keeps the last,
+of which it may have read only a part. The application is not called with such a part; bjoern
+answers the exception with a 500 of its own and closes the connection.
+
 bjoern hands out the address of its `Request` in ``start_response``, after the object's head. What
 is read there is compared with what it must be before anything is written.
 
@@ -38,6 +42,10 @@ WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 VERSION: Final = (3, 2, 2)
 """The version of bjoern whose memory is known."""
+
+
+class PartOfRequest(Exception):
+    """A client has sent requests without waiting for replies, and only a part of the last one."""
 
 
 class _Request(ctypes.Structure):
@@ -118,7 +126,7 @@ def unknown_layout() -> str | None:
 def guarded(app: WSGI) -> WSGI:
     """Return ``app`` for bjoern to call, with the defects above answered.
 
-    Where bjoern's memory is not known, this is ``app`` itself, and a warning says so.
+    Where bjoern's memory is not known, only the last of them is, and a warning says so.
     """
     reason = unknown_layout()
     if reason:
@@ -127,16 +135,28 @@ def guarded(app: WSGI) -> WSGI:
             "bjoern-binary 3.2.2, or put a proxy in front that passes neither on",
             reason,
         )
-        return app
+        return _called_with_whole_requests(app)
     pointers = _Views(ctypes.c_size_t, object.__basicsize__)
     heads = _Views(ctypes.c_char * _FACTS.size)
     facts = _FACTS.unpack_from
 
     def guarded_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        # bjoern adds this when it has read the whole request. Looking costs 0.02 us.
+        if "wsgi.errors" not in environ:
+            raise PartOfRequest
         address = pointers[id(start_response)].value
         flags, upgrade, state = facts(heads[address])
         if flags & _CHUNKED or upgrade or state & _EXPECT_CONTINUE:
             _correct(address, environ)
+        return app(environ, start_response)
+
+    return guarded_app
+
+
+def _called_with_whole_requests(app: WSGI) -> WSGI:
+    def guarded_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if "wsgi.errors" not in environ:
+            raise PartOfRequest
         return app(environ, start_response)
 
     return guarded_app

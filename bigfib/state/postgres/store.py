@@ -39,16 +39,17 @@ from bigfib.state.postgres.session import (
 from bigfib.state.store import (
     LOCKED,
     WAIT_SECONDS,
-    Commits,
     Elsewhere,
     Missing,
     NoRoom,
+    OnCommit,
     OutcomeUnknown,
     Present,
     SequenceLocked,
     Steps,
     StoreError,
     Unavailable,
+    ignore_commit,
 )
 
 _logger = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ class Postgres:
         synchronous_commit: What that says of when a transaction counts as committed.
         counted: How many sequences there were when they were last counted, without the permanent
             one; None before that.
-        end, committed, commits: As `Store` has them. Every change is durable when it is made.
+        end, committed, on_commit: As `Store` has them. Every change is durable when it is made.
     """
 
     end: int = 0
@@ -176,7 +177,7 @@ class Postgres:
         self._days_kept = days_kept
         self._permanent = permanent
         self._clock = clock
-        self.commits = Commits()
+        self.on_commit: OnCommit = ignore_commit
         self.counted: int | None = None
         # How many this server has created, less those deleted; and how many of them are counted.
         self._created = 0
@@ -217,6 +218,9 @@ class Postgres:
             and sequence_id not in self._waited_for
             and self._session.is_open()
         )
+
+    def log_facts(self) -> None:
+        """Return None: there is no log; see `Store.log_facts`."""
 
     def find(self, sequence_id: bytes) -> int | None:
         """Return where the sequence is, or None; see `Store.find`."""
@@ -414,7 +418,7 @@ class Postgres:
             self._changing = False
         self._waited_for.discard(sequence_id)
         if rows:
-            self.commits.replies.observe(1)
+            self.on_commit(None, 1)
         return rows
 
     def _run(
@@ -441,7 +445,7 @@ class Postgres:
                 raise
             raise Unavailable(f"others are in the way: {refusal}") from refusal
         if changes:
-            self.commits.seconds.observe(time.monotonic() - began)
+            self.on_commit(time.monotonic() - began, 0)
         return answers
 
     def _run_once(

@@ -1,14 +1,13 @@
-"""``/api1/terms``: any term, its residues and what can be said of it, and terms in a row.
+"""Serve single terms, their residues, summaries and computations: ``/api1/terms/{n}``.
 
-A term never changes, so every reply may be kept for ever.
+A term never changes, so that every reply with one may be kept for ever.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Final
-from urllib.parse import urlencode
 
 import falcon
 from gmpy2 import mpz
@@ -16,38 +15,25 @@ from gmpy2 import mpz
 from bigfib import terms
 from bigfib.api import requests
 from bigfib.api.problems import Problem
-from bigfib.api.representations import JSON, LINES_OF_JSON, OCTETS, TEXT
+from bigfib.api.representations import JSON, OCTETS, TEXT, Body, keep_for_ever
 from bigfib.jobs import Job, Jobs, Underway
 from bigfib.numbers import fibonacci
 from bigfib.numbers.fibonacci import InvalidIndex, parse_index
 
-MAX_LINES: Final = 10_000
-"""Most terms in one reply."""
-
-MAX_STREAMS: Final = 32
-"""Most replies with terms in a row at a time; at the far end each takes 1.5 MB."""
-
-# Lines are sent by as many as fill this, but at least one: other requests wait for no more.
-_CHUNK_BYTES: Final = 1 << 14
-
-# Of a file that is not sent as it is, so much is read at a time.
+# Bytes of a file that are read at a time.
 _PIECE_BYTES: Final = 1 << 16
 
 _DECIMAL: Final = 10
 
-_FOR_EVER: Final = ["public", "max-age=31536000", "immutable"]
-
-_Line = Callable[[int, bytes], bytes]
-
 
 class Term:
-    """``/api1/terms/{n}``."""
+    """Serve ``/api1/terms/{n}``."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, n: str) -> None:
-        """Show F(n), or its residue."""
+        """Show F(n), or its residue by ``modulo``."""
         index = parse_index(n)
         parameters = requests.parameters(req, "base", "modulo")
         if "modulo" in parameters:
@@ -59,13 +45,13 @@ class Term:
 
 
 class TermJob:
-    """``/api1/terms/{n}/job``: the computation of a far term."""
+    """Serve ``/api1/terms/{n}/job``: the computation of a large term."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, n: str) -> None:
-        """Show how it stands, whichever server has told of it; one that is unknown is begun."""
+        """Show its progress. A computation that this server does not know is started here."""
         requests.parameters(req)
         index = parse_index(n)
         if abs(index) <= terms.INLINE_LIMIT:
@@ -79,7 +65,7 @@ class TermJob:
     on_head = on_get
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, n: str) -> None:
-        """Cancel it, for all who wait for it at this server; a finished term stays."""
+        """Cancel it, for all clients of this server that wait for it; a finished term stays."""
         requests.parameters(req)
         index = parse_index(n)
         if not self._jobs.cancel(int(abs(index))):
@@ -88,10 +74,10 @@ class TermJob:
 
 
 class Summary:
-    """``/api1/terms/{n}/summary``."""
+    """Serve ``/api1/terms/{n}/summary``."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, n: str) -> None:
-        """Say how many digits F(n) has, and which are the first and the last."""
+        """Show the number of digits of F(n), and the first and the last ones."""
         index = parse_index(n)
         given = requests.parameters(req, "digits")
         ends = requests.number(given, "digits", terms.DEFAULT_ENDS)
@@ -102,60 +88,6 @@ class Summary:
         _show_small(req, resp, media_type, _json((name, value.encode()) for name, value in members))
 
     on_head = on_get
-
-
-class TermRange:
-    """``/api1/terms``."""
-
-    def __init__(self) -> None:
-        self._open_streams = 0
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Send terms in a row, one a line."""
-        parameters = requests.parameters(req, "from", "count", "format")
-        media_type, line = _line(req, parameters.get("format"))
-        first = requests.number(parameters, "from", 0)
-        terms.require_inline(first)
-        count = requests.number(parameters, "count", int(terms.INLINE_LIMIT - first + 1))
-        if count < 1:
-            raise InvalidIndex("count is the number of terms, at least 1")
-        terms.require_inline(first + count - 1)
-        if self._open_streams >= MAX_STREAMS:
-            raise Problem(
-                503,
-                f"Terms in a row are being sent to {MAX_STREAMS} clients, which is all that the "
-                "service does at a time; try again later.",
-                headers={"Retry-After": "1"},
-            )
-        sent = min(count, MAX_LINES)
-        resp.content_type = media_type
-        _keep_for_ever(resp)
-        if count > sent:
-            following = parameters | {"from": (first + sent).digits()}
-            if "count" in parameters:
-                following["count"] = (count - sent).digits()
-            resp.append_link(f"/api1/terms?{urlencode(following)}", "next")
-        lines = (line(n, value) for n, value in terms.walk(int(first), int(sent)))
-        self._open_streams += 1
-        resp.stream = _Stream(_chunks(lines), self._stream_closed)
-
-    def _stream_closed(self) -> None:
-        self._open_streams -= 1
-
-
-class _Stream:
-    """The chunks of a body, and what to do when it has been sent or nobody wants it any more."""
-
-    def __init__(self, chunks: Iterator[bytes], when_closed: Callable[[], None]) -> None:
-        self._chunks = chunks
-        self._when_closed = when_closed
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._chunks
-
-    def close(self) -> None:
-        """Be told by the server that it wants no more."""
-        self._when_closed()
 
 
 def _show_term(
@@ -183,7 +115,7 @@ def _show_term(
             opening = b'{"n":"%d","digits":"%d","value":"' % (n, digits)
             closing = b'","base":"%d"}' % base if "base" in parameters else b'"}'
             length += len(opening) + len(closing)
-    # Whoever asks for base 10 is told so in the document.
+    # Only a client that asks for a base, be it 10, finds it in the document.
     etag = f"{n.digits()}.{parameters.get('base', '')}.{media_type.rpartition('/')[2]}"
     if not _is_wanted(req, etag):
         resp.accept_ranges = "bytes"
@@ -211,10 +143,10 @@ def _show_term(
 
 
 def _base(parameters: dict[str, str]) -> int:
-    """Return the base asked for; decimal, which is the default, may be asked for anywhere.
+    """Return the base asked for, or the default, 10.
 
     Raises:
-        InvalidIndex: it is none that a term is written in.
+        InvalidIndex: terms are not written in this base.
     """
     base = int(requests.number(parameters, "base", _DECIMAL))
     if base not in terms.BASES:
@@ -223,22 +155,22 @@ def _base(parameters: dict[str, str]) -> int:
 
 
 def _require_given(n: mpz, jobs: Jobs) -> None:
-    """Return if F(n) is given in full.
+    """Refuse a term that is not given in full.
 
     Raises:
-        Problem: 422, it is beyond the limit.
+        Problem: 422, the index is beyond the limit.
     """
     if abs(n) > jobs.max_term:
         limit = f"Terms are given in full from F(-{jobs.max_term}) to F({jobs.max_term})"
         raise Problem(
             422,
-            f"{limit}; the summary and residues of this one can be had.",
+            f"{limit}; of this one, ask for the summary or a residue.",
             headers=_link_to_summary(n),
         )
 
 
 def _accept(resp: falcon.Response, n: mpz, reason: Underway) -> None:
-    """Say that the term is being computed, and where to see how far that is."""
+    """Answer 202: the term is being computed, and its job shows the progress."""
     resp.status = falcon.HTTP_202
     resp.location = f"/api1/terms/{n.digits()}/job"
     resp.retry_after = reason.retry_after
@@ -264,13 +196,13 @@ def _send(
 ) -> None:
     """Send bytes ``first`` to ``last`` of the opening, the file and the closing.
 
-    Never the file itself: if the client resets the connection, bjoern sends freed memory, perhaps
-    to another client, or loops for ever (``do_sendfile`` in server.c). Pieces are as fast: 11.4 ms
-    for 10.4 MB, compared with 11.7.
+    bjoern must not get the file itself: if the client then resets the connection, bjoern sends
+    freed memory, perhaps to another client, or loops for ever (``do_sendfile`` in server.c).
+    Pieces are as fast: 11.4 ms for 10.4 MB, compared with 11.7.
     """
     resp.content_length = last + 1 - first
     size = os.fstat(file.fileno()).st_size
-    resp.stream = _Stream(_spliced(opening, file, size, closing, first, last), file.close)
+    resp.stream = Body(_spliced(opening, file, size, closing, first, last), file.close)
 
 
 def _spliced(
@@ -285,7 +217,7 @@ def _spliced(
     while left > 0:
         piece = file.read(min(left, _PIECE_BYTES))
         if not piece:
-            raise EOFError(f"{file.name} has become shorter")
+            raise EOFError(f"{file.name} has become shorter while it was sent")
         yield piece
         left -= len(piece)
     behind = len(opening) + size
@@ -309,7 +241,7 @@ def _show_residue(
 
 
 def _show_small(req: falcon.Request, resp: falcon.Response, media_type: str, body: bytes) -> None:
-    """Show a body that is quickly made, whether or not it is asked for."""
+    """Show a body that is quick to make; it is made even if only the headers are sent."""
     etag = hashlib.blake2b(body, digest_size=8).hexdigest()
     if _is_wanted(req, etag):
         resp.data = body
@@ -317,22 +249,24 @@ def _show_small(req: falcon.Request, resp: falcon.Response, media_type: str, bod
 
 
 def _is_wanted(req: falcon.Request, etag: str) -> bool:
-    """Return whether the body shall be sent.
+    """Return whether the body has to be sent.
 
     Raises:
-        Problem: 412, ``If-Match`` asks for another.
+        Problem: 412, ``If-Match`` names another version.
     """
     if not requests.meets_if_match(req, etag):
-        raise Problem(412, "This has another tag than If-Match.", headers={"ETag": f'"{etag}"'})
+        raise Problem(
+            412, "The ETag is another one than in If-Match.", headers={"ETag": f'"{etag}"'}
+        )
     return req.method != "HEAD" and not requests.is_known(req, etag)
 
 
 def _describe(
     req: falcon.Request, resp: falcon.Response, etag: str, media_type: str, length: int
 ) -> None:
-    """Put into ``resp`` the headers of a body of ``length`` bytes, whether or not it is sent."""
+    """Give ``resp`` the headers of a body of ``length`` bytes, whether or not it is sent."""
     resp.etag = etag
-    _keep_for_ever(resp)
+    keep_for_ever(resp)
     if requests.is_known(req, etag):
         resp.status = falcon.HTTP_304
         return
@@ -341,45 +275,11 @@ def _describe(
         resp.content_length = length
 
 
-def _keep_for_ever(resp: falcon.Response) -> None:
-    resp.cache_control = _FOR_EVER
-    resp.vary = ["Accept"]
-
-
 def _link_to_summary(n: mpz) -> dict[str, str]:
     path = f"/api1/terms/{n.digits()}/summary"
-    # Of an index of thousands of digits the header would be more than others take.
+    # With an index of thousands of digits the header would be longer than some clients accept.
     return {"Link": f'<{path}>; rel="related"'} if len(path) <= 1000 else {}
 
 
 def _json(members: Iterable[tuple[str, bytes]]) -> bytes:
     return b"{%b}" % b",".join(b'"%b":"%b"' % (name.encode(), value) for name, value in members)
-
-
-def _line(req: falcon.Request, format_name: str | None) -> tuple[str, _Line]:
-    """Return the media type of the lines asked for, and what writes one."""
-    if format_name == "bfile":
-        return requests.media_type(req, TEXT), lambda n, value: b"%d %b\n" % (n, value)
-    if format_name is not None:
-        raise Problem(422, f"There is no format {format_name!r:.60}; there is bfile.")
-    media_type = requests.media_type(req, TEXT, LINES_OF_JSON)
-    if media_type == TEXT:
-        return media_type, lambda _, value: value + b"\n"
-    return (
-        media_type,
-        lambda n, value: (
-            b'{"n":"%d","digits":"%d","value":"%b"}\n' % (n, len(value.lstrip(b"-")), value)
-        ),
-    )
-
-
-def _chunks(lines: Iterable[bytes]) -> Iterator[bytes]:
-    waiting, length = [], 0
-    for line in lines:
-        waiting.append(line)
-        length += len(line)
-        if length >= _CHUNK_BYTES:
-            yield b"".join(waiting)
-            waiting, length = [], 0
-    if waiting:
-        yield b"".join(waiting)

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigfib.api.app import create_app
-from bigfib.api.terms import MAX_LINES, MAX_STREAMS
+from bigfib.api.ranges import MAX_LINES, MAX_STREAMS
 from bigfib.numbers import fibonacci
 from bigfib.sequences import Sequences
 from bigfib.state.log import Log

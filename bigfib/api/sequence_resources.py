@@ -1,8 +1,8 @@
-"""``/api1/sequences``: sequences of one's own, and the shared one.
+"""Serve private sequences and the shared one: ``/api1/sequences``.
 
-An id is a capability: whoever knows it may step the sequence, and nothing lists them. The position
-is the ``ETag``, so that a change with ``If-Match`` is made at most once however often it is sent.
-``If-None-Match`` is a condition on changes, too (RFC 9110, 13.2.2).
+An id is a capability: a client that knows it may step the sequence, and no resource lists ids. The
+position is the ``ETag``, so that a change with ``If-Match`` is made at most once, however often it
+is sent. ``If-None-Match`` is a condition on changes, too (RFC 9110, 13.2.2).
 """
 
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from gmpy2 import mpz
 
 from bigfib.api import requests
 from bigfib.api.committing import Committer
-from bigfib.api.problems import Problem, for_a_while
-from bigfib.api.representations import CommittedSequence
+from bigfib.api.problems import CreationUnknown, Problem
+from bigfib.api.representations import SequenceReply
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.sequences import (
     SHARED,
@@ -29,40 +29,37 @@ from bigfib.state.store import Elsewhere, OutcomeUnknown, Unavailable
 
 _Made = TypeVar("_Made")
 
-# Each after the first means that others were faster, and led it to where it may be changed, too.
+# Each attempt after the first means that another client has moved the sequence to another position
+# from which it may be changed.
 _ATTEMPTS: Final = 20
 
 
 class SequenceCollection:
-    """``/api1/sequences``."""
+    """Serve ``/api1/sequences``."""
 
     def __init__(self, committer: Committer, sequences: Sequences) -> None:
         self._sequences = sequences
-        self._show = CommittedSequence(committer)
+        self._show = SequenceReply(committer)
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Create a sequence at 0."""
+        """Create a sequence at position 0."""
         requests.parameters(req)
         try:
             sequence = self._sequences.create()
         except OutcomeUnknown as error:
-            raise for_a_while(
-                "The store was lost while the sequence was created, so that it is unknown whether "
-                "it was. Send this again to have another. If the first is there nobody knows its "
-                "id, so that nobody steps it, and it is forgotten as all such are."
-            ) from error
+            raise CreationUnknown from error
         resp.status = falcon.HTTP_201
         resp.location = f"/api1/sequences/{format_id(sequence.id)}"
         self._show(resp, sequence)
 
 
 class _OneSequence:
-    """What the resources of one sequence have in common."""
+    """Find and change one sequence."""
 
     def __init__(self, committer: Committer, sequences: Sequences) -> None:
         self._committer = committer
         self._sequences = sequences
-        self._show = CommittedSequence(committer)
+        self._show = SequenceReply(committer)
 
     def _existing(self, sequence_id: str) -> Sequence:
         return self._sequences.existing(parse_id(sequence_id))
@@ -84,9 +81,9 @@ class _OneSequence:
         """
         excludes = req.get_header("If-None-Match") is not None
         if not excludes and req.get_header("If-Match", default="*").strip() == "*":
-            return change(None)  # Anywhere, as long as it is there.
-        # Of If-Match alone the first position is tried without a look-up: the store says if it is
-        # another.
+            return change(None)  # From any position.
+        # With If-Match alone, the first position is tried without a look-up: the store reports
+        # another one.
         named = [] if excludes else requests.positions_to_match(req)
         expected = named[0] if named else self._sequences.position(sequence_id)
         for _ in range(_ATTEMPTS):
@@ -97,14 +94,14 @@ class _OneSequence:
                 return change(expected)
             except Elsewhere as elsewhere:
                 expected = elsewhere.position
-        raise Unavailable("others change this sequence all the while")
+        raise Unavailable("other clients keep changing this sequence")
 
     def _require_match(self, req: falcon.Request, position: int) -> None:
         if not requests.meets_if_match(req, mpz(position).digits()):
             raise self._unchanged(412, position, "the sequence is not where If-Match has it")
 
     def _unchanged(self, status: int, position: int, what: str) -> Problem:
-        """Return an error that gives away where the sequence stands, once that is committed."""
+        """Return an error that shows the position of the sequence, which is committed first."""
         self._committer.commit()
         digits = mpz(position).digits()
         return Problem(
@@ -116,10 +113,10 @@ class _OneSequence:
 
 
 class SequenceResource(_OneSequence):
-    """``/api1/sequences/{sequence_id}``."""
+    """Serve ``/api1/sequences/{sequence_id}``."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
-        """Show the sequence, or that the client has seen it as it is."""
+        """Show the sequence, or send 304 if the client has its position."""
         requests.parameters(req)
         sequence = self._existing(sequence_id)
         self._require_match(req, sequence.pair.position)
@@ -134,7 +131,7 @@ class SequenceResource(_OneSequence):
     on_head = on_get
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
-        """Put the sequence at another position."""
+        """Move the sequence to the position in the body."""
         requests.parameters(req)
         one = parse_id(sequence_id)
         position = int(_position(requests.document(req)))
@@ -150,7 +147,7 @@ class SequenceResource(_OneSequence):
         if one == SHARED:
             raise falcon.HTTPMethodNotAllowed(
                 ["GET", "HEAD", "PUT"],
-                description="The shared sequence is not deleted; it may be PUT at position 0.",
+                description="The shared sequence cannot be deleted; PUT it at position 0 instead.",
             )
         self._change(req, one, lambda expected: self._sequences.delete(one, expected))
         self._committer.commit()
@@ -158,15 +155,15 @@ class SequenceResource(_OneSequence):
 
 
 class SequenceStep(_OneSequence):
-    """``/api1/sequences/{sequence_id}/next``, and ``previous``."""
+    """Serve ``/api1/sequences/{sequence_id}/next`` or ``previous``."""
 
     def __init__(self, committer: Committer, sequences: Sequences, direction: int) -> None:
-        """Step by so many terms, or as many times of that as ``by`` says."""
+        """Step forward (1) or back (-1)."""
         super().__init__(committer, sequences)
         self._direction = direction
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
-        """Step the sequence."""
+        """Step the sequence, by ``by`` terms at once."""
         steps = require_steps(requests.number(requests.parameters(req, "by"), "by", 1))
         by = int(self._direction * steps)
         one = parse_id(sequence_id)

@@ -1,0 +1,92 @@
+"""Serve terms in a row, one a line: ``/api1/terms``."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+from urllib.parse import urlencode
+
+import falcon
+
+from bigfib import terms
+from bigfib.api import requests
+from bigfib.api.problems import Problem
+from bigfib.api.representations import LINES_OF_JSON, TEXT, Body, keep_for_ever
+from bigfib.numbers.fibonacci import InvalidIndex
+
+MAX_LINES: Final = 10_000
+"""Terms in one reply at most."""
+
+MAX_STREAMS: Final = 32
+"""Replies with terms in a row under way at most; near the limit each takes 1.5 MB."""
+
+# Lines are joined until a chunk is this long. Other requests wait while a chunk is computed.
+_CHUNK_BYTES: Final = 1 << 14
+
+_Line = Callable[[int, bytes], bytes]
+
+
+class TermRange:
+    """``/api1/terms``."""
+
+    def __init__(self) -> None:
+        self._open_streams = 0
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Send terms in a row, one a line."""
+        parameters = requests.parameters(req, "from", "count", "format")
+        media_type, line = _line(req, parameters.get("format"))
+        first = requests.number(parameters, "from", 0)
+        terms.require_inline(first)
+        count = requests.number(parameters, "count", int(terms.INLINE_LIMIT - first + 1))
+        if count < 1:
+            raise InvalidIndex("count is the number of terms, at least 1")
+        terms.require_inline(first + count - 1)
+        if self._open_streams >= MAX_STREAMS:
+            raise Problem(
+                503,
+                f"Terms in a row are being sent to {MAX_STREAMS} clients, the most that the "
+                "service serves at a time; try again in 1 s.",
+                headers={"Retry-After": "1"},
+            )
+        sent = min(count, MAX_LINES)
+        resp.content_type = media_type
+        keep_for_ever(resp)
+        if count > sent:
+            following = parameters | {"from": (first + sent).digits()}
+            if "count" in parameters:
+                following["count"] = (count - sent).digits()
+            resp.append_link(f"/api1/terms?{urlencode(following)}", "next")
+        lines = (line(n, value) for n, value in terms.walk(int(first), int(sent)))
+        self._open_streams += 1
+        resp.stream = Body(_chunks(lines), self._stream_closed)
+
+    def _stream_closed(self) -> None:
+        self._open_streams -= 1
+
+
+def _line(req: falcon.Request, format_name: str | None) -> tuple[str, _Line]:
+    """Return the media type of the lines asked for, and the function that writes one."""
+    if format_name == "bfile":
+        return requests.media_type(req, TEXT), lambda n, value: b"%d %b\n" % (n, value)
+    if format_name is not None:
+        raise Problem(422, f"There is no format {format_name!r:.60}; there is bfile.")
+    media_type = requests.media_type(req, TEXT, LINES_OF_JSON)
+    if media_type == TEXT:
+        return media_type, lambda _, value: value + b"\n"
+    return (
+        media_type,
+        lambda n, value: (
+            b'{"n":"%d","digits":"%d","value":"%b"}\n' % (n, len(value.lstrip(b"-")), value)
+        ),
+    )
+
+
+def _chunks(lines: Iterable[bytes]) -> Iterator[bytes]:
+    waiting, length = [], 0
+    for line in lines:
+        waiting.append(line)
+        length += len(line)
+        if length >= _CHUNK_BYTES:
+            yield b"".join(waiting)
+            waiting, length = [], 0
+    if waiting:
+        yield b"".join(waiting)
