@@ -35,11 +35,7 @@ from bigfib.sequences import (
     SHARED,
     Sequence,
     Sequences,
-    find_in_database,
     format_id,
-    lacks_driver,
-    open_log,
-    open_store,
     parse_position,
     require_steps,
 )
@@ -57,6 +53,7 @@ from bigfib.state import reader
 from bigfib.state.log import Locked, Log
 from bigfib.state.reader import LogError, Unusable
 from bigfib.state.store import OutcomeUnknown, Store, StoreError, Unavailable
+from bigfib.stores import driver_missing, find_in_database, open_log, open_store
 from bigfib.terms import InvalidModulus
 
 _logger = logging.getLogger(__name__)
@@ -463,7 +460,7 @@ def _move(command: argparse.Namespace, move: Callable[[Sequences], Sequence]) ->
     """Move the shared sequence of the log or database, and show it."""
     settings = _settings(command)
     if settings.store:
-        with closing(open_store(settings)) as store:
+        with closing(open_store(settings).store) as store:
             sequence = move(_sequences(store))
         _show_shared(command, sequence.pair.digits().decode(), sequence.pair.position)
         return
@@ -603,7 +600,7 @@ def _store_init(command: argparse.Namespace) -> None:
     try:
         from bigfib.state.postgres import schema
     except ImportError as error:
-        raise lacks_driver(error) from error
+        raise driver_missing(error) from error
     made = schema.init(settings.store)
     print(f"version {schema.VERSION}: {'made' if made else 'is there already'}")
 
@@ -617,7 +614,7 @@ def _store_copy(command: argparse.Namespace) -> None:
     try:
         from bigfib.state.postgres import copy
     except ImportError as error:
-        raise lacks_driver(error) from error
+        raise driver_missing(error) from error
     if target.store:
         _require_log(source.file)
         count = copy.log_to_database(source.file, target.store)

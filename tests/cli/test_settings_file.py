@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from bigfib.cli import settings_file
-from bigfib.settings import InvalidSetting, Settings, resolve, without_password
-from bigfib.state.log import Durability
+from bigfib.settings import Durability, InvalidSetting, Settings, resolve, without_password
 from tests.cli.test_cli import Command
 
 
