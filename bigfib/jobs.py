@@ -20,6 +20,7 @@ from enum import Enum
 from typing import BinaryIO, Final
 
 from bigfib import terms
+from bigfib.computation import failure_of, parse_report
 from bigfib.counts import Counter, Gauge
 from bigfib.digit_cache import DigitCache, Seal, seal
 from bigfib.numbers import fibonacci
@@ -352,7 +353,7 @@ class Jobs:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             job.process = subprocess.Popen(  # noqa: S603 - numbers and a path
-                [sys.executable, "-m", "bigfib.worker", *map(str, arguments)],
+                [sys.executable, "-m", "bigfib.computation", *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 # Where Python looks for modules first; nobody has put others there.
@@ -379,7 +380,7 @@ class Jobs:
         status = process.poll()
         job.said += (process.stdout.read() or b"").decode()
         # What was last said is still wanted when the process has ended.
-        word, _, rest = job.said.rpartition("\n")[0].rpartition("\n")[2].partition(" ")
+        word, rest = parse_report(job.said.rpartition("\n")[0].rpartition("\n")[2])
         if word == "progress":
             job.progress = round(float(rest), 3)
         if status is None:
@@ -400,12 +401,8 @@ class Jobs:
             # Where that is, is the operator's business.
             _logger.error("F(%d) cannot be kept: %s", job.n, rest)
             self._fail(job, "its digits cannot be kept")
-        elif word == "memory" or status == -signal.SIGABRT:
-            self._fail(job, "there is not enough memory for it")
-        elif status < 0:
-            self._fail(job, f"its process was killed ({signal.Signals(-status).name})")
         else:
-            self._fail(job, f"its process ended with status {status}")
+            self._fail(job, failure_of(status))
 
     def _fail(self, job: Job, failure: str) -> None:
         _logger.error("F(%d) is not computed: %s", job.n, failure)
