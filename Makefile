@@ -21,7 +21,7 @@ run: $(READY)  ## serve; hand over arguments with ARGS='-p 9000'
 
 man: $(READY)  ## write the man page, build/bigfib.1
 	@mkdir -p $(dir $(MAN))
-	@HOME=/HOME $(VENV)/bin/argparse-manpage --module bigfib.cli --function parser --output $(MAN) \
+	@HOME=/HOME $(VENV)/bin/argparse-manpage --module bigfib.cli.main --function parser --output $(MAN) \
 	  --project-name bigfib --manual-title 'User Commands' \
 	  --version "$$($(VENV)/bin/bigfib --version | cut -d' ' -f2)" \
 	  --description 'the Fibonacci sequence as a service without a ceiling'

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from time import perf_counter
 from typing import Any
 
-from bigfib import cli
 from bigfib.api import app
 from bigfib.api.stepping import Environ
+from bigfib.cli.main import main
 from bigfib.server import serve
 
 
@@ -48,4 +48,4 @@ def create_app(*arguments: Any, **more: Any) -> app.App:
 
 if __name__ == "__main__":
     setattr(serve, "create_app", create_app)  # noqa: B010 - mypy would have it exported
-    sys.exit(cli.main(["serve", *sys.argv[1:]]))
+    sys.exit(main(["serve", *sys.argv[1:]]))

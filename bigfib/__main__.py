@@ -11,7 +11,7 @@ def main() -> int:
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from bigfib.cli import main
+    from bigfib.cli.main import main
 
     signal.signal(signal.SIGINT, handler)
     return main()

@@ -74,7 +74,7 @@ def pair(position: int) -> DecimalPair:
     return DecimalPair.of_digits(position, this, following)
 
 
-def asked(url: str, n: mpz, base: int, media_type: str) -> Iterator[str]:
+def requested(url: str, n: mpz, base: int, media_type: str) -> Iterator[str]:
     """Yield F(n) in pieces, as the service at ``url`` has it.
 
     Raises:

@@ -19,9 +19,9 @@ class Failure(Exception):
     """A command cannot do what it was asked; the message says why and what to do."""
 
 
-def shortened(text: str, full: bool, file: TextIO) -> str:
+def shortened(text: str, full: bool, file: TextIO | None = None) -> str:
     """Return a long term by its ends where a person reads it, and whole anywhere else."""
-    if full or len(text) <= _SHOWN_WHOLE or not file.isatty():
+    if full or len(text) <= _SHOWN_WHOLE or not (file or sys.stdout).isatty():
         return text
     ends = f"{text[:_SHOWN_ENDS]}...{text[-_SHOWN_ENDS:]}"
     return f"{ends} ({len(text.lstrip('-'))} digits; --full shows them)"

@@ -1068,7 +1068,7 @@ class TestExitStatus:
         self, bigfib: Command, tmp_path: Path
     ) -> None:
         # In place of a module that bigfib imports.
-        (tmp_path / "shtab.py").write_text(
+        (tmp_path / "argparse.py").write_text(
             "import time; print('imported', flush=True); time.sleep(30)"
         )
         with subprocess.Popen(
@@ -1200,7 +1200,7 @@ class TestUnknownVariables:
 
 def test_current_needs_no_web_framework(bigfib: Command) -> None:
     program = (
-        "import sys; from bigfib.cli import main; main(['current']);"
+        "import sys; from bigfib.cli.main import main; main(['current']);"
         "print([name for name in ('falcon', 'bjoern', 'http') if name in sys.modules])"
     )
     done = subprocess.run(

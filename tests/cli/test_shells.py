@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bigfib.cli import main
+from bigfib.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 
