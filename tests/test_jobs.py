@@ -1,6 +1,6 @@
 """Jobs interrupted by their own signal handler, with real processes and real signals.
 
-Services compute large terms in tests/api/test_far_terms.py.
+Services compute large terms in tests/api/test_term_jobs.py.
 """
 
 import contextlib
