@@ -186,10 +186,12 @@ class TestBesideAService:
             b'{"value":"\\ud800"}',
             b'{"value":"\\u001b[31m"}',
             b"[]",
+            b"{}",
+            b'{"name":"x"}',
             b"[" * 200_000,
             b"\xff",
         ],
-        ids=range(8),
+        ids=range(10),
     )
     def test_document_of_another_program_is_refused(self, bigfib: Command, answer: bytes) -> None:
         with answering(b"HTTP/1.1 200 OK\r\n\r\n" + answer) as url:
