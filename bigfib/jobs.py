@@ -1,4 +1,4 @@
-"""Far terms in the background: a few processes, a queue before them, and the digit cache behind.
+"""Large terms in the background: a few processes, a queue before them, and the digit cache behind.
 
 bjoern's loop has one thread and no timers. So nothing here waits: what the processes have said is
 read whenever somebody asks, and on SIGCHLD, which bjoern looks for ten times a second.
@@ -82,8 +82,8 @@ class Job:
         return (1 - self.progress) * self.n / _INDICES_A_SECOND
 
 
-class NotAtHand(Exception):
-    """A far term cannot be shown now; the message says why, and when to ask again.
+class TermNotReady(Exception):
+    """A large term cannot be shown now; the message says why, and when to ask again.
 
     Attributes:
         retry_after: In how many seconds to ask again.
@@ -94,7 +94,7 @@ class NotAtHand(Exception):
         self.retry_after = int(retry_after) + 1
 
 
-class Underway(NotAtHand):
+class InProgress(TermNotReady):
     """It is being computed, or waits to be.
 
     Attributes:
@@ -106,11 +106,11 @@ class Underway(NotAtHand):
         self.job = job
 
 
-class QueueFull(NotAtHand):
+class QueueFull(TermNotReady):
     """Too many others are waited for."""
 
 
-class ComputationFailed(NotAtHand):
+class TermFailed(TermNotReady):
     """Its computation has failed.
 
     Attributes:
@@ -124,7 +124,7 @@ class ComputationFailed(NotAtHand):
 
 
 class Jobs:
-    """All computations of far terms, and their results.
+    """All computations of large terms, and their results.
 
     Attributes:
         max_term: The largest |n| whose term clients are given.
@@ -161,7 +161,7 @@ class Jobs:
         If there is none, or nobody has checked it yet, that is begun.
 
         Raises:
-            NotAtHand: one of its kinds.
+            TermNotReady: one of its kinds.
             IndexTooLarge: n exceeds `fibonacci.MAX_INDEX`, or its digits are more than the digit
                 cache takes.
         """
@@ -175,14 +175,14 @@ class Jobs:
             self.misses.add()
             job = self._jobs.get(n) or self._enqueue(n)
             if job.state is State.FAILED:
-                raise ComputationFailed(job)
-            raise Underway(job, min(self._seconds_until_done(job), 60))
+                raise TermFailed(job)
+            raise InProgress(job, min(self._seconds_until_done(job), 60))
 
     def pair(self, position: int) -> DecimalPair:
         """Return the terms at ``position`` >= 0 and behind it, to step from.
 
         Raises:
-            NotAtHand, IndexTooLarge: as `open`; the digit cache has to take both.
+            TermNotReady, IndexTooLarge: as `open`; the digit cache has to take both.
         """
         if position <= terms.INLINE_LIMIT:
             return DecimalPair(position)
@@ -192,7 +192,7 @@ class Jobs:
             for n in (position, position + 1):
                 try:
                     files.append(opened.enter_context(self.open(n)))
-                except NotAtHand as reason:
+                except TermNotReady as reason:
                     missing.append(reason)
             if missing:
                 raise missing[0]

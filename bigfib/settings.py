@@ -243,7 +243,7 @@ class Settings:
     )
     cache_dir: Path = _setting(
         _UserPath(platformdirs.user_cache_path),
-        "directory for the digits of far terms; services may share it",
+        "directory for the digits of large terms; services may share it",
         "--cache-dir",
         parse=_path,
     )

@@ -1,4 +1,4 @@
-"""Far terms on two cores, against FLINT; the second process killed."""
+"""Large terms on two cores, against FLINT; the second process killed."""
 
 import os
 import signal

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bigfib.digit_cache import DigitCache
-from bigfib.jobs import Jobs, State, Underway
+from bigfib.jobs import InProgress, Jobs, State
 
 LONG = 60_000_000
 
@@ -55,7 +55,7 @@ def jobs(cache: Cache) -> Iterator[Jobs]:
 
 def begin(jobs: Jobs, n: int) -> int:
     """Begin the computation of F(n), and return the pid of its process."""
-    with pytest.raises(Underway) as underway:
+    with pytest.raises(InProgress) as underway:
         jobs.open(n)
     process = underway.value.job.process
     assert process is not None

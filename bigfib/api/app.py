@@ -23,7 +23,7 @@ from bigfib.api.stepping import Environ, Stepping
 from bigfib.api.terms import Summary, Term, TermJob, TermRange
 from bigfib.batches import Batches
 from bigfib.counts import Slots
-from bigfib.jobs import Jobs, NotAtHand
+from bigfib.jobs import Jobs, TermNotReady
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import Sequences
 from bigfib.state.log import CommitFailed
@@ -200,7 +200,7 @@ class App(falcon.App[falcon.Request, falcon.Response]):
         if isinstance(error, CommitFailed):
             end(error)
         path = env["PATH_INFO"]
-        if isinstance(error, NotAtHand):
+        if isinstance(error, TermNotReady):
             _logger.warning("%s: %s", path, error)
             return self._put_off(error.retry_after)
         if isinstance(error, IndexTooLarge):

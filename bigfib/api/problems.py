@@ -12,7 +12,7 @@ import falcon
 
 from bigfib.api.committing import end
 from bigfib.api.request_seconds import UNMATCHED
-from bigfib.jobs import NotAtHand, Underway
+from bigfib.jobs import InProgress, TermNotReady
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
 from bigfib.sequences import TooManySequences, UnknownSequence
 from bigfib.state.log import CommitFailed
@@ -75,7 +75,7 @@ def add_to(app: falcon.App[Any, Any]) -> None:
     app.add_error_handler(SequenceLocked, _find_locked)
     app.add_error_handler(Draining, _turn_away)
     app.add_error_handler(OutcomeUnknown, _lose_outcome)
-    app.add_error_handler(NotAtHand, _put_off)
+    app.add_error_handler(TermNotReady, _put_off)
     app.add_error_handler(Exception, _fail)
 
 
@@ -128,9 +128,9 @@ def _refuse_sequence(_req: object, _resp: object, error: Exception, _params: obj
     raise Problem(507, str(error))
 
 
-def _put_off(_req: object, _resp: object, error: NotAtHand, _params: object) -> None:
+def _put_off(_req: object, _resp: object, error: TermNotReady, _params: object) -> None:
     headers = {"Retry-After": str(error.retry_after)}
-    if isinstance(error, Underway):
+    if isinstance(error, InProgress):
         headers["Link"] = f'</api1/terms/{error.job.n}/job>; rel="monitor"'
     raise Problem(
         503,

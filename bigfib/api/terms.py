@@ -17,7 +17,7 @@ from bigfib import terms
 from bigfib.api import requests
 from bigfib.api.problems import Problem
 from bigfib.api.representations import JSON, LINES_OF_JSON, OCTETS, TEXT
-from bigfib.jobs import Job, Jobs, Underway
+from bigfib.jobs import InProgress, Job, Jobs
 from bigfib.numbers import fibonacci
 from bigfib.numbers.fibonacci import InvalidIndex, parse_index
 
@@ -194,7 +194,7 @@ def _show_term(
     if far:
         try:
             file = jobs.open(int(abs(n)))
-        except Underway as reason:
+        except InProgress as reason:
             _accept(resp, n, reason)
             return
         sign = b"-" if fibonacci.is_negative(n) else b""
@@ -237,7 +237,7 @@ def _require_given(n: mpz, jobs: Jobs) -> None:
         )
 
 
-def _accept(resp: falcon.Response, n: mpz, reason: Underway) -> None:
+def _accept(resp: falcon.Response, n: mpz, reason: InProgress) -> None:
     """Say that the term is being computed, and where to see how far that is."""
     resp.status = falcon.HTTP_202
     resp.location = f"/api1/terms/{n.digits()}/job"

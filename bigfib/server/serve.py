@@ -19,7 +19,7 @@ from bigfib.api.access_log import logged
 from bigfib.api.app import PartOfRequest, create_app
 from bigfib.batches import Batches, NotMade
 from bigfib.digit_cache import DigitCache
-from bigfib.jobs import Jobs, NotAtHand
+from bigfib.jobs import Jobs, TermNotReady
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import SHARED, Sequences, farthest_within
 from bigfib.server import systemd, watchdog
@@ -134,8 +134,8 @@ def _serve_on(
         batches = Batches(sequences, opened.shared) if opened.shared else None
         try:
             position = sequences.position(SHARED)
-            # A far term is begun now, so that whoever asks for it first waits for less.
-            with contextlib.suppress(NotAtHand):
+            # A large term is begun now, so that whoever asks for it first waits for less.
+            with contextlib.suppress(TermNotReady):
                 jobs.pair(position)
         except IndexTooLarge as error:
             raise CannotServe(f"{opened.name}: {error}") from error
