@@ -21,7 +21,7 @@ run: $(READY)  ## serve; hand over arguments with ARGS='-p 9000'
 
 man: $(READY)  ## write the man page, build/bigfib.1
 	@mkdir -p $(dir $(MAN))
-	@HOME=/HOME $(VENV)/bin/argparse-manpage --module bigfib.cli --function parser --output $(MAN) \
+	@HOME=/HOME $(VENV)/bin/argparse-manpage --module bigfib.cli.main --function parser --output $(MAN) \
 	  --project-name bigfib --manual-title 'User Commands' \
 	  --version "$$($(VENV)/bin/bigfib --version | cut -d' ' -f2)" \
 	  --description 'the Fibonacci sequence as a service without a ceiling'
@@ -34,7 +34,7 @@ test: $(READY)  ## run the tests; hand over arguments with ARGS='-k log'
 
 torture: $(READY)  ## cause twenty times the faults, fuzz, and soak; takes an hour
 	$(VENV)/bin/python -m pytest --torture tests/state tests/test_durability.py \
-	  tests/api/test_far_terms.py tests/test_shared_store.py tests/test_fuzz.py \
+	  tests/api/test_large_terms.py tests/test_shared_store.py tests/test_fuzz.py \
 	  tests/test_hostile.py tests/test_campaign.py tests/test_soak.py $(ARGS)
 
 bench: $(READY)  ## measure, report, and say where the report is; takes five minutes

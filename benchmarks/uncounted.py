@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from time import perf_counter
 from typing import Any
 
-from bigfib import cli
 from bigfib.api import app, front
 from bigfib.api.stepping import Environ
+from bigfib.cli.main import main
 from bigfib.server import serve
 
 
@@ -50,4 +50,4 @@ def create_app(*arguments: Any, **more: Any) -> front.Front:
 
 if __name__ == "__main__":
     setattr(serve, "create_app", create_app)  # noqa: B010 - mypy would have it exported
-    sys.exit(cli.main(["serve", *sys.argv[1:]]))
+    sys.exit(main(["serve", *sys.argv[1:]]))

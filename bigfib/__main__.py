@@ -1,19 +1,20 @@
-"""``python -m bigfib``, and the command ``bigfib``."""
+"""Run the command ``bigfib``, also as ``python -m bigfib``."""
 
 import signal
 import sys
 
-from bigfib.parent import handle
-
 
 def main() -> int:
     """Run the command line and return its exit status."""
-    # To import all that it needs takes a while, in which a Ctrl-C ends it without a traceback.
-    handle(signal.SIG_DFL, signal.SIGINT)
-    from bigfib import cli
+    # The imports take a while, in which a Ctrl-C must not show a traceback. A shell starts a
+    # background command with SIGINT ignored, which then stays so.
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from bigfib.cli.main import main
 
-    handle(signal.default_int_handler, signal.SIGINT)
-    return cli.main()
+    signal.signal(signal.SIGINT, handler)
+    return main()
 
 
 if __name__ == "__main__":

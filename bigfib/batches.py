@@ -17,7 +17,7 @@ import time
 from itertools import chain
 from typing import Final
 
-from bigfib.jobs import NotAtHand
+from bigfib.jobs import TermNotReady
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import Sequences
 from bigfib.state.store import (
@@ -205,7 +205,7 @@ class Batches:
             self._sequences.count_steps(waiting.by)
             try:
                 waiting.settle(self._sequences.at(sequence_id, position).pair.digits())
-            except (NotAtHand, IndexTooLarge):
+            except (TermNotReady, IndexTooLarge):
                 # Whoever asks again is told so before the reply begins.
                 self._sequences.forget(sequence_id)
                 waiting.settle(None)

@@ -1,50 +1,87 @@
-"""The computation of large terms apart from the caller and on two cores, in forked processes."""
+"""Compute large terms in child processes, so that neither lack of memory nor time harms the parent.
 
+There are two kinds of children, which speak the same protocol:
+
+* A command forks a child and reads the text of its result from it (`Computation`).
+* The service starts ``python -m bigfib.computation`` to put a term into the digit cache (`store`);
+  `bigfib.jobs` reads what it reports.
+
+A child writes lines to its parent. ``progress`` and a number from 0 to 1 may come many times; then
+comes ``done``, followed by the result, or ``storage`` and the reason why it cannot be stored. A
+child that ends without either has failed, and `failure_of` its exit status is the reason.
+"""
+
+import contextlib
 import os
+import resource
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from types import TracebackType
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 from bigfib import terms
+from bigfib.digit_cache import DigitCache
 from bigfib.numbers import doubling, fibonacci
 from bigfib.numbers.decimals import DecimalPair
-from bigfib.parent import end_with, handle
 
 Report = Callable[[float], None]
-"""Is told how much of the work is done, from 0 to 1."""
+"""Called with the share of the work that is done, from 0 to 1."""
 
 _PIECE: Final = 1 << 20
 
-# Exit status of a process that had not enough memory.
+# Exit status of a child that had not enough memory.
 _NO_MEMORY: Final = 3
+
+# Measured at 10^7 .. 10^9: a process maps at most 23 MB and 0.75 bytes for each index.
+_MIN_MEMORY: Final = 64 << 20
+
+# From <sys/prctl.h>.
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def failure_of(status: int) -> str:
+    """Return why a child ended without a result, from its exit status (negative: a signal)."""
+    # GMP aborts the process when an allocation fails.
+    if status in (_NO_MEMORY, -signal.SIGABRT):
+        return "there is not enough memory"
+    if status < 0:
+        return f"its process was killed ({signal.Signals(-status).name})"
+    return f"its process ended with status {status}"
+
+
+def parse_report(line: str) -> tuple[str, str]:
+    """Return the first word of a line that a child wrote, and the rest."""
+    word, _, rest = line.rstrip("\n").partition(" ")
+    return word, rest
 
 
 class ComputationFailed(Exception):
-    """There is no result: its process has ended or could not start; the message says why."""
+    """There is no result: the child ended early or could not start. The message says why."""
 
 
 class Computation:
-    """Text that is being computed by a forked process, within a ``with``.
+    """Compute text in a forked process, within a ``with`` statement.
 
-    Neither Python's ``decimal`` nor GMP lets anything else run meanwhile. The caller, who only
-    waits, can draw how far it is, is interrupted at once, and outlives a lack of memory, for which
-    GMP aborts its process. The end of the ``with`` ends the process.
+    Neither Python's ``decimal`` nor GMP lets other code run meanwhile. The parent only waits: it
+    can show progress, is interrupted at once, and survives when GMP aborts the child for lack of
+    memory. Leaving the ``with`` statement kills the child.
 
     Attributes:
-        what: The result, as messages name it.
+        what: The name of the result in messages.
     """
 
     def __init__(self, what: str, compute: Callable[[Report], Iterable[str]]) -> None:
-        """Begin to compute.
+        """Start the child.
 
         Args:
-            what: As the attribute.
-            compute: Returns the text in pieces. It is called in the new process.
+            what: The name of the result in messages.
+            compute: Returns the text in pieces; called in the child.
 
         Raises:
-            ComputationFailed: no process can be started.
+            ComputationFailed: No process can be started.
         """
         self.what = what
         try:
@@ -56,22 +93,23 @@ class Computation:
             ) from error
 
     def progress(self) -> Iterator[float]:
-        """Yield how much of the work is done, from 0 to 1, until the text is there.
+        """Yield the share of the work that is done, from 0 to 1, until the text is ready.
 
         Raises:
-            ComputationFailed: there is not enough memory, or somebody has ended the process.
+            ComputationFailed: There is not enough memory, or the child was killed.
         """
         for line in self._pipe:
-            if line == "\n":
+            word, rest = parse_report(line)
+            if word == "done":
                 return
-            yield float(line)
+            yield float(rest)
         self._require_success()
 
     def pieces(self) -> Iterator[str]:
-        """Yield the text, some at a time, when `progress` has come to its end.
+        """Yield the text in pieces, once `progress` has ended.
 
         Raises:
-            ComputationFailed: as `progress`.
+            ComputationFailed: As `progress`.
         """
         while piece := self._pipe.read(_PIECE):
             yield piece
@@ -80,13 +118,8 @@ class Computation:
     def _require_success(self) -> None:
         status = os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
         self._child = 0
-        if status in (_NO_MEMORY, -signal.SIGABRT):
-            raise ComputationFailed(f"there is not enough memory to compute {self.what}")
-        if status < 0:
-            name = signal.Signals(-status).name
-            raise ComputationFailed(f"the process that computed {self.what} was killed ({name})")
-        if status > 0:
-            raise ComputationFailed(f"the process that computed {self.what} has failed")
+        if status != 0:
+            raise ComputationFailed(f"cannot compute {self.what}: {failure_of(status)}")
 
     def __enter__(self) -> "Computation":
         return self
@@ -104,11 +137,11 @@ class Computation:
 
 
 def of_term(n: int, base: int = 10) -> Computation:
-    """Begin to compute F(n), of either sign of ``n``, in ``base``.
+    """Start to compute F(n), where ``n`` may be negative, in ``base``.
 
     Raises:
         IndexTooLarge: |n| exceeds `fibonacci.MAX_INDEX`.
-        ComputationFailed: no process can be started.
+        ComputationFailed: No process can be started.
     """
     fibonacci.require_computable(n)
 
@@ -122,11 +155,11 @@ def of_term(n: int, base: int = 10) -> Computation:
 
 
 def of_row(first: int, count: int, line: Callable[[int, bytes], str]) -> Computation:
-    """Begin to compute ``count`` terms from F(first) on, as ``line`` writes each.
+    """Start to compute ``count`` consecutive terms from F(first), formatted by ``line``.
 
     Raises:
         IndexTooLarge: |first| is not below `fibonacci.MAX_INDEX`.
-        ComputationFailed: no process can be started.
+        ComputationFailed: No process can be started.
     """
     position = abs(first)
     fibonacci.require_computable(position + 1)
@@ -146,42 +179,42 @@ def of_row(first: int, count: int, line: Callable[[int, bytes], str]) -> Computa
 
 
 def _compute(pipe: TextIO, compute: Callable[[Report], Iterable[str]]) -> None:
-    """Write to the pipe how far the computation is, an empty line, and the text."""
+    """Write progress, ``done`` and the text to the pipe."""
 
     def report(done: float) -> None:
-        print(done, file=pipe, flush=True)
+        print("progress", done, file=pipe, flush=True)
 
     report(0)
-    # Before GMP aborts the process for lack of memory, it says so in words of its own.
+    # GMP writes a message of its own before it aborts the process for lack of memory.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     for number, text in enumerate(compute(report)):
         if number == 0:
-            pipe.write("\n")
+            pipe.write("done\n")
         for start in range(0, len(text), _PIECE):
             pipe.write(text[start : start + _PIECE])
 
 
 def digits(n: int, report: Report) -> str:
-    """Return the decimal digits of F(n), for n >= 0, as `doubling.digits` does.
+    """Return the decimal digits of F(n), n >= 0, computed on two cores where there are two.
 
-    With a second core it takes 0.83 of the time at 10^8; a third would have nothing to do.
+    A second core reduces the time to 0.83 at 10^8; a third would have nothing to do.
     """
     two_cores = len(os.sched_getaffinity(0)) > 1
     return doubling.digits(n, report, squares_apart if two_cores else None)
 
 
 def squares_apart(first: Decimal, second: Decimal) -> tuple[Decimal, Decimal]:
-    """Return the squares of both, the second of them by a forked process.
+    """Return the squares of both numbers, the second one computed in a forked process.
 
-    Python's ``decimal`` holds the interpreter's lock, so that a thread would gain nothing.
+    Python's ``decimal`` holds the interpreter's lock, so a thread would gain nothing.
 
     Raises:
-        MemoryError: there is not enough memory.
+        MemoryError: There is not enough memory.
     """
     try:
         child, pipe = _fork(lambda pipe: pipe.write(str(doubling.square(second))))
     except OSError:
-        # Where no other process can be had, one core is enough.
+        # No process can be started: compute both here.
         return doubling.square(first), doubling.square(second)
     try:
         with pipe:
@@ -192,16 +225,16 @@ def squares_apart(first: Decimal, second: Decimal) -> tuple[Decimal, Decimal]:
         os.waitpid(child, 0)
         raise
     if os.waitpid(child, 0)[1] != 0:
-        # It was killed, or had no memory: with the other one done there may be enough of it.
+        # It was killed or had no memory. Now that the other square is done, there may be enough.
         return first, doubling.square(second)
     return first, Decimal(text)
 
 
 def _fork(work: Callable[[TextIO], object]) -> tuple[int, TextIO]:
-    """Fork a process that works and writes to a pipe; return its pid and the pipe to read from.
+    """Fork a child that calls ``work`` with a pipe; return its pid and the pipe's other end.
 
     Raises:
-        OSError: no process can be started.
+        OSError: No process can be started.
     """
     reader, writer = os.pipe()
     parent = os.getpid()
@@ -215,16 +248,88 @@ def _fork(work: Callable[[TextIO], object]) -> tuple[int, TextIO]:
         status = 1
         try:
             os.close(reader)
-            # What ends the command ends this process too, without a message of its own.
-            handle(signal.SIG_DFL, signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-            end_with(parent)
+            # A signal that ends the command ends this process too, without a message of its own.
+            set_handler(signal.SIG_DFL, signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+            die_with(parent)
             with open(writer, "w", encoding="ascii") as pipe:  # noqa: PTH123 - it has no path
                 work(pipe)
             status = 0
         except MemoryError:
             status = _NO_MEMORY
         finally:
-            # Whatever happens, the rest of the program is not the child's to run.
+            # The child must never run the rest of the program.
             os._exit(status)
     os.close(writer)
     return child, open(reader, encoding="ascii")  # noqa: PTH123 - the caller closes it
+
+
+def set_handler(
+    handler: Callable[[int, Any], Any] | signal.Handlers, *numbers: signal.Signals
+) -> None:
+    """Set the handler of signals, except of those that this process was started to ignore.
+
+    nohup ignores SIGHUP, and a shell ignores SIGINT for a background command.
+    """
+    for number in numbers:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def die_with(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when its parent ends.
+
+    Raises:
+        SystemExit: The parent has ended already.
+    """
+    import ctypes
+
+    # Without prctl in the C library an orphan runs on until it writes to its closed pipe.
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl:
+        prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        raise SystemExit(1)
+
+
+def store(n: int, cache: DigitCache) -> None:
+    """Put F(n) into the digit cache unless it is there, and report to the parent on stdout.
+
+    Raises:
+        SystemExit: There is not enough memory.
+    """
+    try:
+        with cache.lock(n):
+            seal = cache.check(n)
+            if seal is None:
+                text = digits(n, lambda done: print("progress", done, flush=True))
+                seal = cache.store(n, text)
+    except MemoryError:
+        raise SystemExit(_NO_MEMORY) from None
+    except (OSError, ValueError) as error:
+        print("storage", str(error).replace("\n", " "), flush=True)
+    else:
+        print("done", *seal, flush=True)
+
+
+def _yield_to_parent(parent: int, n: int) -> None:
+    """Make sure that this process, which computes F(n), never harms the service."""
+    die_with(parent)
+    # A Ctrl-C is for the service. A session of its own would do as well, but Linux divides the
+    # cores among sessions first, and by niceness only within a session.
+    os.setpgid(0, 0)
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    # What is mapped already: Python and, on some systems, the archive of all locales.
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + _MIN_MEMORY + n
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    with contextlib.suppress(OSError):
+        # If the system runs out of memory, the kernel kills this process and not the service.
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+if __name__ == "__main__":
+    _parent, _n, _directory, _max_bytes = sys.argv[1:]
+    _yield_to_parent(int(_parent), int(_n))
+    store(int(_n), DigitCache(Path(_directory), int(_max_bytes)))

@@ -1,4 +1,4 @@
-"""The digit cache: finished far terms as files, kept from one run of the service to the next.
+"""The digit cache: finished large terms as files, kept from one run of the service to the next.
 
 The file of F(n), n > 0, holds its decimal digits and nothing else, so that it can be sent as it is.
 It is written under another name, checked, and then renamed, so that under its own name there is

@@ -1,4 +1,4 @@
-"""Far terms in the background: a few processes, a queue before them, and the digit cache behind.
+"""Large terms in the background: a few processes, a queue before them, and the digit cache behind.
 
 bjoern's loop has one thread and no timers. So nothing here waits: what the processes have said is
 read whenever somebody asks, and on SIGCHLD, which bjoern looks for ten times a second.
@@ -20,6 +20,7 @@ from enum import Enum
 from typing import BinaryIO, Final
 
 from bigfib import terms
+from bigfib.computation import failure_of, parse_report
 from bigfib.digit_cache import DigitCache, Seal, seal
 from bigfib.metrics import Counter, Gauge
 from bigfib.numbers import fibonacci
@@ -81,8 +82,8 @@ class Job:
         return (1 - self.progress) * self.n / _INDICES_A_SECOND
 
 
-class NotAtHand(Exception):
-    """A far term cannot be shown now; the message says why, and when to ask again.
+class TermNotReady(Exception):
+    """A large term cannot be shown now; the message says why, and when to ask again.
 
     Attributes:
         retry_after: In how many seconds to ask again.
@@ -93,7 +94,7 @@ class NotAtHand(Exception):
         self.retry_after = int(retry_after) + 1
 
 
-class Underway(NotAtHand):
+class InProgress(TermNotReady):
     """It is being computed, or waits to be.
 
     Attributes:
@@ -105,11 +106,11 @@ class Underway(NotAtHand):
         self.job = job
 
 
-class QueueFull(NotAtHand):
+class QueueFull(TermNotReady):
     """Too many others are waited for."""
 
 
-class ComputationFailed(NotAtHand):
+class TermFailed(TermNotReady):
     """Its computation has failed.
 
     Attributes:
@@ -123,7 +124,7 @@ class ComputationFailed(NotAtHand):
 
 
 class Jobs:
-    """All computations of far terms, and their results.
+    """All computations of large terms, and their results.
 
     Attributes:
         max_term: The largest |n| whose term clients are given.
@@ -160,7 +161,7 @@ class Jobs:
         If there is none, or nobody has checked it yet, that is begun.
 
         Raises:
-            NotAtHand: one of its kinds.
+            TermNotReady: one of its kinds.
             IndexTooLarge: n exceeds `fibonacci.MAX_INDEX`, or its digits are more than the digit
                 cache takes.
         """
@@ -174,14 +175,14 @@ class Jobs:
             self.misses.add()
             job = self._jobs.get(n) or self._enqueue(n)
             if job.state is State.FAILED:
-                raise ComputationFailed(job)
-            raise Underway(job, min(self._seconds_until_done(job), 60))
+                raise TermFailed(job)
+            raise InProgress(job, min(self._seconds_until_done(job), 60))
 
     def pair(self, position: int) -> DecimalPair:
         """Return the terms at ``position`` >= 0 and behind it, to step from.
 
         Raises:
-            NotAtHand, IndexTooLarge: as `open`; the digit cache has to take both.
+            TermNotReady, IndexTooLarge: as `open`; the digit cache has to take both.
         """
         if position <= terms.INLINE_LIMIT:
             return DecimalPair(position)
@@ -191,7 +192,7 @@ class Jobs:
             for n in (position, position + 1):
                 try:
                     files.append(opened.enter_context(self.open(n)))
-                except NotAtHand as reason:
+                except TermNotReady as reason:
                     missing.append(reason)
             if missing:
                 raise missing[0]
@@ -352,7 +353,7 @@ class Jobs:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             job.process = subprocess.Popen(  # noqa: S603 - numbers and a path
-                [sys.executable, "-m", "bigfib.worker", *map(str, arguments)],
+                [sys.executable, "-m", "bigfib.computation", *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 # Where Python looks for modules first; nobody has put others there.
@@ -379,7 +380,7 @@ class Jobs:
         status = process.poll()
         job.said += (process.stdout.read() or b"").decode()
         # What was last said is still wanted when the process has ended.
-        word, _, rest = job.said.rpartition("\n")[0].rpartition("\n")[2].partition(" ")
+        word, rest = parse_report(job.said.rpartition("\n")[0].rpartition("\n")[2])
         if word == "progress":
             job.progress = round(float(rest), 3)
         if status is None:
@@ -400,12 +401,8 @@ class Jobs:
             # Where that is, is the operator's business.
             _logger.error("F(%d) cannot be kept: %s", job.n, rest)
             self._fail(job, "its digits cannot be kept")
-        elif word == "memory" or status == -signal.SIGABRT:
-            self._fail(job, "there is not enough memory for it")
-        elif status < 0:
-            self._fail(job, f"its process was killed ({signal.Signals(-status).name})")
         else:
-            self._fail(job, f"its process ended with status {status}")
+            self._fail(job, failure_of(status))
 
     def _fail(self, job: Job, failure: str) -> None:
         _logger.error("F(%d) is not computed: %s", job.n, failure)

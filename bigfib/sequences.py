@@ -13,20 +13,16 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from math import isqrt
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gmpy2 import mpz
 
 from bigfib.metrics import Counter, Gauge
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.numbers.fibonacci import MAX_INDEX, IndexTooLarge, InvalidIndex, parse_index
-from bigfib.settings import CACHE_BYTES, MAX_SEQUENCES, Settings
-from bigfib.state.log import Log
-from bigfib.state.store import Elsewhere, Missing, Present, Store, StoreError, Unavailable
+from bigfib.settings import CACHE_BYTES, MAX_SEQUENCES
+from bigfib.state.store import Elsewhere, Missing, Present, Store, Unavailable
 from bigfib.terms import INLINE_LIMIT
-
-if TYPE_CHECKING:
-    from bigfib.state.postgres.store import Postgres
 
 SHARED: Final = b"shared"
 """The id of the sequence that all clients share."""
@@ -95,64 +91,6 @@ def parse_position(text: str) -> mpz:
     if position < 0:
         raise InvalidIndex("a sequence begins at position 0; there is none before it")
     return position
-
-
-def open_log(settings: Settings, contact: str = "", *, expire: bool = True) -> Log:
-    """Open the state log of the sequences as ``settings`` have it; see `Log`.
-
-    Args:
-        settings: The settings.
-        contact: Owner URL of the service.
-        expire: Whether sequences may expire. Only the service expires them: a command may run
-            under other settings, or another clock.
-    """
-    return Log(
-        settings.file,
-        settings.durability,
-        contact=contact,
-        rewrite_bytes=settings.rewrite_bytes,
-        days_kept=settings.sequence_ttl if expire else None,
-        permanent=SHARED,
-    )
-
-
-def lacks_driver(error: ImportError) -> StoreError:
-    """Return what to say where the package that speaks to databases cannot be imported."""
-    return StoreError(
-        f"a store in a database needs psycopg: pip install 'bigfib[postgres]' ({error})"
-    )
-
-
-def open_store(settings: Settings, contact: str = "", *, expire: bool = True) -> "Log | Postgres":
-    """Open the store of the sequences as ``settings`` have it: the state log, or a database.
-
-    Arguments as `open_log`.
-
-    Raises:
-        StoreError: the database cannot be had, or what speaks to it is not installed.
-        LogError: as `open_log`.
-    """
-    if not settings.store:
-        return open_log(settings, contact, expire=expire)
-    try:
-        from bigfib.state.postgres.store import Postgres
-    except ImportError as error:
-        raise lacks_driver(error) from error
-    days_kept = settings.sequence_ttl if expire else None
-    return Postgres(settings.store, days_kept=days_kept, permanent=SHARED)
-
-
-def find_in_database(conninfo: str, sequence_id: bytes) -> int | None:
-    """Return where the sequence is in a database, or None; nothing is changed there.
-
-    Raises:
-        StoreError: the database cannot be had, or what speaks to it is not installed.
-    """
-    try:
-        from bigfib.state.postgres import store
-    except ImportError as error:
-        raise lacks_driver(error) from error
-    return store.find(conninfo, sequence_id)
 
 
 def farthest_within(cache_bytes: int) -> int:

@@ -9,6 +9,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
@@ -16,8 +17,9 @@ from urllib.parse import unquote
 import platformdirs
 
 from bigfib.numbers.fibonacci import MAX_INDEX
-from bigfib.server.logs import LogFormat
-from bigfib.state.log import REWRITE_BYTES, Durability
+
+REWRITE_BYTES: Final = 1 << 20
+"""Default of ``rewrite_bytes``: a log of 50 thousand records, which is read in less than 0.1 s."""
 
 CACHE_BYTES: Final = 64 << 20
 """Default of ``cache_bytes``: 80 thousand sequences at small terms, 500 at 20 thousand digits."""
@@ -39,6 +41,26 @@ _KEYWORD: Final = re.compile(r"\s*\w+\s*=")
 _SLASH_BEFORE_AT: Final = re.compile("[a-z]+://[^/?]*/[^?]*@")
 _CREDENTIALS: Final = re.compile("://(.*)@", re.DOTALL)
 _PARAMETER: Final = re.compile("([?&])([^=&?]*)=[^&]*")
+
+
+class Durability(str, Enum):
+    """What an acknowledged step survives."""
+
+    FSYNC = "fsync"
+    """Power loss: it is on disk."""
+
+    OS = "os"
+    """The end of the process, but not of the operating system."""
+
+
+class LogFormat(str, Enum):
+    """How messages on standard error are written."""
+
+    TEXT = "text"
+    """A line for people."""
+
+    JSON = "json"
+    """A line for programs."""
 
 
 class InvalidSetting(ValueError):
@@ -221,7 +243,7 @@ class Settings:
     )
     cache_dir: Path = _setting(
         _UserPath(platformdirs.user_cache_path),
-        "directory for the digits of far terms; services may share it",
+        "directory for the digits of large terms; services may share it",
         "--cache-dir",
         parse=_path,
     )

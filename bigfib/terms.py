@@ -116,11 +116,11 @@ def summary(n: mpz, ends: int = DEFAULT_ENDS) -> dict[str, str]:
         raise ValueError(f"a summary has 1 to {MAX_ENDS} digits of either end, not {ends}")
     sign = "-" if fibonacci.is_negative(n) else ""
     return {
-        "n": n.digits(),
-        "digits": fibonacci.digit_count(n).digits(),
+        "n": str(n),
+        "digits": str(fibonacci.digit_count(n)),
         "leading": sign + fibonacci.leading_digits(n, ends),
         "trailing": fibonacci.trailing_digits(n, ends),
-        "bytes": mpz(octets_length(n)).digits(),
+        "bytes": str(mpz(octets_length(n))),
     }
 
 
@@ -148,7 +148,7 @@ def require_cheap_residue(n: mpz, modulus: mpz) -> None:
     Raises:
         IndexTooLarge: `MAX_MODULUS_DIGITS` or `MAX_RESIDUE_WORK` is exceeded.
     """
-    index_digits, modulus_digits = len(abs(n).digits()), len(modulus.digits())
+    index_digits, modulus_digits = len(str(abs(n))), len(str(modulus))
     if modulus_digits > MAX_MODULUS_DIGITS:
         raise IndexTooLarge(
             f"a modulus has at most {MAX_MODULUS_DIGITS} digits, not {modulus_digits}"

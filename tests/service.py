@@ -129,7 +129,7 @@ def full_disk(service: Service) -> Iterator[None]:
 
 
 def jobs(path: Path) -> Jobs:
-    """Return what an application without a service gets far terms from."""
+    """Return what an application without a service gets large terms from."""
     return Jobs(DigitCache(path.with_name("cache"), 1 << 20), 2_000_000)
 
 

@@ -1,4 +1,4 @@
-"""Far terms on two cores, against FLINT; the second process killed."""
+"""Large terms on two cores, against FLINT; the second process killed."""
 
 import os
 import signal
@@ -20,7 +20,9 @@ def children() -> str:
 
 @pytest.mark.parametrize("cores", [1, 2])
 @pytest.mark.parametrize("n", [12_345_678, 20_000_001])
-def test_digits(monkeypatch: pytest.MonkeyPatch, cores: int, n: int) -> None:
+def test_digits_on_one_core_and_on_two_are_those_of_flint(
+    monkeypatch: pytest.MonkeyPatch, cores: int, n: int
+) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
     monkeypatch.setattr(doubling, "SQUARES_APART_FROM", 5_000_000)
     fork, forks = os.fork, []
@@ -43,13 +45,13 @@ def square_of(digit: int) -> Decimal:
     return Decimal((number * number).str(base=10))
 
 
-def test_squares() -> None:
+def test_squares_apart_are_those_of_flint() -> None:
     first, second = Decimal(NUMBER), Decimal(NUMBER.replace("7", "3"))
     assert computation.squares_apart(first, second) == (square_of(7), square_of(3))
     assert children() == ""
 
 
-def test_a_process_that_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_square_whose_process_is_killed_is_computed_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it would have done is done after all."""
     fork, killed = os.fork, []
 
@@ -67,7 +69,7 @@ def test_a_process_that_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert children() == ""
 
 
-def test_nobody_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_while_squaring_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_: Decimal) -> Decimal:
         raise KeyboardInterrupt
 
@@ -77,7 +79,7 @@ def test_nobody_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     assert children() == ""
 
 
-def test_whoever_leaves_early_leaves_nobody_behind() -> None:
+def test_computation_left_early_leaves_no_process() -> None:
     with computation.of_term(300_000_000) as computing:
         assert next(computing.progress()) == 0
         assert children() != ""

@@ -1,4 +1,4 @@
-"""The digit cache as a directory of files; services use it in tests/api/test_far_terms.py."""
+"""The digit cache as a directory of files; test_large_term_cache.py has services use it."""
 
 import errno
 import io

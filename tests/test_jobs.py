@@ -1,6 +1,6 @@
 """Jobs interrupted by their own signal handler, with real processes and real signals.
 
-Services compute large terms in tests/api/test_far_terms.py.
+Services compute large terms in tests/api/test_term_jobs.py.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bigfib.digit_cache import DigitCache
-from bigfib.jobs import Jobs, State, Underway
+from bigfib.jobs import InProgress, Jobs, State
 
 LONG = 60_000_000
 
@@ -55,7 +55,7 @@ def jobs(cache: Cache) -> Iterator[Jobs]:
 
 def begin(jobs: Jobs, n: int) -> int:
     """Begin the computation of F(n), and return the pid of its process."""
-    with pytest.raises(Underway) as underway:
+    with pytest.raises(InProgress) as underway:
         jobs.open(n)
     process = underway.value.job.process
     assert process is not None
@@ -76,16 +76,16 @@ def test_advance_when_a_signal_comes_while_it_notes_an_end_notes_each_end_once(
     interrupted: list[float] = []
 
     def interrupt() -> None:
-        interrupted.append(jobs.failed.cells[0])
+        interrupted.append(jobs.failed.values[0])
         signal.raise_signal(signal.SIGUSR1)
 
     cache.on_part = interrupt
     jobs.advance()
     assert interrupted
-    assert (jobs.failed.cells[0], jobs.running.cells[0]) == (2, 0)
+    assert (jobs.failed.values[0], jobs.running.values[0]) == (2, 0)
     # Another one can be computed.
     begin(jobs, LONG + 2)
-    assert jobs.running.cells[0] == 1
+    assert jobs.running.values[0] == 1
 
 
 def test_look_when_a_process_ends_meanwhile_notes_that_afterwards(jobs: Jobs, cache: Cache) -> None:
@@ -96,11 +96,11 @@ def test_look_when_a_process_ends_meanwhile_notes_that_afterwards(jobs: Jobs, ca
         kill(pid)
         signal.raise_signal(signal.SIGUSR1)
         # Not in the middle of the look.
-        seen.append(jobs.failed.cells[0])
+        seen.append(jobs.failed.values[0])
 
     cache.on_is_locked = end
     job = jobs.look(LONG + 1)
     assert job is not None
     assert job.state is State.RUNNING
     assert seen == [0]
-    assert (jobs.failed.cells[0], jobs.running.cells[0]) == (1, 1)
+    assert (jobs.failed.values[0], jobs.running.values[0]) == (1, 1)

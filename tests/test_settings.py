@@ -1,13 +1,20 @@
 """Where a setting comes from, and what it may be."""
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from bigfib.server.logs import LogFormat
-from bigfib.settings import InvalidSetting, Settings, unknown_variables
-from bigfib.state.log import Durability
+from bigfib.settings import (
+    Durability,
+    InvalidSetting,
+    LogFormat,
+    Settings,
+    unknown_variables,
+)
+from bigfib.state import log
 
 
 def test_a_flag_goes_before_the_variable_and_that_before_the_default() -> None:
@@ -47,6 +54,20 @@ def test_every_setting_has_a_variable(tmp_path: Path) -> None:
     assert Settings.resolve({}, environ) == expected
     assert file == tmp_path
     assert len(environ) + 1 == len(dataclasses.fields(Settings))
+
+
+def test_settings_of_the_log_are_those_that_the_log_knows() -> None:
+    assert {each.value for each in Durability} == {each.value for each in log.Durability}
+    assert Settings().rewrite_bytes == log.REWRITE_BYTES
+
+
+def test_settings_import_neither_a_store_nor_logging() -> None:
+    script = (
+        "import sys, bigfib.settings;"
+        "unwanted = ('bigfib.state', 'bigfib.server', 'logging');"
+        "sys.exit(any(name.startswith(unwanted) for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 def test_the_state_log_is_in_the_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ SIZES = [*range(-200, 3000), *random.Random(1).sample(range(-200_000, 200_000), 
 
 
 class TestText:
-    def test_decimal(self) -> None:
+    def test_decimal_text_is_that_of_flint(self) -> None:
         for n in SIZES:
             text = terms.text(mpz(n))
             sign = "-" if expected(n) < 0 else ""
@@ -44,13 +44,13 @@ class TestText:
             assert terms.text_length(mpz(n)) == len(text)
 
     @pytest.mark.parametrize("base", terms.BASES)
-    def test_other_bases(self, base: int) -> None:
+    def test_text_in_other_bases_is_that_of_flint(self, base: int) -> None:
         for n in (0, 1, 2, -2, 10, -300, 1001, 9_999, 10_000, -10_002):
             text = terms.text(mpz(n), base)
             assert text.decode() == digits_in(expected(n), base)
             assert terms.text_length(mpz(n), base) == len(text)
 
-    def test_a_million(self) -> None:
+    def test_text_of_the_millionth_term_is_exact(self) -> None:
         n = terms.INLINE_LIMIT
         assert terms.text(mpz(n)) == fmpz.fib_ui(fmpz(n)).str(base=10).encode()
         assert terms.text_length(mpz(-n)) == 208_989
@@ -74,27 +74,27 @@ class TestWalk:
             (n, str(expected(n)).encode()) for n in range(first, first + count)
         ]
 
-    def test_is_bounded(self) -> None:
+    def test_walk_beyond_the_largest_index_is_refused(self) -> None:
         with pytest.raises(IndexTooLarge):
             next(terms.walk(10**30, 1))
 
 
 class TestLimits:
-    def test_inline(self) -> None:
+    def test_require_inline_refuses_large_indices(self) -> None:
         for n in (0, 1_000_000, -1_000_000):
             terms.require_inline(n)
         for n in (1_000_001, -1_000_001, 10**100):
             with pytest.raises(IndexTooLarge, match=r"F\(-1000000\) to F\(1000000\)"):
                 terms.require_inline(n)
 
-    def test_ends(self) -> None:
+    def test_summary_refuses_too_many_ends(self) -> None:
         for ends in (1, 500):
             assert len(terms.summary(mpz(10_000), ends)["leading"]) == ends
         for ends in (0, 501, -1):
             with pytest.raises(ValueError, match="1 to 500"):
                 terms.summary(mpz(10_000), ends)
 
-    def test_modulus(self) -> None:
+    def test_residue_beyond_its_bounds_is_refused(self) -> None:
         longest = mpz(10**999)
         terms.require_cheap_residue(mpz(10**999), longest)
         with pytest.raises(IndexTooLarge, match="at most 1000 digits, not 1001"):
@@ -103,7 +103,7 @@ class TestLimits:
             terms.require_cheap_residue(mpz(10**1000), longest)
 
     @pytest.mark.parametrize("text", ["0", "-5", "", "x", "007", "1e9", "+7", "\u0663"])
-    def test_what_is_no_modulus(self, text: str) -> None:
+    def test_text_that_is_not_a_modulus_is_refused(self, text: str) -> None:
         with pytest.raises(InvalidModulus, match="at least 1"):
             terms.parse_modulus(text)
 

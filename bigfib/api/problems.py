@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import falcon
 
 from bigfib.api.committing import stop_process
-from bigfib.jobs import NotAtHand, Underway
+from bigfib.jobs import InProgress, TermNotReady
 from bigfib.metrics import UNMATCHED
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
 from bigfib.sequences import TooManySequences, UnknownSequence
@@ -87,8 +87,8 @@ _PROBLEMS: Final[dict[type[Exception], _Row]] = {
     NoRoom: _Row(
         507, "The service has no space left to store this; nothing has changed.", log=True
     ),
-    NotAtHand: _Row(503, _TRY_AGAIN, _NOT_READY),
-    Underway: _Row(
+    TermNotReady: _Row(503, _TRY_AGAIN, _NOT_READY),
+    InProgress: _Row(
         503,
         _TRY_AGAIN,
         {**_NOT_READY, "Link": '</api1/terms/{error.job.n}/job>; rel="monitor"'},

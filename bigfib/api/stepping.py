@@ -13,7 +13,7 @@ from typing import Any, Final
 from bigfib.api.problems import RETRY_AFTER
 from bigfib.api.representations import MADE, Answer, ValueReply, closing
 from bigfib.batches import Batches
-from bigfib.jobs import NotAtHand
+from bigfib.jobs import TermNotReady
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import SHARED, Sequences, TooManySequences
@@ -135,7 +135,7 @@ class Stepping:
 
     def unavailable(self, path: str, error: Exception) -> Answer | None:
         """Answer that the term cannot be had now, if that is what the error means."""
-        if isinstance(error, (NotAtHand, IndexTooLarge)):
+        if isinstance(error, (TermNotReady, IndexTooLarge)):
             _logger.warning("%s: %s", path, error)
             # A position beyond computing stays so.
             retry_after = getattr(error, "retry_after", None)

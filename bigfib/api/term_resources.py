@@ -16,7 +16,7 @@ from bigfib import terms
 from bigfib.api import requests
 from bigfib.api.problems import Problem
 from bigfib.api.representations import JSON, OCTETS, TEXT, Body, keep_for_ever
-from bigfib.jobs import Job, Jobs, Underway
+from bigfib.jobs import InProgress, Job, Jobs
 from bigfib.numbers import fibonacci
 from bigfib.numbers.fibonacci import InvalidIndex, parse_index
 
@@ -126,7 +126,7 @@ def _show_term(
     if far:
         try:
             file = jobs.open(int(abs(n)))
-        except Underway as reason:
+        except InProgress as reason:
             _accept(resp, n, reason)
             return
         sign = b"-" if fibonacci.is_negative(n) else b""
@@ -169,7 +169,7 @@ def _require_given(n: mpz, jobs: Jobs) -> None:
         )
 
 
-def _accept(resp: falcon.Response, n: mpz, reason: Underway) -> None:
+def _accept(resp: falcon.Response, n: mpz, reason: InProgress) -> None:
     """Answer 202: the term is being computed, and its job shows the progress."""
     resp.status = falcon.HTTP_202
     resp.location = f"/api1/terms/{n.digits()}/job"

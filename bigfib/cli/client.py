@@ -23,9 +23,9 @@ _TIMEOUT: Final = 60
 _SEQUENCES: Final = "/api1/sequences"
 _TERMS: Final = "/api1/terms"
 
-_MEMBER: Final = re.compile("-?[0-9A-Za-z]+", re.ASCII)
-_LINE: Final = re.compile(rb'[-0-9A-Za-z {}":,]+\n')
-_TERM: Final = re.compile(rb'[-0-9A-Za-z{}":,]+')
+# The members of a sequence's document.
+_SEQUENCE: Final = {"id", "position", "digits", "value"}
+
 _NEXT: Final = re.compile(r"<([^>]+)>; rel=next")
 
 _TEXT: Final = "text/plain"
@@ -66,7 +66,7 @@ def current(address: str) -> Document:
         Refused: the service does not do it; nothing has changed.
         Unanswered: no bigfib is there, or its answer is lost.
     """
-    return _ask(address)
+    return _ask(address, _SEQUENCE)
 
 
 def step(address: str, way: str, by: str) -> Document:
@@ -78,18 +78,18 @@ def step(address: str, way: str, by: str) -> Document:
         by: How many terms.
     """
     query = "" if by == "1" else f"?{urlencode({'by': by})}"
-    return _ask(f"{address}/{way}{query}", "POST")
+    return _ask(f"{address}/{way}{query}", _SEQUENCE, "POST")
 
 
 def seek(address: str, position: str) -> Document:
     """Put the sequence at ``address`` at another position, and return it."""
-    return _ask(address, "PUT", json.dumps({"position": position}).encode())
+    return _ask(address, _SEQUENCE, "PUT", json.dumps({"position": position}).encode())
 
 
 def create(url: str) -> str:
     """Create a sequence at the service at ``url``, and return the address of the sequence."""
     collection = f"{url.rstrip('/')}{_SEQUENCES}"
-    return f"{collection}/{_ask(collection, 'POST')['id']}"
+    return f"{collection}/{_ask(collection, _SEQUENCE, 'POST')['id']}"
 
 
 def delete(address: str) -> None:
@@ -106,7 +106,7 @@ def delete(address: str) -> None:
 
 def residue(url: str, n: str, modulo: str) -> Document:
     """Return F(n) modulo ``modulo`` from the service at ``url``."""
-    return _ask(f"{_term_address(url, n)}?{urlencode({'modulo': modulo})}")
+    return _ask(f"{_term_address(url, n)}?{urlencode({'modulo': modulo})}", {"residue"})
 
 
 def progress(url: str, n: str, **parameters: str) -> Iterator[float]:
@@ -151,16 +151,14 @@ def term(url: str, n: str, media_type: str, **parameters: str) -> Iterator[str]:
         if reply.status == HTTPStatus.ACCEPTED:
             raise NoLongerAtHand
         while piece := reply.read(_PIECE):
-            if not _TERM.fullmatch(piece):
-                raise ValueError("its answer is not a term")
-            yield piece.decode()
+            yield _printable(piece.decode(), "a term")
         if reply.length:
             raise IncompleteRead(b"", reply.length)
 
 
 def summary(url: str, n: str) -> Document:
     """Return what the service at ``url`` says of F(n)."""
-    return _ask(f"{_term_address(url, n)}/summary")
+    return _ask(f"{_term_address(url, n)}/summary", {"digits", "leading", "trailing"})
 
 
 def lines(url: str, media_type: str, **parameters: str) -> Iterator[str]:
@@ -175,9 +173,7 @@ def lines(url: str, media_type: str, **parameters: str) -> Iterator[str]:
     while address:
         with _answer(address, headers={"Accept": media_type}) as reply:
             for line in reply:
-                if not _LINE.fullmatch(line):
-                    raise ValueError("its answer is not a row of terms")
-                yield line.decode().rstrip("\n")
+                yield _printable(line.decode().rstrip("\n"), "a row of terms")
             following = _NEXT.search(reply.headers.get("Link", ""))
         address = urljoin(address, following[1]) if following else None
 
@@ -187,17 +183,31 @@ def _term_address(url: str, n: str, **parameters: str) -> str:
     return f"{url.rstrip('/')}{_TERMS}/{n}{query}"
 
 
-def _ask(address: str, method: str = "GET", body: bytes | None = None) -> Document:
+def _ask(
+    address: str, members: set[str], method: str = "GET", body: bytes | None = None
+) -> Document:
+    """Return the document that answers the request, which has at least these members."""
     headers = {"Accept": "application/json"}
     if body:
         headers["Content-Type"] = "application/json"
     with _answer(address, method, headers, body) as reply:
-        document = json.loads(reply.read())
-        members = document.values()
-        if not (members and all(_MEMBER.fullmatch(member) for member in members)):
+        document: Document = json.loads(reply.read())
+        if not members <= document.keys():
             raise ValueError("its answer is not a bigfib's")
-        answer: Document = document
-        return answer
+        for member in document.values():
+            _printable(member, "a bigfib's")
+        return document
+
+
+def _printable(text: str, what: str) -> str:
+    """Return the text if a terminal may be given it.
+
+    Raises:
+        ValueError: It has control characters, or is empty.
+    """
+    if not (text and text.isprintable()):
+        raise ValueError(f"its answer is not {what}")
+    return text
 
 
 @contextmanager

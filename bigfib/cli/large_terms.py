@@ -74,7 +74,7 @@ def pair(position: int) -> DecimalPair:
     return DecimalPair.of_digits(position, this, following)
 
 
-def asked(url: str, n: mpz, base: int, media_type: str) -> Iterator[str]:
+def requested(url: str, n: mpz, base: int, media_type: str) -> Iterator[str]:
     """Yield F(n) in pieces, as the service at ``url`` has it.
 
     Raises:
@@ -84,9 +84,9 @@ def asked(url: str, n: mpz, base: int, media_type: str) -> Iterator[str]:
 
     parameters = {} if base == 10 else {"base": str(base)}
     while True:
-        _watch(f"F({n.digits()})", client.progress(url, n.digits(), **parameters))
+        _watch(f"F({n})", client.progress(url, str(n), **parameters))
         try:
-            yield from client.term(url, n.digits(), media_type, **parameters)
+            yield from client.term(url, str(n), media_type, **parameters)
         except client.NoLongerAtHand:
             continue  # Another process of the service may have been asked, or it had no room.
         return

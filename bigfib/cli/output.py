@@ -8,8 +8,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn, TextIO
 
-from bigfib.parent import handle
-
 # On a terminal a term longer than this is shown by its ends.
 _SHOWN_WHOLE: Final = 1000
 _SHOWN_ENDS: Final = 40
@@ -21,9 +19,9 @@ class Failure(Exception):
     """A command cannot do what it was asked; the message says why and what to do."""
 
 
-def shortened(text: str, full: bool, file: TextIO) -> str:
+def shortened(text: str, full: bool, file: TextIO | None = None) -> str:
     """Return a long term by its ends where a person reads it, and whole anywhere else."""
-    if full or len(text) <= _SHOWN_WHOLE or not file.isatty():
+    if full or len(text) <= _SHOWN_WHOLE or not (file or sys.stdout).isatty():
         return text
     ends = f"{text[:_SHOWN_ENDS]}...{text[-_SHOWN_ENDS:]}"
     return f"{ends} ({len(text.lstrip('-'))} digits; --full shows them)"
@@ -67,6 +65,8 @@ def answer_to(path: Path | None) -> Iterator[TextIO]:
     if path is None or str(path) == "-":
         yield sys.stdout
         return
+    from bigfib.computation import set_handler
+
     try:
         if path.exists() and not path.is_file():
             # A device or a pipe is not to be replaced.
@@ -77,7 +77,7 @@ def answer_to(path: Path | None) -> Iterator[TextIO]:
         target = path.resolve()
         unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
         # Remove the unfinished file, as after a Ctrl-C.
-        handle(_end, signal.SIGHUP, signal.SIGTERM)
+        set_handler(_end, signal.SIGHUP, signal.SIGTERM)
         try:
             # Not through a link, and not into a pipe, that somebody has put there.
             unfinished.unlink(missing_ok=True)

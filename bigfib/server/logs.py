@@ -9,21 +9,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from bigfib.settings import LogFormat
 
 QUIET_SECONDS: Final = 10.0
 """How long a warning or an error is not said again; then it is said how often it has come."""
-
-
-class LogFormat(str, Enum):
-    """How a message is written."""
-
-    TEXT = "text"
-    """A line for people."""
-
-    JSON = "json"
-    """A line for programs."""
 
 
 def configure(log_format: LogFormat = LogFormat.TEXT) -> None:

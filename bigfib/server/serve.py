@@ -19,9 +19,9 @@ from bigfib.api.access_log import logged
 from bigfib.api.app import create_app
 from bigfib.batches import Batches, NotMade
 from bigfib.digit_cache import DigitCache
-from bigfib.jobs import Jobs, NotAtHand
+from bigfib.jobs import Jobs, TermNotReady
 from bigfib.numbers.fibonacci import IndexTooLarge
-from bigfib.sequences import SHARED, Sequences, farthest_within, open_store
+from bigfib.sequences import SHARED, Sequences, farthest_within
 from bigfib.server import systemd, watchdog
 from bigfib.server.bjoern.idle import ConnectionWatch
 from bigfib.server.bjoern.loop import IterationHook
@@ -29,7 +29,7 @@ from bigfib.server.bjoern.request import PartOfRequest, guarded, with_client_add
 from bigfib.server.stop import Stop
 from bigfib.server.supervisor import Place, supervise
 from bigfib.settings import Settings
-from bigfib.state.log import Durability, Log
+from bigfib.stores import open_store
 from bigfib.terms import INLINE_LIMIT
 
 _logger = logging.getLogger(__name__)
@@ -119,10 +119,8 @@ def _serve_on(
     # Absolute, for the processes that write there have no directory of ours.
     cache = DigitCache(settings.cache_dir.absolute(), settings.disk_cache_bytes)
     jobs = Jobs(cache, settings.max_term)
-    with (
-        contextlib.closing(open_store(settings, contact=url)) as store,
-        contextlib.closing(jobs),
-    ):
+    opened = open_store(settings, contact=url)
+    with contextlib.closing(opened.store) as store, contextlib.closing(jobs):
         sequences = Sequences(
             store,
             cache_bytes=settings.cache_bytes,
@@ -133,20 +131,14 @@ def _serve_on(
             ),
         )
         sequences.pair_at = jobs.pair
-        batches = None
-        kept = f"state log {settings.file}"
-        durability = settings.durability.value
-        if not isinstance(store, Log):
-            batches = Batches(sequences, store)
-            kept = f"store {store.host}"
-            durability = f"synchronous_commit {store.synchronous_commit}"
+        batches = Batches(sequences, opened.shared) if opened.shared else None
         try:
             position = sequences.position(SHARED)
-            # A far term is begun now, so that whoever asks for it first waits for less.
-            with contextlib.suppress(NotAtHand):
+            # A large term is begun now, so that whoever asks for it first waits for less.
+            with contextlib.suppress(TermNotReady):
                 jobs.pair(position)
         except IndexTooLarge as error:
-            raise CannotServe(f"{kept}: {error}") from error
+            raise CannotServe(f"{opened.name}: {error}") from error
         signal.signal(signal.SIGCHLD, lambda _signal, _frame: jobs.advance())
         watch = ConnectionWatch(listener, descriptors)
         stop = Stop(listener, watch, inherited=inherited)
@@ -158,7 +150,7 @@ def _serve_on(
             draining=stop.draining,
         )
         hook = IterationHook(listener, app.committer.end_iteration)
-        if isinstance(store, Log) and settings.durability is Durability.FSYNC:
+        if opened.syncs:
             hook.install()
         served = stop.announced_by(app)
         if settings.access_log or settings.debug:
@@ -170,7 +162,7 @@ def _serve_on(
                 who += f" (worker {place.number + 1} of {settings.workers}, pid {os.getpid()})"
             _logger.info(
                 "%s listens on %s; %s at position %d, durability %s",
-                *(who, url, kept, position, durability),
+                *(who, url, opened.name, position, opened.durability),
             )
             host = listener.getsockname()[0].partition("%")[0]
             if not ipaddress.ip_address(host).is_loopback:
@@ -178,7 +170,7 @@ def _serve_on(
                     "open to the network, without passwords, TLS or limits for each client; "
                     "put a proxy in front, or listen on --host 127.0.0.1"
                 )
-            systemd.notify(f"STATUS={url}; {kept}")
+            systemd.notify(f"STATUS={url}; {opened.name}")
             tell = place.tell if place else _tell_systemd
             with watchdog.telling(tell, patience, bjoern.server_run.__code__):
                 bjoern.server_run(listener, guarded(served))

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+from bigfib.computation import die_with
 from bigfib.metrics import SharedMemory
-from bigfib.parent import end_with
 from bigfib.server import systemd
 
 _logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def supervise(count: int, watchdog: float | None = None) -> Place | None:
             return False
         shared.worker = workers.index(worker)
         # So that it stops as it does when the supervisor tells it to.
-        end_with(supervisor, signal.SIGTERM)
+        die_with(supervisor, signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         # What one worker says is not said of the service.
         os.environ.pop("NOTIFY_SOCKET", None)

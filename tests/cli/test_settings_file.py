@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from bigfib.cli import settings_file
-from bigfib.settings import InvalidSetting, Settings, resolve, without_password
-from bigfib.state.log import Durability
-from tests.cli.test_cli import Command
+from bigfib.settings import Durability, InvalidSetting, Settings, resolve, without_password
+from tests.cli.command import Command
 
 
 @pytest.fixture
@@ -197,7 +196,7 @@ class TestShown:
         else:
             assert said.values["file"] == name
 
-    def test_as_json(self, bigfib: Command, file: Path) -> None:
+    def test_json_has_value_and_source_of_each(self, bigfib: Command, file: Path) -> None:
         bigfib.environ["BIGFIB_CONFIG"] = str(file)
         document = json.loads(bigfib.prints("settings", "--json", "-t"))
         assert document["port"] == {"value": 9000, "source": str(file)}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bigfib.cli import main
+from bigfib.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,7 +57,9 @@ def run(program: str, *arguments: str) -> str:
 
 class TestCompletion:
     @pytest.mark.parametrize(("typed", "completed"), WANTED)
-    def test_bash(self, script: Callable[[str], Path], typed: str, completed: str) -> None:
+    def test_bash_completes_what_was_typed(
+        self, script: Callable[[str], Path], typed: str, completed: str
+    ) -> None:
         words = typed.split()
         lines = [
             f"source {script('bash')}",
@@ -70,7 +72,7 @@ class TestCompletion:
         assert completed in run("bash", "--norc", "-c", "\n".join(lines)).splitlines()
 
     @pytest.mark.parametrize(("typed", "completed"), WANTED)
-    def test_fish(
+    def test_fish_completes_what_was_typed(
         self,
         script: Callable[[str], Path],
         require: Callable[[str], str],
@@ -81,7 +83,7 @@ class TestCompletion:
         shown = run(require("fish"), "--no-config", "-c", lines)
         assert completed in [line.split("\t")[0].rstrip("/") for line in shown.splitlines()]
 
-    def test_zsh(
+    def test_zsh_completes_what_was_typed(
         self, script: Callable[[str], Path], require: Callable[[str], str], tmp_path: Path
     ) -> None:
         zsh = require("zsh")
@@ -115,7 +117,7 @@ class TestCompletion:
                 process.kill()
                 os.close(terminal)
 
-    def test_of_another_shell(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_unknown_shell_is_refused(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             main(["completion", "dos"])
         assert "'dos'" in capsys.readouterr().err
@@ -134,7 +136,9 @@ class TestManPage:
     def test_is_well_formed(self, page: Path, require: Callable[[str], str]) -> None:
         run(require("mandoc"), "-T", "lint", "-W", "warning", str(page))
 
-    def test_says_all(self, page: Path, require: Callable[[str], str]) -> None:
+    def test_has_settings_commands_and_exit_status(
+        self, page: Path, require: Callable[[str], str]
+    ) -> None:
         shown = run(require("mandoc"), "-T", "utf8", "-O", "width=200", str(page))
         text = re.sub(".\b", "", shown)
         assert "bigfib - the Fibonacci sequence as a service" in text

@@ -17,7 +17,8 @@ import pytest
 from bigfib.api.app import create_app
 from bigfib.numbers.decimals import DecimalPair
 from bigfib.sequences import Sequences
-from bigfib.server.logs import QUIET_SECONDS, LogFormat, OnceInAWhile, configure
+from bigfib.server.logs import QUIET_SECONDS, OnceInAWhile, configure
+from bigfib.settings import LogFormat
 from bigfib.state.log import Log
 from tests.service import Serve, jobs
 

@@ -1,0 +1,126 @@
+"""Arguments that commands share: settings, the address of a service, the form of the output."""
+
+import argparse
+import dataclasses
+import logging
+import os
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+from bigfib.cli import settings_file
+from bigfib.settings import CONFIG, Settings, unknown_variables, variable
+
+_logger = logging.getLogger(__name__)
+
+ALL_SETTINGS: Final = [setting.name for setting in dataclasses.fields(Settings)]
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[Any]
+
+
+def add_command(
+    commands: "Commands",
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    meaning: str,
+    *aliases: str,
+) -> argparse.ArgumentParser:
+    """Add a command that calls ``run`` with its arguments."""
+    added: argparse.ArgumentParser = commands.add_parser(
+        name, aliases=aliases, help=meaning, description=meaning, allow_abbrev=False
+    )
+    added.set_defaults(run=run)
+    return added
+
+
+def add_group(commands: "Commands", name: str, meaning: str, names: str) -> "Commands":
+    """Add a command that has commands of its own, which ``names`` lists for its error message."""
+    group = add_command(commands, name, lambda _: group.error(f"say {names}"), meaning)
+    return group.add_subparsers(title="commands", metavar="COMMAND")
+
+
+def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add flags for the settings ``names`` and for the settings file.
+
+    Their values stay text, which `Settings.resolve` parses.
+    """
+    config = parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help=_help("settings file, in TOML", CONFIG, settings_file.default_path() or "none"),
+    )
+    complete(config, "FILE")
+    for setting in dataclasses.fields(Settings):
+        if setting.name not in names:
+            continue
+        default = setting.default
+        shown = getattr(default, "value", default)
+        options: dict[str, Any] = {"metavar": setting.name.upper()}
+        if default is False:
+            shown, options = "off", {"action": _Switch}
+        elif isinstance(default, Enum):
+            options["choices"] = [member.value for member in type(default)]
+        added = parser.add_argument(
+            *setting.metadata["flags"],
+            dest=setting.name,
+            help=_help(setting.metadata["meaning"], setting.name, shown),
+            **options,
+        )
+        if setting.name in ("file", "store"):
+            complete(added, "FILE")
+        elif setting.name == "cache_dir":
+            complete(added, "DIRECTORY")
+
+
+def _help(meaning: str, name: str, default: object) -> str:
+    text = f"{meaning} [{variable(name)}, default: {default}]"
+    # argparse takes % for the beginning of a format.
+    return text.replace("%", "%%")
+
+
+class _Switch(argparse.BooleanOptionalAction):
+    """Store ``--flag`` and ``--no-flag`` as text, like the values of other settings."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        *more: Any,
+        **named: Any,
+    ) -> None:
+        super().__call__(parser, namespace, *more, **named)
+        setattr(namespace, self.dest, "yes" if getattr(namespace, self.dest) else "no")
+
+
+def complete(action: argparse.Action, kind: str) -> None:
+    """Note that shells complete the value by ``FILE`` or ``DIRECTORY``, as shtab calls them."""
+    action.completes = kind  # type: ignore[attr-defined]  # read by `main`
+
+
+def add_url(parser: argparse.ArgumentParser, more: str = "", *, required: bool = False) -> None:
+    """Add the address of a service."""
+    meaning = f"ask the service at this address, such as http://127.0.0.1:8080 {more}"
+    parser.add_argument("--url", required=required, help=meaning.rstrip())
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add the forms in which a term is printed."""
+    parser.add_argument("--json", action="store_true", help="print a JSON document")
+    parser.add_argument(
+        "--full", action="store_true", help="print a long term whole on a terminal too"
+    )
+
+
+def settings_of(command: argparse.Namespace, *, warn: bool = True) -> Settings:
+    """Return the settings of the command; also log warnings of unknown variables if ``warn``."""
+    if warn:
+        warn_of_unknown_variables()
+    file = settings_file.read(command.config, os.environ)
+    return Settings.resolve(vars(command), os.environ, file)
+
+
+def warn_of_unknown_variables() -> None:
+    """Log a warning for each ``BIGFIB_*`` variable that is not a setting."""
+    for warning in unknown_variables(os.environ):
+        _logger.warning("%s", warning)

@@ -1,0 +1,148 @@
+"""The commands of state logs: ``log verify``, ``dump``, ``compact`` and ``repair``."""
+
+import argparse
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gmpy2 import mpz
+
+from bigfib.cli.arguments import add_command, add_group, add_settings, settings_of
+from bigfib.cli.output import Failure, print_json
+from bigfib.sequences import format_id
+from bigfib.state import reader
+from bigfib.state.reader import LogError, Unusable
+
+if TYPE_CHECKING:
+    from bigfib.cli.arguments import Commands
+
+
+def add_to(commands: "Commands") -> None:
+    """Add the commands."""
+    group = add_group(commands, "log", "Look into a state log.", "verify, dump, compact or repair")
+    for name, run, meaning in (
+        ("verify", _verify, "Check every record; changes nothing."),
+        ("dump", _dump, "Print every record: offset, id, position, day, durable offset."),
+        ("compact", _compact, "Write anew what is still true; so does the service by itself."),
+        ("repair", _repair, "Write beside a damaged log what can be saved of it."),
+    ):
+        parser = add_command(group, name, run, meaning)
+        add_settings(parser, "file")
+        if run is _dump:
+            parser.add_argument("--json", action="store_true", help="as JSON, a line for each")
+
+
+@contextmanager
+def explain_lock() -> Iterator[None]:
+    """Add what to do to the error of a state log that another process has open."""
+    from bigfib.state.log import Locked
+
+    try:
+        yield
+    except Locked as error:
+        way = (
+            f"use --url {shlex.quote(error.contact)}"
+            if error.contact
+            else "try again when it is done"
+        )
+        raise Failure(f"{error}; {way}") from error
+
+
+def require_log(path: Path) -> None:
+    """Return if there is a file at ``path``.
+
+    Raises:
+        Failure: There is none.
+        Unusable: It cannot be looked at.
+    """
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise Failure(f"there is no state log at {path} yet; name another with --file") from None
+    except OSError as error:
+        raise Unusable(path, error) from error
+
+
+def _existing(command: argparse.Namespace) -> Path:
+    path = settings_of(command).file
+    require_log(path)
+    return path
+
+
+def _verify(command: argparse.Namespace) -> None:
+    path = _existing(command)
+    contents = reader.read(path)
+    state = "whole"
+    if contents.fault:
+        state = (
+            f"torn: {contents.fault}; the last {contents.size - contents.end} bytes will be cut "
+            "off when it is next written to"
+        )
+    counts = f"records {contents.records}, sequences {len(contents.latest)}"
+    print(f"{path}: {counts}, bytes {contents.end}: {state}")
+
+
+def _dump(command: argparse.Namespace) -> None:
+    path = _existing(command)
+    with reader.opened(path) as records:
+        for offset, record in records:
+            name = format_id(record.sequence_id)
+            # A position has any number of digits, which `str` of an int refuses.
+            position = None if record.position is None else str(mpz(record.position))
+            if command.json:
+                print_json(
+                    {
+                        "offset": offset,
+                        "id": name,
+                        "position": position,
+                        "day": record.day,
+                        "durable": record.durable,
+                    }
+                )
+            else:
+                print(offset, name, position or "removed", record.day, record.durable)
+        if records.fault:
+            raise Failure(f"state log {path}: {records.fault}")
+
+
+def _compact(command: argparse.Namespace) -> None:
+    from bigfib.stores import open_log
+
+    path = _existing(command)
+    before = path.stat().st_size
+    # Not twice, should it be due when it is opened.
+    command.rewrite_bytes = str(1 << 40)
+    with explain_lock(), open_log(settings_of(command, warn=False), expire=False) as opened:
+        opened.rewrite()
+    print(f"{path}: bytes {before} before, {path.stat().st_size} now")
+
+
+def _repair(command: argparse.Namespace) -> None:
+    from bigfib.state.files import Held
+    from bigfib.state.log import Locked
+    from bigfib.state.repair import repair
+
+    path = _existing(command)
+    try:
+        contents = reader.inspect(path)
+    except LogError:
+        pass
+    else:
+        if not contents.fault or contents.fault.promised is None:
+            print(f"{path}: needs no repair")
+            return
+    try:
+        repaired = repair(path)
+    except Held as holder:
+        raise Locked(path, holder) from None
+    except OSError as error:
+        raise Failure(f"cannot repair {path}: {error.strerror}") from error
+    print(f"{repaired.target}: sequences {repaired.sequences}, from records {repaired.records}")
+    for start, end in repaired.lost:
+        print(f"lost: bytes {start} to {end - 1}")
+    if repaired.lost:
+        print("A sequence whose last record was there now stands at an earlier position.")
+    command_to_paste = shlex.join(["mv", str(repaired.target), str(repaired.source)])
+    print(f"Put it in place with: {command_to_paste}")

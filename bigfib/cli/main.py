@@ -1,0 +1,225 @@
+"""Run the command line: parse the arguments, call the command, report errors.
+
+Whatever only some commands need is imported when they run, so that the others start quickly.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from typing import Final, NoReturn
+
+import bigfib
+from bigfib.cli import (
+    log_commands,
+    sequence_commands,
+    settings_commands,
+    store_commands,
+    term_commands,
+)
+from bigfib.cli.arguments import (
+    ALL_SETTINGS,
+    add_command,
+    add_settings,
+    settings_of,
+    warn_of_unknown_variables,
+)
+from bigfib.cli.output import Failure
+from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
+from bigfib.settings import InvalidSetting
+from bigfib.state.reader import LogError
+from bigfib.state.store import OutcomeUnknown, StoreError, Unavailable
+from bigfib.terms import InvalidModulus
+
+_logger = logging.getLogger(__name__)
+
+_DESCRIPTION: Final = """\
+The Fibonacci sequence as a service without a ceiling.
+
+Without a command, bigfib serves: try `bigfib`, then `curl localhost:8080/api0/next`."""
+
+_EPILOG: Final = """\
+exit status:
+  0    done; of `serve`: stopped by a signal, with the replies finished, or 5 seconds later
+  1    the command failed, and one line on standard error says why and what to do
+  2    the command was misused, or a setting has a value that it cannot have
+  130  interrupted by Ctrl-C
+  128 + the number of the signal that has ended it otherwise
+
+Every setting is a flag of `serve`, a variable BIGFIB_*, and a key of the settings file, in
+that order; `bigfib settings` shows which there are, what they are, and where from."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, 1 (it failed) or 2 (it was misused)."""
+    _open_closed_streams()
+    # A file's name may have bytes that are no text; it is shown all the same.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    # Until `serve` configures logging, Python writes messages to stderr by its last resort.
+    assert logging.lastResort is not None  # noqa: S101 - nobody has removed it
+    logging.lastResort.setFormatter(logging.Formatter("bigfib: %(message)s"))
+    logging.raiseExceptions = False
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    finally:
+        _drop_unwritten_messages()
+
+
+def _run(arguments: list[str]) -> int:
+    command = None
+    try:
+        command = _parse(arguments)
+        command.run(command)
+        sys.stdout.flush()
+    except (InvalidIndex, InvalidModulus, InvalidSetting) as error:
+        return _fail(str(error), 2)
+    except (Failure, IndexTooLarge, LogError, StoreError, Unavailable) as error:
+        return _fail(str(error), 1)
+    except OutcomeUnknown as error:
+        return _fail(f"{error}; whether it has changed, ask with `current`", 1)
+    except OSError as error:
+        # Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # The reader has seen enough.
+            return 1
+        what = error.filename or "cannot write the answer"
+        moved = "; the step was made: see `current`" if getattr(command, "moved", False) else ""
+        return _fail(f"{what}: {error.strerror}{moved}", 1)
+    except MemoryError:
+        return _fail("there is not enough memory for terms as large as these", 1)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _fail(message: str, status: int) -> int:
+    # Logged, not printed: a service may have been configured to write JSON.
+    _logger.error("%s", message)
+    return status
+
+
+def _open_closed_streams() -> None:
+    """Open each of stdin, stdout and stderr that the caller closed.
+
+    The next file opened, the state log, would take the descriptor of stderr and receive messages.
+    """
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115 - for good
+    if sys.stdout is None:
+        # Opened for reading: an answer that nobody receives is a failure.
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for good
+
+
+def _drop_unwritten_messages() -> None:
+    """Drop messages that stderr does not take: Python would retry at exit, and exit with 120."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+class _Parser(argparse.ArgumentParser):
+    """Report misuse in one line.
+
+    Attributes:
+        commands: The parser of each command, by name.
+    """
+
+    commands: Mapping[str, argparse.ArgumentParser]
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        # Find out here if help cannot be written, and not when Python ends.
+        sys.stdout.flush()
+        super().exit(status, message)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"bigfib: {message}; see {self.prog} --help\n")
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    whole = parser()
+    return whole.parse_args(_command_first(arguments, whole.commands["serve"], set(whole.commands)))
+
+
+def parser() -> _Parser:
+    """Return the parser of the whole command line; argparse-manpage calls it, too."""
+    whole = _Parser(
+        prog="bigfib",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    whole.add_argument("--version", action="version", version=f"bigfib {bigfib.__version__}")
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND")
+    serve = add_command(
+        commands, "serve", _serve, "Serve over HTTP until SIGTERM or Ctrl-C (the default)."
+    )
+    add_settings(serve, *ALL_SETTINGS)
+    sequence_commands.add_to(commands)
+    term_commands.add_to(commands)
+    store_commands.add_to(commands)
+    log_commands.add_to(commands)
+    settings_commands.add_to(commands)
+    completion = add_command(
+        commands, "completion", _completion, "Print what a shell completes bigfib by."
+    )
+    completion.add_argument("shell", choices=["bash", "zsh", "fish"], help="the shell")
+    whole.commands = commands.choices
+    return whole
+
+
+def _command_first(
+    arguments: list[str], serve: argparse.ArgumentParser, commands: set[str]
+) -> list[str]:
+    """Return ``arguments`` with the command in front, and with `serve` if there is none.
+
+    The service that bigfib replaces took its flags before the command.
+    """
+    if arguments and (arguments[0] in {"-h", "--help", "--version"} or arguments[0][:1] != "-"):
+        return arguments
+    _, others = serve.parse_known_args([a for a in arguments if a not in {"-h", "--help"}])
+    for other in others:
+        if other in commands:
+            rest = arguments.copy()
+            rest.remove(other)
+            return [other, *rest]
+    return ["serve", *arguments]
+
+
+def _serve(command: argparse.Namespace) -> None:
+    from bigfib.server import logs
+    from bigfib.server.serve import CannotServe, serve
+
+    settings = settings_of(command, warn=False)
+    logs.configure(settings.log_format)
+    warn_of_unknown_variables()
+    try:
+        serve(settings)
+    except CannotServe as error:
+        raise Failure(str(error)) from error
+
+
+def _completion(command: argparse.Namespace) -> None:
+    import shtab
+
+    whole = parser()
+    # Without a command bigfib serves.
+    add_settings(whole, *ALL_SETTINGS)
+    _set_completions(whole)
+    print(shtab.complete(whole, command.shell))
+
+
+def _set_completions(parser: argparse.ArgumentParser) -> None:
+    """Translate what `arguments.complete` noted into what shtab looks for."""
+    import shtab
+
+    for action in parser._actions:
+        if kind := getattr(action, "completes", None):
+            action.complete = getattr(shtab, kind)  # type: ignore[attr-defined]
+        if isinstance(action, argparse._SubParsersAction):
+            for command in set(action.choices.values()):
+                _set_completions(command)

@@ -1,0 +1,159 @@
+"""The commands that read and move a sequence, and those that create and delete one."""
+
+import argparse
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gmpy2 import mpz
+
+from bigfib.cli import large_terms
+from bigfib.cli.arguments import add_command, add_output, add_settings, add_url, settings_of
+from bigfib.cli.log_commands import explain_lock, require_log
+from bigfib.cli.output import Failure, print_json, print_note, shortened
+from bigfib.numbers.decimals import StartOfSequence
+from bigfib.numbers.fibonacci import parse_index
+from bigfib.sequences import SHARED, format_id, parse_position, require_steps
+from bigfib.state import reader
+
+if TYPE_CHECKING:
+    from bigfib.cli.arguments import Commands
+    from bigfib.sequences import Sequence, Sequences
+
+
+def add_to(commands: "Commands") -> None:
+    """Add the commands."""
+    current = add_command(
+        commands, "current", _current, "Print the current term; changes nothing.", "c"
+    )
+    _add_arguments(current, "file", "store")
+    following = add_command(commands, "next", _next, "Step forward and print the term.", "n")
+    previous = add_command(commands, "previous", _previous, "Step back and print the term.", "p")
+    seek = add_command(
+        commands, "seek", _seek, "Put the sequence at a position and print the term."
+    )
+    seek.add_argument("position", metavar="POSITION", help="the index of the term, at least 0")
+    for stepping in (following, previous):
+        stepping.add_argument("--by", default="1", metavar="K", help="make K steps [default: 1]")
+    for changing in (following, previous, seek):
+        _add_arguments(changing, "file", "store", "durability")
+    create = add_command(
+        commands, "create", _create, "Create a sequence at a service, and print its address."
+    )
+    add_url(create, required=True)
+    delete = add_command(commands, "delete", _delete, "Delete the sequence of an address.")
+    delete.add_argument("--url", required=True, help="the address, as `create` has printed it")
+
+
+def _add_arguments(parser: argparse.ArgumentParser, *settings: str) -> None:
+    add_settings(parser, *settings)
+    add_url(parser, "or the sequence of this address")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="add position, digits and log on stderr"
+    )
+    add_output(parser)
+
+
+def _current(command: argparse.Namespace) -> None:
+    if command.url is not None:
+        from bigfib.cli import client
+
+        _show(command, client.current(client.sequence_address(command.url)))
+        return
+    settings = settings_of(command)
+    if settings.store:
+        from bigfib.stores import find_in_database
+
+        position = find_in_database(settings.store, SHARED) or 0
+    else:
+        if command.file or command.store:
+            # A log that a flag names is expected to exist; elsewhere nobody has stepped yet.
+            require_log(settings.file)
+        contents = reader.read(settings.file, synced=True)
+        position = contents.position(SHARED)
+    _show_shared(command, "".join(large_terms.digits(mpz(position))), position)
+    if command.verbose and not settings.store:
+        _show_log(settings.file, contents)
+
+
+def _next(command: argparse.Namespace) -> None:
+    _step(command, "next", 1)
+
+
+def _previous(command: argparse.Namespace) -> None:
+    _step(command, "previous", -1)
+
+
+def _step(command: argparse.Namespace, way: str, direction: int) -> None:
+    by = require_steps(parse_index(command.by))
+    if command.url is not None:
+        from bigfib.cli import client
+
+        _show(command, client.step(client.sequence_address(command.url), way, str(by)))
+        return
+    try:
+        _move(command, lambda sequences: sequences.step(SHARED, int(direction * by)))
+    except StartOfSequence:
+        raise Failure(
+            "nothing has changed: there is no term before F(0), the start of the sequence"
+        ) from None
+
+
+def _seek(command: argparse.Namespace) -> None:
+    position = parse_position(command.position)
+    if command.url is not None:
+        from bigfib.cli import client
+
+        _show(command, client.seek(client.sequence_address(command.url), str(position)))
+        return
+    _move(command, lambda sequences: sequences.seek(SHARED, int(position)))
+
+
+def _move(command: argparse.Namespace, move: "Callable[[Sequences], Sequence]") -> None:
+    """Move the shared sequence of the log or database, and print its term."""
+    from bigfib.sequences import Sequences
+    from bigfib.stores import open_store
+
+    settings = settings_of(command)
+    with explain_lock(), closing(open_store(settings, expire=False).store) as store:
+        sequences = Sequences(store)
+        sequences.pair_at = large_terms.pair
+        sequence = move(sequences)
+        store.commit(sequence.lsn)
+    _show_shared(command, sequence.pair.digits().decode(), sequence.pair.position)
+    if command.verbose and not settings.store:
+        _show_log(settings.file, reader.read(settings.file))
+
+
+def _create(command: argparse.Namespace) -> None:
+    from bigfib.cli import client
+
+    print(client.create(command.url))
+
+
+def _delete(command: argparse.Namespace) -> None:
+    from bigfib.cli import client
+
+    client.delete(command.url)
+
+
+def _show_shared(command: argparse.Namespace, digits: str, position: int) -> None:
+    facts = {"position": str(position), "digits": str(len(digits)), "value": digits}
+    _show(command, {"id": format_id(SHARED), **facts})
+
+
+def _show(command: argparse.Namespace, sequence: dict[str, str]) -> None:
+    """Print the term of a sequence, which has its new position by now."""
+    command.moved = command.run is not _current
+    if command.json:
+        print_json(sequence)
+    else:
+        print(shortened(sequence["value"], command.full))
+    if command.verbose:
+        for name in ("position", "digits"):
+            print_note(f"{name}: {sequence[name]}")
+
+
+def _show_log(path: Path, contents: reader.Contents) -> None:
+    print_note(f"log: {path}\nlog bytes: {contents.end}\nlog records: {contents.records}")

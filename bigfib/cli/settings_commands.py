@@ -1,0 +1,78 @@
+"""The command ``settings``, which shows every setting and its source."""
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from bigfib.cli import settings_file
+from bigfib.cli.arguments import (
+    ALL_SETTINGS,
+    add_command,
+    add_settings,
+    warn_of_unknown_variables,
+)
+from bigfib.cli.output import print_json, print_table
+from bigfib.settings import InvalidSetting, resolve, without_password
+
+if TYPE_CHECKING:
+    from bigfib.cli.arguments import Commands
+
+
+def add_to(commands: "Commands") -> None:
+    """Add the command."""
+    shown = add_command(
+        commands, "settings", _settings, "Show every setting, and where it comes from."
+    )
+    add_settings(shown, *ALL_SETTINGS)
+    shown.add_argument("--json", action="store_true", help="print a JSON document")
+
+
+def _settings(command: argparse.Namespace) -> None:
+    warn_of_unknown_variables()
+    rows = _rows(command)
+    if command.json:
+        print_json({name: {"value": value, "source": source} for name, value, source in rows})
+    elif sys.stdout.isatty():
+        print_table(("setting", "value", "from"), [(n, _toml(v), source) for n, v, source in rows])
+    else:
+        # A settings file, in which settings with their defaults are commented out.
+        for name, value, source in rows:
+            line = f"{name} = {_toml(value)}"
+            if source.startswith("default"):
+                print(f"# {line}")
+            elif "\\ud" in ascii(value):
+                print(f"# {line}  # {_comment(source)}; TOML cannot say it: it is no UTF-8")
+            else:
+                print(f"{line}  # {_comment(source)}")
+
+
+def _rows(command: argparse.Namespace) -> list[tuple[str, str | int, str]]:
+    """Return name, value and source of each setting."""
+    file = settings_file.read(command.config, os.environ)
+    settings, sources = resolve(vars(command), os.environ, file)
+    rows: list[tuple[str, str | int, str]] = []
+    for name in ALL_SETTINGS:
+        source = sources.get(name, "default")
+        try:
+            value = getattr(settings, name)
+        except InvalidSetting:
+            value, source = "", "default: none without a home directory"
+        value = getattr(value, "value", value)  # of an enumeration
+        if name == "store":
+            value = without_password(value)
+        rows.append((name, value if isinstance(value, int) else str(value), source))
+    return rows
+
+
+def _toml(value: str | int) -> str:
+    """Return the value as TOML."""
+    import json
+
+    # TOML reads all escapes of JSON.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _comment(text: str) -> str:
+    """Return the text as a TOML comment may have it."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,60 @@
+"""The commands of stores: ``store init`` and ``store copy``."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from bigfib.cli.arguments import add_command, add_group, add_settings, complete, settings_of
+from bigfib.cli.log_commands import require_log
+from bigfib.cli.output import Failure
+from bigfib.settings import Settings
+
+if TYPE_CHECKING:
+    from bigfib.cli.arguments import Commands
+
+
+def add_to(commands: "Commands") -> None:
+    """Add the commands."""
+    group = add_group(commands, "store", "Prepare a store, or copy it.", "init or copy")
+    init = add_command(group, "init", _init, "Make the tables that it needs; may be done twice.")
+    add_settings(init, "store")
+    copy = add_command(
+        group, "copy", _copy, "Carry every sequence from a state log to a database, or back."
+    )
+    source = copy.add_argument("source", metavar="FROM", help="a path, or postgresql://...")
+    target = copy.add_argument("target", metavar="TO", help="the other; it has to be empty")
+    for end in (source, target):
+        complete(end, "FILE")
+
+
+def _init(command: argparse.Namespace) -> None:
+    from bigfib.stores import driver_missing
+
+    settings = settings_of(command)
+    if not settings.store:
+        raise Failure("a state log needs no preparing; name a database with --store")
+    try:
+        from bigfib.state.postgres import schema
+    except ImportError as error:
+        raise driver_missing(error) from error
+    made = schema.init(settings.store)
+    print(f"version {schema.VERSION}: {'made' if made else 'is there already'}")
+
+
+def _copy(command: argparse.Namespace) -> None:
+    from bigfib.stores import driver_missing
+
+    source, target = (
+        Settings.resolve({"store": text}, {}) for text in (command.source, command.target)
+    )
+    if bool(source.store) == bool(target.store):
+        raise Failure("copy goes from a state log to a database, postgresql://..., or back")
+    try:
+        from bigfib.state.postgres import copy
+    except ImportError as error:
+        raise driver_missing(error) from error
+    if target.store:
+        require_log(source.file)
+        count = copy.log_to_database(source.file, target.store)
+    else:
+        count = copy.database_to_log(source.store, target.file)
+    print(f"sequences copied and compared: {count}")

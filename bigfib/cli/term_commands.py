@@ -1,0 +1,138 @@
+"""The commands that print terms by their index: ``term`` and ``terms``. They touch no sequence."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gmpy2 import mpz
+
+from bigfib import terms
+from bigfib.cli import large_terms
+from bigfib.cli.arguments import add_command, add_output, add_url, complete
+from bigfib.cli.output import answer_to, as_json, print_json, shortened
+from bigfib.numbers import fibonacci
+from bigfib.numbers.fibonacci import InvalidIndex, parse_index
+
+if TYPE_CHECKING:
+    from bigfib.cli.arguments import Commands
+
+
+def add_to(commands: "Commands") -> None:
+    """Add the commands."""
+    term = add_command(commands, "term", _term, "Print F(N) for any N; touches no sequence.")
+    term.add_argument("n", metavar="N", help="the index: a whole number, negative ones too")
+    kind = term.add_mutually_exclusive_group()
+    kind.add_argument("--modulo", metavar="M", help="print F(N) mod M instead, for huge N too")
+    kind.add_argument(
+        "--summary", action="store_true", help="print digit count and ends only, for huge N too"
+    )
+    kind.add_argument("--base", type=_base, default=10, help="write it in base 2 to 62")
+    row = add_command(
+        commands, "terms", _terms, "Print terms in a row, one a line; touches no sequence."
+    )
+    row.add_argument("first", metavar="FROM", help="the index of the first, negative ones too")
+    row.add_argument("count", metavar="COUNT", help="how many")
+    form = row.add_mutually_exclusive_group()
+    form.add_argument("--bfile", action="store_true", help="write the index before each, as OEIS")
+    form.add_argument("--json", action="store_true", help="print a JSON document for each")
+    for parser in (term, row):
+        add_url(parser)
+        output = parser.add_argument(
+            "-o",
+            "--output",
+            type=Path,
+            metavar="FILE",
+            help="write it to FILE; - is standard output",
+        )
+        complete(output, "FILE")
+    add_output(term)
+
+
+def _base(text: str) -> int:
+    if text.isascii() and text.isdecimal() and len(text) <= 2 and 2 <= int(text) <= 62:
+        return int(text)
+    raise argparse.ArgumentTypeError("a base is a number from 2 to 62")
+
+
+def _term(command: argparse.Namespace) -> None:
+    n = parse_index(command.n)
+    # The file first: if it cannot be written, the command fails before the computation.
+    with answer_to(command.output) as file:
+        if command.summary or command.modulo is not None:
+            document = _facts(command, n)
+            if command.json:
+                print_json(document, file)
+            elif command.summary:
+                print("\n".join(f"{name}: {value}" for name, value in document.items()), file=file)
+            else:
+                print(shortened(document["residue"], command.full, file), file=file)
+            return
+        if command.url is None:
+            pieces = _computed(command, n)
+        else:
+            media_type = "application/json" if command.json else "text/plain"
+            pieces = large_terms.requested(command.url, n, command.base, media_type)
+        if file.isatty() and not command.json:
+            pieces = iter([shortened("".join(pieces), command.full, file)])
+        for piece in pieces:
+            file.write(piece)
+        file.write("\n")
+
+
+def _facts(command: argparse.Namespace, n: mpz) -> dict[str, str]:
+    """Return the summary of F(n), or its residue."""
+    modulus = None if command.summary else terms.parse_modulus(command.modulo)
+    if command.url is not None:
+        from bigfib.cli import client
+
+        if modulus is None:
+            return client.summary(command.url, str(n))
+        return client.residue(command.url, str(n), str(modulus))
+    if modulus is None:
+        return terms.summary(n)
+    return {"n": str(n), "modulo": str(modulus), "residue": str(fibonacci.residue(n, modulus))}
+
+
+def _computed(command: argparse.Namespace, n: mpz) -> Iterator[str]:
+    """Yield F(n), or its document, in pieces, so that memory holds it only once."""
+    digits = large_terms.digits(n, command.base)
+    if not command.json:
+        yield from digits
+        return
+    size = fibonacci.digit_count(n, command.base)
+    yield f'{{"n":"{n}","digits":"{size}","value":"'
+    yield from digits
+    yield '"}' if command.base == 10 else f'","base":"{command.base}"}}'
+
+
+def _terms(command: argparse.Namespace) -> None:
+    first, count = parse_index(command.first), parse_index(command.count)
+    if count < 1:
+        raise InvalidIndex("COUNT is the number of terms, at least 1")
+    with answer_to(command.output) as file:
+        if command.url is None:
+            for piece in large_terms.row(int(first), int(count), _line(command)):
+                file.write(piece)
+            return
+        media_type = "application/x-ndjson" if command.json else "text/plain"
+        parameters = {"from": str(first), "count": str(count)}
+        if command.bfile:
+            parameters["format"] = "bfile"
+        from bigfib.cli import client
+
+        for line in client.lines(command.url, media_type, **parameters):
+            print(line, file=file)
+
+
+def _line(command: argparse.Namespace) -> Callable[[int, bytes], str]:
+    """Return the function that formats a line of `terms`."""
+
+    def write(n: int, value: bytes) -> str:
+        digits = value.decode()
+        if command.json:
+            size = str(len(digits.lstrip("-")))
+            return f"{as_json({'n': str(n), 'digits': size, 'value': digits})}\n"
+        return f"{n} {digits}\n" if command.bfile else f"{digits}\n"
+
+    return write

@@ -1,0 +1,89 @@
+"""Open the store that the settings name: a state log, or a database that servers share."""
+
+from typing import NamedTuple
+
+from bigfib.sequences import SHARED
+from bigfib.settings import Durability, Settings
+from bigfib.state import log
+from bigfib.state.store import SharedStore, Store, StoreError
+
+
+class Opened(NamedTuple):
+    """An open store.
+
+    Attributes:
+        store: The store.
+        shared: The same store if other servers may use it too, or else None.
+        name: The store as messages name it.
+        durability: What an acknowledged step survives, as messages state it.
+        syncs: Whether each commit waits for the disk, so that requests should share commits.
+    """
+
+    store: Store
+    shared: SharedStore | None
+    name: str
+    durability: str
+    syncs: bool
+
+
+def open_store(settings: Settings, contact: str = "", *, expire: bool = True) -> Opened:
+    """Open the state log or connect to the database, whichever the settings name.
+
+    Args:
+        settings: The settings.
+        contact: The URL of this service, for others that find the state log locked.
+        expire: Whether sequences may expire. Only the service expires them: a command may run
+            under other settings, or another clock.
+
+    Raises:
+        StoreError: The database cannot be used, or its driver is not installed.
+        LogError: As `log.Log`.
+    """
+    if not settings.store:
+        return Opened(
+            open_log(settings, contact, expire=expire),
+            None,
+            f"state log {settings.file}",
+            settings.durability.value,
+            settings.durability is Durability.FSYNC,
+        )
+    try:
+        from bigfib.state.postgres.store import Postgres
+    except ImportError as error:
+        raise driver_missing(error) from error
+    days_kept = settings.sequence_ttl if expire else None
+    store = Postgres(settings.store, days_kept=days_kept, permanent=SHARED)
+    durability = f"synchronous_commit {store.synchronous_commit}"
+    return Opened(store, store, f"store {store.host}", durability, False)
+
+
+def open_log(settings: Settings, contact: str = "", *, expire: bool = True) -> log.Log:
+    """Open the state log that the settings name; arguments and errors as `open_store`."""
+    return log.Log(
+        settings.file,
+        log.Durability(settings.durability.value),
+        contact=contact,
+        rewrite_bytes=settings.rewrite_bytes,
+        days_kept=settings.sequence_ttl if expire else None,
+        permanent=SHARED,
+    )
+
+
+def find_in_database(conninfo: str, sequence_id: bytes) -> int | None:
+    """Return the position of a sequence in a database, or None; change nothing there.
+
+    Raises:
+        StoreError: As `open_store`.
+    """
+    try:
+        from bigfib.state.postgres import store
+    except ImportError as error:
+        raise driver_missing(error) from error
+    return store.find(conninfo, sequence_id)
+
+
+def driver_missing(error: ImportError) -> StoreError:
+    """Return the error that names the package to install for a database."""
+    return StoreError(
+        f"a store in a database needs psycopg: pip install 'bigfib[postgres]' ({error})"
+    )

@@ -1,0 +1,101 @@
+"""Ask a real service for large terms, and find their processes and files."""
+
+import json
+import time
+from http.client import HTTPResponse
+from pathlib import Path
+
+from flint import fmpz
+
+from tests.service import Service
+
+TEXT = {"Accept": "text/plain"}
+JSON = {"Accept": "application/json"}
+PUT = {"Content-Type": "application/json"}
+
+# The smallest large term, and one that takes a while.
+NEAR = 1_000_001
+LONG = 60_000_000
+
+
+def expected(n: int) -> bytes:
+    sign = b"-" if n < 0 and n % 2 == 0 else b""
+    return sign + fmpz.fib_ui(fmpz(abs(n))).str(base=10).encode()
+
+
+def document(n: int) -> bytes:
+    value = expected(n)
+    return b'{"n":"%d","digits":"%d","value":"%b"}' % (n, len(value.lstrip(b"-")), value)
+
+
+def accepted(answer: tuple[HTTPResponse, bytes], n: int) -> dict[str, str]:
+    """Return the document of a 202 for F(n)."""
+    reply, body = answer
+    assert reply.status == 202, body[:300]
+    assert reply.headers["Location"] == f"/api1/terms/{n}/job"
+    assert int(reply.headers["Retry-After"]) >= 1
+    assert reply.headers["Cache-Control"] == "no-store"
+    assert reply.headers["ETag"] is None
+    job: dict[str, str] = json.loads(body)
+    assert job["n"] == str(n)
+    return job
+
+
+def awaited(
+    service: Service, n: int, headers: dict[str, str] | None = None
+) -> tuple[HTTPResponse, bytes]:
+    """Ask for F(n) until the answer is no 202."""
+    deadline = time.monotonic() + 120
+    while True:
+        reply, body = service.ask(f"/api1/terms/{n}", headers=headers)
+        if reply.status != 202:
+            return reply, body
+        accepted((reply, body), n)
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def job(service: Service, n: int) -> dict[str, str] | None:
+    reply, body = service.ask(f"/api1/terms/{n}/job")
+    if reply.status == 404:
+        assert reply.headers["Content-Type"] == "application/problem+json"
+        return None
+    assert reply.status == 200
+    found: dict[str, str] = json.loads(body)
+    return found
+
+
+def done(service: Service, n: int) -> bool:
+    return job(service, n) == {"n": str(n), "state": "done", "progress": 1}
+
+
+def workers(service: Service) -> dict[int, list[int]]:
+    """Return the processes of the service, and theirs."""
+
+    def children(pid: int) -> list[int]:
+        try:
+            return [
+                int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            ]
+        except FileNotFoundError:
+            return []
+
+    return {pid: children(pid) for pid in children(service.process.pid)}
+
+
+def gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+def cached(service: Service, n: int) -> Path:
+    return service.file.with_name("cache") / f"{n}.digits"
+
+
+def files(service: Service) -> list[str]:
+    directory = service.file.with_name("cache")
+    return names(directory) if directory.exists() else []
+
+
+def names(directory: Path) -> list[str]:
+    """Return what is there, but for the lock."""
+    return sorted(entry.name for entry in directory.iterdir() if entry.name != "lock")

@@ -1,0 +1,137 @@
+"""Sequences at positions of large terms."""
+
+import json
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from http.client import HTTPResponse
+from pathlib import Path
+
+from bigfib.state.log import Log
+from tests.api.large_terms import LONG, NEAR, PUT, expected, files, workers
+from tests.service import Serve, Service, until
+
+
+class TestSequences:
+    @staticmethod
+    def put(service: Service, position: int) -> tuple[HTTPResponse, bytes]:
+        body = json.dumps({"position": str(position)}).encode()
+        return service.ask("/api1/sequences/shared", "PUT", PUT, body)
+
+    def put_at_last(self, service: Service, position: int) -> bytes:
+        while (answer := self.put(service, position))[0].status == 503:
+            time.sleep(0.02)
+        assert answer[0].status == 200
+        return answer[1]
+
+    def test_put_where_terms_are_at_hand(self, serve: Serve) -> None:
+        service = serve()
+        n = 1_234_567
+        reply, body = self.put(service, n)
+        assert reply.status == 503
+        assert "Nothing has changed" in json.loads(body)["detail"]
+        assert reply.headers["Link"] == f'</api1/terms/{n}/job>; rel="monitor"'
+        assert service.ask("/api1/sequences/shared")[0].headers["ETag"] == '"0"'
+        document = json.loads(self.put_at_last(service, n))
+        assert (document["position"], document["value"].encode()) == (str(n), expected(n))
+        # And from there by steps.
+        value = b'{"value":"%b","status":"200"}'
+        assert service.ask("/api0/next")[1] == value % expected(n + 1)
+        assert service.ask("/api0/next")[1] == value % expected(n + 2)
+        for back in (1, 0, -1):
+            assert service.ask("/api0/previous")[1] == value % expected(n + back)
+        assert len(files(service)) == 2
+
+    def test_beyond_the_largest_term(self, serve: Serve) -> None:
+        service = serve("--max-term", "1500000")
+        reply, body = self.put(service, 1_500_001)
+        assert reply.status == 422
+        assert "position 1500000 at most" in json.loads(body)["detail"]
+        assert self.put_at_last(service, 1_500_000)
+        service.ask("/api0/next")
+        service.stop(signal.SIGTERM)
+        assert serve("--max-term", "1500000").start_position == 1_500_001
+
+    def test_a_term_that_there_is_no_room_for_at_all(self, serve: Serve, path: Path) -> None:
+        """It was stepped to, and is no longer in memory."""
+        with Log(path) as log:
+            log.append(b"shared", NEAR - 1)
+        service = serve("--cache-bytes", "1", "--disk-cache-bytes", "400000")
+        assert service.ask("/api0/next")[0].status == 200
+        service.ask("/api1/sequences", "POST")
+        reply, body = service.ask("/api0/current")
+        assert (reply.status, body) == (503, b'{"value":"-3","status":"503"}')
+        reply, body = service.ask("/api1/sequences/shared")
+        assert reply.status == 422
+        assert "the service keeps 400000 at most" in json.loads(body)["detail"]
+        # It is not lost for whoever wants to go elsewhere.
+        assert self.put(service, 7)[1] == (
+            b'{"id":"shared","position":"7","digits":"2","value":"13"}'
+        )
+
+    def test_a_service_with_no_room_for_it_does_not_start(self, path: Path) -> None:
+        with Log(path) as log:
+            log.append(b"shared", NEAR)
+        command = ["serve", "-p", "0", "-f", str(path), "--disk-cache-bytes", "400000"]
+        done = subprocess.run(
+            [sys.executable, "-m", "bigfib", *command], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert "417976 digits, and the service keeps 400000 at most" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+    def test_it_takes_no_more_memory_than_all_are_meant_to(self, serve: Serve) -> None:
+        # For 1,250,000 digits six numbers.
+        service = serve("--cache-bytes", "7500000")
+        limit = 5_981_214
+        reply, body = self.put(service, limit + 1)
+        assert reply.status == 422
+        assert f"position {limit} at most" in json.loads(body)["detail"]
+        document = json.loads(self.put_at_last(service, limit))
+        assert document["digits"] == "1250000"
+
+    def test_far_away_from_the_start(self, serve: Serve, path: Path) -> None:
+        """It listens at once, and the term is begun before anyone asks."""
+        with Log(path) as log:
+            log.append(b"shared", LONG)
+        service = serve()
+        assert service.start_position == LONG
+        assert len(workers(service)) == 2
+        assert service.ask("/api0/current")[1] == b'{"value":"-3","status":"503"}'
+
+    def test_to_leave_a_large_position_needs_no_term(self, serve: Serve, path: Path) -> None:
+        left, deleted = secrets.token_bytes(16), secrets.token_bytes(16)
+        with Log(path) as log:
+            log.append(left, LONG)
+            log.append(deleted, LONG)
+        service = serve()
+        address = f"/api1/sequences/{left.hex()}"
+        stale, right = {"If-Match": '"7"'}, {"If-Match": f'"{LONG}"'}
+        body = b'{"position":"7"}'
+        assert service.ask(address, "PUT", PUT | stale, body)[0].status == 412
+        assert service.ask(address, "PUT", PUT | right, body)[0].status == 200
+        address = f"/api1/sequences/{deleted.hex()}"
+        assert service.ask(address, "DELETE", stale)[0].status == 412
+        assert service.ask(address, "DELETE", right)[0].status == 204
+        assert service.ask(address)[0].status == 404
+        assert not workers(service)
+
+    def test_a_term_that_memory_had_no_room_for(self, serve: Serve, path: Path) -> None:
+        """While it is computed again /api0 says so, and nobody waits."""
+        with Log(path) as log:
+            log.append(b"shared", NEAR)
+        service = serve("--cache-bytes", "1")
+        until(lambda: service.ask("/api0/current")[0].status == 200)
+        service.ask("/api1/sequences", "POST")
+        for name in files(service):
+            service.file.with_name("cache").joinpath(name).unlink()
+        for name in ("current", "next", "previous"):
+            reply, body = service.ask(f"/api0/{name}")
+            assert (reply.status, body) == (503, b'{"value":"-3","status":"503"}')
+            assert int(reply.headers["Retry-After"]) >= 1
+        until(lambda: service.ask("/api0/current")[0].status == 200)
+        assert service.ask("/api0/current")[1] == (
+            b'{"value":"%b","status":"200"}' % expected(NEAR)
+        )

@@ -1,0 +1,304 @@
+"""The processes that compute large terms for a service, and their progress over HTTP."""
+
+import contextlib
+import ctypes
+import json
+import os
+import re
+import resource
+import signal
+import threading
+import time
+from functools import partial
+from http.client import HTTPResponse
+from itertools import chain, cycle
+from pathlib import Path
+
+import pytest
+
+from bigfib.digit_cache import DigitCache
+from bigfib.jobs import FAILURE_SECONDS, MAX_QUEUED, MAX_RUNNING
+from bigfib.state.log import Log
+from tests.api.large_terms import (
+    LONG,
+    NEAR,
+    TEXT,
+    accepted,
+    awaited,
+    done,
+    expected,
+    files,
+    gone,
+    job,
+    workers,
+)
+from tests.service import Serve, seconds_of_work, until
+
+# From <sys/ptrace.h> and <sys/wait.h>.
+PTRACE_SEIZE = 0x4206
+WALL = 0x40000000
+
+
+class TestProcesses:
+    def test_one_for_all_who_ask(self, serve: Serve) -> None:
+        service = serve()
+        answers: list[tuple[HTTPResponse, bytes]] = []
+
+        def ask() -> None:
+            answers.append(service.ask(f"/api1/terms/{LONG}"))
+
+        threads = [threading.Thread(target=ask) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for answer in (*answers, service.ask(f"/api1/terms/{LONG}", headers=TEXT)):
+            accepted(answer, LONG)
+        accepted(service.ask(f"/api1/terms/{-LONG}"), -LONG)
+        assert len(workers(service)) == 1
+
+    def test_few_at_a_time_and_a_queue(self, serve: Serve) -> None:
+        service = serve()
+        many = [LONG + i for i in range(MAX_RUNNING + MAX_QUEUED)]
+        states = [accepted(service.ask(f"/api1/terms/{n}"), n)["state"] for n in many]
+        assert states == ["running"] * MAX_RUNNING + ["queued"] * MAX_QUEUED
+        assert len(workers(service)) == MAX_RUNNING
+        reply, body = service.ask(f"/api1/terms/{LONG - 1}")
+        assert reply.status == 503
+        assert int(reply.headers["Retry-After"]) > 0
+        assert f"{MAX_QUEUED} other terms wait" in json.loads(body)["detail"]
+        # What is known already does not wait.
+        assert service.value("next") == 1
+        for n in many:
+            assert service.ask(f"/api1/terms/{n}/job", "DELETE")[0].status == 204
+            assert job(service, n) is None
+        until(lambda: not workers(service))
+
+    def test_cancel_ends_the_processes_of_a_term(self, serve: Serve) -> None:
+        service = serve()
+        accepted(service.ask(f"/api1/terms/{LONG}"), LONG)
+        # Its own second process, too.
+        until(lambda: any(workers(service).values()))
+        (pid, [second]) = next(iter(workers(service).items()))
+        assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
+        assert job(service, LONG) is None
+        until(lambda: gone(second) and gone(pid))
+        assert files(service) == []
+        assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 404
+        accepted(service.ask(f"/api1/terms/{LONG}"), LONG)
+
+    @pytest.mark.parametrize("way", ["cancelled", "killed", "stopped"])
+    def test_a_killed_process_leaves_no_part(self, serve: Serve, way: str) -> None:
+        service = serve()
+        service.ask(f"/api1/terms/{LONG}")
+        (pid,) = workers(service)
+        directory = service.file.with_name("cache")
+        until(directory.exists)
+        # As if it had begun to write; it does so at its very end.
+        (directory / f"{LONG}.{pid}.part").write_text("1")
+        if way == "cancelled":
+            assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
+        elif way == "killed":
+            os.kill(pid, signal.SIGKILL)
+        else:
+            service.stop(signal.SIGTERM)
+        until(lambda: files(service) == [])
+        assert gone(pid)
+
+    def test_a_cancelled_process_that_ends_late_delays_nobody(self, serve: Serve) -> None:
+        service = serve()
+        service.ask(f"/api1/terms/{LONG}")
+        (pid,) = workers(service)
+        # Its parent does not learn of its end before its tracer does.
+        assert ctypes.CDLL(None).ptrace(PTRACE_SEIZE, pid, None, None) == 0
+        assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
+        assert service.value("next") == 1
+        # It may still have its memory, so that it keeps its place.
+        states = [
+            accepted(service.ask(f"/api1/terms/{n}"), n)["state"]
+            for n in range(LONG + 1, LONG + 1 + MAX_RUNNING)
+        ]
+        assert states == ["running"] * (MAX_RUNNING - 1) + ["queued"]
+        os.waitpid(pid, WALL)
+        until(lambda: len(workers(service)) == MAX_RUNNING and gone(pid))
+
+    def test_the_queue_moves_when_nobody_asks(self, serve: Serve) -> None:
+        service = serve()
+        many = range(NEAR, NEAR + MAX_RUNNING + 2)
+        for n in many:
+            service.ask(f"/api1/terms/{n}")
+        until(lambda: files(service) == [f"{n}.digits" for n in many])
+
+    @pytest.mark.parametrize(
+        ("number", "says"),
+        [(signal.SIGKILL, r"killed \(SIGKILL\)"), (signal.SIGABRT, "not enough memory")],
+    )
+    def test_process_that_is_killed_is_503_with_the_reason(
+        self, serve: Serve, number: int, says: str
+    ) -> None:
+        service = serve()
+        accepted(service.ask(f"/api1/terms/{LONG}"), LONG)
+        (pid,) = workers(service)
+        os.kill(pid, number)
+        until(lambda: not workers(service))
+        reply, body = service.ask(f"/api1/terms/{LONG}")
+        assert reply.status == 503
+        assert reply.headers["Content-Type"] == "application/problem+json"
+        assert 0 < int(reply.headers["Retry-After"]) <= FAILURE_SECONDS + 1
+        assert re.search(says, json.loads(body)["detail"])
+        failed = job(service, LONG)
+        assert failed is not None
+        assert failed["state"] == "failed"
+        assert re.search(says, failed["failure"])
+        assert service.value("next") == 1
+        # Whoever does not want to wait says so.
+        assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
+        accepted(service.ask(f"/api1/terms/{LONG}"), LONG)
+
+    def test_failed_ones_are_tried_again_after_a_while(self, serve: Serve) -> None:
+        service = serve()
+        service.ask(f"/api1/terms/{LONG}")
+        (pid,) = workers(service)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: service.ask(f"/api1/terms/{LONG}")[0].status == 503)
+        wait = int(service.ask(f"/api1/terms/{LONG}")[0].headers["Retry-After"])
+        time.sleep(wait)
+        accepted(service.ask(f"/api1/terms/{LONG}"), LONG)
+
+    def test_term_without_memory_is_503(self, serve: Serve) -> None:
+        service = serve()
+        # What its children may have, they have from it.
+        limit = 50 << 20
+        pid = service.process.pid
+        _, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
+        resource.prlimit(pid, resource.RLIMIT_DATA, (limit, hard))
+        reply, body = awaited(service, 100_000_000)
+        assert reply.status == 503
+        assert "not enough memory" in json.loads(body)["detail"]
+        assert service.value("next") == 1
+
+    def test_ctrl_c_while_a_process_starts_shows_no_traceback(
+        self, serve: Serve, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        marker = tmp_path / "starting"
+        (tmp_path / "sitecustomize.py").write_text(
+            "import pathlib, sys, time\n"
+            "if 'bigfib.computation' in sys.orig_argv:\n"
+            f"    pathlib.Path({str(marker)!r}).touch(); time.sleep(30)\n"
+        )
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        with Log(path) as log:
+            log.append(b"shared", LONG)
+        service = serve(before=["setsid"])
+        until(marker.exists)
+        # As a terminal does it, which tells all processes.
+        os.killpg(service.process.pid, signal.SIGINT)
+        assert service.wait() == 0
+        assert "Traceback" not in "".join(service.said)
+
+    def test_the_memory_limit_counts_from_what_is_mapped_already(
+        self, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As the locale archive of some systems is, by each Python."""
+        mapped = 1 << 30
+        (tmp_path / "sitecustomize.py").write_text(
+            f"import mmap; mapped = mmap.mmap(-1, {mapped}, prot=mmap.PROT_READ)"
+        )
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        service = serve()
+        service.ask(f"/api1/terms/{LONG}")
+        (pid,) = workers(service)
+
+        def limit() -> int:
+            return resource.prlimit(pid, resource.RLIMIT_AS)[0]
+
+        until(lambda: limit() != resource.RLIM_INFINITY)
+        # Measured: a process maps 0.75 bytes for each index, and 23 MB of its own.
+        assert 0.75 * LONG < limit() - mapped < LONG + 200_000_000
+        assert awaited(service, NEAR)[0].status == 200
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+    def test_they_end_with_the_service(self, serve: Serve, number: int) -> None:
+        service = serve()
+        service.ask(f"/api1/terms/{LONG}")
+        until(lambda: any(map(seconds_of_work, chain(*workers(service).values()))))
+        ((pid, [second]),) = workers(service).items()
+        for process in (pid, second):
+            # So that neither notices by itself that nobody reads any more.
+            os.kill(process, signal.SIGSTOP)
+        service.process.send_signal(number)
+        try:
+            for process in (pid, second):
+                until(partial(gone, process))
+        finally:
+            for process in (pid, second):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+
+
+class TestLooks:
+    """At a computation, whichever server has told of it."""
+
+    def test_in_turn_at_servers_that_know_nothing_of_it(self, serve: Serve, path: Path) -> None:
+        """Two that share a digit cache, and one on another machine."""
+        shared = str(path.with_name("shared"))
+        services = [
+            serve("-f", str(path.with_name(f"{number}.log")), "--cache-dir", cache)
+            for number, cache in enumerate((shared, shared, str(path.with_name("other"))))
+        ]
+        accepted(services[0].ask(f"/api1/terms/{-NEAR}"), -NEAR)
+        deadline = time.monotonic() + 60
+        # Each request comes to another of them, as behind a proxy.
+        in_turn = cycle(services)
+        states: list[str] = []
+        while states[-3:] != ["done"] * 3:
+            assert time.monotonic() < deadline
+            reply, body = next(in_turn).ask(f"/api1/terms/{-NEAR}/job")
+            assert reply.status == 200, body
+            states.append(json.loads(body)["state"])
+        for service in services:
+            assert service.ask(f"/api1/terms/{-NEAR}", headers=TEXT)[1] == expected(-NEAR)
+
+    def test_at_what_another_computes_takes_no_place(self, serve: Serve) -> None:
+        service = serve()
+        another = DigitCache(service.file.with_name("cache"), 1 << 20)
+        others = [NEAR + 1 + number for number in range(MAX_RUNNING)]
+        with contextlib.ExitStack() as locked:
+            for n in others:
+                locked.enter_context(another.lock(n))
+            for n in others:
+                assert service.ask(f"/api1/terms/{n}/job", "HEAD")[0].status == 200
+                assert job(service, n) == {"n": str(n), "state": "queued", "progress": 0.0}
+            assert not workers(service)
+            # Were they waited for, there would be no place left to compute this one.
+            assert awaited(service, NEAR, TEXT)[1] == expected(NEAR)
+        # What the other one has not brought to an end is begun here.
+        for n in others:
+            until(partial(done, service, n))
+
+    def test_small_term_has_no_job(self, serve: Serve) -> None:
+        service = serve("--max-term", "2000000")
+        for n, status in ((5, 404), (1_000_000, 404), (2_000_001, 422), (-2_000_001, 422)):
+            reply, _ = service.ask(f"/api1/terms/{n}/job")
+            assert reply.status == status
+            assert reply.headers["Content-Type"] == "application/problem+json"
+        assert not workers(service)
+
+    def test_with_a_full_queue_one_looks_again(self, serve: Serve) -> None:
+        service = serve()
+        for i in range(MAX_RUNNING + MAX_QUEUED):
+            service.ask(f"/api1/terms/{LONG + i}/job")
+        waiting = {"n": str(NEAR), "state": "queued", "progress": 0.0}
+        assert job(service, NEAR) == waiting
+        for i in range(MAX_QUEUED + 1):
+            service.ask(f"/api1/terms/{LONG + i}/job", "DELETE")
+        until(partial(done, service, NEAR))
+
+    def test_what_was_cancelled_is_not_begun_again_by_a_look(self, serve: Serve) -> None:
+        service = serve()
+        service.ask(f"/api1/terms/{LONG}")
+        assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
+        assert job(service, LONG) is None
+        until(lambda: not workers(service))
+        accepted(service.ask(f"/api1/terms/{LONG}"), LONG)
+        assert job(service, LONG) is not None

@@ -1,0 +1,151 @@
+"""Run bigfib as a person does: in a real process, on a real terminal where it matters."""
+
+import os
+import pty
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from flint import fmpz
+
+from tests.service import seconds_of_work, until
+
+Done = subprocess.CompletedProcess[str]
+
+
+class Command:
+    """Runs ``python -m bigfib`` with its state log at ``file``."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.before: list[str] = []
+        self.environ = {**os.environ, "BIGFIB_FILE": str(file)}
+
+    def __call__(self, *arguments: str) -> Done:
+        return subprocess.run(
+            [*self.before, sys.executable, "-m", "bigfib", *arguments],
+            capture_output=True,
+            text=True,
+            env=self.environ,
+            timeout=30,
+            check=False,
+        )
+
+    def prints(self, *arguments: str) -> str:
+        """Run, and return what a command that succeeds prints on stdout; it says nothing else."""
+        done = self(*arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    def fails(self, *arguments: str) -> str:
+        """Run, and return the one line on stderr of a command that fails."""
+        done = self(*arguments)
+        assert done.returncode in (1, 2)
+        assert done.stdout == ""
+        assert re.fullmatch(r"bigfib: [^\n]+\n", done.stderr), done.stderr
+        assert "Traceback" not in done.stderr
+        return f"{done.returncode}: {done.stderr}"
+
+    def on_terminal(self, *arguments: str) -> str:
+        """Run on a terminal and return what appears there."""
+        terminal, end = pty.openpty()
+        with subprocess.Popen(
+            [sys.executable, "-m", "bigfib", *arguments],
+            stdin=end,
+            stdout=end,
+            stderr=end,
+            env=self.environ,
+        ):
+            os.close(end)
+            shown = b""
+            while True:
+                try:
+                    piece = os.read(terminal, 65536)
+                except OSError:  # EIO: the last user of the terminal has left it
+                    break
+                shown += piece
+        os.close(terminal)
+        return shown.decode()
+
+
+def term(n: int) -> str:
+    return str(fmpz.fib_ui(fmpz(n)))
+
+
+@contextmanager
+def answering(*answers: bytes) -> Iterator[str]:
+    """Serve a request with each of these, whatever it asks, and give the address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve_each_once() -> None:
+            for answer in answers:
+                with listener.accept()[0] as connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve_each_once)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()
+
+
+def children(pid: int) -> list[int]:
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except FileNotFoundError:
+        return []
+    return [int(child) for child in text.split()]
+
+
+def status(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
+
+
+@contextmanager
+def computing(
+    target: Path, *command: str, before: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Compute a large term into a file, in a process group, until two processes are busy with it.
+
+    Args:
+        target: The file.
+        command: What to run instead of ``term 400000000``.
+        before: A program that runs it.
+    """
+
+    def second_is_busy() -> bool:
+        seconds = [second for child in children(process.pid) for second in children(child)]
+        return any(seconds_of_work(second) > 0.05 for second in seconds)
+
+    with subprocess.Popen(
+        [
+            *(*before, sys.executable, "-m", "bigfib"),
+            *(command or ("term", "400000000")),
+            *("-o", target),
+        ],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            until(second_is_busy)
+            yield process
+        finally:
+            process.kill()
+
+
+def require_nobody_left(group: int) -> None:
+    """Return when no process of the group is left."""
+
+    def is_empty() -> bool:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    until(is_empty)
