@@ -35,7 +35,7 @@ test: $(READY)  ## run the tests; hand over arguments with ARGS='-k log'
 torture: $(READY)  ## cause twenty times the faults, fuzz, and soak; takes an hour
 	$(VENV)/bin/python -m pytest --torture tests/state tests/test_durability.py \
 	  tests/api/test_far_terms.py tests/test_shared_store.py tests/test_fuzz.py \
-	  tests/test_hostile.py tests/test_soak.py $(ARGS)
+	  tests/test_hostile.py tests/test_campaign.py tests/test_soak.py $(ARGS)
 
 bench: $(READY)  ## measure, report, and say where the report is; takes five minutes
 	$(VENV)/bin/python -m benchmarks run

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bigfib.state.postgres import schema
+from tests import proxies
 from tests.postgres import Cluster
 from tests.service import Serve, Service
 
@@ -83,6 +84,20 @@ def serve(path: Path) -> Iterator[Serve]:
     for service in started:
         service.process.kill()
         service.process.communicate()
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Iterator[proxies.Start]:
+    """Start nginx; see `tests.proxies`."""
+    with proxies.nginx(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture
+def haproxy(tmp_path: Path) -> Iterator[proxies.Start]:
+    """Start haproxy; see `tests.proxies`."""
+    with proxies.haproxy(tmp_path) as start:
+        yield start
 
 
 @pytest.fixture(scope="session")

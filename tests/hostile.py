@@ -1,8 +1,10 @@
-"""What hostile clients send: in bytes, with what bigfib does, and what nginx before it does.
+"""Bytes that hostile clients send, and valid requests that bjoern does not answer as it should.
 
-This is the table of SECURITY.md, which is held against it.
+Each is listed with what bigfib does, and what it does behind a proxy. The first table is the one of
+SECURITY.md, the second the one of ``bigfib/server/bjoern/README.md``; both are held against them.
 """
 
+import contextlib
 import re
 import socket
 from typing import Final, NamedTuple
@@ -128,6 +130,24 @@ CASES: Final = [
         "400",
     ),
     Case(
+        '`If-Match: "99"` as a trailer',
+        b"POST /api1/sequences/shared/next HTTP/1.1\r\n"
+        + _HOST
+        + _CLOSE
+        + b'Transfer-Encoding: chunked\r\n\r\n0\r\nIf-Match: "99"\r\n\r\n',
+        "411",
+        "200, at 1",
+    ),
+    Case(
+        '`If-Match: "99"` after a line without a colon',
+        b"POST /api1/sequences/shared/next HTTP/1.1\r\n"
+        + _HOST
+        + _CLOSE
+        + b'Foo\r\nIf-Match: "99"\r\n\r\n',
+        "200, at 1",
+        "412",
+    ),
+    Case(
         "a header with an underscore, as `Content_Length`",
         _put(b"Content_Length: 3", b"Content-Length: 16"),
         "200, at 7",
@@ -186,6 +206,102 @@ CASES: Final = [
 ]
 
 
+class Refused(NamedTuple):
+    """A valid request that bjoern does not answer as it should, which cannot be mended outside it.
+
+    Attributes:
+        name: What it is.
+        sent: Its bytes, in as many pieces as the service reads.
+        client: Who sends it.
+        cause: Why bjoern does that.
+        bigfib: The statuses of the replies, where the shared sequence then stands if that is not
+            0, and whether the connection is kept.
+        proxy: The same behind nginx and behind haproxy.
+    """
+
+    name: str
+    sent: tuple[bytes, ...]
+    client: str
+    cause: str
+    bigfib: str
+    proxy: str
+
+
+def _put_kept(*fields: bytes) -> bytes:
+    return _put(*fields, b"Content-Length: 16", body=b"").replace(_CLOSE, b"")
+
+
+_H2C: Final = (
+    b"Connection: Upgrade, HTTP2-Settings",
+    b"Upgrade: h2c",
+    b"HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA",
+)
+_LONG_PATHS: Final = "any, where a TCP segment or a write ends there; a path may have 10,000 digits"
+
+REFUSED: Final = [
+    Refused(
+        "the first line, split behind the path",
+        (b"GET /api0/next", b" HTTP/1.1\r\n" + _HOST + b"\r\n"),
+        _LONG_PATHS,
+        "the parser reports an empty rest of the path, an error to `on_path`",
+        "400, closed",
+        "200, at 1, kept",
+    ),
+    Refused(
+        "the path, split within `%6e`",
+        (b"GET /api0/%6", b"eext HTTP/1.1\r\n" + _HOST + b"\r\n"),
+        _LONG_PATHS,
+        "`unquote_url_inplace` is given each piece by itself",
+        "400, closed",
+        "200, at 1, kept",
+    ),
+    Refused(
+        "`Expect: 100-Continue`",
+        (_put_kept(b"Expect: 100-Continue"), _BODY),
+        "Java's `HttpClient` with `expectContinue(true)`",
+        "`on_header_value` compares by `strncmp`",
+        "417, closed",
+        "100 200, at 7, kept",
+    ),
+    Refused(
+        "`Expect: 100-continue`, split within the value",
+        (
+            _put_kept(b"Expect: 100-continue").partition(b"continue")[0],
+            b"continue" + _put_kept(b"Expect: 100-continue").partition(b"continue")[2],
+            _BODY,
+        ),
+        "any that expects, where a TCP segment ends there",
+        "`on_header_value` compares each piece by itself",
+        "100 417, closed",
+        "100 200, at 7, kept",
+    ),
+    Refused(
+        "`Connection: close, TE`",
+        (_next(b"TE: deflate").replace(b"close", b"close, TE"),),
+        "by RFC 9110, 10.1.4 any that sends `TE`",
+        "the parser knows `close` as the only value of the header",
+        "200, at 1, kept",
+        "200, at 1, closed",
+    ),
+    Refused(
+        "`Connection: TE, close`",
+        (_next(b"TE: deflate").replace(b"close", b"TE, close"),),
+        "Perl's `LWP::UserAgent`",
+        "the same",
+        "200, at 1, kept",
+        "200, at 1, closed",
+    ),
+    Refused(
+        "a body behind `Upgrade: h2c`",
+        (_put_kept(*_H2C) + _BODY,),
+        "Java's `HttpClient` as it is by default, `curl --http2`",
+        "the parser stops after the headers, and bjoern takes what follows for an error",
+        "400, closed",
+        "200, at 7, kept",
+    ),
+]
+
+
 def reset(service: Service) -> None:
     """Put the shared sequence at 0."""
     json_type = {"Content-Type": "application/json"}
@@ -216,6 +332,48 @@ def outcome(service: Service, address: Address, case: Case) -> str:
     reply, _ = service.ask("/api1/sequences/shared")
     position = reply.headers["ETag"].strip('"')
     return said if position == "0" else f"{said}, at {position}"
+
+
+def answer(service: Service, address: Address, case: Refused) -> str:
+    """Send each piece when those before have been read; return what came, as the table has it."""
+    reset(service)
+    received = b""
+    with socket.create_connection(address, timeout=20) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in case.sent:
+            # Refused by now, the rest may not be taken.
+            with contextlib.suppress(OSError):
+                client.sendall(piece)
+            # A connection that comes later is read later, and so is what comes after it.
+            for _ in range(2):
+                service.ask("/livez")
+        kept = False
+        with contextlib.suppress(ConnectionResetError):
+            while not received.endswith(b"}"):
+                if not (more := client.recv(65536)):
+                    break
+                received += more
+            else:
+                client.sendall(b"GET /api0/current HTTP/1.1\r\n" + _HOST + b"\r\n")
+                kept = client.recv(65536) != b""
+    said = " ".join(status.decode() for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received))
+    reply, _ = service.ask("/api1/sequences/shared")
+    position = reply.headers["ETag"].strip('"')
+    at = "" if position == "0" else f", at {position}"
+    return f"{said}{at}, {'kept' if kept else 'closed'}"
+
+
+def refused_table() -> str:
+    """Return the table of ``bigfib/server/bjoern/README.md``."""
+    lines = [
+        "| valid request | sent by | why bjoern does that | bigfib | nginx, haproxy before it |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {case.name} | {case.client} | {case.cause} | {case.bigfib} | {case.proxy} |"
+        for case in REFUSED
+    ]
+    return "\n".join(lines)
 
 
 def table() -> str:

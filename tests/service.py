@@ -112,6 +112,12 @@ def seconds_of_work(pid: int) -> float:
     return int(stat.rpartition(")")[2].split()[11]) / os.sysconf("SC_CLK_TCK")
 
 
+def memory(service: Service) -> int:
+    """Return how many bytes of memory the service has at the moment."""
+    status = Path(f"/proc/{service.process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) * 1024
+
+
 @contextmanager
 def full_disk(service: Service) -> Iterator[None]:
     """Let the service write no further; the kernel refuses it."""

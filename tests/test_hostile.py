@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bigfib.server.bjoern.idle import PATIENCE
-from tests.hostile import CASES, outcome, table
+from tests.hostile import CASES, REFUSED, answer, outcome, refused_table, table
 from tests.service import Serve, Service
 
 ANOTHER = b"GET /api0/next HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -20,7 +20,9 @@ EXPECTING = ANOTHER[:-2] + b"Expect: 100-continue\r\n\r\n"
 
 IN_PARTS = [ANOTHER[:30], ANOTHER[30:]]
 
-SECURITY = Path(__file__).parent.parent / "SECURITY.md"
+TOP = Path(__file__).parent.parent
+SECURITY = TOP / "SECURITY.md"
+FENCE = TOP / "bigfib" / "server" / "bjoern" / "README.md"
 
 
 def test_each_is_answered_as_documented(serve: Serve) -> None:
@@ -34,6 +36,17 @@ def test_each_is_answered_as_documented(serve: Serve) -> None:
 
 def test_this_is_what_is_documented() -> None:
     assert table() in SECURITY.read_text()
+
+
+def test_valid_requests_that_bjoern_refuses_are_those_documented(serve: Serve) -> None:
+    service = serve()
+    address = (service.host, service.port)
+    assert {case.name: answer(service, address, case) for case in REFUSED} == {
+        case.name: case.bigfib for case in REFUSED
+    }
+    assert refused_table() in FENCE.read_text()
+    assert service.stop(signal.SIGTERM) == 0
+    assert "Traceback" not in "".join(service.said)
 
 
 def test_a_client_that_sends_no_more_is_answered(serve: Serve) -> None:

@@ -1,18 +1,16 @@
 """Behind nginx as ``deploy/nginx.conf`` has it, what an open network does to bigfib is bearable."""
 
 import contextlib
-import os
 import random
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -20,67 +18,10 @@ import psycopg
 import pytest
 from flint import fmpz
 
-from tests.hostile import CASES, outcome
+from tests.hostile import CASES, REFUSED, answer, outcome
 from tests.postgres import Cluster, free_port
-from tests.service import Serve, Service
-
-CONFIGURATION = Path(__file__).parent.parent / "deploy" / "nginx.conf"
-
-Address = tuple[str, int]
-
-
-@pytest.fixture
-def proxy(tmp_path: Path) -> Iterator[Callable[..., Address]]:
-    """Start nginx with our configuration, but for ports; ``changes`` are made to it, too."""
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        reason = "nginx is not installed"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(service: Service, changes: dict[str, str] | None = None) -> Address:
-        address = ("127.0.0.1", free_port())
-        text = CONFIGURATION.read_text()
-        for old, new in {
-            "listen 80 ": f"listen 127.0.0.1:{address[1]} ",
-            "server 127.0.0.1:8080 ": f"server {service.host}:{service.port} ",
-            # As root the workers are others, who may not look into the directories of tests.
-            "events {": f"user {'root' if os.geteuid() == 0 else 'nobody'};\nevents {{",
-            **(changes or {}),
-        }.items():
-            assert old in text
-            text = text.replace(old, new)
-        directory = tmp_path / f"nginx{len(started)}"
-        directory.mkdir()
-        configuration = directory / "nginx.conf"
-        configuration.write_text(text)
-        process = subprocess.Popen(
-            [
-                *(program, "-p", str(directory), "-c", str(configuration)),
-                *("-e", str(directory / "error.log")),
-                *("-g", f"daemon off; pid {directory / 'nginx.pid'};"),
-            ]
-        )
-        started.append(process)
-        while True:
-            with contextlib.suppress(ConnectionRefusedError):
-                socket.create_connection(address).close()
-                return address
-            assert process.poll() is None, (directory / "error.log").read_text()
-
-    yield start
-    for process in started:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-
-
-# Of clients that all have one address, the tests are many.
-UNLIMITED = {
-    "rate=100r/s": "rate=1000000r/s",
-    "limit_conn connections 50": "limit_conn connections 30000",
-}
+from tests.proxies import UNLIMITED, Address, Start, haproxy, nginx
+from tests.service import Serve, Service, memory
 
 
 def peak_memory(service: Service) -> int:
@@ -232,6 +173,66 @@ def test_hostile_bytes(serve: Serve, proxy: Callable[..., Address]) -> None:
     assert found == {case.name: case.proxy for case in CASES}
     assert service.stop(signal.SIGTERM) == 0
     assert "Traceback" not in "".join(service.said)
+
+
+def test_requests_that_bjoern_refuses_are_answered_behind_nginx(
+    serve: Serve, proxy: Callable[..., Address]
+) -> None:
+    service = serve()
+    address = proxy(service, UNLIMITED)
+    assert {case.name: answer(service, address, case) for case in REFUSED} == {
+        case.name: case.proxy for case in REFUSED
+    }
+    assert service.stop(signal.SIGTERM) == 0
+
+
+def test_requests_that_bjoern_refuses_are_answered_behind_haproxy(
+    serve: Serve, haproxy: Callable[..., Address]
+) -> None:
+    service = serve()
+    address = haproxy(service)
+    assert {case.name: answer(service, address, case) for case in REFUSED} == {
+        case.name: case.proxy for case in REFUSED
+    }
+    assert service.stop(signal.SIGTERM) == 0
+
+
+def test_condition_in_disguise_behind_haproxy_is_refused(
+    serve: Serve, haproxy: Callable[..., Address]
+) -> None:
+    service = serve()
+    address = haproxy(service)
+    assert {
+        case.name: outcome(service, address, case) for case in CASES if "If-Match" in case.name
+    } == {
+        "`If-Match` twice, one of them right": "412",
+        '`If-Match: "99"` as a trailer': "411",
+        '`If-Match: "99"` after a line without a colon': "400",
+    }
+
+
+@pytest.mark.parametrize("front", [nginx, haproxy], ids=["nginx", "haproxy"])
+def test_pipelined_requests_behind_a_proxy_leak_nothing(
+    serve: Serve, front: Callable[[Path], AbstractContextManager[Start]], tmp_path: Path
+) -> None:
+    service = serve("--durability", "os")
+    requests = b"GET /api1/terms/7 HTTP/1.1\r\nHost: x\r\n\r\n" * 100
+    with front(tmp_path) as start:
+        changes = UNLIMITED if front is nginx else None
+        with socket.create_connection(start(service, changes), timeout=20) as client:
+
+            def send(times: int) -> None:
+                for _ in range(times):
+                    client.sendall(requests)
+                    answered = 0
+                    while answered < 100:
+                        answered += client.recv(1 << 16).count(b'"value":')
+
+            send(10)
+            before = memory(service)
+            send(100)
+            # bjoern leaks more than 550 bytes of each but the last of those that it reads at once.
+            assert memory(service) - before < 2 << 20
 
 
 class TestLimits:

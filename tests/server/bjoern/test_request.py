@@ -4,9 +4,11 @@ import signal
 import socket
 import struct
 import time
+import tracemalloc
 
 import pytest
 
+from bigfib.server.bjoern.request import guarded
 from tests.service import Serve, Service, seconds_of_work, until
 
 NEXT = b"GET /api0/next HTTP/1.1\r\nHost: x\r\n"
@@ -119,3 +121,26 @@ def test_reset_before_a_large_term_is_sent_harms_no_other_reply(serve: Serve, un
     assert seconds_of_work(service.process.pid) - before < 0.2
     assert service.stop(signal.SIGTERM) == 0
     assert "".join(service.said).count("hit errno") <= 60
+
+
+class _StartResponse:
+    """An object that has, as bjoern's ``start_response``, a pointer behind its head."""
+
+    __slots__ = ("request",)
+
+    def __init__(self) -> None:
+        self.request = bytes(256)
+
+
+def test_memory_of_requests_at_ever_new_addresses_is_bounded() -> None:
+    app = guarded(lambda _environ, _start_response: [])
+    requests = [_StartResponse() for _ in range(20_000)]
+    tracemalloc.start()
+    try:
+        for request in requests:
+            app({}, request)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # Each view takes some hundred bytes: two for each request would be ten times as much.
+    assert kept < 1 << 20
