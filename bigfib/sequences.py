@@ -97,14 +97,21 @@ def parse_position(text: str) -> mpz:
     return position
 
 
-def open_log(settings: Settings, contact: str = "") -> Log:
-    """Open the state log of the sequences as ``settings`` have it; see `Log`."""
+def open_log(settings: Settings, contact: str = "", *, expire: bool = True) -> Log:
+    """Open the state log of the sequences as ``settings`` have it; see `Log`.
+
+    Args:
+        settings: The settings.
+        contact: Owner URL of the service.
+        expire: Whether sequences may expire. Only the service expires them: a command may run
+            under other settings, or another clock.
+    """
     return Log(
         settings.file,
         settings.durability,
         contact=contact,
         rewrite_bytes=settings.rewrite_bytes,
-        days_kept=settings.sequence_ttl,
+        days_kept=settings.sequence_ttl if expire else None,
         permanent=SHARED,
     )
 
@@ -116,20 +123,23 @@ def lacks_driver(error: ImportError) -> StoreError:
     )
 
 
-def open_store(settings: Settings, contact: str = "") -> "Log | Postgres":
+def open_store(settings: Settings, contact: str = "", *, expire: bool = True) -> "Log | Postgres":
     """Open the store of the sequences as ``settings`` have it: the state log, or a database.
+
+    Arguments as `open_log`.
 
     Raises:
         StoreError: the database cannot be had, or what speaks to it is not installed.
         LogError: as `open_log`.
     """
     if not settings.store:
-        return open_log(settings, contact)
+        return open_log(settings, contact, expire=expire)
     try:
         from bigfib.state.postgres.store import Postgres
     except ImportError as error:
         raise lacks_driver(error) from error
-    return Postgres(settings.store, days_kept=settings.sequence_ttl, permanent=SHARED)
+    days_kept = settings.sequence_ttl if expire else None
+    return Postgres(settings.store, days_kept=days_kept, permanent=SHARED)
 
 
 def find_in_database(conninfo: str, sequence_id: bytes) -> int | None:

@@ -1,5 +1,6 @@
 """An acknowledged step is never lost: the whole service, killed, traced and failed for real."""
 
+import os
 import random
 import re
 import signal
@@ -19,7 +20,7 @@ from flint import fmpz
 from bigfib.sequences import SHARED
 from bigfib.state import reader
 from bigfib.state.log import REWRITE_BYTES, Durability, Log
-from tests.service import Serve, Service
+from tests.service import Serve, Service, until
 
 CLIENTS = 4
 
@@ -73,6 +74,15 @@ def test_killed_200_times_under_load(serve: Serve, tried: Counter[str], times: i
     assert len(acknowledged) > 2000
     # No step was acknowledged twice: only F(1) = F(2) is a term that occurs again.
     assert len(set(acknowledged)) >= len(acknowledged) - 1
+
+
+def until_all_step(clients: list[Client]) -> None:
+    until(lambda: min(len(client.acknowledged) for client in clients) > 20)
+
+
+def until_stopped(pid: int) -> None:
+    status = Path(f"/proc/{pid}/stat")
+    until(lambda: status.read_text().rpartition(")")[2].split()[0] == "T")
 
 
 def body_at(position: int) -> bytes:
@@ -283,6 +293,39 @@ class TestTheFileItself:
             service.ask("/api0/next")
         assert service.wait() == 1
         assert f"state log {path}: it has been {how};" in "".join(service.said)
+
+    @pytest.mark.parametrize("durability", Durability)
+    @pytest.mark.parametrize("how", ["truncated", "truncated to half", "written to"])
+    def test_log_changed_by_another_under_load_ends_the_service(
+        self, serve: Serve, path: Path, how: str, durability: Durability, times: int
+    ) -> None:
+        """Nothing asked for after the change is acknowledged."""
+        moments = random.Random(11)
+        for _ in range(3 * times):
+            path.unlink(missing_ok=True)
+            service = serve("--durability", durability.value)
+            clients = [Client(service) for _ in range(CLIENTS)]
+            for client in clients:
+                client.start()
+            until_all_step(clients)
+            time.sleep(moments.uniform(0, 0.02))
+            # Stopped, so that it is known which requests were sent before.
+            service.process.send_signal(signal.SIGSTOP)
+            until_stopped(service.process.pid)
+            sent = sum(client.sent for client in clients)
+            if how == "written to":
+                with path.open("ab") as file:
+                    file.write(b"a line\n")
+            else:
+                os.truncate(path, path.stat().st_size // 2 if how == "truncated to half" else 0)
+            service.process.send_signal(signal.SIGCONT)
+            assert service.wait() == 1
+            for client in clients:
+                client.join()
+            # What was on its way when the service was stopped may have been committed before.
+            assert sum(len(client.acknowledged) for client in clients) <= sent
+            said = "".join(service.said)
+            assert f"state log {path}: another program has {how.split(' to half')[0]}" in said
 
     def test_a_full_file_system(
         self, serve: Serve, require: Callable[[str], str], tmp_path: Path

@@ -417,7 +417,10 @@ def _current(command: argparse.Namespace) -> None:
         position = find_in_database(settings.store, SHARED) or 0
         _show_shared(command, "".join(large_terms.digits(mpz(position))), position)
         return
-    contents = reader.read(settings.file)
+    if command.file or command.store:
+        # Named by a flag it is expected to be there; elsewhere, nobody has stepped yet.
+        _require_log(settings.file)
+    contents = reader.read(settings.file, synced=True)
     position = contents.position(SHARED)
     _show_shared(command, "".join(large_terms.digits(mpz(position))), position)
     if command.verbose:
@@ -463,7 +466,7 @@ def _move(command: argparse.Namespace, move: Callable[[Sequences], Sequence]) ->
     """Move the shared sequence of the log or database, and show it."""
     settings = _settings(command)
     if settings.store:
-        with closing(open_store(settings)) as store:
+        with closing(open_store(settings, expire=False)) as store:
             sequence = move(_sequences(store))
         _show_shared(command, sequence.pair.digits().decode(), sequence.pair.position)
         return
@@ -497,7 +500,7 @@ def _delete(command: argparse.Namespace) -> None:
 def _opened_log(command: argparse.Namespace) -> Iterator[Log]:
     settings = _resolved(command)
     try:
-        with open_log(settings) as opened:
+        with open_log(settings, expire=False) as opened:
             yield opened
     except Locked as error:
         way = (
@@ -664,6 +667,8 @@ def _log_dump(command: argparse.Namespace) -> None:
 def _log_compact(command: argparse.Namespace) -> None:
     path = _existing(command)
     before = path.stat().st_size
+    # Not twice, should it be due when it is opened.
+    command.rewrite_bytes = str(1 << 40)
     with _opened_log(command) as opened:
         opened.rewrite()
     print(f"{path}: bytes {before} before, {path.stat().st_size} now")
@@ -693,7 +698,8 @@ def _log_repair(command: argparse.Namespace) -> None:
         print(f"lost: bytes {start} to {end - 1}")
     if repaired.lost:
         print("A sequence whose last record was there now stands at an earlier position.")
-    print(f"Put it in place with: {shlex.join(['mv', str(repaired.target), str(path)])}")
+    command_to_paste = shlex.join(["mv", str(repaired.target), str(repaired.source)])
+    print(f"Put it in place with: {command_to_paste}")
 
 
 def _existing(command: argparse.Namespace) -> Path:
@@ -706,7 +712,7 @@ def _require_log(path: Path) -> None:
     try:
         path.stat()
     except FileNotFoundError:
-        raise Failure(f"there is no state log at {path}; name another with --file") from None
+        raise Failure(f"there is no state log at {path} yet; name another with --file") from None
     except OSError as error:
         raise Unusable(path, error) from error
 

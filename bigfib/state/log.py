@@ -18,11 +18,12 @@ anew; there it may be found by the commit, which then fails.) Measured in the ap
 of one sequence at a time and the sync itself left out: 0.68 of the time of a record for each.
 """
 
+import collections
 import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
@@ -75,6 +76,10 @@ class AppendFailed(LogError, NoRoom):
     """The record could not be written (disk full, quota, limit, fault); the log is as before."""
 
 
+class CompactionFailed(LogError):
+    """The log could not be rewritten; it is as before."""
+
+
 class CommitFailed(LogError):
     """The log could not be made durable. Final: what the disk now holds is unknown.
 
@@ -117,8 +122,8 @@ class Log:
             durability: What a committed step survives.
             contact: Where the writer can be reached, for those who find the log locked.
             rewrite_bytes: Not to be rewritten while it has fewer bytes.
-            days_kept: Sequences not touched for more days may be dropped when the log is
-                rewritten; None keeps all.
+            days_kept: Sequences not touched for more days, by the clock at that time, are
+                dropped when the log is rewritten; None keeps all.
             permanent: The id of a sequence that is always kept.
             system: How files are changed.
             clock: Seconds since 1970-01-01 (UTC).
@@ -150,7 +155,7 @@ class Log:
             # First of all, so that nothing is left beside a file that is none of ours.
             require_log_or_nothing(self.path)
             files.make_directory(system, self.path.parent)
-            self._lock = files.lock(self.path.with_name(self.path.name + ".lock"), contact)
+            self._lock = files.lock(self.path, contact)
         except files.Held as holder:
             raise Locked(path, holder) from None
         except OSError as error:
@@ -170,6 +175,7 @@ class Log:
         """Open the file; ``path`` is what the caller calls it."""
         with contextlib.suppress(FileNotFoundError):
             self._fd = self._system.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            files.set_appending(self._fd, appending=True)
             # The log may have another name too, whose lock beside it is another.
             files.lock_open(self._fd)
         contents = inspect(self.path)
@@ -185,7 +191,9 @@ class Log:
             if self._fd >= 0:
                 self._system.close(self._fd)
                 self._fd = -1
-            self._fd, self._seed = files.create(self._system, new_path(self.path))
+            self._fd, self._seed = files.create(
+                self._system, new_path(self.path), files.access(self.path)
+            )
             files.lock_open(self._fd)
             # The header is on disk before the log has its name: no crash leaves half of it.
             self._system.fsync(self._fd)
@@ -208,10 +216,11 @@ class Log:
         self.end = self.committed = self._durable = end
         # Lsns go on through a rewriting; offsets in the file begin anew.
         self._base = 0
-        self._day = max((packed & records.MAX_DAY for packed in self.latest.values()), default=0)
+        self._earliest_day = self._usual_day()
         self._begin_day()
         if end > self._rewrite_at and self._has_more_records_than_needed():
-            self.rewrite()
+            with _warning():
+                self.rewrite()
 
     @property
     def size(self) -> int:
@@ -307,7 +316,7 @@ class Log:
         """
         if self._failure:
             raise self._failure
-        if self._clock() >= self._day_end:
+        if not self._day_start <= self._clock() < self._day_end:
             self._begin_day()
         end = self.end
         if (
@@ -325,14 +334,18 @@ class Log:
         record = records.encode(sequence_id, position, self._stamp, offset, self._seed)
         length = len(record)
         try:
-            if self._system.pwrite(self._fd, record, offset) < length:
-                files.write(self._system, self._fd, record, offset)
+            if (written := self._system.pwrite(self._fd, record, offset)) < length:
+                files.write(self._system, self._fd, record[written:], offset + written)
         except OSError as error:
-            # What was written would be overwritten by the next append anyway; but a whole record
-            # that nobody was told of must not come back at the next start.
+            # A part of the record would shift the next one, and a whole record that was refused
+            # must not come back at the next start. A log that is shorter must not be extended.
             with contextlib.suppress(OSError):
-                self._system.ftruncate(self._fd, offset)
+                if files.size(self._fd) > offset:
+                    self._system.ftruncate(self._fd, offset)
+            self._require_size(files.size(self._fd))
             raise AppendFailed(f"state log {self.path}: {error.strerror}") from error
+        if not self._syncs and files.size(self._fd) != offset + length:
+            raise self._changed_by_another(files.size(self._fd), offset + length)
         self.end = end = end + length
         self.records += 1
         self._outdated.discard(sequence_id)
@@ -371,10 +384,12 @@ class Log:
         except OSError as error:
             raise self._fail(f"{error.strerror} while syncing") from error
         try:
-            if _identity(self.path.stat()) != self._identity:
-                raise self._fail("it has been replaced")
+            status = self.path.stat()
         except OSError as error:
             raise self._fail("it has been removed") from error
+        if _identity(status) != self._identity:
+            raise self._fail("it has been replaced")
+        self._require_size(status.st_size)
         self.committed = end
         self._unsynced.clear()
         self._set_durable(end - self._base)
@@ -384,9 +399,8 @@ class Log:
     def rewrite(self) -> None:
         """Rewrite the log, without stopping until that is done.
 
-        If it cannot be done there is a warning, and the log is as before.
-
         Raises:
+            CompactionFailed: it cannot be done.
             CommitFailed: as `commit`.
         """
         if not self._rewriting:
@@ -408,6 +422,8 @@ class Log:
                 self._rewriting.abandon()
                 self._rewriting = None
             self.commit(self.end)
+            self.check()
+            self._require_size(files.size(self._fd))
         finally:
             self._let_go()
 
@@ -431,23 +447,61 @@ class Log:
         # What is written once more is to have the length that it had, and so the same stamp.
         self._update_records()
         self._unsynced.clear()
-        # A clock that was set back makes no sequence older than it is.
-        day = max(int(self._clock()) // _DAY_SECONDS, self._day)
-        self._day = min(day, records.MAX_DAY)
-        self._day_end = (day + 1) * _DAY_SECONDS
+        self._today = int(self._clock()) // _DAY_SECONDS
+        self._day_start = self._today * _DAY_SECONDS
+        self._day_end = self._day_start + _DAY_SECONDS
+        self._day = min(max(self._today, self._earliest_day), records.MAX_DAY)
         self._set_durable(self._durable)
 
+    def _usual_day(self) -> int:
+        """Return the day before which no record is dated, whatever the clock says.
+
+        Sequences touched under a clock that is behind, such as one that starts in 1970, would be
+        old as soon as the clock is set right. The day of the last touch of half the sequences is
+        not in doubt, and a few that were touched under a clock ahead do not change it. A log
+        without sequences trusts its clock.
+        """
+        days = collections.Counter(
+            packed & records.MAX_DAY
+            for sequence_id, packed in self.latest.items()
+            if sequence_id != self._permanent
+        )
+        left = (days.total() + 1) // 2
+        for day in sorted(days):
+            left -= days[day]
+            if left <= 0:
+                return day
+        return max(int(self._clock()) // _DAY_SECONDS, 0)
+
     def _update_records(self) -> None:
-        """Write those records once more that no sync has reached, and that are no longer true."""
+        """Write the unsynced records whose position has changed once more, in place.
+
+        In a log that another program has truncated, the last one may restore the size. So the bytes
+        in front of that one are compared, too: they would then be zeros.
+        """
+        if not self._outdated:
+            return
+        last = max(self._outdated, key=self._unsynced.__getitem__)
+        before = self._unsynced[last] - records.CHECKSUM_SIZE
+        checksum = os.pread(self._fd, records.CHECKSUM_SIZE, before)
+        files.set_appending(self._fd, appending=False)
+        self._update_record(last)
+        if os.pread(self._fd, records.CHECKSUM_SIZE, before) != checksum:
+            raise self._changed_by_another(0, self.size)
+        self._outdated.remove(last)
         for sequence_id in self._outdated:
-            offset = self._unsynced[sequence_id]
-            position = self.latest[sequence_id] >> DAY_BITS
-            record = records.encode(sequence_id, position, self._stamp, offset, self._seed)
-            try:
-                files.write(self._system, self._fd, record, offset)
-            except OSError as error:
-                raise self._fail(f"{error.strerror} while writing") from error
+            self._update_record(sequence_id)
+        files.set_appending(self._fd, appending=True)
         self._outdated.clear()
+
+    def _update_record(self, sequence_id: bytes) -> None:
+        offset = self._unsynced[sequence_id]
+        position = self.latest[sequence_id] >> DAY_BITS
+        record = records.encode(sequence_id, position, self._stamp, offset, self._seed)
+        try:
+            files.write(self._system, self._fd, record, offset)
+        except OSError as error:
+            raise self._fail(f"{error.strerror} while writing") from error
 
     def _set_durable(self, offset: int) -> None:
         self._durable = offset
@@ -465,30 +519,55 @@ class Log:
         )
         return self._failure
 
+    def _require_size(self, size: int) -> None:
+        """Return if ``size`` is how many bytes the log has written.
+
+        Raises:
+            CommitFailed: another program has truncated the file, or written to it.
+        """
+        if size != self.size:
+            raise self._changed_by_another(size, self.size)
+
+    def _changed_by_another(self, size: int, expected: int) -> CommitFailed:
+        if size > expected:
+            return self._fail(
+                f"another program has written to it ({size} bytes instead of {expected})"
+            )
+        self._failure = CommitFailed(
+            f"state log {self.path}: another program has truncated it, after {expected} bytes were "
+            "written; positions in it are lost, so bigfib stops here; before a restart put a copy "
+            "of the file in place, such as the one that logrotate has made with copytruncate, and "
+            "exclude the file from rotation"
+        )
+        return self._failure
+
     def _has_more_records_than_needed(self) -> bool:
         return self.records > _RECORDS_FOR_EACH * len(self.latest)
 
     def _rewrite_a_little(self, appended: bytes) -> None:
         if self._rewriting:
             self._rewriting.touch(appended)
-            self._go_on(self._rewriting)
+            with _warning():
+                self._go_on(self._rewriting)
         elif self._has_more_records_than_needed():
-            self._begin_rewriting()
+            with _warning():
+                self._begin_rewriting()
 
     def _begin_rewriting(self) -> None:
-        if self._clock() >= self._day_end:
+        if not self._day_start <= self._clock() < self._day_end:
             self._begin_day()
         try:
             self._rewriting = Rewrite(
                 self._system,
                 self.path,
                 self.latest,
+                access=files.access(self.path),
                 today=self._day,
-                oldest_day=0 if self._days_kept is None else self._day - self._days_kept,
+                oldest_day=0 if self._days_kept is None else self._today - self._days_kept,
                 permanent=self._permanent,
             )
         except OSError as error:
-            self._put_off_rewriting(error)
+            raise self._rewrite_later(error) from error
 
     def _go_on(self, rewriting: Rewrite) -> None:
         try:
@@ -499,8 +578,7 @@ class Log:
             self._system.rename(rewriting.new_path, self.path)
         except OSError as error:
             rewriting.abandon()
-            self._put_off_rewriting(error)
-            return
+            raise self._rewrite_later(error) from error
         # From here on the old file is no more, whatever happens.
         self._rewriting = None
         self._unsynced.clear()
@@ -523,10 +601,22 @@ class Log:
             self.committed = self.end
             self._set_durable(rewriting.end)
 
-    def _put_off_rewriting(self, error: OSError) -> None:
-        _logger.warning("state log %s cannot be rewritten now: %s", self.path, error.strerror)
+    def _rewrite_later(self, error: OSError) -> CompactionFailed:
         self._rewriting = None
         self._rewrite_at = 2 * (self.end - self._base)
+        return CompactionFailed(
+            f"state log {self.path} cannot be rewritten now: {error.strerror}; it is as before; "
+            "its directory must have room and be writable, and the log must be no mount point"
+        )
+
+
+@contextlib.contextmanager
+def _warning() -> Iterator[None]:
+    """Log a warning if the log could not be rewritten; that is tried again later."""
+    try:
+        yield
+    except CompactionFailed as error:
+        _logger.warning("%s", error)
 
 
 def _size(position: int) -> int:

@@ -50,7 +50,7 @@ could begin one, and CRC-32 tells damage, not malice.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -63,7 +63,7 @@ _POSITION: Final = 0xB1
 _REMOVAL: Final = 0xB2
 _KINDS: Final = re.compile(b"[\xb1\xb2]")
 # What `crc32` starts from is taken mod 2^32.
-_CHECKSUM_SIZE: Final = 4
+CHECKSUM_SIZE: Final = 4
 DAY_BITS: Final = 24
 MAX_DAY: Final = (1 << DAY_BITS) - 1
 _LONGEST_COUNT: Final = 9  # 63 bits, as many as a file offset has
@@ -104,7 +104,7 @@ class Record(NamedTuple):
 def encode_header(salt: bytes) -> bytes:
     """Return the header of a new log with `SALT_SIZE` random bytes as its ``salt``."""
     header = _MAGIC + VERSION.to_bytes(2, "little") + salt
-    return header + crc32(header).to_bytes(_CHECKSUM_SIZE, "little")
+    return header + crc32(header).to_bytes(CHECKSUM_SIZE, "little")
 
 
 def decode_header(header: bytes) -> int:
@@ -157,10 +157,10 @@ def encode(sequence_id: bytes, position: int | None, stamp: bytes, offset: int, 
             framed = b"".join(
                 (counts[length], b"\xb1", stamp, name, sequence_id, counts[size], number)
             )
-            return framed + crc32(framed, seed + offset).to_bytes(_CHECKSUM_SIZE, "little")
+            return framed + crc32(framed, seed + offset).to_bytes(CHECKSUM_SIZE, "little")
         body = b"\xb1" + stamp + _string(sequence_id) + _integer(position)
     framed = _count(len(body)) + body
-    return framed + crc32(framed, seed + offset).to_bytes(_CHECKSUM_SIZE, "little")
+    return framed + crc32(framed, seed + offset).to_bytes(CHECKSUM_SIZE, "little")
 
 
 def decode(buffer: bytes, start: int, offset: int, seed: int) -> tuple[Record, int]:
@@ -178,7 +178,7 @@ def decode(buffer: bytes, start: int, offset: int, seed: int) -> tuple[Record, i
     """
     length, at = _read_count(buffer, start)
     end = at + length
-    after = end + _CHECKSUM_SIZE
+    after = end + CHECKSUM_SIZE
     if after > len(buffer):
         raise Incomplete(f"a record of {after - start} bytes that is cut off")
     # The fields first: where a record is searched for, they refuse most bytes at less cost.
@@ -203,6 +203,38 @@ def decode(buffer: bytes, start: int, offset: int, seed: int) -> tuple[Record, i
     )
 
 
+def size(buffer: bytes, start: int) -> int:
+    """Return how many bytes the record at ``buffer[start]`` has, by its counts alone.
+
+    Few bytes that are no record have counts that fit together, so that a size is not believed, and
+    not read, for the sake of some bytes of garbage.
+
+    Args:
+        buffer: Bytes of the log, enough for all fields but the last.
+        start: Index in ``buffer`` of the record.
+
+    Raises:
+        Incomplete: ``buffer`` ends before the last count does.
+        BadRecord: these bytes are not the beginning of a record.
+    """
+    length, at = _read_count(buffer, start)
+    end = at + length
+    if at >= len(buffer):
+        raise Incomplete("a length is cut off")
+    kind = buffer[at]
+    if kind not in (_POSITION, _REMOVAL):
+        raise BadRecord("bytes that are not a record")
+    at += 1
+    for _ in range(4 if kind == _POSITION else 3):
+        if at >= end:
+            break
+        field, at = _read_count(buffer, at)
+        at += field
+    if at != end:
+        raise BadRecord("fields that do not fill their record")
+    return end + CHECKSUM_SIZE - start
+
+
 def replay(
     buffer: bytes, start: int, offset: int, seed: int, latest: dict[bytes, int]
 ) -> tuple[int, int]:
@@ -225,7 +257,7 @@ def replay(
     count = 0
     integer = int.from_bytes
     begin = seed + offset - start
-    limit = len(buffer) - _CHECKSUM_SIZE
+    limit = len(buffer) - CHECKSUM_SIZE
     try:
         while True:
             end = start + 1 + buffer[start]
@@ -236,12 +268,12 @@ def replay(
             position = name + 1 + buffer[name]
             if position + 1 + buffer[position] != end or crc32(
                 buffer[start:end], begin + start
-            ) != integer(buffer[end : end + _CHECKSUM_SIZE], "little"):
+            ) != integer(buffer[end : end + CHECKSUM_SIZE], "little"):
                 break
             latest[buffer[name + 1 : position]] = integer(
                 buffer[position + 1 : end], "big"
             ) << DAY_BITS | integer(buffer[day + 1 : name], "big")
-            start = end + _CHECKSUM_SIZE
+            start = end + CHECKSUM_SIZE
             count += 1
     except IndexError:
         pass
@@ -261,19 +293,27 @@ def unpack(packed: int) -> tuple[int, int]:
     return packed >> DAY_BITS, packed & MAX_DAY
 
 
-def search(buffer: bytes, offset: int, seed: int) -> Iterator[tuple[int, Record, int]]:
+def search(
+    buffer: bytes, offset: int, seed: int, *, more: bool = False
+) -> Generator[tuple[int, Record, int], None, int]:
     """Find the records in bytes of which some are harmed.
 
     Args:
         buffer: Bytes of the log.
         offset: Offset in the log of the first of them.
         seed: What `decode_header` returned.
+        more: Whether the log goes on after them. A record may then be cut off, and the search ends
+            where one may be.
 
     Yields:
         Index in ``buffer`` of the record, the record, index after it.
+
+    Returns:
+        The index from which to search on.
     """
     searched = 0
     for found in _KINDS.finditer(buffer):
+        cut_off = None
         # The kind stands behind a count: a byte below 0x80, perhaps after bytes that are not.
         for start in range(
             found.start() - 1, max(searched, found.start() - _LONGEST_COUNT) - 1, -1
@@ -282,11 +322,30 @@ def search(buffer: bytes, offset: int, seed: int) -> Iterator[tuple[int, Record,
                 break
             try:
                 record, after = decode(buffer, start, offset + start, seed)
+            except Incomplete:
+                if more and _may_begin(buffer, start):
+                    cut_off = start
+                continue
             except BadRecord:
                 continue
             yield start, record, after
             searched = after
+            cut_off = None
             break
+        if cut_off is not None:
+            return cut_off
+    # The count in front of a kind that is still to come.
+    return max(searched, len(buffer) - _LONGEST_COUNT) if more else len(buffer)
+
+
+def _may_begin(buffer: bytes, start: int) -> bool:
+    """Return whether a record may begin there that goes on after the buffer."""
+    try:
+        return start + size(buffer, start) > len(buffer)
+    except Incomplete:
+        return True
+    except BadRecord:
+        return False
 
 
 def _integer(value: int) -> bytes:

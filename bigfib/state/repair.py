@@ -1,13 +1,19 @@
 """Saving what can be saved of a damaged state log."""
 
+import contextlib
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, Final
 from zlib import crc32
 
-from bigfib.state import files, records
+from bigfib.state import files, reader, records
 from bigfib.state.reader import Unusable
 from bigfib.state.rewrite import Rewrite
+
+# The least that a disk fails to read.
+_SECTOR: Final = 512
 
 
 @dataclass(frozen=True)
@@ -15,6 +21,7 @@ class Repair:
     """What has been saved, and what has not.
 
     Attributes:
+        source: The damaged log, where links lead.
         target: The new log.
         sequences: The number of sequences in it.
         records: The number of records that were read to make it.
@@ -22,10 +29,30 @@ class Repair:
             after the last.
     """
 
+    source: Path
     target: Path
     sequences: int
     records: int
     lost: list[tuple[int, int]]
+
+
+class _Salvage(io.FileIO):
+    """A file in which sectors that cannot be read are zeros, which are no record."""
+
+    def read(self, size: int, /) -> bytes:  # type: ignore[override]
+        """Return up to ``size`` bytes, as many as the disk gives back at once."""
+        try:
+            return super().read(size)
+        except OSError:
+            at = self.tell()
+        # What is left of the sector.
+        size = min(size, _SECTOR - at % _SECTOR, self.seek(0, os.SEEK_END) - at)
+        self.seek(at)
+        try:
+            return super().read(size)
+        except OSError:
+            self.seek(at + size)
+            return bytes(size)
 
 
 def repair(path: Path) -> Repair:
@@ -40,19 +67,24 @@ def repair(path: Path) -> Repair:
         Unusable: there is no log at ``path``, or none of its records can be read.
         OSError: the new log cannot be written.
     """
+    path = Path(os.path.realpath(path))
     target = path.with_name(path.name + ".repaired")
     if target.exists():
         raise Unusable(path, f"{target} is in the way; move it elsewhere, then try again")
     try:
-        buffer = path.read_bytes()
+        reader.require_file(path)
+        file = _Salvage(path)
     except OSError as error:
         raise Unusable(path, error) from error
-    lock = files.lock(path.with_name(path.name + ".lock"), "")
-    try:
+    with file, contextlib.ExitStack() as held:
+        held.callback(os.close, files.lock(path, ""))
+        # The log may have another name too. (Some file systems lock only what can be written.)
+        with contextlib.suppress(OSError):
+            files.lock_open(file.fileno())
         latest: dict[bytes, int] = {}
         lost = []
         count, at = 0, records.HEADER_SIZE
-        for start, record, after in records.search(buffer, 0, _seed(path, buffer)):
+        for start, record, after in reader.search(file, 0, _seed(path, file)):
             if start > at:
                 lost.append((at, start))
             at = after
@@ -61,25 +93,24 @@ def repair(path: Path) -> Repair:
                 latest.pop(record.sequence_id, None)
             else:
                 latest[record.sequence_id] = records.pack(record.position, record.day)
-        if at < len(buffer):
-            lost.append((at, len(buffer)))
-        _write(target, latest)
-    finally:
-        os.close(lock)
-    return Repair(target, len(latest), count, lost)
+        size = file.seek(0, os.SEEK_END)
+        if at < size:
+            lost.append((at, size))
+        _write(target, latest, files.access(path))
+    return Repair(path, target, len(latest), count, lost)
 
 
-def _seed(path: Path, buffer: bytes) -> int:
+def _seed(path: Path, file: BinaryIO) -> int:
     """Return the seed of the log; its header has it twice, should one of them be harmed."""
-    header = buffer[: records.HEADER_SIZE]
+    header = reader.read_at(file, 0, records.HEADER_SIZE)
     for seed in (int.from_bytes(header[18:], "little"), crc32(header[:18])):
-        if next(records.search(buffer, 0, seed), None):
+        if next(reader.search(file, 0, seed), None):
             return seed
     raise Unusable(path, "no record in it can be read")
 
 
-def _write(target: Path, latest: dict[bytes, int]) -> None:
-    rewrite = Rewrite(os, target, latest, today=0, oldest_day=0, permanent=b"")
+def _write(target: Path, latest: dict[bytes, int], access: files.Access) -> None:
+    rewrite = Rewrite(os, target, latest, access=access, today=0, oldest_day=0, permanent=b"")
     try:
         while not rewrite.advance():
             rewrite.wait()

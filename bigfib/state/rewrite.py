@@ -45,6 +45,7 @@ class Rewrite:
         path: Path,
         latest: dict[bytes, int],
         *,
+        access: files.Access,
         today: int,
         oldest_day: int,
         permanent: bytes,
@@ -56,6 +57,7 @@ class Rewrite:
             path: The log to replace.
             latest: Position and day of each sequence, packed. It may change meanwhile, as `touch`
                 is told; what is left out is taken from it too.
+            access: Who may use the new file.
             today: The day that is now.
             oldest_day: Sequences last touched before this day are left out,
             permanent: except the one with this id.
@@ -75,7 +77,7 @@ class Rewrite:
         self._durable = records.HEADER_SIZE
         self._sync: threading.Thread | None = None
         self._sync_error: OSError | None = None
-        self.fd, self.seed = files.create(system, self.new_path)
+        self.fd, self.seed = files.create(system, self.new_path, access)
         self.end = records.HEADER_SIZE
         self.records = 0
 

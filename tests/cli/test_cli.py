@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 from flint import fmpz
 
+from bigfib.sequences import SHARED
 from bigfib.state import reader
 from bigfib.state.log import Durability, Log
 from tests.service import Serve, seconds_of_work, until
@@ -205,6 +207,49 @@ class TestStepping:
         for position in ("-1", "x", "007"):
             assert bigfib.fails("seek", position).startswith("2: ")
         assert bigfib.prints("current") == f"{term(101)}\n"
+
+    @pytest.mark.parametrize("flag", ["-f", "--file", "--store"])
+    def test_current_of_a_named_log_that_is_missing_fails(
+        self, bigfib: Command, tmp_path: Path, flag: str
+    ) -> None:
+        missing = tmp_path / "missing.log"
+        refusal = bigfib.fails("current", flag, str(missing))
+        assert refusal.startswith(f"1: bigfib: there is no state log at {missing} yet; ")
+        assert not missing.exists()
+
+    def test_current_syncs_before_it_shows(
+        self, bigfib: Command, require: Callable[[str], str], tmp_path: Path
+    ) -> None:
+        """What is written, and not yet synced by a service, must not be shown too early."""
+        trace = tmp_path / "trace"
+        with Log(bigfib.file) as log:
+            log.append(SHARED, 7)
+            bigfib.before = [
+                *(require("strace"), "-f", "-y", "-s", "50", "-o", str(trace)),
+                *("-e", "trace=fsync,write"),
+            ]
+            assert bigfib.prints("current") == "13\n"
+        order = re.findall(
+            rf"fsync\(\d+<({re.escape(str(bigfib.file))})>\) += 0|write\(1<[^,]*, .(13)",
+            trace.read_text(),
+        )
+        assert order == [(str(bigfib.file), ""), ("", "13")]
+
+    def test_current_is_as_late_as_the_sync(
+        self, serve: Serve, bigfib: Command, require: Callable[[str], str], tmp_path: Path
+    ) -> None:
+        """Beside a service whose syncs are slow, on a disk that is as slow for `current`."""
+        slow = [require("strace"), "-D", "-f", "-o", str(tmp_path / "trace")]
+        service = serve(before=[*slow, "-e", "inject=fdatasync:delay_enter=3000000"])
+        answer = threading.Thread(target=service.value, args=["next"])
+        answer.start()
+        until(lambda: reader.read(service.file).position(SHARED) == 1)
+        bigfib.before = [require("strace"), "-f", "-o", "/dev/null"]
+        bigfib.before += ["-e", "inject=fsync:error=EIO"]
+        refusal = bigfib.fails("current")
+        assert answer.is_alive(), "the service was faster"
+        assert "Input/output error" in refusal
+        answer.join()
 
     def test_current_creates_nothing(self, bigfib: Command) -> None:
         assert bigfib.prints("current") == "0\n"
@@ -987,6 +1032,74 @@ class TestLog:
         assert after < before
         assert shown == f"{bigfib.file}: bytes {before} before, {after} now\n"
         assert bigfib.prints("current") == "5\n"
+
+    @pytest.mark.parametrize(
+        "command", [["log", "compact"], ["next"], ["previous"], ["seek", "5"], ["log", "repair"]]
+    )
+    def test_no_command_expires_a_sequence(
+        self, bigfib: Command, tmp_path: Path, command: list[str]
+    ) -> None:
+        """Whatever settings it runs under, and whatever the clock says."""
+        with Log(bigfib.file, Durability.OS, clock=lambda: time.time() - 100 * 86_400) as log:
+            for position in range(1, 10):
+                for name in (SHARED, bytes(16)):
+                    log.append(name, position)
+        if command == ["log", "repair"]:
+            harmed = bytearray(bigfib.file.read_bytes())
+            harmed[5] ^= 1
+            bigfib.file.write_bytes(harmed)
+        (tmp_path / "sitecustomize.py").write_text(
+            "import time\nnow = time.time\ntime.time = lambda: now() + 73 * 365 * 86_400\n"
+        )
+        bigfib.environ |= {
+            "PYTHONPATH": str(tmp_path),
+            "BIGFIB_SEQUENCE_TTL": "1",
+            "BIGFIB_REWRITE_BYTES": "1",
+        }
+        assert bigfib(*command).returncode == 0
+        left = bigfib.file
+        if command == ["log", "repair"]:
+            left = left.with_name("state.log.repaired")
+        contents = reader.read(left)
+        assert contents.position(bytes(16)) == 9
+        assert contents.records < 5, "the log was not rewritten"
+
+    def test_compact_of_a_mount_point_fails(
+        self, bigfib: Command, require: Callable[[str], str]
+    ) -> None:
+        with Log(bigfib.file, Durability.OS) as log:
+            for position in range(1, 10):
+                log.append(SHARED, position)
+        bigfib.environ["BIGFIB_REWRITE_BYTES"] = "1"
+        before = bigfib.file.read_bytes()
+        mounted = subprocess.run(
+            [require("mount"), "--bind", bigfib.file, bigfib.file], capture_output=True, check=False
+        )
+        if mounted.returncode != 0:
+            pytest.skip("mounting is not permitted")
+        try:
+            refusal = bigfib.fails("log", "compact")
+        finally:
+            subprocess.run(["umount", "-l", bigfib.file], check=True)
+        assert refusal.startswith(f"1: bigfib: state log {bigfib.file} cannot be rewritten now: ")
+        assert "Device or resource busy; it is as before" in refusal
+        assert bigfib.file.read_bytes() == before
+        assert not bigfib.file.with_name("state.log.new").exists()
+
+    def test_compact_in_a_directory_that_cannot_be_written_fails(
+        self, bigfib: Command, require: Callable[[str], str]
+    ) -> None:
+        bigfib.prints("next")
+        # Root may write anywhere but here.
+        protect = require("chattr")
+        if subprocess.run([protect, "+i", bigfib.file.parent], check=False).returncode != 0:
+            pytest.skip("this file system protects no directories")
+        try:
+            refusal = bigfib.fails("log", "compact")
+        finally:
+            subprocess.run([protect, "-i", bigfib.file.parent], check=True)
+        assert "cannot be rewritten now: Operation not permitted; it is as before" in refusal
+        assert bigfib.prints("current") == "1\n"
 
     def test_compact_beside_a_service(self, serve: Serve, bigfib: Command) -> None:
         service = serve()

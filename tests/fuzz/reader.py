@@ -3,7 +3,7 @@
 import io
 
 from bigfib.state import records
-from bigfib.state.reader import Reader
+from bigfib.state.reader import Reader, search
 from tests.fuzz import diagram
 
 HEADER = records.encode_header(b"saltsalt")
@@ -43,7 +43,7 @@ def check(data: bytes) -> None:
     assert latest == expected
 
     # What a repair saves.
-    saved = [(start, *record, after) for start, record, after in records.search(log, 0, SEED)]
+    saved = [(start, *record, after) for start, record, after in search(io.BytesIO(log), 0, SEED)]
     assert saved == [(drawn.start, *drawn[2:6], drawn.end) for drawn in before + behind]
 
 

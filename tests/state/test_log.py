@@ -1,6 +1,7 @@
 """The state log on real files: what it promises, and what it says when it cannot."""
 
 import errno
+import io
 import os
 import resource
 import signal
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -223,6 +225,25 @@ class TestCommit:
         with path.open("rb") as file:
             assert {record.durable for _, record in reader.Reader(file)} == {records.HEADER_SIZE}
 
+    def test_existing_log_is_synced_before_it_is_shown(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A writer with durability `os`, or one that was killed, left it unsynced."""
+        with Log(path, Durability.OS) as opened:
+            opened.append(SHARED, 1)
+        size = path.stat().st_size
+        synced = []
+        real = os.fsync
+
+        def fsync(fd: int) -> None:
+            real(fd)
+            synced.append((os.fstat(fd).st_ino, os.fstat(fd).st_size))
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        with Log(path) as opened:
+            assert opened.position(SHARED) == 1
+            assert (path.stat().st_ino, size) in synced
+
     def test_a_failed_sync_is_final(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         opened = Log(path)
         lsn = opened.append(SHARED, 1)
@@ -296,6 +317,15 @@ class TestUnsynced:
             contents = reader.read(path)
             assert (contents.fault, contents.records) == (None, 3)
             assert positions(contents) == {SHARED: 5, b"a": 1}
+
+    def test_positions_kept_in_memory_are_written_when_a_day_ends(self, path: Path) -> None:
+        now = 20_000.0 * 86_400
+        with Log(path, clock=lambda: now) as opened:
+            for position in (1, 2):
+                opened.append(b"a", position)
+            now += 86_400
+            opened.commit(opened.append(SHARED, 1))
+            assert positions(reader.read(path)) == {b"a": 2, SHARED: 1}
 
     def test_a_failed_write_is_final(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         opened = Log(path)
@@ -404,6 +434,182 @@ class TestLock:
             for position in (1, 2):
                 opened.commit(opened.append(SHARED, position))
                 assert positions(reader.read(path)) == {SHARED: position}
+
+
+def truncate_to_zero(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def truncate_to_half(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def append_a_line(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"a line\n")
+
+
+class ChangesBeforeWrite:
+    """The real system; once armed, another program acts just before each write."""
+
+    def __init__(self, change: Callable[[], None]) -> None:
+        self._change = change
+        self.armed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def pwrite(self, fd: int, data: bytes, offset: int, /) -> int:
+        if self.armed:
+            self._change()
+        return os.pwrite(fd, data, offset)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (truncate_to_zero, "another program has truncated it.* lost.* put a copy .* in place"),
+        (truncate_to_half, "another program has truncated it.* lost.* put a copy .* in place"),
+        (append_a_line, "another program has written to it .* instead of .* restart it"),
+    ],
+)
+class TestChangedByAnother:
+    """Another program truncates the open log (``: > state.log``, copytruncate) or writes to it."""
+
+    @pytest.mark.parametrize("durability", Durability)
+    def test_next_step_is_refused_for_good(
+        self, path: Path, change: Callable[[Path], None], message: str, durability: Durability
+    ) -> None:
+        log = Log(path, durability)
+        for position in range(1, 20):
+            log.commit(log.append(SHARED, position))
+        change(path)
+        for position in (20, 21):
+            with pytest.raises(CommitFailed, match=message):
+                log.commit(log.append(SHARED, position))
+        with pytest.raises(CommitFailed, match=message):
+            log.close()
+
+    def test_between_append_and_commit_is_noticed(
+        self, path: Path, change: Callable[[Path], None], message: str
+    ) -> None:
+        log = Log(path)
+        log.commit(log.append(b"a", 1))
+        lsn = log.append(SHARED, 1)
+        change(path)
+        with pytest.raises(CommitFailed, match=message):
+            log.commit(lsn)
+        with pytest.raises(CommitFailed):
+            log.close()
+
+    def test_record_rewritten_in_place_does_not_hide_it(
+        self, path: Path, change: Callable[[Path], None], message: str
+    ) -> None:
+        log = Log(path)
+        log.commit(log.append(b"a", 1))
+        log.append(SHARED, 1)
+        lsn = log.append(SHARED, 2)
+        change(path)
+        with pytest.raises(CommitFailed, match=message):
+            log.commit(lsn)
+        with pytest.raises(CommitFailed):
+            log.close()
+
+    def test_during_the_write_in_place_is_noticed(
+        self, path: Path, change: Callable[[Path], None], message: str
+    ) -> None:
+        system = ChangesBeforeWrite(lambda: change(path))
+        log = Log(path, system=system)
+        log.commit(log.append(b"a", 1))
+        log.append(SHARED, 1)
+        lsn = log.append(SHARED, 2)
+        system.armed = True
+        with pytest.raises(CommitFailed, match=message):
+            log.commit(lsn)
+        with pytest.raises(CommitFailed):
+            log.close()
+
+    @pytest.mark.parametrize("durability", Durability)
+    def test_before_a_write_is_noticed(
+        self, path: Path, change: Callable[[Path], None], message: str, durability: Durability
+    ) -> None:
+        system = ChangesBeforeWrite(lambda: change(path))
+        log = Log(path, durability, system=system)
+        log.commit(log.append(b"a", 1))
+        system.armed = True
+        with pytest.raises(CommitFailed, match=message):
+            log.commit(log.append(SHARED, 1))
+        with pytest.raises(CommitFailed):
+            log.close()
+
+    @pytest.mark.parametrize("durability", Durability)
+    def test_while_idle_is_reported_when_closed(
+        self, path: Path, change: Callable[[Path], None], message: str, durability: Durability
+    ) -> None:
+        log = Log(path, durability)
+        log.commit(log.append(SHARED, 1))
+        change(path)
+        with pytest.raises(CommitFailed, match=message):
+            log.close()
+        with pytest.raises(CommitFailed, match=message):
+            log.check()
+
+
+@pytest.mark.parametrize("change", [truncate_to_zero, truncate_to_half])
+@pytest.mark.parametrize("durability", Durability)
+def test_append_without_room_to_a_truncated_log_does_not_extend_it(
+    path: Path, change: Callable[[Path], None], durability: Durability
+) -> None:
+    log = Log(path, durability)
+    log.commit(log.append(SHARED, 1))
+    change(path)
+    size = path.stat().st_size
+    with file_size_limit(size), pytest.raises(CommitFailed, match="truncated"):
+        log.append(b"others", 2**1000)
+    assert path.stat().st_size == size
+    with pytest.raises(CommitFailed):
+        log.close()
+
+
+class TestReadingBesideAWriter:
+    def test_what_is_replaced_between_two_pieces_is_read_again(self, path: Path) -> None:
+        """A part of a failed append is read; then the writer cuts it off and goes on in its place.
+
+        The second piece then has records that promise what the first has not.
+        """
+        with Log(path) as log:
+            log.commit(log.append(SHARED, 1))
+        torn = path.stat().st_size
+        before = path.read_bytes()
+        with Log(path) as log:
+            for position in range(2, 5):
+                log.commit(log.append(SHARED, position))
+            for number in range(70_000):
+                log.append(b"%d" % number, number)
+            log.commit(log.append(SHARED, 5))
+        after = path.read_bytes()
+        assert len(after) > 1 << 20, "it is read in more than one piece"
+        path.write_bytes(before + b"\xee" * (len(after) - torn))
+
+        class Raced(type(path)):  # type: ignore[misc]
+            """The path of a log to which the writer comes after the first piece is read."""
+
+            opened = 0
+
+            def open(self, *_: Any, **__: Any) -> Any:
+                Raced.opened += 1
+                return Racing(str(self))
+
+        class Racing(io.FileIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                data = super().read(size)
+                if size == 1 << 20:
+                    path.write_bytes(after)
+                return data
+
+        contents = reader.read(Raced(path))
+        assert (contents.fault, contents.position(SHARED)) == (None, 5)
+        assert Raced.opened == 2
 
 
 class TestUnusable:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from bigfib.state import reader, records
-from bigfib.state.log import CommitFailed, Durability, Log
+from bigfib.state.log import CommitFailed, CompactionFailed, Durability, Log
 from bigfib.state.rewrite import new_path
+from tests.state.test_log import file_size_limit
 
 SHARED = b"shared"
 DAY = 86_400
@@ -204,6 +205,95 @@ class TestExpiry:
             now += 1050 * DAY
             log.rewrite()
             assert set(log.latest) == {b"a", b"b", b"c"}
+
+    @pytest.mark.parametrize("reopened", [True, False])
+    def test_step_under_a_clock_ahead_makes_no_other_sequence_old(
+        self, path: Path, reopened: bool
+    ) -> None:
+        now = 20_000.0 * DAY
+
+        def opened() -> Log:
+            return Log(path, clock=lambda: now, days_kept=90, permanent=SHARED)
+
+        log = opened()
+        for name in (SHARED, b"a", b"b", b"c"):
+            log.append(name, 7)
+        for now in (47_000.0 * DAY, 20_001.0 * DAY):
+            if reopened:
+                log.close()
+                log = opened()
+            log.append(SHARED, 8)
+            if now > 20_001 * DAY:
+                log.append(b"a", 8)
+        log.append(b"b", 9)
+        log.append(b"new", 1)
+        log.rewrite()
+        assert set(log.latest) == {SHARED, b"a", b"b", b"c", b"new"}
+        # They do grow old by the clock that is right.
+        now = 20_091.0 * DAY
+        log.rewrite()
+        assert set(log.latest) == {SHARED, b"a", b"b", b"new"}
+        now = 20_092.0 * DAY
+        log.rewrite()
+        assert set(log.latest) == {SHARED, b"a"}
+        log.close()
+
+    @pytest.mark.parametrize("reopened", [True, False])
+    def test_clock_that_starts_in_1970_makes_nothing_old(self, path: Path, reopened: bool) -> None:
+        now = 20_000.0 * DAY
+
+        def clock() -> float:
+            return now
+
+        log = Log(path, clock=clock, days_kept=90)
+        for name in (b"a", b"b", b"c"):
+            log.append(name, 7)
+        for now in (0.0, 20_001.0 * DAY):
+            if reopened:
+                log.close()
+                log = Log(path, clock=clock, days_kept=90)
+            log.append(b"a", 8)
+            log.append(b"at %d" % now, 8)
+            log.rewrite()
+        assert set(log.latest) == {b"a", b"b", b"c", b"at 0", b"at 1728086400"}
+        log.close()
+
+    def test_a_log_of_the_shared_sequence_alone_trusts_the_clock(self, path: Path) -> None:
+        now = 47_000.0 * DAY
+
+        def clock() -> float:
+            return now
+
+        with Log(path, clock=clock, permanent=SHARED) as log:
+            log.append(SHARED, 8)
+        now = 20_000.0 * DAY
+        with Log(path, clock=clock, days_kept=90, permanent=SHARED) as log:
+            log.append(b"a", 1)
+            now += 91 * DAY
+            log.rewrite()
+            assert set(log.latest) == {SHARED}
+
+    def test_a_clock_before_1970_is_no_obstacle(self, path: Path) -> None:
+        with Log(path, clock=lambda: -5.0 * DAY, days_kept=90) as log:
+            log.append(b"a", 1)
+            log.rewrite()
+        assert positions(path) == {b"a": 1}
+
+    def test_rewriting_that_fails_drops_nothing(self, path: Path) -> None:
+        now = 20_000.0 * DAY
+        with Log(path, clock=lambda: now, days_kept=90) as log:
+            for number in range(2000):
+                log.append(b"old %d" % number, 7)
+            now += 91 * DAY
+            for number in range(2000):
+                log.append(b"new %d" % number, 7)
+            everything = dict(log.latest)
+            with file_size_limit(10_000), pytest.raises(CompactionFailed, match="File too large"):
+                log.rewrite()
+            assert log.latest == everything
+            log.commit(log.end)
+            log.rewrite()
+            assert set(log.latest) == {b"new %d" % number for number in range(2000)}
 
     def test_touched_while_it_was_being_dropped(self, path: Path) -> None:
         now = 20_000.0 * DAY
