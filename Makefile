@@ -46,10 +46,10 @@ bench-quick: $(READY)  ## the same at fewer sizes, in less than one minute
 bench-compare: $(READY)  ## measure, and fail if a ratio is worse than accepted, twice in a row
 	$(VENV)/bin/python -m benchmarks compare
 
-bench-accept: $(READY)  ## accept the ratios of the last full run, and its picture
+bench-accept: $(READY)  ## accept the ratios of the last full run, and its chart
 	$(VENV)/bin/python -m benchmarks accept
 
-picture: $(READY)  ## take the README's picture of the page anew; needs Chromium
+picture: $(READY)  ## take the picture of the page for docs/http.md; needs Chromium
 	$(VENV)/bin/python -m tests.page.picture
 
 lint: $(READY)  ## check style and types

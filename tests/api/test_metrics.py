@@ -320,7 +320,8 @@ class TestState:
             def check(self) -> None:
                 self.asked = True
 
-        with Lost(path) as log:
+        log = Lost(path)
+        with log:
             app = create_app(log, Sequences(log), jobs(path), per_client=False)
             reply = falcon.testing.simulate_get(app, "/metrics")
             assert not log.asked
