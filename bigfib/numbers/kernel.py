@@ -93,32 +93,31 @@ class Kernel:
 
     def step(
         self,
+        subtract: bool,
+        digits: int,
         first: bytes,
         first_digits: int,
         second: bytes,
         second_digits: int,
-        digits: int,
         closing: bytes = b"",
-        *,
-        subtract: bool = False,
     ) -> bytes:
         """Return the last ``digits`` digits of a sum or a difference, and ``closing`` behind them.
 
         Args:
+            subtract: Whether ``second`` is subtracted; it is not larger than ``first``.
+            digits: How many are wanted, with zeros in front if there are fewer.
             first: ASCII digits, most significant first, and anything behind them.
             first_digits: How many.
             second: The same of the other number.
             second_digits: At most ``first_digits``.
-            digits: How many are wanted, with zeros in front if there are fewer.
             closing: What follows the digits.
-            subtract: Whether ``second`` is subtracted; it is not larger than ``first``.
         """
         room = len(closing)
-        result = self._unwritten(None, digits + room)
+        made = self._unwritten(None, digits + room)
         self._step(
-            *(subtract, result, digits, first, first_digits, second, second_digits, closing, room)
+            subtract, made, digits, first, first_digits, second, second_digits, closing, room
         )
-        return result
+        return made
 
 
 def _typed(function: Any, result: Any, *arguments: Any) -> Any:

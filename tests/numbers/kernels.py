@@ -76,8 +76,7 @@ def check_step(kernel: Kernel, a: mpz, b: mpz, closing: bytes = b"") -> None:
         digits = text(result)
         for count in {len(digits), len(first), len(first) + 1}:
             found = kernel.step(
-                *(first + b"x", len(first), second + b"yz", len(second), count, closing),
-                subtract=subtract,
+                *(subtract, count, first + b"x", len(first), second + b"yz", len(second), closing)
             )
             assert found == digits.rjust(count, b"0")[-count:] + closing
 

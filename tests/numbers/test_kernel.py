@@ -61,7 +61,7 @@ class TestStep:
             check_step(kernel, nines - nines // 2 + mpz(10) ** place, nines // 2)
 
     def test_sum_of_more_digits_than_wanted_is_cut_off(self, kernel: Kernel) -> None:
-        assert kernel.step(b"9" * 100, 100, b"1", 1, 100) == b"0" * 100
+        assert kernel.step(False, 100, b"9" * 100, 100, b"1", 1) == b"0" * 100
 
 
 class TestProducts:
