@@ -258,8 +258,8 @@ static void convolve(vector *x, vector *y, size_t n, size_t b, const Ring *f) {
             convolve(x + i * h, y ? y + i * h : NULL, h, factors * b + i, f);
     for (int k = 0; k <= f->both; k++)
         factors == 2 ? halves(z[k], h, f->q) : join(z[k], h, b, f->inverses, f->q);
-    /* Each point is counted once, in blocks of 256 or 512 vectors. */
-    if (n == 256 || n == 512) __atomic_fetch_add(f->done, 4 * n, __ATOMIC_RELAXED);
+    /* Each point is counted once, in a block of this size. */
+    if (n == 256) __atomic_fetch_add(f->done, 4 * n, __ATOMIC_RELAXED);
 }
 
 /* ---- Rows ---- */

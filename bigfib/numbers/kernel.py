@@ -182,6 +182,11 @@ class Number:
         self.address = self._buffer.address
         self.limbs = 0
 
+    def read(self, kernel: Kernel, digits: bytes) -> None:
+        """Become the number that ``digits`` write, for which there is room."""
+        self.limbs = -(-len(digits) // LIMB_DIGITS)
+        kernel.read(self.address, digits, len(digits))
+
 
 class Products:
     """Memory and threads to compute products, within a ``with``."""

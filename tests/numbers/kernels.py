@@ -25,17 +25,24 @@ def compiled(directory: Path, *extra: str, source: Path = C_SOURCE) -> Path:
     return library
 
 
+def broken(directory: Path, good: str, bad: str) -> Kernel:
+    """Compile a kernel in which ``bad`` stands where ``good`` did."""
+    source = C_SOURCE.read_text()
+    assert source.count(good) == 1
+    changed = directory / "broken.c"
+    changed.write_text(source.replace(good, bad))
+    return Kernel(compiled(directory, "-O1", source=changed))
+
+
 def text(number: mpz) -> bytes:
     digits: str = number.digits()
     return digits.encode()
 
 
-def read(kernel: Kernel, number: mpz, room: int = 0) -> Number:
+def read(kernel: Kernel, number: mpz) -> Number:
     digits = text(number)
-    limbs = -(-len(digits) // LIMB_DIGITS)
-    read = Number(max(limbs, room))
-    kernel.read(read.address, digits, len(digits))
-    read.limbs = limbs
+    read = Number(-(-len(digits) // LIMB_DIGITS))
+    read.read(kernel, digits)
     return read
 
 

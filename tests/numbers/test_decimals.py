@@ -164,7 +164,7 @@ def test_terms_that_add_up_to_a_power_of_ten_or_just_less(digits: int) -> None:
             assert pair.length == len(following.digits())
 
 
-@pytest.mark.parametrize("difference", [0, 1, 9, 10**20, 10**2_480 - 1, 10**2_480])
+@pytest.mark.parametrize("difference", [0, 1, 9, 10**20, 10**2_480 - 1, 10**2_480], ids=range(6))
 def test_term_before_is_short(difference: int) -> None:
     this = mpz(10) ** 2_500 - 1
     pair = DecimalPair.of_digits(7, this.digits().encode(), (this + difference).digits().encode())

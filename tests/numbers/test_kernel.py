@@ -13,6 +13,7 @@ from gmpy2 import mpz
 from bigfib.numbers.kernel import LIMB_DIGITS, PRODUCT, Kernel, Number, Products, Unusable
 from tests.numbers.kernels import (
     C_SOURCE,
+    broken,
     check_products,
     check_step,
     compiled,
@@ -23,14 +24,6 @@ from tests.numbers.kernels import (
 
 # Transforms have 8 or 12 times a power of two points, at least 192.
 LENGTHS = sorted(k << i for i in range(4, 10) for k in (8, 12))[1:]
-
-
-@pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> Kernel:
-    try:
-        return Kernel(compiled(tmp_path_factory.mktemp("kernel")))
-    except Unusable as error:
-        pytest.skip(str(error))
 
 
 class TestStep:
@@ -103,8 +96,10 @@ class TestProducts:
                 products.compute(kind, first, second, limbs, [result])
                 assert bytes(products.text(result)) == text(expected)
 
-    def test_progress_ends_at_one(self, kernel: Kernel) -> None:
-        a = read(kernel, mpz(10) ** 400_000 // 7)
+    @pytest.mark.parametrize("points", [3 << 10, 1 << 12, 3 << 11, 1 << 13, 3 << 12, 1 << 14])
+    def test_progress_rises_to_one(self, kernel: Kernel, points: int) -> None:
+        a = read(kernel, mpz(10) ** (points // 2 * LIMB_DIGITS) - 1)
+        assert kernel.points(2 * a.limbs) == points
         told: list[float] = []
         with Products(kernel, Products.size(kernel, 2 * a.limbs, both=False)) as products:
             products.compute(PRODUCT, a, a, 2 * a.limbs, [Number(2 * a.limbs)], told.append)
@@ -196,14 +191,9 @@ BREAKAGES = {
 
 @pytest.mark.parametrize("breakage", BREAKAGES)
 def test_broken_kernel_is_noticed(breakage: str, tmp_path: Path) -> None:
-    good, bad = BREAKAGES[breakage]
-    source = C_SOURCE.read_text()
-    assert source.count(good) == 1
-    broken = tmp_path / "broken.c"
-    broken.write_text(source.replace(good, bad))
-    broken_kernel = Kernel(compiled(tmp_path, "-O1", source=broken))
+    kernel = broken(tmp_path, *BREAKAGES[breakage])
     with pytest.raises(AssertionError):
-        check_a_little(broken_kernel)
+        check_a_little(kernel)
 
 
 def check_a_little(kernel: Kernel) -> None:
