@@ -9,8 +9,11 @@ import pytest
 from flint import fmpz
 
 from bigfib import computation
-from bigfib.computation import Computation
+from bigfib.computation import Computation, ComputationFailed
 from bigfib.numbers import doubling
+from bigfib.numbers import kernel as kernels
+from bigfib.numbers.kernel import Kernel
+from tests.numbers.kernels import broken
 
 NUMBER = "7" * 300_000
 
@@ -22,6 +25,7 @@ def children() -> str:
 @pytest.mark.parametrize("cores", [1, 2])
 @pytest.mark.parametrize("n", [12_345_678, 20_000_001])
 def test_digits(monkeypatch: pytest.MonkeyPatch, cores: int, n: int) -> None:
+    monkeypatch.setattr(kernels, "load", lambda: None)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
     monkeypatch.setattr(doubling, "SQUARES_APART_FROM", 5_000_000)
     fork, forks = os.fork, []
@@ -36,6 +40,31 @@ def test_digits(monkeypatch: pytest.MonkeyPatch, cores: int, n: int) -> None:
     assert told[-1] == 1
     assert bool(forks) == (cores > 1)
     assert children() == ""
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_digits_by_kernel_equal_flint(
+    monkeypatch: pytest.MonkeyPatch, kernel: Kernel, cores: int
+) -> None:
+    monkeypatch.setattr(kernels, "load", lambda: kernel)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
+    n = 12_345_678
+    told: list[float] = []
+    assert computation.digits(n, told.append) == fmpz.fib_ui(fmpz(n)).str(base=10)
+    assert told[-1] == 1
+    with Computation(n) as computing:
+        assert list(computing.progress())[-1] == 1
+        assert "".join(computing.pieces()) == fmpz.fib_ui(fmpz(n)).str(base=10)
+
+
+def test_wrong_digits_are_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bad = broken(tmp_path, "(u128)w3[c] * high + rest", "(u128)rest")
+    monkeypatch.setattr(kernels, "load", lambda: bad)
+    with (
+        pytest.raises(ComputationFailed, match="the memory or the processor"),
+        Computation(1_000_000) as computing,
+    ):
+        list(computing.progress())
 
 
 def square_of(digit: int) -> Decimal:

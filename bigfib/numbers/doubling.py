@@ -106,9 +106,7 @@ def _last(this: Decimal, before: Decimal, bit: int, twice: Decimal) -> Decimal:
     return _EXACT.multiply(this, _EXACT.add(this, _EXACT.add(before, before)))
 
 
-KERNEL_FROM: Final = 300_000
-"""From this index on the kernel is faster than GMP."""
-
+# As far as GMP is about as fast as the kernel.
 _KERNEL_START_BITS: Final = 17
 
 # The length of terms grows by log10(phi) digits an index.
@@ -141,8 +139,8 @@ def digits_by_kernel(
         WrongResult: the processor or its memory is at fault.
     """
     fibonacci.require_computable(n)
-    rounds = n.bit_length() - _KERNEL_START_BITS if n >= KERNEL_FROM else 0
-    if not rounds:
+    rounds = n.bit_length() - _KERNEL_START_BITS
+    if rounds <= 0:
         return memoryview(term(n).digits().encode())
     this, before = (number.digits().encode() for number in gmpy2.fib2(n >> rounds))
     lengths = [2 * _limbs(n >> done) + 1 for done in range(rounds, 0, -1)]
@@ -183,6 +181,6 @@ def _check(kernel: Kernel, n: int, number: Number) -> None:
         prime = gmpy2.next_prime(mpz(start))
         if kernel.residue(number.address, number.limbs, int(prime)) != fibonacci.residue(n, prime):
             raise WrongResult(
-                f"F({n}) was computed, and is wrong: this machine's memory or processor cannot be "
-                "relied on; check it"
+                f"F({n}) was computed and is wrong: the memory or the processor of this machine is "
+                "at fault; check them"
             )
