@@ -68,6 +68,11 @@ def main(arguments: list[str] | None = None) -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     stderr.configure()
     command = None
+    if (sys.argv[1:] if arguments is None else arguments) == ["--version", "-v"]:
+        from bigfib.numbers import kernel
+
+        print(f"bigfib {bigfib.__version__}\nkernel: {kernel.description()}")
+        return 0
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
         command.run(command)
@@ -146,7 +151,12 @@ def parser() -> _Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"bigfib {bigfib.__version__}")
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"bigfib {bigfib.__version__}",
+        help="show the version; with -v after it, also which C kernel is in use",
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def command(

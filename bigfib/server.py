@@ -23,6 +23,7 @@ from bigfib.connections import Watch
 from bigfib.digit_cache import DigitCache
 from bigfib.expectations import forgetting
 from bigfib.jobs import Jobs, NotAtHand
+from bigfib.numbers import kernel
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import SHARED, Sequences, farthest_within, open_store
 from bigfib.settings import Settings
@@ -168,8 +169,8 @@ def _serve_on(
             if place:
                 who += f" (worker {place.number + 1} of {settings.workers}, pid {os.getpid()})"
             _logger.info(
-                "%s listens on %s; %s at position %d, durability %s",
-                *(who, url, kept, position, durability),
+                "%s listens on %s; %s at position %d, durability %s, kernel: %s",
+                *(who, url, kept, position, durability, kernel.description()),
             )
             host = listener.getsockname()[0].partition("%")[0]
             if not ipaddress.ip_address(host).is_loopback:

@@ -24,6 +24,7 @@ from bigfib.api.committing import Committer
 from bigfib.api.request_seconds import BOUNDS, RequestSeconds
 from bigfib.counts import Counter, Gauge, Histogram, Number, Slots
 from bigfib.jobs import Jobs
+from bigfib.numbers import kernel
 from bigfib.numbers.fibonacci import digit_count
 from bigfib.sequences import SHARED, Sequences
 from bigfib.state.log import CommitFailed, Log
@@ -81,7 +82,8 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield all there is to tell, as it stands."""
-        yield _info("bigfib_build_info", "What is running.", {"version": bigfib.__version__})
+        running = {"version": bigfib.__version__, "kernel": kernel.description()}
+        yield _info("bigfib_build_info", "What is running.", running)
         yield from self._of_requests()
         yield from self._of_sequences()
         yield from self._of_store()

@@ -135,6 +135,7 @@ def load() -> Kernel | None:
         return None
 
 
+@lru_cache(maxsize=1)
 def description() -> str:
     """Return which kernel is in use, or why there is none and what to do."""
     try:
