@@ -159,7 +159,7 @@ class Buffer:
             MemoryError: there are not so many.
         """
         try:
-            memory = mmap.mmap(-1, max(size, 1))
+            memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as error:
             raise MemoryError(f"there are no {size} bytes of memory") from error
         # With small pages the system would be busy for a tenth of the time.
