@@ -11,6 +11,7 @@ import pytest
 from gmpy2 import mpz
 
 from bigfib.numbers.kernel import LIMB_DIGITS, PRODUCT, Kernel, Number, Products, Unusable
+from hatch_build import VECTORS, compile_kernel
 from tests.numbers.kernels import (
     C_SOURCE,
     broken,
@@ -207,6 +208,12 @@ def test_whole_kernel_is_not_taken_for_broken(kernel: Kernel) -> None:
     check_a_little(kernel)
 
 
+@pytest.mark.skipif(not VECTORS, reason="all instructions of this processor are in its base")
+def test_kernel_for_other_processors_equals_gmp(tmp_path: Path) -> None:
+    """What compilers make of the vectors where there are shorter ones, and no fused product."""
+    check_a_little(Kernel(compiled(tmp_path, "-mno-fma", "-mno-avx2", "-mno-avx")))
+
+
 class TestWithoutIt:
     def test_missing_library_is_reported_with_what_to_do(self, tmp_path: Path) -> None:
         with pytest.raises(Unusable, match="install a C compiler"):
@@ -221,8 +228,6 @@ class TestWithoutIt:
     def test_failing_compiler_is_no_error(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from hatch_build import compile_kernel
-
         library = tmp_path / "kernel.so"
         for compiler in ("false", "no-such-compiler"):
             monkeypatch.setenv("CC", compiler)
