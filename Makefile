@@ -62,7 +62,7 @@ clean:  ## remove .venv and all that tools leave behind
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Debian keeps the module that builds environments in a package of its own; elsewhere it is there.
-$(READY): pyproject.toml
+$(READY): pyproject.toml hatch_build.py bigfib/numbers/kernel.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
 	  echo "bigfib needs Python 3.10 or later as $(PYTHON); name another with PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
