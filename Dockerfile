@@ -5,21 +5,27 @@
 #
 # Settings are `-e BIGFIB_...`, flags after the image's name, or a file at /etc/bigfib/bigfib.toml.
 
-FROM python:3.13-slim
+FROM python:3.13-slim AS build
 
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends make \
-    && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --home-dir /var/lib/bigfib --shell /usr/sbin/nologin bigfib \
-    && install --directory --owner bigfib --group bigfib --mode 700 \
-        /var/lib/bigfib /var/cache/bigfib
+    && apt-get install --yes --no-install-recommends gcc libc6-dev make
 
 WORKDIR /opt/bigfib
-COPY Makefile pyproject.toml README.md LICENSE ./
+COPY Makefile pyproject.toml hatch_build.py README.md LICENSE ./
 COPY bigfib bigfib
 RUN make install EXTRAS=postgres \
     # Nobody can write it later.
     && .venv/bin/python -m compileall -q bigfib
+
+# The same Python at the same path, without the compiler.
+FROM python:3.13-slim
+
+RUN useradd --system --uid 10001 --home-dir /var/lib/bigfib --shell /usr/sbin/nologin bigfib \
+    && install --directory --owner bigfib --group bigfib --mode 700 \
+        /var/lib/bigfib /var/cache/bigfib
+
+WORKDIR /opt/bigfib
+COPY --from=build /opt/bigfib ./
 
 ENV PATH=/opt/bigfib/.venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -46,23 +46,24 @@ bench-quick: $(READY)  ## the same at fewer sizes, in less than one minute
 bench-compare: $(READY)  ## measure, and fail if a ratio is worse than accepted, twice in a row
 	$(VENV)/bin/python -m benchmarks compare
 
-bench-accept: $(READY)  ## accept the ratios of the last full run, and its picture
+bench-accept: $(READY)  ## accept the ratios of the last full run, and its chart
 	$(VENV)/bin/python -m benchmarks accept
 
-picture: $(READY)  ## take the README's picture of the page anew; needs Chromium
+picture: $(READY)  ## take the picture of the page for docs/http.md; needs Chromium
 	$(VENV)/bin/python -m tests.page.picture
 
 lint: $(READY)  ## check style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 clean:  ## remove .venv and all that tools leave behind
 	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache .screenshots
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Debian keeps the module that builds environments in a package of its own; elsewhere it is there.
-$(READY): pyproject.toml
+$(READY): pyproject.toml hatch_build.py bigfib/numbers/kernel.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
 	  echo "bigfib needs Python 3.10 or later as $(PYTHON); name another with PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \

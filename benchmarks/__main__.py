@@ -19,6 +19,7 @@ AGAIN: Final = OUTPUT / "again.json"
 PAGE: Final = OUTPUT / "report.html"
 QUICK_PAGE: Final = OUTPUT / "quick.html"
 PICTURE: Final = HERE / "cost.svg"
+DARK_PICTURE: Final = HERE / "cost-dark.svg"
 
 _WIDTH: Final = 120
 
@@ -106,8 +107,11 @@ def _accept() -> None:
         sys.exit("there is no full run to accept; make one with `make bench`")
     results = read(FULL)
     ratios.accept(results.ratios())
-    PICTURE.write_text(charts.cost_and_stages(results))
-    names = " and ".join(str(path.relative_to(HERE.parent)) for path in (ratios.ACCEPTED, PICTURE))
+    picture = charts.cost_and_stages(results)
+    PICTURE.write_text(picture)
+    DARK_PICTURE.write_text(charts.darkened(picture))
+    written = (ratios.ACCEPTED, PICTURE, DARK_PICTURE)
+    names = ", ".join(str(path.relative_to(HERE.parent)) for path in written)
     print(f"{names} are those of the last full run; commit them")
 
 

@@ -8,10 +8,12 @@ from decimal import Decimal
 
 import gmpy2
 import pytest
+from flint import fmpz
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.groups import STEP_ALONE, STEP_AND_DIGITS
 from benchmarks.sizes import POSITIONS, by_digits
+from bigfib.numbers import kernel
 from bigfib.numbers.decimals import DecimalPair
 
 # ``str`` of an int takes time in proportion to the square of its length: half a second at 209
@@ -29,7 +31,42 @@ def text_of(number: object) -> str:
         sys.set_int_max_str_digits(limit)
 
 
+@pytest.fixture
+def without_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "load", lambda: None)
+
+
 @by_digits()
+@pytest.mark.benchmark(group=STEP_AND_DIGITS)
+def bench_kernel(benchmark: BenchmarkFixture, digits: int) -> None:
+    if kernel.load() is None:
+        pytest.skip(kernel.description())
+    pair = DecimalPair(POSITIONS[digits])
+    steps = to_and_fro(pair)
+
+    def step() -> bytes:
+        next(steps)
+        return pair.digits()
+
+    assert benchmark(step).isdigit()
+
+
+@by_digits()
+@pytest.mark.benchmark(group=STEP_AND_DIGITS)
+def bench_alternative_copy_of_the_digits(benchmark: BenchmarkFixture, digits: int) -> None:
+    text = bytearray(DecimalPair(POSITIONS[digits]).digits())
+    assert benchmark(bytes, text).isdigit()
+
+
+@by_digits()
+@pytest.mark.benchmark(group=STEP_AND_DIGITS)
+def bench_alternative_flint(benchmark: BenchmarkFixture, digits: int) -> None:
+    this, following = (fmpz.fib_ui(fmpz(POSITIONS[digits] + more)) for more in (0, 1))
+    assert benchmark(lambda: (this + following).str(base=10)).isdigit()
+
+
+@by_digits()
+@pytest.mark.usefixtures("without_kernel")
 @pytest.mark.benchmark(group=STEP_AND_DIGITS)
 def bench_packed_decimal(benchmark: BenchmarkFixture, digits: int) -> None:
     pair = DecimalPair(POSITIONS[digits])

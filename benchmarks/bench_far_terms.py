@@ -8,12 +8,13 @@ from pathlib import Path
 
 import gmpy2
 import pytest
+from flint import fmpz
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.groups import FAR_DIGITS
 from bigfib import computation
 from bigfib.digit_cache import DigitCache, holds_term
-from bigfib.numbers import doubling
+from bigfib.numbers import doubling, kernel
 
 KEPT = 10**7
 
@@ -41,7 +42,36 @@ def bench_doubling(benchmark: BenchmarkFixture, n: int) -> None:
 
 @by_index
 @pytest.mark.benchmark(group=FAR_DIGITS)
-def bench_doubling_on_two_cores(benchmark: BenchmarkFixture, n: int) -> None:
+def bench_kernel(benchmark: BenchmarkFixture, n: int) -> None:
+    benchmark.pedantic(by_kernel, (n, 1), rounds=rounds(n))
+
+
+@by_index
+@pytest.mark.benchmark(group=FAR_DIGITS)
+def bench_kernel_on_two_cores(benchmark: BenchmarkFixture, n: int) -> None:
+    benchmark.pedantic(by_kernel, (n, 2), rounds=rounds(n))
+
+
+def by_kernel(n: int, threads: int) -> int:
+    found = kernel.load()
+    if found is None:
+        pytest.skip(kernel.description())
+    return len(doubling.digits_by_kernel(found, n, threads))
+
+
+@by_index
+@pytest.mark.benchmark(group=FAR_DIGITS)
+def bench_alternative_flint(benchmark: BenchmarkFixture, n: int) -> None:
+    digits = benchmark.pedantic(lambda: fmpz.fib_ui(fmpz(n)).str(base=10), rounds=rounds(n))
+    assert digits.isdigit()
+
+
+@by_index
+@pytest.mark.benchmark(group=FAR_DIGITS)
+def bench_doubling_on_two_cores(
+    benchmark: BenchmarkFixture, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "load", lambda: None)
     digits = benchmark.pedantic(computation.digits, (n, lambda _: None), rounds=rounds(n))
     assert digits.isdigit()
 

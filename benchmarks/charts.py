@@ -1,6 +1,7 @@
 """The charts of the report, as SVG."""
 
 import io
+import re
 from typing import Any, Final
 
 from matplotlib import style
@@ -15,6 +16,9 @@ from benchmarks.stages import STAGES, stages
 
 _COLOURS: Final = ["#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#bbbbbb", "#dddddd"]
 _LIMIT: Final[dict[str, Any]] = {"color": "black", "linestyle": "--", "marker": ""}
+
+# Ground, ink and grid of a light page, and of a dark one; lines and bars keep their colours.
+_DARK: Final = {"#ffffff": "#0d1117", "#000000": "#e6edf3", "#eeeeee": "#30363d"}
 
 _STYLE: Final[dict[str, Any]] = {
     # Letters stay letters, and the same numbers make the same file.
@@ -51,6 +55,13 @@ def cost_and_stages(results: Results) -> str:
         _draw_cost(results, left)
         _draw_stages(results, right)
         return _svg(figure)
+
+
+def darkened(svg: str) -> str:
+    """Return the chart in the colours of a dark page."""
+    svg = re.sub("#[0-9a-f]{6}", lambda colour: _DARK.get(colour[0], colour[0]), svg)
+    # Letters have no colour of their own; this is the one that they inherit.
+    return svg.replace("<svg ", f'<svg fill="{_DARK["#000000"]}" ', 1)
 
 
 def _two(figure: Figure) -> tuple[Axes, Axes]:

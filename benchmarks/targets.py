@@ -39,6 +39,8 @@ class Target:
 _FAR: Final = 100_000_000
 
 _RATIOS: Final = [
+    (groups.STEP_AND_DIGITS, "kernel", 208_988, 350),
+    (groups.STEP_AND_DIGITS, "kernel", 2_089_877, 400),
     (groups.STEP_AND_DIGITS, "packed decimal", 208_988, 45),
     (groups.STEP_AND_DIGITS, "packed decimal", 2_089_877, 80),
     (groups.STEP, "fsync", 208_988, 0.50),
@@ -66,6 +68,10 @@ def targets(results: Results) -> Iterator[Target]:
         1.5,
         True,
         far.ratio if far else None,
+    )
+    kernel = results.find(groups.FAR_DIGITS, "kernel", n=_FAR)
+    yield Target(
+        f"{groups.FAR_DIGITS}, n = {_FAR:,}: kernel", 8, True, kernel.ratio if kernel else None
     )
     slow = results.find(groups.NEARLY_ALL, "current")
     yield Target(f"{groups.NEARLY_ALL}, in ms", 100, False, slow.cost * 1000 if slow else None)

@@ -12,6 +12,7 @@ child that ends without either has failed, and `failure_of` its exit status is t
 """
 
 import contextlib
+import fcntl
 import os
 import resource
 import signal
@@ -24,16 +25,22 @@ from typing import Any, Final, TextIO
 
 from bigfib import terms
 from bigfib.digit_cache import DigitCache
-from bigfib.numbers import doubling, fibonacci
+from bigfib.numbers import doubling, fibonacci, kernel
 from bigfib.numbers.decimals import DecimalPair
 
 Report = Callable[[float], None]
 """Called with the share of the work that is done, from 0 to 1."""
 
+Text = str | memoryview
+"""Text, or the bytes of ASCII text."""
+
 _PIECE: Final = 1 << 20
 
 # Exit status of a child that had not enough memory.
 _NO_MEMORY: Final = 3
+
+# Exit status of a child whose result did not pass its own check.
+_WRONG: Final = 4
 
 # Measured at 10^7 .. 10^9: a process maps at most 23 MB and 0.75 bytes for each index.
 _MIN_MEMORY: Final = 64 << 20
@@ -47,6 +54,8 @@ def failure_of(status: int) -> str:
     # GMP aborts the process when an allocation fails.
     if status in (_NO_MEMORY, -signal.SIGABRT):
         return "there is not enough memory"
+    if status == _WRONG:
+        return "its result is wrong: check the memory and the processor of this machine"
     if status < 0:
         return f"its process was killed ({signal.Signals(-status).name})"
     return f"its process ended with status {status}"
@@ -73,7 +82,7 @@ class Computation:
         what: The name of the result in messages.
     """
 
-    def __init__(self, what: str, compute: Callable[[Report], Iterable[str]]) -> None:
+    def __init__(self, what: str, compute: Callable[[Report], Iterable[Text]]) -> None:
         """Start the child.
 
         Args:
@@ -145,8 +154,8 @@ def of_term(n: int, base: int = 10) -> Computation:
     """
     fibonacci.require_computable(n)
 
-    def compute(report: Report) -> Iterator[str]:
-        text = digits(abs(n), report) if base == 10 else fibonacci.term(abs(n)).digits(base)
+    def compute(report: Report) -> Iterator[Text]:
+        text: Text = digits(abs(n), report) if base == 10 else fibonacci.term(abs(n)).digits(base)
         if fibonacci.is_negative(n):
             yield "-"
         yield text
@@ -168,8 +177,8 @@ def of_row(first: int, count: int, line: Callable[[int, bytes], str]) -> Computa
         if position <= terms.INLINE_LIMIT:
             pair = DecimalPair(position)
         else:
-            this = digits(position, lambda done: report(done / 2)).encode()
-            following = digits(position + 1, lambda done: report((1 + done) / 2)).encode()
+            this = _ascii(digits(position, lambda done: report(done / 2)))
+            following = _ascii(digits(position + 1, lambda done: report((1 + done) / 2)))
             pair = DecimalPair.of_digits(position, this, following)
             del this, following
         for n, value in terms.walk(first, count, pair):
@@ -178,7 +187,11 @@ def of_row(first: int, count: int, line: Callable[[int, bytes], str]) -> Computa
     return Computation(f"the terms from F({first}) on", compute)
 
 
-def _compute(pipe: TextIO, compute: Callable[[Report], Iterable[str]]) -> None:
+def _ascii(text: Text) -> bytes:
+    return text.encode() if isinstance(text, str) else bytes(text)
+
+
+def _compute(pipe: TextIO, compute: Callable[[Report], Iterable[Text]]) -> None:
     """Write progress, ``done`` and the text to the pipe."""
 
     def report(done: float) -> None:
@@ -190,17 +203,27 @@ def _compute(pipe: TextIO, compute: Callable[[Report], Iterable[str]]) -> None:
     for number, text in enumerate(compute(report)):
         if number == 0:
             pipe.write("done\n")
-        for start in range(0, len(text), _PIECE):
-            pipe.write(text[start : start + _PIECE])
+        if isinstance(text, str):
+            pipe.write(text)
+        else:
+            # Without a copy of the kernel's memory.
+            pipe.flush()
+            pipe.buffer.write(text)
 
 
-def digits(n: int, report: Report) -> str:
-    """Return the decimal digits of F(n), n >= 0, computed on two cores where there are two.
+def digits(n: int, report: Report) -> Text:
+    """Return the decimal digits of F(n), n >= 0: from the C kernel in ASCII, or from `decimal`.
 
-    A second core reduces the time to 0.83 at 10^8; a third would have nothing to do.
+    The kernel uses threads. A second core reduces the time of `decimal` to 0.83 at 10^8; a third
+    would have nothing to do.
+
+    Raises:
+        doubling.WrongResult: The digits do not pass the kernel's check.
     """
-    two_cores = len(os.sched_getaffinity(0)) > 1
-    return doubling.digits(n, report, squares_apart if two_cores else None)
+    cores = len(os.sched_getaffinity(0))
+    if found := kernel.load():
+        return doubling.digits_by_kernel(found, n, cores, report)
+    return doubling.digits(n, report, squares_apart if cores > 1 else None)
 
 
 def squares_apart(first: Decimal, second: Decimal) -> tuple[Decimal, Decimal]:
@@ -237,6 +260,8 @@ def _fork(work: Callable[[TextIO], object]) -> tuple[int, TextIO]:
         OSError: No process can be started.
     """
     reader, writer = os.pipe()
+    with contextlib.suppress(AttributeError, OSError):
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIECE)
     parent = os.getpid()
     try:
         child = os.fork()
@@ -256,6 +281,8 @@ def _fork(work: Callable[[TextIO], object]) -> tuple[int, TextIO]:
             status = 0
         except MemoryError:
             status = _NO_MEMORY
+        except doubling.WrongResult:
+            status = _WRONG
         finally:
             # The child must never run the rest of the program.
             os._exit(status)
@@ -295,7 +322,7 @@ def store(n: int, cache: DigitCache) -> None:
     """Put F(n) into the digit cache unless it is there, and report to the parent on stdout.
 
     Raises:
-        SystemExit: There is not enough memory.
+        SystemExit: There is not enough memory, or the result is wrong.
     """
     try:
         with cache.lock(n):
@@ -305,6 +332,8 @@ def store(n: int, cache: DigitCache) -> None:
                 seal = cache.store(n, text)
     except MemoryError:
         raise SystemExit(_NO_MEMORY) from None
+    except doubling.WrongResult:
+        raise SystemExit(_WRONG) from None
     except (OSError, ValueError) as error:
         print("storage", str(error).replace("\n", " "), flush=True)
     else:

@@ -104,7 +104,7 @@ class DigitCache:
             self._path(n).unlink()
         return None
 
-    def store(self, n: int, digits: str) -> Seal:
+    def store(self, n: int, digits: str | memoryview) -> Seal:
         """Keep the digits of F(n), and return the seal of their file.
 
         Files that have not been used for long are removed to make room: for ``max_bytes``, and as
@@ -123,7 +123,7 @@ class DigitCache:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._remove_oldest():
                     raise
 
-    def _write(self, n: int, digits: str) -> Seal:
+    def _write(self, n: int, digits: str | memoryview) -> Seal:
         part = self.part(n, os.getpid())
         # A process that was killed may have had the same pid.
         part.unlink(missing_ok=True)
@@ -132,7 +132,8 @@ class DigitCache:
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o444)
             with open(descriptor, "w+b") as file:  # noqa: PTH123 - see above
                 for start in range(0, len(digits), _WRITTEN_AT_ONCE):
-                    file.write(digits[start : start + _WRITTEN_AT_ONCE].encode())
+                    piece = digits[start : start + _WRITTEN_AT_ONCE]
+                    file.write(piece.encode() if isinstance(piece, str) else piece)
                 file.seek(0)
                 if not holds_term(file, n):
                     raise ValueError(f"what was written to {part} is not F({n})")

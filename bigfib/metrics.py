@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import bigfib
+from bigfib.numbers import kernel
 from bigfib.numbers.fibonacci import digit_count
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ _OF_REQUESTS: Final = ("route", "method", "status")
 
 # Kind, labels and meaning of each metric, by name.
 _FAMILIES: Final[dict[str, tuple[str, tuple[str, ...], str]]] = {
-    "bigfib_build_info": ("Gauge", ("version",), "What is running."),
+    "bigfib_build_info": ("Gauge", ("version", "kernel"), "What is running."),
     "bigfib_http_requests_total": ("Counter", _OF_REQUESTS, "Requests answered."),
     "bigfib_http_request_seconds": (
         *("Histogram", _OF_REQUESTS),
@@ -298,7 +299,7 @@ class Metrics:
         Args:
             position: That of the shared sequence; None if the store is out of reach.
         """
-        yield _family("bigfib_build_info", {(bigfib.__version__,): (1,)})
+        yield _family("bigfib_build_info", {(bigfib.__version__, kernel.description()): (1,)})
         requests = dict(self._requests.collect())
         counts = {labels: (sum(values[1:]),) for labels, values in requests.items()}
         yield _family("bigfib_http_requests_total", counts)

@@ -179,7 +179,7 @@ HOSTILE: Final = [
     ("ten requests at once", _REQUEST * 10),
     ("zeros", bytes(300)),
 ]
-"""What hostile clients send: the table of SECURITY.md, and what has ended the service before."""
+"""What hostile clients send: docs/hostile-requests.md, and what has ended the service before."""
 
 LARGE: Final = 2_000_000
 """The index of a large term, which has to be in the digit cache."""

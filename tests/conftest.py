@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from bigfib.numbers.kernel import Kernel, Unusable
 from bigfib.state.postgres import schema
 from tests import proxies
+from tests.numbers.kernels import compiled
 from tests.postgres import Cluster
 from tests.service import Serve, Service
 
@@ -61,6 +63,15 @@ def torture(request: pytest.FixtureRequest) -> None:
     """Skip the test in an ordinary run."""
     if not request.config.getoption("torture"):
         pytest.skip("takes long; run by `make torture`")
+
+
+@pytest.fixture(scope="session")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Kernel:
+    """The C kernel, compiled from the source that is tested."""
+    try:
+        return Kernel(compiled(tmp_path_factory.mktemp("kernel")))
+    except Unusable as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Bytes that hostile clients send, and valid requests that bjoern does not answer as it should.
 
 Each is listed with what bigfib does, and what it does behind a proxy. The first table is the one of
-SECURITY.md, the second the one of ``bigfib/server/bjoern/README.md``; both are held against them.
+``docs/hostile-requests.md``, the second that of ``bigfib/server/bjoern/README.md``; both are held
+against them.
 """
 
 import contextlib
@@ -377,7 +378,7 @@ def refused_table() -> str:
 
 
 def table() -> str:
-    """Return the table of SECURITY.md."""
+    """Return the table of docs/hostile-requests.md."""
     lines = ["| sent | bigfib | nginx before it |", "|---|---|---|"]
     lines += [f"| {case.name} | {case.bigfib} | {case.proxy} |" for case in CASES]
     return "\n".join(lines)

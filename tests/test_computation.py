@@ -9,7 +9,11 @@ import pytest
 from flint import fmpz
 
 from bigfib import computation
+from bigfib.computation import ComputationFailed
 from bigfib.numbers import doubling
+from bigfib.numbers import kernel as kernels
+from bigfib.numbers.kernel import Kernel
+from tests.numbers.kernels import broken
 
 NUMBER = "7" * 300_000
 
@@ -23,6 +27,7 @@ def children() -> str:
 def test_digits_on_one_core_and_on_two_are_those_of_flint(
     monkeypatch: pytest.MonkeyPatch, cores: int, n: int
 ) -> None:
+    monkeypatch.setattr(kernels, "load", lambda: None)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
     monkeypatch.setattr(doubling, "SQUARES_APART_FROM", 5_000_000)
     fork, forks = os.fork, []
@@ -37,6 +42,33 @@ def test_digits_on_one_core_and_on_two_are_those_of_flint(
     assert told[-1] == 1
     assert bool(forks) == (cores > 1)
     assert children() == ""
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_digits_by_kernel_equal_flint(
+    monkeypatch: pytest.MonkeyPatch, kernel: Kernel, cores: int
+) -> None:
+    monkeypatch.setattr(kernels, "load", lambda: kernel)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
+    n = 12_345_678
+    told: list[float] = []
+    digits = computation.digits(n, told.append)
+    assert not isinstance(digits, str)
+    assert bytes(digits).decode() == fmpz.fib_ui(fmpz(n)).str(base=10)
+    assert told[-1] == 1
+    with computation.of_term(n) as computing:
+        assert list(computing.progress())[-1] == 1
+        assert "".join(computing.pieces()) == fmpz.fib_ui(fmpz(n)).str(base=10)
+
+
+def test_wrong_digits_are_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bad = broken(tmp_path, "(u128)w3[c] * high + rest", "(u128)rest")
+    monkeypatch.setattr(kernels, "load", lambda: bad)
+    with (
+        pytest.raises(ComputationFailed, match="the memory or the processor"),
+        computation.of_term(1_000_000) as computing,
+    ):
+        list(computing.progress())
 
 
 def square_of(digit: int) -> Decimal:

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.numbers.kernels import compiled
+
 # How many executions there are in a thorough run, by what one costs.
 EXECUTIONS = {"records": 4_000_000, "requests": 5_500_000, "decimals": 600_000, "reader": 200_000}
 
@@ -28,6 +30,38 @@ def test_by_hypothesis(target: str, times: int) -> None:
         module.check(bytes([choice]) + data)
 
     check()
+
+
+def test_kernel_reads_and_writes_nothing_beyond_its_buffers(
+    tmp_path: Path, times: int, tried: Counter[str]
+) -> None:
+    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g"]
+    library = compiled(tmp_path, *sanitizers)
+    compiler = os.environ.get("CC") or "cc"
+    runtime = subprocess.run(
+        [*compiler.split(), "-print-file-name=libasan.so"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    if not Path(runtime).is_absolute():
+        pytest.skip("the compiler has no AddressSanitizer to be loaded beforehand")
+    environment = os.environ | {
+        "LD_PRELOAD": runtime,
+        "ASAN_OPTIONS": "detect_leaks=0",
+        # Else Python's objects would be parts of larger pieces.
+        "PYTHONMALLOC": "malloc",
+    }
+    count = 300 * times
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz.kernel", str(library), str(count)],
+        cwd=Path(__file__).parent.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[:3000]
+    tried["inputs of the kernel, with sanitizers"] += count
 
 
 @pytest.mark.parametrize("target", EXECUTIONS)

@@ -1,4 +1,4 @@
-"""The README's session prints what the README says."""
+"""The README, and the sessions of other documents: what they show is what is printed."""
 
 import re
 import subprocess
@@ -10,26 +10,27 @@ import pytest
 from tests.service import Serve
 
 ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
 
 
-def session() -> list[tuple[str, str]]:
-    """Return the commands of the README's session, each with what it prints."""
-    text = (ROOT / "README.md").read_text()
-    blocks = "".join(re.findall(r"```console\n(.*?)```", text, re.DOTALL))
-    turns = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", blocks, re.MULTILINE)
-    assert len(turns) > 15
-    return turns
+def session(page: Path) -> list[tuple[str, str]]:
+    """Return the commands of a page's session, each with what it prints."""
+    blocks = "".join(re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL))
+    commands = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", blocks, re.MULTILINE)
+    assert len(commands) > 10
+    return commands
 
 
-def test_session(
-    serve: Serve, require: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("page", ["README.md", "docs/http.md"])
+def test_every_command_of_a_session_prints_what_the_page_shows(
+    page: str, serve: Serve, require: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require("curl")
     service = serve()
     monkeypatch.setenv("BIGFIB_FILE", str(service.file))
-    turns = session()
-    # In one shell, as a reader would; a line of its own says where what a command prints ends.
-    script = "".join(f"{command}\necho end of turn $?\n" for command, _ in turns)
+    commands = session(ROOT / page)
+    # In one shell, as a reader would; a line of its own marks where the output of a command ends.
+    script = "".join(f"{command}\necho end of output $?\n" for command, _ in commands)
     done = subprocess.run(
         ["bash", "-c", script.replace("localhost:8080", f"localhost:{service.port}")],
         cwd=ROOT,
@@ -38,16 +39,32 @@ def test_session(
         timeout=60,
         check=True,
     )
-    shown = done.stdout.split("end of turn 0\n")
-    for (command, expected), printed in zip(turns, shown, strict=False):
+    shown = done.stdout.split("end of output 0\n")
+    for (command, expected), printed in zip(commands, shown, strict=False):
         assert printed == expected, (command, done.stderr)
-    assert len(shown) == len(turns) + 1
+    assert len(shown) == len(commands) + 1
 
 
-def test_the_pythons_it_names_are_those_of_the_package() -> None:
-    named = re.search(r"CPython 3\.(\d+) to 3\.(\d+)", (ROOT / "README.md").read_text())
+def test_readme_shows_what_the_service_says_when_it_listens(serve: Serve) -> None:
+    service = serve()
+    (shown,) = re.findall("^bigfib: .*listens.*$", README.read_text(), re.MULTILINE)
+    said = service.said[-1].rstrip("\n")
+    said = said.replace(str(service.port), "8080")
+    assert said.replace(str(service.file), "~/.local/state/bigfib/state.log") == shown
+
+
+def test_readme_has_at_most_120_lines() -> None:
+    assert len(README.read_text().splitlines()) <= 120
+
+
+def test_readme_names_the_pythons_that_the_package_and_ci_name() -> None:
+    named = re.search(r"CPython 3\.(\d+) to 3\.(\d+)", README.read_text())
     assert named
+    versions = list(range(int(named[1]), int(named[2]) + 1))
     package = (ROOT / "pyproject.toml").read_text()
     classified = re.findall(r'"Programming Language :: Python :: 3\.(\d+)"', package)
-    assert list(map(int, classified)) == list(range(int(named[1]), int(named[2]) + 1))
+    assert list(map(int, classified)) == versions
     assert f'requires-python = ">=3.{named[1]}"' in package
+    workflow = (ROOT / ".github" / "workflows" / "test.yml").read_text()
+    (matrix,) = re.findall(r"python: \[(.*)\]", workflow)
+    assert matrix == ", ".join(f'"3.{version}"' for version in versions)

@@ -69,6 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     command = None
     try:
+        if arguments == ["--version", "-v"]:
+            _print_version_and_kernel()
+            return 0
         command = _parse(arguments)
         command.run(command)
         sys.stdout.flush()
@@ -91,6 +94,12 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _print_version_and_kernel() -> None:
+    from bigfib.numbers import kernel
+
+    print(f"bigfib {bigfib.__version__}\nkernel: {kernel.description()}")
 
 
 def _fail(message: str, status: int) -> int:
@@ -153,7 +162,12 @@ def parser() -> _Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    whole.add_argument("--version", action="version", version=f"bigfib {bigfib.__version__}")
+    whole.add_argument(
+        "--version",
+        action="version",
+        version=f"bigfib {bigfib.__version__}",
+        help="show the version; with -v after it, also which C kernel is in use",
+    )
     commands = whole.add_subparsers(title="commands", metavar="COMMAND")
     serve = add_command(
         commands, "serve", _serve, "Serve over HTTP until SIGTERM or Ctrl-C (the default)."

@@ -14,11 +14,15 @@ two squares, as here, 1.55; with the squares in two processes, 1.87.
 import decimal
 from collections.abc import Callable
 from decimal import Decimal
+from random import SystemRandom
 from typing import Final
 
 import gmpy2
+from gmpy2 import mpz
 
+from bigfib.numbers import fibonacci
 from bigfib.numbers.fibonacci import MAX_INDEX, term
+from bigfib.numbers.kernel import EVEN, LIMB_DIGITS, ODD, Kernel, Number, Products
 
 DOUBLING_FROM: Final = 6_500_000
 """From this index on doubling is faster than GMP: 0.93 times as fast just below, 1.1 above."""
@@ -100,3 +104,83 @@ def _last(this: Decimal, before: Decimal, bit: int, twice: Decimal) -> Decimal:
         product = _EXACT.multiply(_EXACT.add(double, before), _EXACT.subtract(double, before))
         return _EXACT.add(product, twice)
     return _EXACT.multiply(this, _EXACT.add(this, _EXACT.add(before, before)))
+
+
+# As far as GMP is about as fast as the kernel.
+_KERNEL_START_BITS: Final = 17
+
+# The length of terms grows by log10(phi) digits an index.
+_DIGITS_AN_INDEX: Final = 0.20898764024997874
+
+_CHECK_BITS: Final = 61
+
+
+class WrongResult(Exception):
+    """A term is not what the recurrence says; the message says what that means."""
+
+
+def digits_by_kernel(
+    kernel: Kernel, n: int, threads: int = 1, report: Callable[[float], None] = lambda _: None
+) -> memoryview:
+    """Return the decimal digits of F(n) in ASCII, for n >= 0, computed by the C kernel.
+
+    F(2k) = F(k) (F(k) + 2 F(k-1)), F(2k-1) = F(k)^2 + F(k-1)^2, F(2k+1) = F(2k) + F(2k-1).
+    Each result is compared with the recurrence modulo two random primes.
+
+    Args:
+        kernel: The kernel.
+        n: The index.
+        threads: How many compute at the same time; three have something to do.
+        report: Is told how much of the work is done, from 0 to 1.
+
+    Raises:
+        IndexTooLarge: as `fibonacci.term`.
+        MemoryError: there is not enough memory.
+        WrongResult: the processor or its memory is at fault.
+    """
+    fibonacci.require_computable(n)
+    rounds = n.bit_length() - _KERNEL_START_BITS
+    if rounds <= 0:
+        return memoryview(term(n).digits().encode())
+    this, before = (number.digits().encode() for number in gmpy2.fib2(n >> rounds))
+    lengths = [2 * _limbs(n >> done) + 1 for done in range(rounds, 0, -1)]
+    # A last product has three transforms, each before it four.
+    work = [(4 if left else 3) * kernel.points(limbs) for limbs, left in _countdown(lengths)]
+    room = max(
+        Products.size(kernel, limbs, both=left > 0, threads=threads)
+        for limbs, left in _countdown(lengths)
+    )
+    a, b = Number(lengths[-1]), Number(max(lengths[:-1], default=len(before)))
+    a.read(kernel, this)
+    b.read(kernel, before)
+    with Products(kernel, room, threads) as products:
+        for done, (_, left) in enumerate(_countdown(lengths)):
+
+            def report_part(part: float, done: int = done) -> None:
+                report((sum(work[:done]) + part * work[done]) / sum(work))
+
+            kind = ODD if n >> left & 1 else EVEN
+            products.compute(kind, a, b, 2 * a.limbs + 1, [a, b] if left else [a], report_part)
+        _check(kernel, n, a)
+        return products.text(a)
+
+
+def _limbs(n: int) -> int:
+    """Return as many limbs as F(n) has, or one more."""
+    return int(n * _DIGITS_AN_INDEX) // LIMB_DIGITS + 1
+
+
+def _countdown(lengths: list[int]) -> list[tuple[int, int]]:
+    """Return each length with how many there are after it."""
+    return list(zip(lengths, range(len(lengths) - 1, -1, -1), strict=True))
+
+
+def _check(kernel: Kernel, n: int, number: Number) -> None:
+    for _ in range(2):
+        start = 1 << _CHECK_BITS - 1 | SystemRandom().getrandbits(_CHECK_BITS - 1)
+        prime = gmpy2.next_prime(mpz(start))
+        if kernel.residue(number.address, number.limbs, int(prime)) != fibonacci.residue(n, prime):
+            raise WrongResult(
+                f"F({n}) was computed and is wrong: the memory or the processor of this machine is "
+                "at fault; check them"
+            )

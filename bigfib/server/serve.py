@@ -20,6 +20,7 @@ from bigfib.api.app import create_app
 from bigfib.batches import Batches, NotMade
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import Jobs, TermNotReady
+from bigfib.numbers import kernel
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import SHARED, Sequences, farthest_within
 from bigfib.server import systemd, watchdog
@@ -161,8 +162,8 @@ def _serve_on(
             if place:
                 who += f" (worker {place.number + 1} of {settings.workers}, pid {os.getpid()})"
             _logger.info(
-                "%s listens on %s; %s at position %d, durability %s",
-                *(who, url, opened.name, position, opened.durability),
+                "%s listens on %s; %s at position %d, durability %s, kernel: %s",
+                *(who, url, opened.name, position, opened.durability, kernel.description()),
             )
             host = listener.getsockname()[0].partition("%")[0]
             if not ipaddress.ip_address(host).is_loopback:

@@ -15,7 +15,7 @@ PUT = {"Content-Type": "application/json"}
 
 # The smallest large term, and one that takes a while.
 NEAR = 1_000_001
-LONG = 60_000_000
+LONG = 900_000_000
 
 
 def expected(n: int) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bigfib.numbers import kernel
 from bigfib.state import reader
 from tests.cli.command import (
     Command,
@@ -178,6 +179,11 @@ class TestColours:
 class TestHelp:
     def test_version_option_prints_the_version(self, bigfib: Command) -> None:
         assert re.fullmatch(r"bigfib \d+\.\d+\.\d+\n", bigfib.prints("--version"))
+
+    def test_version_with_details_names_the_kernel(self, bigfib: Command) -> None:
+        shown = bigfib.prints("--version", "-v")
+        assert re.fullmatch(r"bigfib \d+\.\d+\.\d+\nkernel: .+\n", shown)
+        assert shown.splitlines()[1] == f"kernel: {kernel.description()}"
 
     def test_names_every_command(self, bigfib: Command) -> None:
         shown = bigfib.prints("--help")

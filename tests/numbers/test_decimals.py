@@ -1,12 +1,22 @@
-"""The packed decimal pair against FLINT's terms and Python's own integers."""
+"""The pair in decimal, by the kernel and packed, against FLINT's terms and GMP's integers."""
 
 import random
+import subprocess
+import sys
 
 import pytest
 from flint import fmpz
+from gmpy2 import mpz
 
+from bigfib.numbers import kernel
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.numbers.fibonacci import MAX_INDEX, IndexTooLarge
+
+
+@pytest.fixture(params=["as installed", "without the kernel"], autouse=True)
+def installation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param != "as installed":
+        monkeypatch.setattr(kernel, "load", lambda: None)
 
 
 def text_of(n: int) -> bytes:
@@ -119,3 +129,52 @@ def test_digits_are_converted_once() -> None:
 def test_cannot_be_built_beyond_what_is_computed() -> None:
     with pytest.raises(IndexTooLarge):
         DecimalPair(MAX_INDEX)
+
+
+def test_over_the_length_at_which_the_kernel_takes_over() -> None:
+    # F(9000) has 1,881 digits, F(9600) 2,006, and F(10200) 2,132.
+    pair = DecimalPair(9_000)
+    for step, last in ((pair.forward, 10_200), (pair.back, 9_000), (pair.forward, 9_600)):
+        for position in range(pair.position, last, 1 if last > pair.position else -1):
+            assert pair.position == position
+            step()
+            assert pair.length == len(text_of(pair.position + 1))
+            if position % 50 == 0:
+                assert pair.digits(b"}") == text_of(pair.position) + b"}"
+        assert pair.digits() == text_of(last)
+
+
+@pytest.mark.parametrize("digits", [30, 1_999, 2_000, 2_500])
+def test_terms_that_add_up_to_a_power_of_ten_or_just_less(digits: int) -> None:
+    power = mpz(10) ** digits
+    for total in (power - 1, power, power + 1):
+        for this in (power // 2 - 1, power // 3, power // 2 - mpz(10) ** (digits // 2)):
+            following = total - this
+            if len(following.digits()) - len(this.digits()) not in (0, 1):
+                continue
+            pair = DecimalPair.of_digits(7, this.digits().encode(), following.digits().encode())
+            pair.forward()
+            assert pair.length == len(total.digits())
+            assert pair.digits(b"x") == following.digits().encode() + b"x"
+            pair.forward()
+            assert pair.digits(b"x") == total.digits().encode() + b"x"
+            pair.back()
+            pair.back()
+            assert pair.digits(b"x") == this.digits().encode() + b"x"
+            assert pair.length == len(following.digits())
+
+
+@pytest.mark.parametrize("difference", [0, 1, 9, 10**20, 10**2_480 - 1, 10**2_480], ids=range(6))
+def test_term_before_is_short(difference: int) -> None:
+    this = mpz(10) ** 2_500 - 1
+    pair = DecimalPair.of_digits(7, this.digits().encode(), (this + difference).digits().encode())
+    pair.back()
+    assert pair.digits(b"}") == b"%d}" % difference
+    assert pair.digit_count == len(str(difference))
+    pair.forward()
+    assert pair.digits() == this.digits().encode()
+
+
+def test_a_short_term_waits_for_no_more_imports() -> None:
+    script = "import sys, bigfib.sequences; sys.exit('ctypes' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,14 +1,19 @@
-"""Digits by doubling in decimal, against FLINT."""
+"""Digits by doubling, in decimal and by the kernel, against FLINT and GMP."""
 
 import random
 from decimal import Decimal
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 
+import gmpy2
 import pytest
 from flint import fmpz
 
 from bigfib.numbers import doubling, fibonacci
+from bigfib.numbers.doubling import WrongResult, digits_by_kernel
 from bigfib.numbers.fibonacci import IndexTooLarge
+from bigfib.numbers.kernel import Kernel
+from tests.numbers.kernels import broken
 
 
 def expected(n: int) -> str:
@@ -69,3 +74,40 @@ def test_where_it_is_used(n: int) -> None:
 def test_is_bounded() -> None:
     with pytest.raises(IndexTooLarge, match=r"F\(1000000000\)"):
         doubling.digits(fibonacci.MAX_INDEX + 1)
+
+
+class TestByKernel:
+    @pytest.mark.parametrize("threads", [1, 2, 3])
+    def test_indices_of_all_kinds_equal_flint(self, kernel: Kernel, threads: int) -> None:
+        start = 1 << 17
+        for n in (
+            *(0, 1, 93, start - 1, *range(start, start + 8)),
+            *((1 << 19) - 1, 1 << 19, (1 << 19) + 1, (1 << 20) - 1),
+            *random.Random(threads).sample(range(start, 2_000_000), 15),
+        ):
+            assert bytes(digits_by_kernel(kernel, n, threads)) == expected(n).encode()
+
+    @pytest.mark.parametrize("n", [10**6, 10**7, 10**8])
+    def test_powers_of_ten_equal_gmp(self, kernel: Kernel, n: int) -> None:
+        assert bytes(digits_by_kernel(kernel, n, 2)) == gmpy2.fib(n).digits().encode()
+
+    @pytest.mark.usefixtures("torture")
+    def test_largest_index_equals_gmp(self, kernel: Kernel) -> None:
+        n = fibonacci.MAX_INDEX
+        assert bytes(digits_by_kernel(kernel, n, 2)) == gmpy2.fib(n).digits().encode()
+
+    def test_progress_rises_to_one(self, kernel: Kernel) -> None:
+        told: list[float] = []
+        digits_by_kernel(kernel, 20_000_000, 1, told.append)
+        assert told == sorted(told)
+        assert told[0] < 0.01
+        assert told[-1] == 1
+
+    def test_index_beyond_the_largest_is_refused(self, kernel: Kernel) -> None:
+        with pytest.raises(IndexTooLarge, match=r"F\(1000000000\)"):
+            digits_by_kernel(kernel, fibonacci.MAX_INDEX + 1)
+
+    def test_wrong_result_is_shown_to_nobody(self, tmp_path: Path) -> None:
+        kernel = broken(tmp_path, "(u128)w3[c] * high + rest", "(u128)rest")
+        with pytest.raises(WrongResult, match="memory or the processor"):
+            digits_by_kernel(kernel, 1_000_000)

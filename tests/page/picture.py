@@ -1,4 +1,4 @@
-"""Takes the picture of the page that is in the README: ``python -m tests.page.picture``."""
+"""Take the picture of the page for docs/http.md: ``python -m tests.page.picture``."""
 
 import os
 import shutil

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bigfib.state.postgres import copy, schema, session, store
 
-README = Path(__file__).parents[3] / "deploy" / "README.md"
+OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 
 
 def statements() -> list[str]:
@@ -30,6 +30,6 @@ def test_uses_what_is_listed_and_nothing_else() -> None:
     words |= {f"{name}()" for name in re.findall(r"\b([a-z_]+)\(", without_strings)}
     words |= {f"::{name}" for name in re.findall(r"::(\w+)", without_strings)}
     words |= set(re.findall(r"\b(?:numeric|integer|bytea)\b", without_strings))
-    listed = re.search(r"```sql-words\n(.*?)```", README.read_text(), re.DOTALL)
+    listed = re.search(r"```sql-words\n(.*?)```", OPERATIONS.read_text(), re.DOTALL)
     assert listed
     assert words == set(listed[1].split())

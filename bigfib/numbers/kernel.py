@@ -1,0 +1,283 @@
+"""The C kernel (kernel.c), by ctypes: sums of digits, and exact products in threads.
+
+ctypes rather than an extension module: the library then needs no headers of Python to be built, is
+the same for every version of Python, and lets other threads run. A call costs half a microsecond.
+
+Where the kernel was not built, or the processor lacks AVX2, `load` returns None; all that uses it
+has another way.
+"""
+
+import ctypes
+import mmap
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from ctypes import c_char_p, c_int, c_size_t, c_uint64, c_void_p
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+LIBRARY: Final = Path(__file__).with_name("libkernel.so")
+
+LIMB_DIGITS: Final = 18
+"""Decimal digits of a limb."""
+
+_PRIMES: Final = 3
+_DOUBLE: Final = 8
+
+_HUGE: Final = 1 << 21
+
+# How often progress is reported while products are computed, in seconds.
+_REPORT_EVERY: Final = 0.1
+
+PRODUCT, EVEN, ODD = 0, 1, 2
+"""What of a, b is computed: ab; a(a + 2b), aa + bb; aa + (a + b)(a + b), a(a + 2b)."""
+
+
+class Unusable(Exception):
+    """The kernel cannot be used; the message says why, and what to do."""
+
+
+class Kernel:
+    """The functions of a compiled kernel.
+
+    Attributes:
+        variant: The vector instructions that it uses.
+    """
+
+    def __init__(self, library: Path = LIBRARY) -> None:
+        """Load ``library``.
+
+        Raises:
+            Unusable: it was not built, is of another system, or lacks instructions of this one.
+        """
+        if not library.exists():
+            raise Unusable("it was not built; install a C compiler, then bigfib once more")
+        try:
+            functions = ctypes.CDLL(str(library))
+            # While this one runs, which takes microseconds, no other thread can.
+            holding = ctypes.PyDLL(str(library))
+            functions.bigfib_variant.restype = c_char_p
+            variant: bytes | None = functions.bigfib_variant()
+        except (AttributeError, OSError) as error:
+            raise Unusable(f"it cannot be loaded ({error}); install bigfib once more") from error
+        if variant is None:
+            raise Unusable("this processor lacks AVX2 or FMA")
+        self.variant = variant.decode()
+        self._step = holding.bigfib_step
+        self._step.restype = c_int
+        self._step.argtypes = [c_int, *4 * (c_char_p, c_size_t)]
+        # Python's own way to make bytes that are yet to be written.
+        self._unwritten: Callable[[None, int], bytes] = ctypes.PYFUNCTYPE(
+            ctypes.py_object, c_char_p, ctypes.c_ssize_t
+        )(("PyBytes_FromStringAndSize", ctypes.pythonapi))
+        limbs = (c_void_p, c_size_t)
+        self.points: Callable[[int], int] = _typed(functions.bigfib_points, c_size_t, c_size_t)
+        self.transform: Callable[..., None] = _typed(
+            functions.bigfib_transform,
+            None,
+            *(c_int, c_int, c_int, c_void_p, c_size_t, *limbs, *limbs, c_void_p, c_void_p),
+        )
+        self.carry: Callable[..., int] = _typed(
+            functions.bigfib_carry, c_size_t, *limbs, c_void_p, c_void_p, c_void_p
+        )
+        self.read: Callable[[int, bytes, int], None] = _typed(
+            functions.bigfib_read, None, c_void_p, c_char_p, c_size_t
+        )
+        self.write: Callable[[int, int, int], None] = _typed(
+            functions.bigfib_write, None, c_void_p, *limbs
+        )
+        self.residue: Callable[[int, int, int], int] = _typed(
+            functions.bigfib_residue, c_uint64, *limbs, c_uint64
+        )
+
+    def step(
+        self,
+        subtract: bool,
+        digits: int,
+        first: bytes,
+        first_digits: int,
+        second: bytes,
+        second_digits: int,
+        closing: bytes = b"",
+    ) -> bytes:
+        """Return the last ``digits`` digits of a sum or a difference, and ``closing`` behind them.
+
+        Args:
+            subtract: Whether ``second`` is subtracted; it is not larger than ``first``.
+            digits: How many are wanted, with zeros in front if there are fewer.
+            first: ASCII digits, most significant first, and anything behind them.
+            first_digits: How many.
+            second: The same of the other number.
+            second_digits: At most ``first_digits``.
+            closing: What follows the digits.
+        """
+        room = len(closing)
+        made = self._unwritten(None, digits + room)
+        self._step(
+            subtract, made, digits, first, first_digits, second, second_digits, closing, room
+        )
+        return made
+
+
+def _typed(function: Any, result: Any, *arguments: Any) -> Any:
+    function.restype = result
+    function.argtypes = arguments
+    return function
+
+
+@lru_cache(maxsize=1)
+def load() -> Kernel | None:
+    """Return the kernel, or None if it cannot be used."""
+    try:
+        return Kernel()
+    except Unusable:
+        return None
+
+
+@lru_cache(maxsize=1)
+def description() -> str:
+    """Return which kernel is in use, or why there is none and what to do."""
+    try:
+        return Kernel().variant
+    except Unusable as error:
+        return f"none, {error}"
+
+
+class Buffer:
+    """Memory that is zeros at first.
+
+    Attributes:
+        address: Where it begins, on a page of its own.
+        view: Its bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        """Take ``size`` bytes.
+
+        Raises:
+            MemoryError: there are not so many.
+        """
+        try:
+            memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError as error:
+            raise MemoryError(f"there are no {size} bytes of memory") from error
+        # With small pages the system would be busy for a tenth of the time.
+        if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        self.view = memoryview(memory)
+
+
+class Number:
+    """A natural number in limbs of 18 digits.
+
+    Attributes:
+        limbs: How many it has.
+        address: Where they are, least significant first.
+    """
+
+    def __init__(self, room: int) -> None:
+        """Be zero, with room for so many limbs."""
+        self._buffer = Buffer(8 * room)
+        self.address = self._buffer.address
+        self.limbs = 0
+
+    def read(self, kernel: Kernel, digits: bytes) -> None:
+        """Become the number that ``digits`` write, for which there is room."""
+        self.limbs = -(-len(digits) // LIMB_DIGITS)
+        kernel.read(self.address, digits, len(digits))
+
+
+class Products:
+    """Memory and threads to compute products, within a ``with``."""
+
+    def __init__(self, kernel: Kernel, size: int, threads: int = 1) -> None:
+        """Take memory.
+
+        Args:
+            kernel: What computes.
+            size: As much of it as `size` returns for the largest product.
+            threads: How many compute at the same time, of the three that it is good for.
+
+        Raises:
+            MemoryError: there is not enough.
+        """
+        self._kernel = kernel
+        self._buffer = Buffer(size)
+        self._threads = min(threads, _PRIMES)
+        self._pool = ThreadPoolExecutor(self._threads)
+        self._done = c_uint64()
+
+    @staticmethod
+    def size(kernel: Kernel, limbs: int, both: bool, threads: int = 1) -> int:
+        """Return the bytes for products of so many limbs, or for two such results at once."""
+        points = kernel.points(limbs)
+        each = (1 + both) * points
+        return _DOUBLE * (_PRIMES * each + min(threads, _PRIMES) * (each + points // 4))
+
+    def compute(
+        self,
+        kind: int,
+        a: Number,
+        b: Number,
+        limbs: int,
+        results: list[Number],
+        report: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """Compute one result, or both; they may replace a and b.
+
+        Args:
+            kind: `PRODUCT`, `EVEN` or `ODD`.
+            a: The first number.
+            b: The second.
+            limbs: At least as many as the results have.
+            results: Where the results go; there is room for so many limbs.
+            report: Is told meanwhile how much is done, from 0 to 1.
+        """
+        points, both = self._kernel.points(limbs), len(results) == 2
+        each = _DOUBLE * (1 + both) * points
+        residues = [self._buffer.address + prime * each for prime in range(_PRIMES)]
+        free = [
+            self._buffer.address + _PRIMES * each + thread * (each + _DOUBLE * points // 4)
+            for thread in range(self._threads)
+        ]
+        self._done.value = 0
+
+        def transform(prime: int) -> None:
+            work = free.pop()
+            self._kernel.transform(
+                *(kind, both, prime, residues[prime], limbs, a.address, a.limbs),
+                *(b.address, b.limbs, work, ctypes.byref(self._done)),
+            )
+            free.append(work)
+
+        def carry(index: int) -> None:
+            parts = [residue + _DOUBLE * index * points for residue in residues]
+            results[index].limbs = self._kernel.carry(results[index].address, limbs, *parts)
+
+        for work, count in ((transform, _PRIMES), (carry, len(results))):
+            running = {self._pool.submit(work, index) for index in range(count)}
+            while running:
+                ended, running = wait(running, _REPORT_EVERY, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    future.result()
+                report(self._done.value / (_PRIMES * points))
+
+    def text(self, number: Number) -> memoryview:
+        """Return the digits of ``number`` > 0, until the next product is computed."""
+        end = LIMB_DIGITS * number.limbs
+        self._kernel.write(self._buffer.address, number.address, number.limbs)
+        first = bytes(self._buffer.view[:LIMB_DIGITS])
+        return self._buffer.view[LIMB_DIGITS - len(first.lstrip(b"0")) : end]
+
+    def __enter__(self) -> "Products":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
