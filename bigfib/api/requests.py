@@ -47,7 +47,7 @@ def parameters(req: falcon.Request, *names: str) -> dict[str, str]:
     for name, value in req.params.items():
         if name not in names:
             known = " and ".join(names) or "none"
-            raise Problem(422, f"There is no parameter {name!r:.60} here; known: {known}.")
+            raise Problem(422, f"There is no parameter {name!r:.60} here; there is {known}.")
         if not isinstance(value, str):
             raise Problem(422, f"Give the parameter {name} once.")
         given[name] = value

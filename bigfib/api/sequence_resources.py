@@ -147,7 +147,7 @@ class SequenceResource(_OneSequence):
         if one == SHARED:
             raise falcon.HTTPMethodNotAllowed(
                 ["GET", "HEAD", "PUT"],
-                description="The shared sequence cannot be deleted; PUT it at position 0 instead.",
+                description="The shared sequence cannot be deleted; it may be PUT at position 0.",
             )
         self._change(req, one, lambda expected: self._sequences.delete(one, expected))
         self._committer.commit()

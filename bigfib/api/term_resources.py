@@ -255,9 +255,7 @@ def _is_wanted(req: falcon.Request, etag: str) -> bool:
         Problem: 412, ``If-Match`` names another version.
     """
     if not requests.meets_if_match(req, etag):
-        raise Problem(
-            412, "The ETag is another one than in If-Match.", headers={"ETag": f'"{etag}"'}
-        )
+        raise Problem(412, "This has another tag than If-Match.", headers={"ETag": f'"{etag}"'})
     return req.method != "HEAD" and not requests.is_known(req, etag)
 
 

@@ -6,9 +6,10 @@ import struct
 import time
 import tracemalloc
 
+import _bjoern
 import pytest
 
-from bigfib.server.bjoern.request import guarded
+from bigfib.server.bjoern.request import PartOfRequest, guarded
 from tests.service import Serve, Service, seconds_of_work, until
 
 NEXT = b"GET /api0/next HTTP/1.1\r\nHost: x\r\n"
@@ -138,9 +139,28 @@ def test_memory_of_requests_at_ever_new_addresses_is_bounded() -> None:
     tracemalloc.start()
     try:
         for request in requests:
-            app({}, request)
+            app({"wsgi.errors": None}, request)
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     # Each view takes some hundred bytes: two for each request would be ten times as much.
     assert kept < 1 << 20
+
+
+@pytest.mark.parametrize("version", [(3, 2, 2), (3, 2, 3)], ids=["known", "unknown"])
+def test_part_of_a_request_does_not_reach_the_application(
+    version: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_bjoern, "version", version)
+    reached: list[str] = []
+
+    def record(environ: dict[str, str], _start_response: object) -> list[bytes]:
+        reached.append(environ["PATH_INFO"])
+        return []
+
+    app = guarded(record)
+    with pytest.raises(PartOfRequest):
+        app({"PATH_INFO": "/api0/next"}, _StartResponse())
+    assert reached == []
+    app({"PATH_INFO": "/api0/current", "wsgi.errors": ""}, _StartResponse())
+    assert reached == ["/api0/current"]
