@@ -153,16 +153,16 @@ def digits_by_kernel(
     a, b = Number(lengths[-1]), Number(max(lengths[:-1], default=len(before)))
     a.read(kernel, this)
     b.read(kernel, before)
-    with Products(kernel, room, threads) as products:
-        for done, (_, left) in enumerate(_countdown(lengths)):
+    products = Products(kernel, room, threads)
+    for done, (_, left) in enumerate(_countdown(lengths)):
 
-            def report_part(part: float, done: int = done) -> None:
-                report((sum(work[:done]) + part * work[done]) / sum(work))
+        def report_part(part: float, done: int = done) -> None:
+            report((sum(work[:done]) + part * work[done]) / sum(work))
 
-            kind = ODD if n >> left & 1 else EVEN
-            products.compute(kind, a, b, 2 * a.limbs + 1, [a, b] if left else [a], report_part)
-        _check(kernel, n, a)
-        return products.text(a)
+        kind = ODD if n >> left & 1 else EVEN
+        products.compute(kind, a, b, 2 * a.limbs + 1, [a, b] if left else [a], report_part)
+    _check(kernel, n, a)
+    return products.text(a)
 
 
 def _limbs(n: int) -> int:

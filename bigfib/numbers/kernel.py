@@ -7,14 +7,14 @@ Where the kernel was not built, or the processor lacks AVX2, `load` returns None
 has another way.
 """
 
+import contextlib
 import ctypes
 import mmap
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from ctypes import c_char_p, c_int, c_size_t, c_uint64, c_void_p
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
+from threading import Thread
 from typing import Any, Final
 
 LIBRARY: Final = Path(__file__).with_name("libkernel.so")
@@ -190,7 +190,7 @@ class Number:
 
 
 class Products:
-    """Memory and threads to compute products, within a ``with``."""
+    """Memory and threads to compute products."""
 
     def __init__(self, kernel: Kernel, size: int, threads: int = 1) -> None:
         """Take memory.
@@ -206,7 +206,6 @@ class Products:
         self._kernel = kernel
         self._buffer = Buffer(size)
         self._threads = min(threads, _PRIMES)
-        self._pool = ThreadPoolExecutor(self._threads)
         self._done = c_uint64()
 
     @staticmethod
@@ -257,12 +256,38 @@ class Products:
             results[index].limbs = self._kernel.carry(results[index].address, limbs, *parts)
 
         for work, count in ((transform, _PRIMES), (carry, len(results))):
-            running = {self._pool.submit(work, index) for index in range(count)}
-            while running:
-                ended, running = wait(running, _REPORT_EVERY, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    future.result()
-                report(self._done.value / (_PRIMES * points))
+            self._run(work, count, lambda: report(self._done.value / (_PRIMES * points)))
+
+    def _run(self, work: Callable[[int], None], count: int, report: Callable[[], None]) -> None:
+        """Call ``work`` with each number below ``count``, in threads, and ``report`` meanwhile.
+
+        Where the system starts no thread (``ulimit -u``), fewer do the work, or this one does.
+        """
+        left = list(range(count))
+
+        def work_on() -> None:
+            with contextlib.suppress(IndexError):
+                while True:
+                    work(left.pop())
+
+        threads = [Thread(target=work_on) for _ in range(min(self._threads, count))]
+        started: list[Thread] = []
+        try:
+            with contextlib.suppress(RuntimeError):
+                for thread in threads:
+                    thread.start()
+                    started.append(thread)
+            if not started:
+                work_on()
+            for thread in started:
+                while thread.is_alive():
+                    thread.join(_REPORT_EVERY)
+                    report()
+        finally:
+            # They use memory that this one frees.
+            for thread in started:
+                thread.join()
+        report()
 
     def text(self, number: Number) -> memoryview:
         """Return the digits of ``number`` > 0, until the next product is computed."""
@@ -270,14 +295,3 @@ class Products:
         self._kernel.write(self._buffer.address, number.address, number.limbs)
         first = bytes(self._buffer.view[:LIMB_DIGITS])
         return self._buffer.view[LIMB_DIGITS - len(first.lstrip(b"0")) : end]
-
-    def __enter__(self) -> "Products":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._pool.shutdown(cancel_futures=True)

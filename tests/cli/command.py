@@ -110,29 +110,28 @@ def status(pid: int) -> str:
 def computing(
     target: Path, *command: str, before: Sequence[str] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Compute a large term into a file, in a process group, until two processes are busy with it.
+    """Compute a large term into a file, in a process group, until a process is busy with it.
 
     Args:
         target: The file.
-        command: What to run instead of ``term 400000000``.
+        command: What to run instead of ``term 900000000``.
         before: A program that runs it.
     """
 
-    def second_is_busy() -> bool:
-        seconds = [second for child in children(process.pid) for second in children(child)]
-        return any(seconds_of_work(second) > 0.05 for second in seconds)
+    def is_busy() -> bool:
+        return any(seconds_of_work(child) > 0.05 for child in children(process.pid))
 
     with subprocess.Popen(
         [
             *(*before, sys.executable, "-m", "bigfib"),
-            *(command or ("term", "400000000")),
+            *(command or ("term", "900000000")),
             *("-o", target),
         ],
         stderr=subprocess.PIPE,
         start_new_session=True,
     ) as process:
         try:
-            until(second_is_busy)
+            until(is_busy)
             yield process
         finally:
             process.kill()

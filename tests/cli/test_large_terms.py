@@ -109,7 +109,7 @@ class TestLargeTerm:
             assert process.stderr is not None
             said = process.stderr.read().decode()
             assert said.endswith(
-                "cannot compute F(400000000): its process was killed (SIGTERM)\n"
+                "cannot compute F(900000000): its process was killed (SIGTERM)\n"
             ), said
 
     @pytest.mark.parametrize("all_at_once", [True, False])
@@ -155,7 +155,7 @@ class TestLargeTerm:
             assert process.wait(20) == 1
             assert process.stderr is not None
             assert (
-                process.stderr.read().decode() == f"bigfib: cannot compute F(400000000): {says}\n"
+                process.stderr.read().decode() == f"bigfib: cannot compute F(900000000): {says}\n"
             )
             assert list(tmp_path.iterdir()) == []
             require_nobody_left(process.pid)
@@ -206,7 +206,7 @@ class TestLargeTerm:
     def test_a_row_that_is_interrupted_ends_at_once_and_leaves_nothing(
         self, tmp_path: Path
     ) -> None:
-        with computing(tmp_path / "row", "terms", "400000000", "2") as process:
+        with computing(tmp_path / "row", "terms", "900000000", "2") as process:
             process.send_signal(signal.SIGINT)
             assert process.wait(1) == 130
             assert process.stderr is not None

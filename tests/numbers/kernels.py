@@ -54,10 +54,10 @@ def computed(kernel: Kernel, kind: int, a: mpz, b: mpz, threads: int = 1) -> lis
     limbs = 2 * max(first.limbs, second.limbs) + 1 if both else first.limbs + second.limbs
     results = [Number(limbs) for _ in range(1 + both)]
     size = Products.size(kernel, limbs, both, threads)
-    with Products(kernel, size, threads) as products:
-        products.compute(kind, first, second, limbs, results)
-        # A number of no limbs is zero.
-        return [mpz(bytes(products.text(result)) or b"0") for result in results]
+    products = Products(kernel, size, threads)
+    products.compute(kind, first, second, limbs, results)
+    # A number of no limbs is zero.
+    return [mpz(bytes(products.text(result)) or b"0") for result in results]
 
 
 def shaped(randomness: random.Random, digits: int) -> mpz:

@@ -91,19 +91,19 @@ class TestProducts:
         a, b = mpz(10) ** 20_000 // 7, mpz(10) ** 19_990 // 3
         first, second = read(kernel, a), read(kernel, b)
         limbs = 2 * first.limbs + 1
-        with Products(kernel, Products.size(kernel, limbs, both=False)) as products:
-            for kind, expected in ((1, a * (a + 2 * b)), (2, a * a + (a + b) ** 2)):
-                result = Number(limbs)
-                products.compute(kind, first, second, limbs, [result])
-                assert bytes(products.text(result)) == text(expected)
+        products = Products(kernel, Products.size(kernel, limbs, both=False))
+        for kind, expected in ((1, a * (a + 2 * b)), (2, a * a + (a + b) ** 2)):
+            result = Number(limbs)
+            products.compute(kind, first, second, limbs, [result])
+            assert bytes(products.text(result)) == text(expected)
 
     @pytest.mark.parametrize("points", [3 << 10, 1 << 12, 3 << 11, 1 << 13, 3 << 12, 1 << 14])
     def test_progress_rises_to_one(self, kernel: Kernel, points: int) -> None:
         a = read(kernel, mpz(10) ** (points // 2 * LIMB_DIGITS) - 1)
         assert kernel.points(2 * a.limbs) == points
         told: list[float] = []
-        with Products(kernel, Products.size(kernel, 2 * a.limbs, both=False)) as products:
-            products.compute(PRODUCT, a, a, 2 * a.limbs, [Number(2 * a.limbs)], told.append)
+        products = Products(kernel, Products.size(kernel, 2 * a.limbs, both=False))
+        products.compute(PRODUCT, a, a, 2 * a.limbs, [Number(2 * a.limbs)], told.append)
         assert told == sorted(told)
         assert told[-1] == 1
 
@@ -114,14 +114,14 @@ class TestProducts:
         number = read(kernel, a)
         limbs = 2 * number.limbs
         result = Number(limbs)
-        with Products(kernel, Products.size(kernel, limbs, both=False)) as products:
-            # Threads begin with the mode of the thread that starts them.
-            assert libm.fesetround(upward) == 0
-            try:
-                products.compute(PRODUCT, number, number, limbs, [result])
-            finally:
-                libm.fesetround(nearest)
-            assert bytes(products.text(result)) == text(a**2)
+        products = Products(kernel, Products.size(kernel, limbs, both=False))
+        # Threads begin with the mode of the thread that starts them.
+        assert libm.fesetround(upward) == 0
+        try:
+            products.compute(PRODUCT, number, number, limbs, [result])
+        finally:
+            libm.fesetround(nearest)
+        assert bytes(products.text(result)) == text(a**2)
 
     def test_too_much_memory_is_an_error(self, kernel: Kernel) -> None:
         with pytest.raises(MemoryError):
