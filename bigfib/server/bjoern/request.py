@@ -141,13 +141,14 @@ def guarded(app: WSGI) -> WSGI:
     facts = _FACTS.unpack_from
 
     def guarded_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        # bjoern adds this when it has read the whole request. Looking costs 0.02 us.
-        if "wsgi.errors" not in environ:
-            raise PartOfRequest
         address = pointers[id(start_response)].value
         flags, upgrade, state = facts(heads[address])
         if flags & _CHUNKED or upgrade or state & _EXPECT_CONTINUE:
             _correct(address, environ)
+        # bjoern adds this when it has read the whole request. Looking costs 0.02 us. The flags are
+        # corrected first, for bjoern replies to the exception.
+        if "wsgi.errors" not in environ:
+            raise PartOfRequest
         return app(environ, start_response)
 
     return guarded_app
