@@ -9,10 +9,6 @@ therefore done undisturbed, and the handler's work comes after it.
 
 import contextlib
 import logging
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -20,7 +16,7 @@ from enum import Enum
 from typing import BinaryIO, Final
 
 from bigfib import terms
-from bigfib.computation import failure_of, parse_report
+from bigfib.computation import StoringProcess, failure_of
 from bigfib.counts import Counter, Gauge
 from bigfib.digit_cache import DigitCache, Seal, seal
 from bigfib.numbers import fibonacci
@@ -37,9 +33,6 @@ MAX_QUEUED: Final = 64
 
 FAILURE_SECONDS: Final = 10
 """How long a computation that has failed is not tried again."""
-
-# Measured beside the service under full load on both cores: see `bench_current_beside_a_far_term`.
-_NICENESS: Final = 19
 
 # Beyond so many the first are checked anew when they are asked for; so many cancelled are known.
 _CHECKED_KEPT: Final = 10_000
@@ -73,8 +66,7 @@ class Job:
         self.progress = progress
         self.failure = ""
         self.ended = 0.0
-        self.process: subprocess.Popen[bytes] | None = None
-        self.said = ""
+        self.process: StoringProcess | None = None
 
     @property
     def seconds_left(self) -> float:
@@ -262,7 +254,7 @@ class Jobs:
             while self._running:
                 self._kill(self._running.pop())
             for job in self._dying:
-                assert job.process is not None  # noqa: S101
+                assert job.process is not None  # noqa: S101 - since it ran
                 job.process.wait()
             self._reap()
             self._jobs.clear()
@@ -347,27 +339,12 @@ class Jobs:
         return job
 
     def _start(self, job: Job) -> bool:
-        """Start the process of a job; return whether that could be done."""
-        arguments = (os.getpid(), job.n, self._cache.directory, self._cache.max_bytes)
-        # A Ctrl-C is for the service, also before the process has a group of its own.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        """Start the process of a job; return whether that was possible."""
         try:
-            job.process = subprocess.Popen(  # noqa: S603 - numbers and a path
-                [sys.executable, "-m", "bigfib.computation", *map(str, arguments)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                # Where Python looks for modules first; nobody has put others there.
-                cwd="/",
-            )
+            job.process = StoringProcess(job.n, self._cache)
         except OSError as error:
             self._fail(job, f"no process can be started for it ({error.strerror})")
             return False
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        # By now, as to start alone takes a while.
-        os.setpriority(os.PRIO_PROCESS, job.process.pid, _NICENESS)
-        assert job.process.stdout is not None  # noqa: S101 - as asked for
-        os.set_blocking(job.process.stdout.fileno(), False)
         job.state = State.RUNNING
         self._running.append(job)
         return True
@@ -375,17 +352,13 @@ class Jobs:
     def _listen(self, job: Job) -> None:
         """Read what the process of a running job has said, and whether it has ended."""
         process = job.process
-        assert process is not None  # noqa: S101
-        assert process.stdout is not None  # noqa: S101
+        assert process is not None  # noqa: S101 - since it runs
         status = process.poll()
-        job.said += (process.stdout.read() or b"").decode()
-        # What was last said is still wanted when the process has ended.
-        word, rest = parse_report(job.said.rpartition("\n")[0].rpartition("\n")[2])
+        word, rest = process.report
         if word == "progress":
             job.progress = round(float(rest), 3)
         if status is None:
             return
-        process.stdout.close()
         self._running.remove(job)
         if word == "done":
             inode, size, mtime_ns = map(int, rest.split())
@@ -411,17 +384,14 @@ class Jobs:
 
     def _kill(self, job: Job) -> None:
         """Kill the process of a job without waiting for its end, which `_reap` notices."""
-        process = job.process
-        assert process is not None  # noqa: S101
-        assert process.stdout is not None  # noqa: S101
-        process.stdout.close()
-        process.kill()
+        assert job.process is not None  # noqa: S101 - since it runs
+        job.process.kill()
         self._dying.append(job)
 
     def _reap(self) -> None:
         """Take notice of killed processes that have ended."""
         for job in self._dying.copy():
-            assert job.process is not None  # noqa: S101
+            assert job.process is not None  # noqa: S101 - since it ran
             if job.process.poll() is not None:
                 self._dying.remove(job)
                 self._clear_away(job.n, job.process.pid)
