@@ -3,8 +3,8 @@
 There are two kinds of children, which speak the same protocol:
 
 * A command forks a child and reads the text of its result from it (`Computation`).
-* The service starts ``python -m bigfib.computation`` to put a term into the digit cache (`store`);
-  `bigfib.jobs` reads what it reports.
+* The service starts ``python -m bigfib.computation`` to put a term into the digit cache
+  (`StoringProcess`), and never waits for it.
 
 A child writes lines to its parent. ``progress`` and a number from 0 to 1 may come many times; then
 comes ``done``, followed by the result, or ``storage`` and the reason why it cannot be stored. A
@@ -16,6 +16,7 @@ import fcntl
 import os
 import resource
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
@@ -44,6 +45,9 @@ _WRONG: Final = 4
 
 # Measured at 10^7 .. 10^9: a process maps at most 23 MB and 0.75 bytes for each index.
 _MIN_MEMORY: Final = 64 << 20
+
+# Measured beside a service under full load on both cores: see `bench_current_beside_a_far_term`.
+_NICENESS: Final = 19
 
 # From <sys/prctl.h>.
 _PR_SET_PDEATHSIG: Final = 1
@@ -288,6 +292,63 @@ def _fork(work: Callable[[TextIO], object]) -> tuple[int, TextIO]:
             os._exit(status)
     os.close(writer)
     return child, open(reader, encoding="ascii")  # noqa: PTH123 - the caller closes it
+
+
+class StoringProcess:
+    """Put F(n) into the digit cache in a child process, without waiting for it.
+
+    Attributes:
+        pid: The child's process id.
+        report: Word and rest of the last line that the child wrote, as of the last `poll`.
+    """
+
+    def __init__(self, n: int, cache: DigitCache) -> None:
+        """Start the child.
+
+        Raises:
+            OSError: No process can be started.
+        """
+        arguments = (os.getpid(), n, cache.directory, cache.max_bytes)
+        # A Ctrl-C is for the service, also before the child has a process group of its own.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - numbers and a path
+                [sys.executable, "-m", "bigfib.computation", *map(str, arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                # Python looks for modules in this directory first.
+                cwd="/",
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self.pid = self._process.pid
+        self.report = ("", "")
+        # Not left to the child, whose start alone takes a while.
+        os.setpriority(os.PRIO_PROCESS, self.pid, _NICENESS)
+        assert self._process.stdout is not None  # noqa: S101 - PIPE
+        self._output = self._process.stdout
+        os.set_blocking(self._output.fileno(), False)
+        self._written = ""
+
+    def poll(self) -> int | None:
+        """Update `report`, and return the exit status if the child has ended."""
+        # In this order nothing is missed that the child wrote before its end.
+        status = self._process.poll()
+        if not self._output.closed:
+            self._written += (self._output.read() or b"").decode()
+            self.report = parse_report(self._written.rpartition("\n")[0].rpartition("\n")[2])
+        if status is not None:
+            self._output.close()
+        return status
+
+    def kill(self) -> None:
+        """Kill the child without waiting for its end, which `poll` returns later."""
+        self._output.close()
+        self._process.kill()
+
+    def wait(self) -> None:
+        """Wait for the child's end."""
+        self._process.wait()
 
 
 def set_handler(

@@ -1,10 +1,10 @@
-"""The digit cache: finished large terms as files, kept from one run of the service to the next.
+"""Keep computed large terms as files, from one run of the service to the next.
 
-The file of F(n), n > 0, holds its decimal digits and nothing else, so that it can be sent as it is.
-It is written under another name, checked, and then renamed, so that under its own name there is
-never a part of a term. Whatever is found there is trusted only after a check: of its length, and of
-its residue modulo a prime of 157 digits, which no change of a digit or two leaves as it was.
-Several services may share the directory.
+The file of F(n), n > 0, holds its decimal digits and nothing else, so it can be sent as it is. It
+is written under another name, checked, and then renamed: under its own name there is never a part
+of a term. A file is trusted only after a check of its length and of its residue modulo a prime of
+157 digits, which no change of one or two digits preserves. Several services may share the
+directory.
 """
 
 import contextlib
@@ -31,12 +31,12 @@ _WRITTEN_AT_ONCE: Final = 1 << 20
 
 _OURS: Final = re.compile(r"[0-9]+\.(digits|[0-9]+\.part)", re.ASCII)
 
-# A term is written within seconds; who has not written for so long has been killed.
+# A term is written within seconds: after this time its writer has been killed.
 _ABANDONED_SECONDS: Final = 3600
 
 
 class Seal(NamedTuple):
-    """What tells a file from every other, and from itself after a change."""
+    """The identity of a file's content: it differs between files, and changes with each write."""
 
     inode: int
     size: int
@@ -64,37 +64,37 @@ def holds_term(file: BinaryIO, n: int) -> bool:
 
 
 class DigitCache:
-    """The files of one directory.
+    """Store terms in the files of a directory, and delete the least recently used.
 
     Attributes:
-        directory: Where they are.
-        max_bytes: How many bytes the files may have together.
+        directory: The directory.
+        max_bytes: The maximum total size of the files.
     """
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
-        """Keep terms in ``directory``, which is made when the first of them comes."""
+        """Use ``directory``, which is created when the first term is stored."""
         self.directory = directory
         self.max_bytes = max_bytes
 
     def open(self, n: int) -> BinaryIO:
-        """Open the file of F(n), checked or not.
+        """Open the file of F(n) without a check.
 
         Raises:
-            OSError: there is none, or it cannot be read.
+            OSError: There is no file, or it cannot be read.
         """
         return open(self._path(n), "rb", opener=_open_without_waiting)
 
     def note_use(self, file: BinaryIO) -> None:
-        """Let an open file be the last to be removed."""
-        # It may be another user's, with whom the directory is shared, or on a read-only disk.
+        """Mark an open file as the most recently used."""
+        # This fails for a file of another user who shares the directory, and on a read-only disk.
         with contextlib.suppress(OSError):
-            # The time of access alone: the other one is part of the seal.
+            # Only the time of access; that of modification is part of the seal.
             os.utime(file.fileno(), ns=(time.time_ns(), seal(file).mtime_ns))
 
     def check(self, n: int) -> Seal | None:
-        """Return the seal of the file of F(n) if it holds that term, and remove it if it does not.
+        """Return the seal of the file of F(n) if it holds that term; else delete it, return None.
 
-        What cannot be read, or be removed, is left to `store`, which puts another in its place.
+        A file that cannot be read or deleted is left to `store`, which replaces it.
         """
         with contextlib.suppress(OSError):
             with self.open(n) as file:
@@ -105,14 +105,14 @@ class DigitCache:
         return None
 
     def store(self, n: int, digits: str | memoryview) -> Seal:
-        """Keep the digits of F(n), and return the seal of their file.
+        """Store the digits of F(n) and return the seal of their file.
 
-        Files that have not been used for long are removed to make room: for ``max_bytes``, and as
-        long as the disk is full.
+        The least recently used files are deleted to stay below ``max_bytes``, and while the disk is
+        full.
 
         Raises:
-            OSError: they cannot be kept; nothing is left of them.
-            ValueError: what was written is not F(n).
+            OSError: The digits cannot be stored; no part of them is left.
+            ValueError: The file written does not hold F(n).
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._make_room(len(digits))
@@ -128,7 +128,7 @@ class DigitCache:
         # A process that was killed may have had the same pid.
         part.unlink(missing_ok=True)
         try:
-            # Nobody has a reason to write to it again.
+            # Read-only: the file never changes again.
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o444)
             with open(descriptor, "w+b") as file:  # noqa: PTH123 - see above
                 for start in range(0, len(digits), _WRITTEN_AT_ONCE):
@@ -136,35 +136,35 @@ class DigitCache:
                     file.write(piece.encode() if isinstance(piece, str) else piece)
                 file.seek(0)
                 if not holds_term(file, n):
-                    raise ValueError(f"what was written to {part} is not F({n})")
+                    raise ValueError(f"the number written to {part} is not F({n})")
                 part.rename(self._path(n))
                 return seal(file)
         finally:
             part.unlink(missing_ok=True)
 
     def part(self, n: int, pid: int) -> Path:
-        """Return where the process ``pid`` writes F(n)."""
+        """Return the unfinished file that the process ``pid`` writes F(n) to."""
         return self.directory / f"{n}.{pid}.part"
 
     def _path(self, n: int) -> Path:
         return self.directory / f"{n}.digits"
 
     def lock(self, n: int) -> BinaryIO:
-        """Wait until no other process computes F(n) for this directory, and keep others waiting.
+        """Lock F(n) against other processes that share the directory, waiting for the lock.
 
         Raises:
-            OSError: nothing can be kept in the directory.
+            OSError: The directory or the lock's file cannot be used.
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = self._open_lock()
-        # Of one file, which stays empty, each term has a byte. The lock ends with the process.
+        # Byte n of the one empty lock file stands for F(n). The lock ends with the process.
         fcntl.lockf(file, fcntl.LOCK_EX, 1, n)
         return file
 
     def is_locked(self, n: int) -> bool:
-        """Return whether another process computes F(n) for this directory. Waits for none.
+        """Return whether another process holds the lock of F(n), without waiting.
 
-        Not to be asked in a process that holds a `lock`: its locks would end.
+        A process that holds a `lock` must not call this: closing the file releases its locks.
         """
         try:
             with self._open_lock() as file:
@@ -172,7 +172,7 @@ class DigitCache:
         except BlockingIOError:
             return True
         except OSError:
-            pass  # There is no directory yet, or none to write to.
+            pass  # The directory does not exist yet, or may not be written to.
         return False
 
     def _open_lock(self) -> BinaryIO:
@@ -183,7 +183,7 @@ class DigitCache:
         return open(path, "r+b", buffering=0, opener=_open_or_create)
 
     def size(self) -> int:
-        """Return how many bytes the files have together; 0 if the directory cannot be read."""
+        """Return the total size of the files; 0 if the directory cannot be read."""
         try:
             return sum(status.st_size for _, status in self._files())
         except OSError:
@@ -195,7 +195,7 @@ class DigitCache:
             total -= freed
 
     def _remove_oldest(self) -> int:
-        """Remove the term not used for longest; return its bytes, or 0 if there is none."""
+        """Delete the least recently used term; return its size, or 0 if there is none."""
         terms = [(s.st_atime_ns, s.st_size, p) for p, s in self._files() if p.suffix == ".digits"]
         for _, length, path in sorted(terms):
             with contextlib.suppress(OSError):
@@ -204,12 +204,12 @@ class DigitCache:
         return 0
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """Yield what takes room here; what a process that was killed has left is removed."""
+        """Yield the files of this cache; delete those that a killed process left unfinished."""
         abandoned = time.time() - _ABANDONED_SECONDS
         for entry in os.scandir(self.directory):
             if not _OURS.fullmatch(entry.name):
                 continue
-            # Another service may have removed it.
+            # Another service may have deleted it.
             with contextlib.suppress(OSError):
                 status = entry.stat(follow_symlinks=False)
                 if entry.name.endswith(".part") and status.st_mtime < abandoned:
@@ -219,10 +219,10 @@ class DigitCache:
 
 
 def _open_or_create(path: str, flags: int) -> int:
-    # Neither wait for another end of a pipe nor follow a link out of the directory.
+    # Neither wait for the other end of a pipe nor follow a link out of the directory.
     return os.open(path, flags | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    # Of a pipe in its place one would otherwise wait for a writer.
+    # A pipe in its place would otherwise wait for a writer.
     return os.open(path, flags | os.O_NONBLOCK)

@@ -1,18 +1,12 @@
-"""Large terms in the background: a few processes, a queue before them, and the digit cache behind.
+"""Compute large terms in the background: a queue, a few processes, and the digit cache.
 
-bjoern's loop has one thread and no timers. So nothing here waits: what the processes have said is
-read whenever somebody asks, and on SIGCHLD, which bjoern looks for ten times a second.
-
-Python runs the handler of a signal between any two of its instructions. What is asked here is
-therefore done undisturbed, and the handler's work comes after it.
+bjoern's loop has one thread and no timers, so nothing here waits. `Jobs.advance` reads what the
+processes report; it runs with every request for a large term, and on SIGCHLD. While another method
+of `Jobs` runs, `advance` called by the signal's handler only sets a flag, and runs afterwards.
 """
 
 import contextlib
 import logging
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -20,7 +14,7 @@ from enum import Enum
 from typing import BinaryIO, Final
 
 from bigfib import terms
-from bigfib.computation import failure_of, parse_report
+from bigfib.computation import StoringProcess, failure_of
 from bigfib.digit_cache import DigitCache, Seal, seal
 from bigfib.metrics import Counter, Gauge
 from bigfib.numbers import fibonacci
@@ -30,26 +24,23 @@ from bigfib.numbers.fibonacci import IndexTooLarge
 _logger = logging.getLogger(__name__)
 
 MAX_RUNNING: Final = 2
-"""Most terms that are computed at a time. Each may keep two cores busy."""
+"""Maximum number of terms computed at a time. Each may keep two cores busy."""
 
 MAX_QUEUED: Final = 64
-"""Most terms that wait to be computed."""
+"""Maximum number of terms in the queue."""
 
 FAILURE_SECONDS: Final = 10
-"""How long a computation that has failed is not tried again."""
+"""Seconds before a failed computation is tried again."""
 
-# Measured beside the service under full load on both cores: see `bench_current_beside_a_far_term`.
-_NICENESS: Final = 19
-
-# Beyond so many the first are checked anew when they are asked for; so many cancelled are known.
+# Bound on the files known to be correct and on the cancelled terms; the oldest are forgotten.
 _CHECKED_KEPT: Final = 10_000
 
-# Measured: F(10^8) takes 1.7 s on two cores that have nothing else to do, F(10^9) ten times that.
+# Measured: F(10^8) takes 1.7 s on two idle cores, F(10^9) ten times that.
 _INDICES_A_SECOND: Final = 60_000_000
 
 
 class State(str, Enum):
-    """How a job stands."""
+    """The state of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -62,9 +53,11 @@ class Job:
 
     Attributes:
         n: The index.
-        state: How it stands.
-        progress: How much of the work is done, from 0 to 1.
-        failure: Why it has failed, if it has.
+        state: Its state.
+        progress: The share of the work that is done, from 0 to 1.
+        failure: Why it failed, or an empty string.
+        ended: When it failed, on the monotonic clock.
+        process: The process that computes it, once there is one.
     """
 
     def __init__(self, n: int, state: State = State.QUEUED, progress: float = 0.0) -> None:
@@ -73,20 +66,19 @@ class Job:
         self.progress = progress
         self.failure = ""
         self.ended = 0.0
-        self.process: subprocess.Popen[bytes] | None = None
-        self.said = ""
+        self.process: StoringProcess | None = None
 
     @property
     def seconds_left(self) -> float:
-        """The time that it takes with the cores for itself, roughly."""
+        """An estimate of the remaining time, if no other job uses the cores."""
         return (1 - self.progress) * self.n / _INDICES_A_SECOND
 
 
 class TermNotReady(Exception):
-    """A large term cannot be shown now; the message says why, and when to ask again.
+    """A large term cannot be shown yet; the message says why.
 
     Attributes:
-        retry_after: In how many seconds to ask again.
+        retry_after: Seconds after which to ask again.
     """
 
     def __init__(self, message: str, retry_after: float) -> None:
@@ -95,10 +87,10 @@ class TermNotReady(Exception):
 
 
 class InProgress(TermNotReady):
-    """It is being computed, or waits to be.
+    """The term is being computed or waits in the queue.
 
     Attributes:
-        job: Its computation.
+        job: The job that computes it.
     """
 
     def __init__(self, job: Job, retry_after: float) -> None:
@@ -107,14 +99,14 @@ class InProgress(TermNotReady):
 
 
 class QueueFull(TermNotReady):
-    """Too many others are waited for."""
+    """The queue has no room for the term."""
 
 
 class TermFailed(TermNotReady):
-    """Its computation has failed.
+    """The computation of the term failed a moment ago.
 
     Attributes:
-        job: Its computation.
+        job: The failed job.
     """
 
     def __init__(self, job: Job) -> None:
@@ -124,30 +116,30 @@ class TermFailed(TermNotReady):
 
 
 class Jobs:
-    """All computations of large terms, and their results.
+    """The computations of large terms, and access to their results.
 
     Attributes:
-        max_term: The largest |n| whose term clients are given.
-        queued: How many terms wait to be computed.
-        running: How many are being computed.
-        done: How many have been computed.
-        failed: How many could not be.
-        cancelled: How many were not to be any more.
-        hits: How often a term that was asked for was there.
-        misses: How often it was not.
+        max_term: The largest |n| that clients may request.
+        queued: Number of terms in the queue.
+        running: Number of terms being computed.
+        done: Number of terms computed so far.
+        failed: Number of computations that failed.
+        cancelled: Number of computations that were cancelled.
+        hits: Number of requested terms that were in the digit cache.
+        misses: Number of requested terms that were not.
     """
 
     def __init__(self, cache: DigitCache, max_term: int) -> None:
-        """Compute into ``cache``."""
+        """Store terms in ``cache``."""
         self.max_term = max_term
         self._cache = cache
         self._jobs: dict[int, Job] = {}
         self._queue: deque[Job] = deque()
         self._running: list[Job] = []
-        # Killed, and not yet ended: to free much memory takes the kernel a while.
+        # Killed, but not yet ended: the kernel takes a while to free much memory.
         self._dying: list[Job] = []
         self._checked: dict[int, Seal] = {}
-        # A dictionary, for that is in order.
+        # A dictionary used as an ordered set.
         self._cancelled: dict[int, None] = {}
         self._busy = False
         self._due = False
@@ -158,15 +150,14 @@ class Jobs:
     def open(self, n: int) -> BinaryIO:
         """Return the file with the digits of F(n), n > 0, open at its beginning.
 
-        If there is none, or nobody has checked it yet, that is begun.
+        If there is no file, or this process has not checked it, start a job.
 
         Raises:
-            TermNotReady: one of its kinds.
-            IndexTooLarge: n exceeds `fibonacci.MAX_INDEX`, or its digits are more than the digit
-                cache takes.
+            TermNotReady: One of its subclasses says why.
+            IndexTooLarge: n exceeds `fibonacci.MAX_INDEX`, or the digits the digit cache.
         """
         self.advance()
-        with self._undisturbed():
+        with self._uninterrupted():
             self._cancelled.pop(n, None)
             file = self._open_checked(n)
             if file:
@@ -179,10 +170,10 @@ class Jobs:
             raise InProgress(job, min(self._seconds_until_done(job), 60))
 
     def pair(self, position: int) -> DecimalPair:
-        """Return the terms at ``position`` >= 0 and behind it, to step from.
+        """Return the terms at ``position`` >= 0 and after it, to step from.
 
         Raises:
-            TermNotReady, IndexTooLarge: as `open`; the digit cache has to take both.
+            TermNotReady, IndexTooLarge: As `open`; the digit cache must have room for both.
         """
         if position <= terms.INLINE_LIMIT:
             return DecimalPair(position)
@@ -200,17 +191,17 @@ class Jobs:
         return DecimalPair.of_digits(position, this, following)
 
     def look(self, n: int) -> Job | None:
-        """Return how the computation of F(n) stands, or None if it was cancelled here.
+        """Return the job that computes F(n), or None if it was cancelled here.
 
-        Another process may have told of it, on this machine or another: what is not known here is
-        begun, as by `open`. Not so while one that shares the digit cache computes it; it is begun
-        by the next look after that, and finds the term there.
+        Polling an unknown job starts it, since another server may have announced it. While another
+        process that shares the digit cache computes the term, the job is reported as queued; the
+        next poll after that starts it here, and finds the term in the cache.
 
         Raises:
-            IndexTooLarge: as `open`.
+            IndexTooLarge: As `open`.
         """
         self.advance()
-        with self._undisturbed():
+        with self._uninterrupted():
             file = self._open_checked(n)
             if file:
                 file.close()
@@ -222,22 +213,22 @@ class Jobs:
                 return job
             self._require_room_for(n, 1)
             if self._cache.is_locked(n):
-                # To wait for it would take the place of one that could be computed.
+                # A process that waits for the lock would take the place of a computation.
                 return Job(n)
             try:
                 return self._enqueue(n)
             except QueueFull:
-                # By the time that somebody looks again there may be room.
+                # The next poll may find room.
                 return Job(n)
 
     def cancel(self, n: int) -> bool:
-        """End the computation of F(n), or forget that it has failed; return whether it was one."""
+        """Cancel the job of F(n), or forget its failure; return whether there was one."""
         self.advance()
-        with self._undisturbed():
+        with self._uninterrupted():
             job = self._jobs.pop(n, None)
             if job is None:
                 return False
-            # Whoever still looks at it does not begin it again.
+            # Clients that still poll it must not start it again.
             self._cancelled[n] = None
             if len(self._cancelled) > _CHECKED_KEPT:
                 del self._cancelled[next(iter(self._cancelled))]
@@ -248,44 +239,41 @@ class Jobs:
             elif job.state is State.RUNNING:
                 self._running.remove(job)
                 self._kill(job)
-                self._start_what_can()
+                self._start_queued()
             return True
 
     def cached_bytes(self) -> int:
-        """Return how many bytes of digits there are in the cache, whoever has put them there."""
+        """Return the size of the digit cache in bytes, including files of other services."""
         return self._cache.size()
 
     def close(self) -> None:
-        """End all computations."""
-        with self._undisturbed():
+        """Kill all processes, and wait for their end."""
+        with self._uninterrupted():
             self._queue.clear()
             while self._running:
                 self._kill(self._running.pop())
             for job in self._dying:
-                assert job.process is not None  # noqa: S101
+                assert job.process is not None  # noqa: S101 - since it ran
                 job.process.wait()
             self._reap()
             self._jobs.clear()
 
     def advance(self) -> None:
-        """Take notice of what has ended, and begin what can be begun.
-
-        A signal handler may call it at any moment.
-        """
+        """Handle the ends of processes and start queued jobs; signal handlers may call this."""
         if self._busy:
             self._due = True
             return
         self._due = False
-        with self._undisturbed():
+        with self._uninterrupted():
             self._reap()
             for job in self._running.copy():
-                self._listen(job)
-            self._start_what_can()
+                self._read_reports(job)
+            self._start_queued()
             self._forget_failures()
 
     @contextlib.contextmanager
-    def _undisturbed(self) -> Iterator[None]:
-        """Put off what a signal handler asks for until what is done within is done."""
+    def _uninterrupted(self) -> Iterator[None]:
+        """Make `advance` wait for the end of the block if a signal handler calls it."""
         self._busy = True
         try:
             yield
@@ -296,10 +284,10 @@ class Jobs:
             if self._due:
                 self.advance()
 
-    def _start_what_can(self) -> None:
+    def _start_queued(self) -> None:
         while self._queue and len(self._running) + len(self._dying) < MAX_RUNNING:
             if not self._start(self._queue.popleft()):
-                return  # Nor could others be.
+                return  # No process can be started for another one either.
 
     def _forget_failures(self) -> None:
         forgotten = time.monotonic() - FAILURE_SECONDS
@@ -317,7 +305,7 @@ class Jobs:
                 return file
             file.close()
         except OSError:
-            pass  # It has been removed to make room, or by hand.
+            pass  # It was removed, to make room or by hand.
         del self._checked[n]
         return None
 
@@ -328,7 +316,7 @@ class Jobs:
         return job.seconds_left + sum(each.seconds_left for each in (*self._running, *before))
 
     def _require_room_for(self, n: int, count: int) -> None:
-        """Return if ``count`` terms as long as F(n) can be computed and kept."""
+        """Return if ``count`` terms as long as F(n) can be computed and stored."""
         fibonacci.require_computable(n)
         size = count * int(fibonacci.digit_count(n))
         if size > self._cache.max_bytes:
@@ -343,49 +331,30 @@ class Jobs:
             raise QueueFull(f"{MAX_QUEUED} other terms wait to be computed", min(left, 60))
         job = self._jobs[n] = Job(n)
         self._queue.append(job)
-        self._start_what_can()
+        self._start_queued()
         return job
 
     def _start(self, job: Job) -> bool:
-        """Start the process of a job; return whether that could be done."""
-        arguments = (os.getpid(), job.n, self._cache.directory, self._cache.max_bytes)
-        # A Ctrl-C is for the service, also before the process has a group of its own.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        """Start the process of a job; return whether that was possible."""
         try:
-            job.process = subprocess.Popen(  # noqa: S603 - numbers and a path
-                [sys.executable, "-m", "bigfib.computation", *map(str, arguments)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                # Where Python looks for modules first; nobody has put others there.
-                cwd="/",
-            )
+            job.process = StoringProcess(job.n, self._cache)
         except OSError as error:
             self._fail(job, f"no process can be started for it ({error.strerror})")
             return False
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        # By now, as to start alone takes a while.
-        os.setpriority(os.PRIO_PROCESS, job.process.pid, _NICENESS)
-        assert job.process.stdout is not None  # noqa: S101 - as asked for
-        os.set_blocking(job.process.stdout.fileno(), False)
         job.state = State.RUNNING
         self._running.append(job)
         return True
 
-    def _listen(self, job: Job) -> None:
-        """Read what the process of a running job has said, and whether it has ended."""
+    def _read_reports(self, job: Job) -> None:
+        """Read the reports of a running job's process, and handle its end."""
         process = job.process
-        assert process is not None  # noqa: S101
-        assert process.stdout is not None  # noqa: S101
+        assert process is not None  # noqa: S101 - since it runs
         status = process.poll()
-        job.said += (process.stdout.read() or b"").decode()
-        # What was last said is still wanted when the process has ended.
-        word, rest = parse_report(job.said.rpartition("\n")[0].rpartition("\n")[2])
+        word, rest = process.report
         if word == "progress":
             job.progress = round(float(rest), 3)
         if status is None:
             return
-        process.stdout.close()
         self._running.remove(job)
         if word == "done":
             inode, size, mtime_ns = map(int, rest.split())
@@ -396,9 +365,9 @@ class Jobs:
             self.done.add()
             self._jobs.pop(job.n, None)
             return
-        self._clear_away(job.n, process.pid)
+        self._remove_part(job.n, process.pid)
         if word == "storage":
-            # Where that is, is the operator's business.
+            # The reason has a path, which is for the operator only.
             _logger.error("F(%d) cannot be kept: %s", job.n, rest)
             self._fail(job, "its digits cannot be kept")
         else:
@@ -410,23 +379,20 @@ class Jobs:
         job.state, job.failure, job.ended = State.FAILED, failure, time.monotonic()
 
     def _kill(self, job: Job) -> None:
-        """Kill the process of a job without waiting for its end, which `_reap` notices."""
-        process = job.process
-        assert process is not None  # noqa: S101
-        assert process.stdout is not None  # noqa: S101
-        process.stdout.close()
-        process.kill()
+        """Kill the process of a job; `_reap` handles its end later."""
+        assert job.process is not None  # noqa: S101 - since it runs
+        job.process.kill()
         self._dying.append(job)
 
     def _reap(self) -> None:
-        """Take notice of killed processes that have ended."""
+        """Forget killed processes that have ended."""
         for job in self._dying.copy():
-            assert job.process is not None  # noqa: S101
+            assert job.process is not None  # noqa: S101 - since it ran
             if job.process.poll() is not None:
                 self._dying.remove(job)
-                self._clear_away(job.n, job.process.pid)
+                self._remove_part(job.n, job.process.pid)
 
-    def _clear_away(self, n: int, pid: int) -> None:
-        """Remove what a process has left that could not do so itself."""
+    def _remove_part(self, n: int, pid: int) -> None:
+        """Remove the unfinished file of a process that ended early."""
         with contextlib.suppress(OSError):
             self._cache.part(n, pid).unlink(missing_ok=True)

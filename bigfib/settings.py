@@ -1,8 +1,8 @@
-"""Every setting once: its flags, its ``BIGFIB_*`` variable, its default and its meaning.
+"""Define every setting: its flags, ``BIGFIB_*`` variable, default and meaning.
 
-A flag goes before the variable, the variable before the settings file, that before the default. All
-are read by the same parser, so that they are refused with the same words; but for a flag with few
-values, which the command line knows, too.
+A flag overrides the variable, the variable the settings file, and the file the default. The same
+function parses all three, so they are refused with the same message; except that argparse itself
+checks flags with a few fixed values.
 """
 
 import dataclasses
@@ -25,18 +25,18 @@ CACHE_BYTES: Final = 64 << 20
 """Default of ``cache_bytes``: 80 thousand sequences at small terms, 500 at 20 thousand digits."""
 
 MAX_SEQUENCES: Final = 1_000_000
-"""Default of ``max_sequences``; a service that has read a log of as many has taken 152 MB."""
+"""Default of ``max_sequences``: a service with as many takes 152 MB."""
 
 MAX_TERM: Final = 100_000_000
-"""Default of ``max_term``: 21 million digits, which take 105 MB and 2 s on two cores to compute."""
+"""Default of ``max_term``: 21 million digits, computed in 2 s on two cores with 105 MB."""
 
 DISK_CACHE_BYTES: Final = 1 << 30
 """Default of ``disk_cache_bytes``: fifty terms at ``MAX_TERM``."""
 
 CONFIG: Final = "config"
-"""The flag and variable that name the settings file."""
+"""Name of the setting that names the settings file."""
 
-# libpq's other form, `host=h password=p`.
+# libpq's other form of a connection string, `host=h password=p`.
 _KEYWORD: Final = re.compile(r"\s*\w+\s*=")
 _SLASH_BEFORE_AT: Final = re.compile("[a-z]+://[^/?]*/[^?]*@")
 _CREDENTIALS: Final = re.compile("://(.*)@", re.DOTALL)
@@ -64,7 +64,7 @@ class LogFormat(str, Enum):
 
 
 class InvalidSetting(ValueError):
-    """A setting was given a value that it cannot have; the message says which it can."""
+    """A setting has an invalid value; the message says which are valid."""
 
 
 def _port(text: str) -> int:
@@ -140,17 +140,22 @@ def _switch(text: str) -> bool:
 
 
 def user_path(find: Callable[[str], Path], name: str) -> Path | None:
-    """Return the path of ``name`` in a directory of the user, or None if there is no home."""
+    """Return the path of ``name`` in a user directory, or None without a home directory.
+
+    Args:
+        find: The function of platformdirs that returns the directory.
+        name: The name of the file in it.
+    """
     try:
         directory = find("bigfib")
     except RuntimeError:
         return None
-    # Where HOME is no absolute path some versions of platformdirs return what depends on the cwd.
+    # If HOME is not absolute, some versions of platformdirs return a path relative to the cwd.
     return directory / name if directory.is_absolute() else None
 
 
 class _UserPath:
-    """The default of a path, looked up when it is read: who gives another needs no home."""
+    """Look up the default of a path when it is read: with a path given no home is needed."""
 
     def __init__(self, find: Callable[[str], Path], name: str = "") -> None:
         self._find = find
@@ -185,9 +190,9 @@ def _setting(default: Any, meaning: str, *flags: str, parse: Callable[[str], Any
 
 @dataclass(frozen=True)
 class Settings:
-    """What the service is told before it starts.
+    """The settings of a service or command, with valid values.
 
-    ``store`` is a database, or empty where positions are kept in the state log ``file``.
+    ``store`` is the URL of a database, or empty if positions are kept in the state log ``file``.
     """
 
     port: int = _setting(8080, "port to listen on", "-p", "--port", parse=_port)
@@ -199,8 +204,8 @@ class Settings:
     )
     store: str = _setting(
         "",
-        "where positions are kept: the path of a state log, as --file has it, or a database that "
-        "services share, postgresql://USER@HOST,HOST/DATABASE as libpq has it",
+        "where positions are kept: the path of a state log, as with --file, or a database that "
+        "services share, postgresql://USER@HOST,HOST/DATABASE as in libpq",
         "--store",
         parse=_store,
     )
@@ -212,32 +217,32 @@ class Settings:
     )
     rewrite_bytes: int = _setting(
         REWRITE_BYTES,
-        "size from which the state log is rewritten when most of it is out of date; a log of the "
-        "default size is read in less than 0.1 s",
+        "size in bytes from which the state log is compacted when most of it is out of date; a log "
+        "of the default size is read in less than 0.1 s",
         *("--rewrite-bytes",),
         parse=_whole,
     )
     sequence_ttl: int = _setting(
         90,
-        "days after which a sequence that nobody steps may be forgotten; never the shared one",
+        "days after which a sequence that is not stepped may be deleted; never the shared one",
         *("--sequence-ttl",),
         parse=_days,
     )
     max_sequences: int = _setting(
         MAX_SEQUENCES,
-        "how many sequences there may be besides the shared one",
+        "maximum number of sequences, not counting the shared one",
         "--max-sequences",
         parse=_whole,
     )
     cache_bytes: int = _setting(
         CACHE_BYTES,
-        "memory for the terms of sequences used lately; others are computed again when asked for",
+        "bytes of memory for the terms of recently used sequences; others are computed on request",
         *("--cache-bytes",),
         parse=_whole,
     )
     max_term: int = _setting(
         MAX_TERM,
-        "largest N whose term is computed over HTTP; to F(1000000) at once, from there on beside",
+        "largest N whose term is computed over HTTP; beyond F(1000000) in the background",
         *("--max-term",),
         parse=_index,
     )
@@ -249,7 +254,7 @@ class Settings:
     )
     disk_cache_bytes: int = _setting(
         DISK_CACHE_BYTES,
-        "most bytes of digits there; those used least recently are removed",
+        "maximum size of that directory in bytes; the least recently used terms are deleted",
         "--disk-cache-bytes",
         parse=_whole,
     )
@@ -258,12 +263,12 @@ class Settings:
     )
     workers: int = _setting(
         1,
-        "processes that serve on the port, with a store that they share",
+        "number of processes that serve on the port; they need a shared store",
         "--workers",
         parse=_workers,
     )
     one_cpu: bool = _setting(
-        False, "stay on one CPU; each worker on its own", "-t", "--one-cpu", parse=_switch
+        False, "run on one CPU; each worker on its own", "-t", "--one-cpu", parse=_switch
     )
     access_log: bool = _setting(
         False, "log every request to standard error", "--access-log", parse=_switch
@@ -271,7 +276,7 @@ class Settings:
     debug: bool = _setting(False, "the same as --access-log", "-d", "--debug", parse=_switch)
     log_format: LogFormat = _setting(
         LogFormat.TEXT,
-        "what is said on standard error: text, for people; json, a document a line",
+        "format of messages on standard error: text, for people; json, a document a line",
         "--log-format",
         parse=_log_format,
     )
@@ -283,25 +288,25 @@ class Settings:
         environ: Mapping[str, str],
         file: "SettingsFile | None" = None,
     ) -> "Settings":
-        """Return the settings that flags, variables, file and defaults amount to.
+        """Combine flags, variables, settings file and defaults.
 
         Args:
-            flags: What the command line gave, by field name; None or absent where it did not.
+            flags: Values of flags by field name; None or absent for those not given.
             environ: The environment.
-            file: What the settings file says.
+            file: The content of the settings file.
 
         Raises:
-            InvalidSetting: a text is not a value of its setting.
+            InvalidSetting: A text is not a valid value of its setting.
         """
         return resolve(flags, environ, file)[0]
 
 
 class SettingsFile(NamedTuple):
-    """What a settings file says.
+    """The content of a settings file.
 
     Attributes:
-        path: Where it is.
-        values: The text of each setting that it has, by field name.
+        path: Its path.
+        values: The text of each setting in it, by field name.
     """
 
     path: Path
@@ -311,10 +316,10 @@ class SettingsFile(NamedTuple):
 def resolve(
     flags: Mapping[str, str | None], environ: Mapping[str, str], file: SettingsFile | None = None
 ) -> tuple[Settings, dict[str, str]]:
-    """Return the settings, as `Settings.resolve`, and where each comes from.
+    """Return the settings, as `Settings.resolve`, and the source of each by field name.
 
-    That is its flag, its variable or the path of the file; who is left out has its default. A
-    variable that is empty counts as unset.
+    A source is the flag, the variable or the path of the file; settings with their default have
+    none. An empty variable counts as unset.
     """
     names = [setting.name for setting in dataclasses.fields(Settings)]
     layers = [
@@ -324,7 +329,7 @@ def resolve(
     ]
     given: dict[str, tuple[str, str]] = {}
     for layer in layers:
-        # Both say where positions are kept, so that one of them overrules both of a later layer.
+        # Both name the store, so either of them overrides both in a later layer.
         if {"file", "store"} & given.keys():
             layer = {n: layer[n] for n in layer if n not in ("file", "store")}
         elif {"file", "store"} <= layer.keys():
@@ -347,10 +352,10 @@ def resolve(
 
 
 def without_password(store: str) -> str:
-    """Return the connection string as it may be shown.
+    """Return the connection string with its secrets replaced by ``***``.
 
-    What is no valid one may have its password anywhere, so rather too much is hidden: all up to the
-    last ``@``, but for a user's name in front.
+    An invalid one may have its password anywhere. Too much is hidden rather than too little: all up
+    to the last ``@``, except a user's name at the beginning.
     """
     if _KEYWORD.match(store):
         return f"{store.partition('=')[0]}=***"
@@ -369,7 +374,7 @@ def _hide_secret(found: re.Match[str]) -> str:
 
 
 def flag(name: str) -> str:
-    """Return the flag of the setting ``name``, in full."""
+    """Return the long flag of the setting ``name``."""
     return next(
         str(setting.metadata["flags"][-1])
         for setting in dataclasses.fields(Settings)
@@ -383,7 +388,7 @@ def variable(name: str) -> str:
 
 
 def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield a warning for each ``BIGFIB_*`` variable that is set and belongs to no setting."""
+    """Yield a warning for each ``BIGFIB_*`` variable that is set but is not a setting."""
     known = [variable(name) for name in (*(s.name for s in dataclasses.fields(Settings)), CONFIG)]
     for name, value in sorted(environ.items()):
         if name.startswith(variable("")) and value and name not in known:

@@ -1,4 +1,4 @@
-"""Random access to F(n): what is shown of it, and what that costs before anyone pays for it."""
+"""Compute F(n), its residues and summaries for any n, within bounds known before the work."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -11,40 +11,40 @@ from bigfib.numbers.decimals import DecimalPair
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
 
 INLINE_LIMIT: Final = 1_000_000
-"""Largest |n| whose term is computed while other requests wait: 208,988 digits.
+"""Largest |n| whose term is computed inline, while other requests wait: 208,988 digits.
 
-Measured: F(10^6) and its digits take 10 ms, 11 ms in the dearest base (3), and a pair to step from
-takes 20 ms; at 2 * 10^6 these are 23, 30 and 48 ms.
+Measured: F(10^6) and its digits take 10 ms, 11 ms in the slowest base (3), and a pair to step
+from takes 20 ms; at 2 * 10^6 these are 23, 30 and 48 ms.
 """
 
 BASES: Final = range(2, 63)
-"""The bases that terms are written in, with the digits 0-9a-z; above 36, 0-9A-Za-z."""
+"""Bases that terms may be written in. Digits are 0-9a-z; above base 36, 0-9A-Za-z."""
 
 DEFAULT_ENDS: Final = 20
-"""How many leading and trailing digits a summary has if it is not asked for others."""
+"""Default number of leading and of trailing digits in a summary."""
 
 MAX_ENDS: Final = 500
-"""Most leading and trailing digits in a summary; for an index of 10,000 digits one takes 20 ms."""
+"""Maximum of both; for an index of 10,000 digits the summary then takes 20 ms."""
 
 MAX_MODULUS_DIGITS: Final = 1_000
-"""Most digits of a modulus."""
+"""Maximum number of digits of a modulus."""
 
 MAX_RESIDUE_WORK: Final = 1_000_000
-"""Most that digits of the index times digits of the modulus may come to: then it takes 20 ms."""
+"""Maximum of digits of the index times digits of the modulus; a residue then takes 20 ms."""
 
 # From this index on the C kernel is faster than GMP, by half at 10^6.
 _KERNEL_FROM: Final = 300_000
 
-# Who downloads a long term in pieces pays for it once.
+# A long term that is downloaded in parts is computed once.
 _TEXTS_KEPT: Final = 8
 
 
 class InvalidModulus(ValueError):
-    """The text is not a modulus: a whole number of at least 1."""
+    """The text is not a modulus, which is a whole number of at least 1."""
 
 
 def require_inline(n: int | mpz) -> None:
-    """Return if the term may be computed while other requests wait.
+    """Return if F(n) may be computed inline.
 
     Raises:
         IndexTooLarge: |n| exceeds `INLINE_LIMIT`.
@@ -55,10 +55,10 @@ def require_inline(n: int | mpz) -> None:
 
 @lru_cache(maxsize=_TEXTS_KEPT)
 def text(n: mpz, base: int = 10) -> bytes:
-    """Return F(n) in ``base`` as ASCII, behind a minus sign if it is negative.
+    """Return F(n) in ``base`` as ASCII, with a minus sign if it is negative.
 
     Raises:
-        IndexTooLarge: as `fibonacci.term`.
+        IndexTooLarge: As `fibonacci.term`.
     """
     if base == 10 and abs(n) >= _KERNEL_FROM:
         # Imported when first needed: a command that shows a short term does not wait for it.
@@ -72,36 +72,36 @@ def text(n: mpz, base: int = 10) -> bytes:
 
 
 def text_length(n: mpz, base: int = 10) -> int:
-    """Return how many bytes `text` has, without computing them."""
+    """Return the length of `text` without computing it."""
     return int(fibonacci.digit_count(n, base)) + fibonacci.is_negative(n)
 
 
 def octets(n: mpz) -> bytes:
-    """Return F(n) in big-endian two's complement, in as few bytes as hold it with its sign.
+    """Return F(n) in big-endian two's complement, in the fewest bytes that hold it.
 
     Raises:
-        IndexTooLarge: as `fibonacci.term`.
+        IndexTooLarge: As `fibonacci.term`.
     """
     octets: bytes = fibonacci.term(n).to_bytes(octets_length(n), "big", signed=True)
     return octets
 
 
 def octets_length(n: mpz) -> int:
-    """Return how many bytes `octets` has, without computing them."""
-    # -2^(8k-1) would fit into a byte less, but for -1 and -8 that says the same.
+    """Return the length of `octets` without computing it."""
+    # Only -2^(8k-1) needs a byte less; the negative powers of two among terms are -1 and -8.
     return int(fibonacci.digit_count(n, base=2)) // 8 + 1
 
 
 def walk(first: int, count: int, pair: DecimalPair | None = None) -> Iterator[tuple[int, bytes]]:
-    """Yield each of ``count`` indices from ``first`` on with its term, one linear step each.
+    """Yield ``count`` consecutive indices from ``first`` with their terms, one linear step each.
 
     Args:
         first: The first index.
-        count: How many.
-        pair: The terms at |first|, which is stepped; computed here if it is not given.
+        count: The number of terms.
+        pair: The terms at |first|, which this function steps; computed if it is not given.
 
     Raises:
-        IndexTooLarge: as `fibonacci.pair`.
+        IndexTooLarge: As `fibonacci.pair`.
     """
     pair = pair or DecimalPair(abs(first))
     for n in range(first, first + count):
@@ -114,10 +114,10 @@ def walk(first: int, count: int, pair: DecimalPair | None = None) -> Iterator[tu
 
 
 def summary(n: mpz, ends: int = DEFAULT_ENDS) -> dict[str, str]:
-    """Return what can be said of F(n) for any ``n``, as a document.
+    """Return a document that describes F(n), for any ``n``.
 
-    Its members are ``n``, ``digits`` (how many there are), ``leading`` and ``trailing`` (the first
-    and last ``ends`` of them) and ``bytes`` (as many as `octets` has).
+    Its members are ``n``, ``digits`` (their number), ``leading`` and ``trailing`` (the first and
+    last ``ends`` digits) and ``bytes`` (the length of `octets`).
 
     Raises:
         ValueError: ``ends`` is not in 1 .. `MAX_ENDS`.
@@ -135,11 +135,11 @@ def summary(n: mpz, ends: int = DEFAULT_ENDS) -> dict[str, str]:
 
 
 def parse_modulus(text: str) -> mpz:
-    """Return the modulus that ``text`` writes in ASCII decimal.
+    """Parse a modulus in ASCII decimal.
 
     Raises:
-        InvalidModulus: it is not a whole number of at least 1.
-        IndexTooLarge: as `fibonacci.parse_index`.
+        InvalidModulus: It is not a whole number of at least 1.
+        IndexTooLarge: As `fibonacci.parse_index`.
     """
     try:
         modulus = fibonacci.parse_index(text)
@@ -153,7 +153,7 @@ def parse_modulus(text: str) -> mpz:
 
 
 def require_cheap_residue(n: mpz, modulus: mpz) -> None:
-    """Return if ``F(n) mod modulus`` may be computed while other requests wait.
+    """Return if ``F(n) mod modulus`` may be computed inline.
 
     Raises:
         IndexTooLarge: `MAX_MODULUS_DIGITS` or `MAX_RESIDUE_WORK` is exceeded.

@@ -1,6 +1,6 @@
-"""A client of the service, for the command line's ``--url``.
+"""Request sequences and terms from a service, for ``--url``.
 
-What answers at an address may be anything; nothing of it is passed on that is not a bigfib's.
+Any program may answer at an address; replies that are not a bigfib's are refused.
 """
 
 import json
@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 from bigfib.cli.output import Failure
 
 _TIMEOUT: Final = 60
-"""Seconds without a byte after which a service is given up."""
+"""Seconds without a byte after which a request fails."""
 
 _SEQUENCES: Final = "/api1/sequences"
 _TERMS: Final = "/api1/terms"
@@ -30,64 +30,64 @@ _NEXT: Final = re.compile(r"<([^>]+)>; rel=next")
 
 _TEXT: Final = "text/plain"
 
-# Seconds between two looks at a computation: short ones first, for terms that take no longer.
+# Seconds between two polls of a computation, which grow for terms that take longer.
 _FIRST_PAUSE: Final = 0.05
 _LAST_PAUSE: Final = 1.0
 
-# Many times as long as one is.
+# More than the document of any job.
 _LONGEST_JOB: Final = 1000
 
 _PIECE: Final = 1 << 16
 
-# Enough of a problem's detail to know what to do.
+# Maximum length of a problem's detail in a message.
 _SHOWN_DETAIL: Final = 500
 
 Document = dict[str, str]
 
 
 class Refused(Failure):
-    """The service answers that it will not; the message is its own."""
+    """The service refused the request; the message is its own."""
 
 
 class Unanswered(Failure):
-    """There is no answer, or none of a bigfib; the message says of whom, and why."""
+    """There is no answer, or none of a bigfib; the message says from where, and why."""
 
 
 def sequence_address(url: str) -> str:
-    """Return the address of a sequence: ``url`` if it is one, or else that of the shared one."""
+    """Return ``url`` if it is the address of a sequence, or else that of the shared one there."""
     url = url.rstrip("/")
     return url if f"{_SEQUENCES}/" in url else f"{url}{_SEQUENCES}/shared"
 
 
 def current(address: str) -> Document:
-    """Return the sequence at ``address`` as it stands.
+    """Return the sequence at ``address``.
 
-    Raises, as do all functions here:
-        Refused: the service does not do it; nothing has changed.
-        Unanswered: no bigfib is there, or its answer is lost.
+    Raises (as do all functions here):
+        Refused: The service refused; nothing has changed.
+        Unanswered: No bigfib is there, or its answer is lost.
     """
     return _ask(address, _SEQUENCE)
 
 
 def step(address: str, way: str, by: str) -> Document:
-    """Step the sequence at ``address`` by so many terms, and return it as it then stands.
+    """Step the sequence at ``address`` and return it.
 
     Args:
-        address: Where it is.
+        address: The address of the sequence.
         way: ``next`` or ``previous``.
-        by: How many terms.
+        by: The number of steps.
     """
     query = "" if by == "1" else f"?{urlencode({'by': by})}"
     return _ask(f"{address}/{way}{query}", _SEQUENCE, "POST")
 
 
 def seek(address: str, position: str) -> Document:
-    """Put the sequence at ``address`` at another position, and return it."""
+    """Move the sequence at ``address`` to ``position`` and return it."""
     return _ask(address, _SEQUENCE, "PUT", json.dumps({"position": position}).encode())
 
 
 def create(url: str) -> str:
-    """Create a sequence at the service at ``url``, and return the address of the sequence."""
+    """Create a sequence at the service ``url`` and return the sequence's address."""
     collection = f"{url.rstrip('/')}{_SEQUENCES}"
     return f"{collection}/{_ask(collection, _SEQUENCE, 'POST')['id']}"
 
@@ -96,7 +96,7 @@ def delete(address: str) -> None:
     """Delete the sequence at ``address``.
 
     Raises:
-        Refused: also of an address that is none of a sequence.
+        Refused: Also for an address that is not that of a sequence.
     """
     if f"{_SEQUENCES}/" not in address:
         raise Refused(f"{address} is not the address of a sequence, which ends in its id")
@@ -110,17 +110,17 @@ def residue(url: str, n: str, modulo: str) -> Document:
 
 
 def progress(url: str, n: str, **parameters: str) -> Iterator[float]:
-    """Yield how much of F(n) the service at ``url`` has computed, until the term can be had.
+    """Have the service compute F(n); yield the share that is done until the term is ready.
 
     Args:
-        url: Where the service is.
+        url: The address of the service.
         n: The index.
-        parameters: As ``GET /api1/terms/{n}`` takes them.
+        parameters: Query parameters of ``GET /api1/terms/{n}``.
     """
     address = _term_address(url, n, **parameters)
     pause = _FIRST_PAUSE
     while True:
-        # One byte is enough to know, and has it computed.
+        # A request for one byte starts the computation, and shows whether the term is ready.
         with _answer(address, headers={"Accept": _TEXT, "Range": "bytes=0-0"}) as reply:
             if reply.status != HTTPStatus.ACCEPTED:
                 return
@@ -131,25 +131,25 @@ def progress(url: str, n: str, **parameters: str) -> Iterator[float]:
         pause = min(2 * pause, _LAST_PAUSE)
 
 
-class NoLongerAtHand(Exception):
-    """The service does not have the term that it had a moment ago: ask for its `progress` again."""
+class NoLongerReady(Exception):
+    """The service no longer has the term that was ready: wait for its `progress` again."""
 
 
 def term(url: str, n: str, media_type: str, **parameters: str) -> Iterator[str]:
-    """Yield F(n), some of it at a time, when `progress` has come to its end.
+    """Yield F(n) in pieces, once `progress` has ended.
 
     Args:
-        url: Where the service is.
+        url: The address of the service.
         n: The index.
         media_type: ``text/plain`` for the digits, ``application/json`` for the document.
-        parameters: As ``GET /api1/terms/{n}`` takes them.
+        parameters: Query parameters of ``GET /api1/terms/{n}``.
 
     Raises:
-        NoLongerAtHand: before anything was yielded.
+        NoLongerReady: The term is not ready; nothing was yielded.
     """
     with _answer(_term_address(url, n, **parameters), headers={"Accept": media_type}) as reply:
         if reply.status == HTTPStatus.ACCEPTED:
-            raise NoLongerAtHand
+            raise NoLongerReady
         while piece := reply.read(_PIECE):
             yield _printable(piece.decode(), "a term")
         if reply.length:
@@ -157,17 +157,17 @@ def term(url: str, n: str, media_type: str, **parameters: str) -> Iterator[str]:
 
 
 def summary(url: str, n: str) -> Document:
-    """Return what the service at ``url`` says of F(n)."""
+    """Return the summary of F(n) from the service at ``url``."""
     return _ask(f"{_term_address(url, n)}/summary", {"digits", "leading", "trailing"})
 
 
 def lines(url: str, media_type: str, **parameters: str) -> Iterator[str]:
-    """Yield the lines of the terms in a row that the parameters name, however many replies it is.
+    """Yield a line for each of consecutive terms, from as many replies as it takes.
 
     Args:
-        url: Where the service is.
-        media_type: In which form.
-        parameters: As ``GET /api1/terms`` takes them.
+        url: The address of the service.
+        media_type: The form of the lines.
+        parameters: Query parameters of ``GET /api1/terms``.
     """
     address: str | None = f"{url.rstrip('/')}{_TERMS}?{urlencode(parameters)}"
     while address:
@@ -237,7 +237,7 @@ def _answer(
 
 
 def _detail(error: HTTPError) -> str | None:
-    """Return what a problem document says, if that may be shown."""
+    """Return the detail of a problem document, if it is printable."""
     try:
         detail = json.loads(error.read())["detail"]
     except (OSError, HTTPException, ValueError, LookupError, TypeError, RecursionError):

@@ -1,4 +1,4 @@
-"""Large terms for a person who waits: computed here or by a service, with a bar on a terminal."""
+"""Wait for large terms, computed here or by a service, with a progress bar on a terminal."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from bigfib import terms
 from bigfib.cli.output import Failure
 from bigfib.numbers.decimals import DecimalPair
 
-# Measured: to build a pair takes 6.3 bytes for each digit, a step 7.3, to print the term 8.4.
+# Measured in bytes a digit: building a pair takes 6.3, a step 7.3, printing the term 8.4.
 _BYTES_A_DIGIT: Final = 12
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def digits(n: mpz, base: int = 10) -> Iterator[str]:
-    """Yield F(n) in pieces, as it is computed here.
+    """Compute F(n) and yield its digits in pieces.
 
     Raises:
-        Failure: there is not enough memory, or somebody has ended the process that computes.
+        Failure: There is not enough memory, or the process that computes was killed.
     """
     if abs(n) <= terms.INLINE_LIMIT:
         yield terms.text(n, base).decode()
@@ -32,11 +32,11 @@ def digits(n: mpz, base: int = 10) -> Iterator[str]:
 
 
 def row(first: int, count: int, line: Callable[[int, bytes], str]) -> Iterator[str]:
-    """Yield ``count`` terms from F(first) on, as ``line`` writes each, in pieces.
+    """Compute ``count`` consecutive terms from F(first), formatted by ``line``; yield pieces.
 
     Raises:
         IndexTooLarge: |first| is not below `fibonacci.MAX_INDEX`.
-        Failure: as `digits`.
+        Failure: As `digits`.
     """
     if max(abs(first), abs(first + count - 1)) <= terms.INLINE_LIMIT:
         for n, value in terms.walk(first, count):
@@ -48,7 +48,7 @@ def row(first: int, count: int, line: Callable[[int, bytes], str]) -> Iterator[s
 
 
 def _computed(begin: "Callable[[], Computation]") -> Iterator[str]:
-    """Yield what the computation gives, with a bar until it is there."""
+    """Start a computation, show its progress, and yield its result."""
     from bigfib.computation import ComputationFailed
 
     try:
@@ -60,25 +60,25 @@ def _computed(begin: "Callable[[], Computation]") -> Iterator[str]:
 
 
 def pair(position: int) -> DecimalPair:
-    """Return the terms at a position, with a bar for each of two large ones.
+    """Return the terms at a position and after it, each with a progress bar if it is large.
 
     Raises:
-        MemoryError: there is not enough memory to step from there.
-        Failure, IndexTooLarge: as `digits`.
+        MemoryError: There is not enough memory to step from there.
+        Failure, IndexTooLarge: As `digits`.
     """
     if position <= terms.INLINE_LIMIT:
         return DecimalPair(position)
     this, following = ("".join(digits(mpz(n))).encode() for n in (position, position + 1))
-    # Python reports a lack of memory, for which GMP would abort the process.
+    # Allocate in Python, which raises MemoryError where GMP would abort the process.
     bytearray(_BYTES_A_DIGIT * len(following))
     return DecimalPair.of_digits(position, this, following)
 
 
 def requested(url: str, n: mpz, base: int, media_type: str) -> Iterator[str]:
-    """Yield F(n) in pieces, as the service at ``url`` has it.
+    """Request F(n) from the service at ``url``, and yield it in pieces.
 
     Raises:
-        Failure: the service refuses, or does not answer.
+        Failure: The service refuses, or does not answer.
     """
     from bigfib.cli import client
 
@@ -87,13 +87,13 @@ def requested(url: str, n: mpz, base: int, media_type: str) -> Iterator[str]:
         _watch(f"F({n})", client.progress(url, str(n), **parameters))
         try:
             yield from client.term(url, str(n), media_type, **parameters)
-        except client.NoLongerAtHand:
-            continue  # Another process of the service may have been asked, or it had no room.
+        except client.NoLongerReady:
+            continue  # Another worker of the service answered, or the term has been deleted.
         return
 
 
 def _watch(what: str, progress: Iterator[float]) -> None:
-    """Wait for the end of ``progress``, with a bar if a person waits too."""
+    """Wait for the end of ``progress``, with a progress bar on a terminal."""
     done = next(progress, None)
     if done is None:
         return
@@ -104,7 +104,7 @@ def _watch(what: str, progress: Iterator[float]) -> None:
     bar = Progress(
         *("{task.description}", BarColumn(), TaskProgressColumn(), TimeElapsedColumn()),
         console=terminal,
-        # Colours are for terminals, whatever the environment says of forcing them.
+        # No bar without a terminal, even if the environment forces colours.
         disable=not sys.stderr.isatty(),
         transient=True,
     )

@@ -21,12 +21,17 @@ if TYPE_CHECKING:
 
 def add_to(commands: "Commands") -> None:
     """Add the commands."""
-    group = add_group(commands, "log", "Look into a state log.", "verify, dump, compact or repair")
+    group = add_group(
+        commands,
+        "log",
+        "Check, print, compact or repair a state log.",
+        "verify, dump, compact or repair",
+    )
     for name, run, meaning in (
         ("verify", _verify, "Check every record; changes nothing."),
         ("dump", _dump, "Print every record: offset, id, position, day, durable offset."),
-        ("compact", _compact, "Write anew what is still true; so does the service by itself."),
-        ("repair", _repair, "Write beside a damaged log what can be saved of it."),
+        ("compact", _compact, "Compact the log, as the service does by itself."),
+        ("repair", _repair, "Save what can be read of a damaged log to a new file next to it."),
     ):
         parser = add_command(group, name, run, meaning)
         add_settings(parser, "file")

@@ -41,20 +41,20 @@ Without a command, bigfib serves: try `bigfib`, then `curl localhost:8080/api0/n
 
 _EPILOG: Final = """\
 exit status:
-  0    done; of `serve`: stopped by a signal, with the replies finished, or 5 seconds later
+  0    success; for `serve`: stopped by a signal, after its replies or 5 seconds
   1    the command failed, and one line on standard error says why and what to do
-  2    the command was misused, or a setting has a value that it cannot have
+  2    the command was misused, or a setting has an invalid value
   130  interrupted by Ctrl-C
-  128 + the number of the signal that has ended it otherwise
+  128 + the number of another signal that ended it
 
-Every setting is a flag of `serve`, a variable BIGFIB_*, and a key of the settings file, in
-that order; `bigfib settings` shows which there are, what they are, and where from."""
+Every setting is a flag of `serve`, a variable BIGFIB_*, and a key of the settings file; the
+first of these counts. `bigfib settings` shows all settings, their values and their sources."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, 1 (it failed) or 2 (it was misused)."""
     _open_closed_streams()
-    # A file's name may have bytes that are no text; it is shown all the same.
+    # Names of files need not be valid text; print them all the same.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     # Until `serve` configures logging, Python writes messages to stderr by its last resort.
     assert logging.lastResort is not None  # noqa: S101 - nobody has removed it
@@ -179,7 +179,7 @@ def parser() -> _Parser:
     log_commands.add_to(commands)
     settings_commands.add_to(commands)
     completion = add_command(
-        commands, "completion", _completion, "Print what a shell completes bigfib by."
+        commands, "completion", _completion, "Print the script with which a shell completes bigfib."
     )
     completion.add_argument("shell", choices=["bash", "zsh", "fish"], help="the shell")
     whole.commands = commands.choices

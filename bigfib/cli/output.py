@@ -1,4 +1,4 @@
-"""What a command gives: an answer, on standard output or in a file, or else a failure."""
+"""Print the answer of a command, or write it to a file."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn, TextIO
 
-# On a terminal a term longer than this is shown by its ends.
+# A terminal shows only the ends of a term longer than this.
 _SHOWN_WHOLE: Final = 1000
 _SHOWN_ENDS: Final = 40
 
@@ -16,11 +16,11 @@ _UNFOLDED: Final = 10_000
 
 
 class Failure(Exception):
-    """A command cannot do what it was asked; the message says why and what to do."""
+    """A command failed; the message says why and what to do."""
 
 
 def shortened(text: str, full: bool, file: TextIO | None = None) -> str:
-    """Return a long term by its ends where a person reads it, and whole anywhere else."""
+    """Shorten a long term to its ends if ``file`` (default: stdout) is a terminal."""
     if full or len(text) <= _SHOWN_WHOLE or not (file or sys.stdout).isatty():
         return text
     ends = f"{text[:_SHOWN_ENDS]}...{text[-_SHOWN_ENDS:]}"
@@ -28,7 +28,7 @@ def shortened(text: str, full: bool, file: TextIO | None = None) -> str:
 
 
 def as_json(document: Mapping[str, object]) -> str:
-    """Return the document as JSON, in one line."""
+    """Return the document as one line of JSON."""
     import json
 
     return json.dumps(document, separators=(",", ":"))
@@ -47,21 +47,21 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
     table = Table(*head, box=None, pad_edge=False, header_style="")
     for row in rows:
-        # As it is: brackets would be taken for styles.
+        # A plain string would have its brackets taken for styles.
         table.add_row(*map(Text, row))
-    # The terminal breaks a line that is too long in a way that can be copied; a folded cell cannot.
+    # A long line wrapped by the terminal can be copied; a folded cell cannot.
     Console(width=_UNFOLDED).print(table)
 
 
 def print_note(text: str) -> None:
-    """Print a line on standard error, unless that cannot be written: it is not the answer."""
+    """Print a line on standard error; ignore errors, as it is not the answer."""
     with suppress(OSError):
         print(text, file=sys.stderr)
 
 
 @contextmanager
 def answer_to(path: Path | None) -> Iterator[TextIO]:
-    """Give standard output, also for ``-``, or a file that takes its name only once it is whole."""
+    """Open standard output (for None or ``-``), or a file that gets its name when complete."""
     if path is None or str(path) == "-":
         yield sys.stdout
         return
@@ -69,17 +69,17 @@ def answer_to(path: Path | None) -> Iterator[TextIO]:
 
     try:
         if path.exists() and not path.is_file():
-            # A device or a pipe is not to be replaced.
+            # Write into a device or pipe instead of replacing it.
             with path.open("w") as file:
                 yield file
             return
-        # Where links lead, so that the link stays one.
+        # Resolve links: the target is replaced, not the link.
         target = path.resolve()
         unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
-        # Remove the unfinished file, as after a Ctrl-C.
+        # These signals remove the unfinished file, too, as Ctrl-C does.
         set_handler(_end, signal.SIGHUP, signal.SIGTERM)
         try:
-            # Not through a link, and not into a pipe, that somebody has put there.
+            # Never follow a link or open a pipe that is there under this name.
             unfinished.unlink(missing_ok=True)
             with unfinished.open("x") as file:
                 if target.exists():

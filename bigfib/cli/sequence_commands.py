@@ -31,7 +31,7 @@ def add_to(commands: "Commands") -> None:
     following = add_command(commands, "next", _next, "Step forward and print the term.", "n")
     previous = add_command(commands, "previous", _previous, "Step back and print the term.", "p")
     seek = add_command(
-        commands, "seek", _seek, "Put the sequence at a position and print the term."
+        commands, "seek", _seek, "Move the sequence to a position and print the term."
     )
     seek.add_argument("position", metavar="POSITION", help="the index of the term, at least 0")
     for stepping in (following, previous):
@@ -39,11 +39,11 @@ def add_to(commands: "Commands") -> None:
     for changing in (following, previous, seek):
         _add_arguments(changing, "file", "store", "durability")
     create = add_command(
-        commands, "create", _create, "Create a sequence at a service, and print its address."
+        commands, "create", _create, "Create a sequence at a service and print its address."
     )
     add_url(create, required=True)
-    delete = add_command(commands, "delete", _delete, "Delete the sequence of an address.")
-    delete.add_argument("--url", required=True, help="the address, as `create` has printed it")
+    delete = add_command(commands, "delete", _delete, "Delete the sequence at an address.")
+    delete.add_argument("--url", required=True, help="the address that `create` printed")
 
 
 def _add_arguments(parser: argparse.ArgumentParser, *settings: str) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def add_to(commands: "Commands") -> None:
     """Add the command."""
     shown = add_command(
-        commands, "settings", _settings, "Show every setting, and where it comes from."
+        commands, "settings", _settings, "Show every setting, its value and its source."
     )
     add_settings(shown, *ALL_SETTINGS)
     shown.add_argument("--json", action="store_true", help="print a JSON document")

@@ -1,6 +1,7 @@
-"""The settings file: any of the settings, as TOML.
+"""Read the settings file, a TOML file with any of the settings.
 
-Its keys are the settings' names, such as ``cache_bytes``; numbers, switches and texts are TOML's.
+Its keys are the settings' names, such as ``cache_bytes``; its values are TOML's numbers, booleans
+and strings.
 """
 
 import dataclasses
@@ -22,22 +23,22 @@ _MOST_BYTES: Final = 1 << 20
 
 
 def default_path() -> Path | None:
-    """Return where the file is looked for when none is named, or None without a home directory."""
+    """Return the path of the file if none is named, or None without a home directory."""
     return user_path(platformdirs.user_config_path, "bigfib.toml")
 
 
 def read(named: str | None, environ: Mapping[str, str]) -> SettingsFile | None:
-    """Return what the file says.
+    """Return the content of the file.
 
     Args:
-        named: The path that the command line gives.
-        environ: The environment, where ``BIGFIB_CONFIG`` may give it.
+        named: The path from the command line, if given there.
+        environ: The environment, in which ``BIGFIB_CONFIG`` may have the path.
 
     Returns:
-        None, if nobody names one and there is none at `default_path`.
+        None if no path is given and there is no file at `default_path`.
 
     Raises:
-        InvalidSetting: it cannot be read, is no TOML, or has what is no setting.
+        InvalidSetting: The file cannot be read, is not TOML, or has a key that is not a setting.
     """
     if named is None:
         named = environ.get(variable(CONFIG)) or None
@@ -67,7 +68,7 @@ def read(named: str | None, environ: Mapping[str, str]) -> SettingsFile | None:
 
 
 def _content(path: Path) -> bytes:
-    # It may be a pipe, or have no end.
+    # The file may be a pipe, or endless.
     with path.open("rb") as file:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
@@ -76,7 +77,7 @@ def _content(path: Path) -> bytes:
 
 
 def _text(path: Path, name: str, value: Any) -> str:
-    """Return the text that the parser of the setting ``name`` reads."""
+    """Return the value as text for the parser of the setting ``name``."""
     for setting in dataclasses.fields(Settings):
         if setting.name == name:
             break

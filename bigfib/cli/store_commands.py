@@ -14,14 +14,18 @@ if TYPE_CHECKING:
 
 def add_to(commands: "Commands") -> None:
     """Add the commands."""
-    group = add_group(commands, "store", "Prepare a store, or copy it.", "init or copy")
-    init = add_command(group, "init", _init, "Make the tables that it needs; may be done twice.")
+    group = add_group(
+        commands, "store", "Prepare a database as store, or copy a store.", "init or copy"
+    )
+    init = add_command(
+        group, "init", _init, "Create the tables in a database; does nothing if they exist."
+    )
     add_settings(init, "store")
     copy = add_command(
-        group, "copy", _copy, "Carry every sequence from a state log to a database, or back."
+        group, "copy", _copy, "Copy every sequence from a state log to a database, or back."
     )
     source = copy.add_argument("source", metavar="FROM", help="a path, or postgresql://...")
-    target = copy.add_argument("target", metavar="TO", help="the other; it has to be empty")
+    target = copy.add_argument("target", metavar="TO", help="the other kind; it must be empty")
     for end in (source, target):
         complete(end, "FILE")
 
@@ -31,7 +35,7 @@ def _init(command: argparse.Namespace) -> None:
 
     settings = settings_of(command)
     if not settings.store:
-        raise Failure("a state log needs no preparing; name a database with --store")
+        raise Failure("a state log needs no preparation; name a database with --store")
     try:
         from bigfib.state.postgres import schema
     except ImportError as error:

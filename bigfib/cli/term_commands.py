@@ -29,7 +29,7 @@ def add_to(commands: "Commands") -> None:
     )
     kind.add_argument("--base", type=_base, default=10, help="write it in base 2 to 62")
     row = add_command(
-        commands, "terms", _terms, "Print terms in a row, one a line; touches no sequence."
+        commands, "terms", _terms, "Print consecutive terms, one a line; touches no sequence."
     )
     row.add_argument("first", metavar="FROM", help="the index of the first, negative ones too")
     row.add_argument("count", metavar="COUNT", help="how many")
