@@ -83,12 +83,13 @@ _DISK_FULL: Final = "53100"
 _QUERY_CANCELED: Final = "57014"
 
 COUNT_SECONDS: Final = 5.0
-"""While sequences are created, all are counted so often, in seconds. A million take 0.1 s."""
+"""How old a count of all sequences may be, in seconds, when one is created."""
 
-_COUNT_PATIENCE: Final = 60
+# Counting a million sequences takes 0.1 s. The limit leaves a creation enough of its 3 s.
+_COUNT_LIMIT_SECONDS: Final = 0.5
 
-# So many times at most, if sequences are created meanwhile.
-_COUNTED_AGAIN: Final = 3
+# The server waits while it counts; the next count is not due before so many times as long.
+_COUNT_REST_FACTOR: Final = 50
 
 # Old sequences are looked for so often, in seconds, and deleted so many at a time.
 _EXPIRY_SECONDS: Final = 3600.0
@@ -124,6 +125,7 @@ _DELETE_FROM: Final = (
     b"DELETE FROM bigfib_sequences WHERE id = $1::bytea AND position = $2::numeric "
     b"RETURNING position"
 )
+_LIMIT_COUNT: Final = Statement(b"SET LOCAL statement_timeout = %d" % (_COUNT_LIMIT_SECONDS * 1000))
 _COUNT: Final = b"SELECT count(*) FROM bigfib_sequences WHERE id <> $1::bytea"
 _EXPIRE: Final = (
     b"DELETE FROM bigfib_sequences WHERE day < $1::integer AND id IN (SELECT id "
@@ -145,8 +147,6 @@ class Postgres:
     Attributes:
         host: The server that it is connected to, or last was.
         synchronous_commit: What that says of when a transaction counts as committed.
-        counted: How many sequences there were when they were last counted, without the permanent
-            one; None before that.
         end, committed, commits: As `Store` has them. Every change is durable when it is made.
     """
 
@@ -173,33 +173,18 @@ class Postgres:
             StoreError: there is no connection to be had, or the database has no such store.
         """
         self._conninfo = conninfo
-        self._days_kept = days_kept
         self._permanent = permanent
         self._clock = clock
         self.commits = Commits()
-        self.counted: int | None = None
-        # How many this server has created, less those deleted; and how many of them are counted.
-        self._created = 0
-        self._created_counted = 0
-        # Whether a change is under way, of which it is unknown whether a count has seen it.
-        self._changing = False
-        self._count_trouble = ""
-        self._begun = threading.Event()
+        # The last count without the permanent one, plus what this server has created since.
+        self._count = 0
+        self._count_due = 0.0
         # When changes may wait for locked rows again, by `time.monotonic`; and the sequences that
         # were locked for too long before.
         self._waits_from = 0.0
         self._waited_for: set[bytes] = set()
         self._session: Session | None = self._connect()
         self.host = self._session.host
-        # If that takes too long here, the thread does it, which has more time.
-        try:
-            self._count_by(self._session)
-        except Refused:
-            self._begun.set()
-        except Broken:
-            self._begun.set()
-            self._session.give_up()
-            self._session = self._connect()
         self._trouble = ""
         self._given_up: list[Session] = []
         self._lost_at = 0.0
@@ -207,8 +192,9 @@ class Postgres:
         # Set while the thread has to find a connection; and when it has tried, with or without it.
         self._lost = threading.Event()
         self._tried = threading.Event()
-        for work in (self._keep, self._tend):
-            threading.Thread(target=work, daemon=True).start()
+        threading.Thread(target=self._keep, daemon=True).start()
+        if days_kept is not None:
+            threading.Thread(target=self._expire_hourly, args=(days_kept,), daemon=True).start()
 
     def may_step(self, sequence_id: bytes) -> bool:
         """Return whether the sequence can be stepped; see `SharedStore.may_step`."""
@@ -287,7 +273,6 @@ class Postgres:
         parameters = (_bytea(sequence_id), _text(position), self._day())
         if not self._change(sequence_id, Statement(_CREATE, parameters), more=1):
             raise Present
-        self._begun.set()
 
     def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
         """Delete the sequence; see `Store.delete`."""
@@ -301,11 +286,11 @@ class Postgres:
     def holds(self, count: int) -> bool:
         """Return whether there are ``count`` sequences; see `Store.holds`.
 
-        To count them takes long, so a thread does it every few seconds, as long as new ones are
-        wanted. What other servers have created since then is not known here.
+        Other servers' sequences are as of the last count, which is renewed here when it is too old.
         """
-        self._begun.set()
-        return (self.counted or 0) + self._created - self._created_counted >= count
+        if time.monotonic() >= self._count_due:
+            self._renew_count()
+        return self._count >= count
 
     def commit(self, lsn: int) -> None:
         """Return: whatever has an lsn has been committed."""
@@ -338,7 +323,6 @@ class Postgres:
         """Let go of the database."""
         self._closed.set()
         self._lost.set()
-        self._begun.set()
         session, self._session = self._session, None
         for each in (*self._given_up, *([session] if session else [])):
             each.close()
@@ -398,11 +382,10 @@ class Postgres:
         may_wait = time.monotonic() >= self._waits_from
         if may_wait:
             self._waited_for.clear()
-        self._changing = True
         try:
             rows = self._run(statement, wait=WAIT_SECONDS if may_wait else 0)[0]
             if rows and sequence_id != self._permanent:
-                self._created += more
+                self._count += more
         except Refused as refusal:
             if may_wait:
                 self.give_up_locked(sequence_id)
@@ -410,8 +393,6 @@ class Postgres:
             if self._session is None:
                 raise Unavailable(str(refusal)) from refusal
             raise SequenceLocked from refusal
-        finally:
-            self._changing = False
         self._waited_for.discard(sequence_id)
         if rows:
             self.commits.replies.observe(1)
@@ -543,56 +524,30 @@ class Postgres:
             self._tried.set()
             return
 
-    def _tend(self) -> None:
-        """Count the sequences, and forget those that are old. Runs as a thread."""
-        expiry = 0.0
-        while not self._closed.is_set():
-            if time.monotonic() >= expiry:
-                expiry = time.monotonic() + _EXPIRY_SECONDS
-                self._expire()
-            if self._begun.wait(expiry - time.monotonic()):
-                self._begun.clear()
-                self._count()
-                self._closed.wait(COUNT_SECONDS)
-
-    def _count(self) -> None:
-        """Count the sequences, by a connection of its own."""
-        trouble = ""
-        try:
-            with closing(Session(self._conninfo)) as session:
-                session.run(Statement(b"SET statement_timeout = %d" % (_COUNT_PATIENCE * 1000)))
-                self._count_by(session, seconds=_COUNT_PATIENCE + 1)
-        except (CannotConnect, Refused, Broken) as error:
-            trouble = str(error)
-        if trouble and not self._count_trouble:
-            _logger.warning(
-                "store: sequences cannot be counted, so others may exceed --max-sequences: %s",
-                trouble,
-            )
-        self._count_trouble = trouble
-
-    def _count_by(self, session: Session, seconds: float = ANSWER_SECONDS) -> None:
+    def _renew_count(self) -> None:
+        """Count the sequences; keep the last count if that takes too long."""
+        began = time.monotonic()
         count = Statement(_COUNT, (_bytea(self._permanent),))
-        for _ in range(_COUNTED_AGAIN):
-            created, changing = self._created, self._changing
-            counted = int(session.run(count, seconds=seconds)[0][0][0])
-            if not (changing or self._changing) and self._created == created:
-                break
-        # If it has to be, those created meanwhile count twice until the next time.
-        self.counted, self._created_counted = counted, created
+        try:
+            _, rows = self._run(_LIMIT_COUNT, count, changes=False, wait=0)
+            self._count = int(rows[0][0])
+        except (Refused, Unavailable) as error:
+            _logger.warning("store at %s: cannot count the sequences: %s", self.host, error)
+        now = time.monotonic()
+        self._count_due = now + max(COUNT_SECONDS, _COUNT_REST_FACTOR * (now - began))
 
-    def _expire(self) -> None:
-        """Delete what nobody has touched for too long, by a connection of its own."""
-        if self._days_kept is None:
-            return
-        oldest = b"%d" % (int(self._day()) - self._days_kept)
-        expire = Statement(_EXPIRE, (oldest, _bytea(self._permanent)))
-        with (
-            suppress(CannotConnect, Refused, Broken),
-            closing(Session(self._conninfo)) as session,
-        ):
-            while session.run(expire)[0] and not self._closed.is_set():
-                pass
+    def _expire_hourly(self, days_kept: int) -> None:
+        """Delete sequences that nobody has touched for too long. Runs as a thread."""
+        while not self._closed.is_set():
+            oldest = b"%d" % (int(self._day()) - days_kept)
+            expire = Statement(_EXPIRE, (oldest, _bytea(self._permanent)))
+            with (
+                suppress(CannotConnect, Refused, Broken),
+                closing(Session(self._conninfo)) as session,
+            ):
+                while session.run(expire)[0] and not self._closed.is_set():
+                    pass
+            self._closed.wait(_EXPIRY_SECONDS)
 
 
 def _takes_changes(session: Session) -> bool:
