@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from bigfib.state.postgres import copy, schema, session, store
+from bigfib.state.postgres import connection, copy, expiry, schema, session, store
 
 README = Path(__file__).parents[3] / "deploy" / "README.md"
 
@@ -11,7 +11,7 @@ README = Path(__file__).parents[3] / "deploy" / "README.md"
 def statements() -> list[str]:
     """Return all SQL that the modules hold ready."""
     found = []
-    for module in (store, schema, copy, session):
+    for module in (store, connection, expiry, schema, copy, session):
         for value in vars(module).values():
             for one in value if isinstance(value, tuple) else (value,):
                 sql = one.sql if type(one) is session.Statement else one
