@@ -56,7 +56,7 @@ from bigfib.settings import (
 from bigfib.state import reader
 from bigfib.state.log import Locked, Log
 from bigfib.state.reader import LogError, Unusable
-from bigfib.state.store import OutcomeUnknown, Store, StoreError, Unavailable
+from bigfib.state.store import OutcomeUnknown, Store, StoreError, TablesMissing, Unavailable
 from bigfib.terms import InvalidModulus
 
 _logger = logging.getLogger(__name__)
@@ -100,6 +100,8 @@ def _run(arguments: list[str] | None) -> int:
         sys.stdout.flush()
     except (InvalidIndex, InvalidModulus, InvalidSetting) as error:
         return _fail(str(error), 2)
+    except TablesMissing as error:
+        return _fail(f"{error}; make them with `bigfib store init`", 1)
     except (Failure, IndexTooLarge, LogError, StoreError, Unavailable) as error:
         return _fail(str(error), 1)
     except OutcomeUnknown as error:

@@ -7,7 +7,7 @@ The SQL is what PostgreSQL, CockroachDB, YugabyteDB and Citus have in common. A 
 from typing import Final
 
 from bigfib.state.postgres.session import Broken, CannotConnect, Refused, Rows, Session, Statement
-from bigfib.state.store import StoreError
+from bigfib.state.store import StoreError, TablesMissing
 
 VERSION: Final = 1
 """The version of the schema that this bigfib reads and writes."""
@@ -67,12 +67,15 @@ def require(session: Session) -> None:
     """Return if the database has this schema.
 
     Raises:
-        StoreError: it has none, or another version.
+        TablesMissing: It has none.
+        StoreError: It has another version.
         Refused, Broken: as `Session.run`.
     """
-    trouble = mismatch(_version(session))
-    if trouble:
-        raise StoreError(trouble)
+    found = _version(session)
+    if found is None:
+        raise TablesMissing
+    if found != VERSION:
+        raise StoreError(mismatch(found))
 
 
 def version(rows: Rows) -> int | None:
@@ -83,7 +86,7 @@ def version(rows: Rows) -> int | None:
 def mismatch(found: int | None) -> str:
     """Return what to say of a database that has this version, or none; empty if it is ours."""
     if found is None:
-        return "the database has no tables of bigfib: make them with `bigfib store init`"
+        return str(TablesMissing())
     if found != VERSION:
         return (
             f"the database has version {found} of bigfib's tables, and this bigfib knows "

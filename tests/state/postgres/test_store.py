@@ -24,6 +24,7 @@ from bigfib.state.store import (
     SequenceLocked,
     Steps,
     StoreError,
+    TablesMissing,
     Unavailable,
 )
 from tests.postgres import Cluster
@@ -73,7 +74,7 @@ class TestSchema:
     def test_made_twice_and_by_ten_at_once(self, shared_cluster: Cluster) -> None:
         shared_cluster.sql("CREATE DATABASE many_makers TEMPLATE template0")
         url = shared_cluster.url("many_makers")
-        with pytest.raises(StoreError, match="bigfib store init"):
+        with pytest.raises(TablesMissing, match=r"no tables of bigfib$"):
             Postgres(url)
         failures = []
         start = threading.Barrier(10)
