@@ -397,7 +397,8 @@ def _warn_of_unknown_variables() -> None:
 
 
 def _serve(command: argparse.Namespace) -> None:
-    from bigfib.server.serve import CannotServe, serve
+    from bigfib.server import CannotServe
+    from bigfib.server.serve import serve
 
     settings = _resolved(command)
     logs.configure(settings.log_format)

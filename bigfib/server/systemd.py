@@ -1,7 +1,7 @@
-"""What systemd hands to a service, and what it wants to hear from it.
+"""Notify systemd, and read how often it wants to be notified.
 
-Three small protocols of environment variables and datagrams, which other supervisors speak, too:
-sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3). Without the variables nothing happens.
+Two small protocols of environment variables and datagrams, which other supervisors speak, too:
+sd_notify(3) and sd_watchdog_enabled(3). Without the variables nothing happens.
 """
 
 import functools
@@ -12,49 +12,8 @@ from typing import Final
 
 _logger = logging.getLogger(__name__)
 
-_FIRST_DESCRIPTOR: Final = 3
-
 # The event loop looks for signals as often.
 _LEAST_WATCHDOG_SECONDS: Final = 0.1
-
-
-class Unfit(Exception):
-    """What was handed over is not what the service can take; the message says what to change."""
-
-
-def inherited_listener() -> socket.socket | None:
-    """Return the listening socket that was opened before this process, or None if none was.
-
-    The opener has it, too. So connections that come while this process ends and the next one starts
-    are refused by nobody: they wait.
-
-    Raises:
-        Unfit: there are several, or it is not one of TCP, or does not listen.
-    """
-    # Not for processes that are started from here.
-    pid, count, _ = (
-        os.environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
-    )
-    if pid != str(os.getpid()) or count in ("", "0"):
-        return None
-    if count != "1":
-        raise Unfit(f"there are {count} sockets handed over; leave one ListenStream= in the unit")
-    try:
-        os.set_inheritable(_FIRST_DESCRIPTOR, False)
-        listener = socket.socket(fileno=_FIRST_DESCRIPTOR)
-    except OSError as error:
-        raise Unfit(f"file descriptor 3 is handed over, but no socket: {error.strerror}") from error
-    if (
-        listener.family not in (socket.AF_INET, socket.AF_INET6)
-        or listener.type != socket.SOCK_STREAM
-    ):
-        listener.close()
-        raise Unfit("the socket handed over is not one of TCP; give an address and a port")
-    # Were it told to listen here, one without an address would, at any port of all of them.
-    if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        listener.close()
-        raise Unfit("the socket handed over does not listen; leave Accept=no in the unit")
-    return listener
 
 
 def notify(*assignments: str) -> None:

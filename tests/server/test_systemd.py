@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from bigfib.server import supervisor, systemd
+from bigfib.server import systemd
 from bigfib.state import reader
 from tests.service import Serve, Service
 
@@ -358,21 +358,6 @@ def test_within_which_time_systemd_wants_to_hear(
     assert len(caplog.messages) == (seconds is None and microseconds not in ("", "0"))
 
 
-def test_a_worker_that_never_begins_to_answer_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "_STARTING_SECONDS", 0.0)
-    with subprocess.Popen(["sleep", "60"]) as process:
-        worker = supervisor._Worker()
-        worker.note_start(process.pid)
-        supervisor._kill_silent([worker], 60.0)
-        assert process.poll() is None
-        time.sleep(0.02)
-        supervisor._kill_silent([worker], 0.01)
-        try:
-            assert process.wait(20) == -signal.SIGKILL
-        finally:
-            process.kill()
-
-
 LOOP = """
 import sys, time
 from bigfib.server import watchdog
@@ -402,7 +387,7 @@ calls = {
     "turns": lambda: time.sleep(0.01), "a long turn": turn,
     "within Python": forever, "within C": in_c,
 }
-with watchdog.telling(tell, 0.2, loop.__code__, turn.__code__):
+with watchdog.notifying(tell, 0.2, loop.__code__, turn.__code__):
     loop(calls[kind])
 """
 
