@@ -148,6 +148,9 @@ class _Server:
             os.sched_setaffinity(0, {cpus[number % len(cpus)]})
         keep_freed_memory()
         sys.excepthook = _show_uncaught
+        # Before any thread starts: the kernel would deliver SIGINT to one that does not block it,
+        # and so to libev instead of `Stop`.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         return _allow_all_descriptors()
 
     @contextlib.contextmanager

@@ -7,7 +7,7 @@ code runs in its thread any more. Hence:
 * SIGTERM is handled in Python, on bjoern's tick ten times a second. The handler passes a SIGINT on
   to libev and has the connections drained (see `bigfib.server.bjoern.idle`).
 * SIGINT from outside is blocked, so that libev gets only the one passed on. A thread waits for it
-  and turns it into a SIGTERM.
+  and turns it into a SIGTERM, unless this process was started to ignore it.
 * Clients that connected before the signal are served, though bjoern may not have accepted them
   yet: the stop begins when no connection waits any more, or after the tenth look.
 * Every reply then has ``Connection: close``.
@@ -62,9 +62,12 @@ class Stop:
     def by_signal(self) -> Iterator[None]:
         """Let the signals stop the loop that runs within."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # A shell without job control has a command in the background ignore SIGINT.
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         signal.signal(signal.SIGINT, self._interrupt)
         signal.signal(signal.SIGTERM, self._begin)
-        threading.Thread(target=self._turn_interrupt_into_termination, daemon=True).start()
+        if not ignored:
+            threading.Thread(target=self._turn_interrupt_into_termination, daemon=True).start()
         try:
             yield
         finally:

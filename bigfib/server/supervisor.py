@@ -125,7 +125,10 @@ class _Supervisor:
         self._workers = [Worker() for _ in range(count)]
         self._slots = Slots(count)
         self._ready = False
-        self._stops_on = {signal.SIGTERM, signal.SIGINT}
+        self._stops_on = {signal.SIGTERM}
+        # A shell without job control has a command in the background ignore SIGINT.
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            self._stops_on.add(signal.SIGINT)
         self._signals = {*self._stops_on, signal.SIGCHLD, _ALIVE}
         self._mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
 

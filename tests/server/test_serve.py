@@ -170,6 +170,31 @@ class TestStopping:
             service.process.send_signal(number)
         assert service.wait() == 0
 
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_sigint_ignored_since_the_start_does_not_stop(
+        self, serve: Serve, database: str, workers: int
+    ) -> None:
+        # So a shell without job control starts a command in the background.
+        ignoring = ["bash", "-c", 'trap \'\' INT; exec "$0" "$@"']
+        service = serve("--store", database, "--workers", str(workers), before=ignoring)
+        for _ in range(3):
+            service.process.send_signal(signal.SIGINT)
+        # Longer than the service takes to notice a signal, and then to refuse connections.
+        time.sleep(1)
+        assert service.value("next") == 1
+        assert service.stop(signal.SIGTERM) == 0
+
+    def test_sigint_of_a_shared_store_closes_idle_connections(
+        self, serve: Serve, database: str
+    ) -> None:
+        for _ in range(3):
+            service = serve("--store", database)
+            with service.connect() as idle:
+                idle.request("GET", "/api0/next")
+                idle.getresponse().read()
+                service.process.send_signal(signal.SIGINT)
+                assert service.process.wait(20) == 0
+
     def test_out_of_descriptors(self, serve: Serve) -> None:
         service = serve(before=["bash", "-c", 'ulimit -n 64; exec "$0" "$@"'])
         with contextlib.ExitStack() as connections:
