@@ -1,4 +1,4 @@
-"""What the process says on standard error, and how often."""
+"""Logging to standard error: formats, and how often a message is written."""
 
 import io
 import json
@@ -17,17 +17,17 @@ import pytest
 from bigfib.api.app import create_app
 from bigfib.numbers.decimals import DecimalPair
 from bigfib.sequences import Sequences
-from bigfib.server.logs import QUIET_SECONDS, LogFormat, OnceInAWhile, configure
+from bigfib.server.logs import QUIET_SECONDS, LogFormat, RepeatLimiter, configure
 from bigfib.state.log import Log
 from tests.service import Serve, jobs
 
 
-class TestOnceInAWhile:
+class TestRepeatLimiter:
     @pytest.fixture(autouse=True)
-    def writing(self) -> None:
+    def handler_on_a_clock(self) -> None:
         self.now = 0.0
         self.written = io.StringIO()
-        self.handler = OnceInAWhile(self.written, clock=lambda: self.now)
+        self.handler = RepeatLimiter(self.written, clock=lambda: self.now)
 
     def say(self, message: str, level: int = logging.ERROR, name: str = "store") -> None:
         self.handler.handle(logging.LogRecord(name, level, "", 0, message, None, None))
@@ -35,7 +35,7 @@ class TestOnceInAWhile:
     def said(self) -> list[str]:
         return self.written.getvalue().splitlines()
 
-    def test_what_comes_again_is_counted(self) -> None:
+    def test_repeats_are_counted_and_written_later(self) -> None:
         for _ in range(100):
             self.say("full")
         assert self.said() == ["full"]
@@ -47,18 +47,18 @@ class TestOnceInAWhile:
         self.handler.close()
         assert self.said()[2:] == ["full (3 times more)"]
 
-    def test_what_was_said_last_is_how_things_are(self) -> None:
+    def test_another_message_is_written_after_the_number_of_repeats(self) -> None:
         for message in ("lost", "lost", "back", "lost", "lost"):
             self.say(message)
         assert self.said() == ["lost", "lost (1 times more)", "back", "lost"]
 
-    def test_loggers_do_not_interrupt_each_other(self) -> None:
+    def test_repeats_of_two_loggers_in_turns_are_counted_apart(self) -> None:
         for _ in range(3):
             self.say("full", name="log")
             self.say("lost", name="store")
         assert self.said() == ["full", "lost"]
 
-    def test_what_is_no_trouble_is_always_said(self) -> None:
+    def test_repeats_of_an_information_are_all_written(self) -> None:
         for _ in range(3):
             self.say("listens", logging.INFO)
         assert self.said() == ["listens"] * 3
@@ -69,7 +69,7 @@ Configured = Callable[[LogFormat], None]
 
 @pytest.fixture
 def configured() -> Iterator[Configured]:
-    """Say what this process says as a service does, until the end of the test."""
+    """Let this process log as a service does, until the end of the test."""
     root = logging.getLogger()
     level, before = root.level, root.handlers.copy()
     yield configure
@@ -80,7 +80,7 @@ def configured() -> Iterator[Configured]:
 
 
 def fill_disk(serve: Serve, *arguments: str, times: int) -> str:
-    """Return what a service says that is asked for steps which it has no room for."""
+    """Return what a service logs that is asked for steps without room for them."""
     service = serve(*arguments)
     resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     for _ in range(times):
@@ -90,12 +90,12 @@ def fill_disk(serve: Serve, *arguments: str, times: int) -> str:
 
 
 class TestService:
-    def test_says_once_that_the_disk_is_full(self, serve: Serve) -> None:
+    def test_full_disk_is_logged_once(self, serve: Serve) -> None:
         said = fill_disk(serve, times=50)
         assert said.count("the sequence stays where it is") == 2
         assert "the sequence stays where it is (49 times more)\n" in said
 
-    def test_json(self, serve: Serve, path: Path) -> None:
+    def test_json_format_has_a_document_a_line(self, serve: Serve, path: Path) -> None:
         lines = fill_disk(serve, "--log-format", "json", "--access-log", times=2).splitlines()
         documents = [json.loads(line) for line in lines]
         assert [document["level"] for document in documents[:1]] == ["error"]
@@ -119,7 +119,7 @@ class TestService:
         )
         assert "stopped" in [document.get("message") for document in documents]
 
-    def test_json_to_the_last_word(
+    def test_json_format_covers_a_sync_failure_at_the_end(
         self, serve: Serve, require: Callable[[str], str], tmp_path: Path
     ) -> None:
         strace = [require("strace"), "-D", "-f", "-o", str(tmp_path / "trace")]
@@ -132,7 +132,7 @@ class TestService:
         assert document["level"] == "critical"
         assert "Input/output error while syncing" in document["message"]
 
-    def test_json_of_a_service_that_cannot_serve(self, serve: Serve) -> None:
+    def test_json_format_covers_a_service_that_cannot_start(self, serve: Serve) -> None:
         from tests.server.test_serve import run
 
         service = serve()
@@ -140,7 +140,7 @@ class TestService:
         assert refused.returncode == 1
         assert "Address already in use" in json.loads(refused.stderr)["message"]
 
-    def test_what_nobody_foresaw(
+    def test_unforeseen_error_is_logged_once_without_the_id(
         self, path: Path, capsys: pytest.CaptureFixture[str], configured: Configured
     ) -> None:
         """One document however often it comes, with the route and not with the id."""
@@ -169,7 +169,7 @@ class TestService:
         assert document["exception"].endswith("ZeroDivisionError: nobody foresaw it")
         assert not [one for one in ids if one.hex()[:6] in document["exception"]]
 
-    def test_another_format_is_refused(self) -> None:
+    def test_unknown_log_format_is_refused(self) -> None:
         from tests.server.test_serve import run
 
         refused = run("--log-format", "xml", "-p", "0")
