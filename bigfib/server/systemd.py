@@ -12,39 +12,39 @@ from typing import Final
 
 _logger = logging.getLogger(__name__)
 
-# The event loop looks for signals as often.
+# The event loop checks for signals as often.
 _LEAST_WATCHDOG_SECONDS: Final = 0.1
 
 
 def notify(*assignments: str) -> None:
-    """Tell systemd of the state of the service, such as ``READY=1``."""
+    """Send the state of the service, such as ``READY=1``, to systemd."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
-    if address.startswith("@"):  # in the abstract name space
+    if address.startswith("@"):  # an abstract socket
         address = f"\0{address[1:]}"
     try:
-        # The name of a file may have bytes that are no text.
-        told = "\n".join(assignments).encode(errors="backslashreplace")
-        _sender().sendto(told, address)
+        # A file name in it may have bytes that are not UTF-8.
+        message = "\n".join(assignments).encode(errors="backslashreplace")
+        _sender().sendto(message, address)
     except OSError as error:
-        # It will find out in its own way.
+        # The service runs on; systemd acts on the missing notification.
         _logger.warning("cannot notify systemd: %s", error.strerror or error)
 
 
 @functools.cache
 def _sender() -> socket.socket:
-    # Kept open: connections may have taken all descriptors when it is to be told that all is well.
+    # Kept open, because connections may have taken all descriptors by the next notification.
     sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    # Who does not listen is not waited for.
+    # A receiver that does not read must not block the service.
     sender.setblocking(False)
     return sender
 
 
 def watchdog_seconds() -> float | None:
-    """Return within how many seconds systemd wants to hear of this process, again and again.
+    """Return within how many seconds systemd expects each notification, at least 0.1.
 
-    That is at least 0.1; None if it does not want to, or says so in no way that is understood.
+    None if it expects none, or its variable is not a number.
     """
     pid, microseconds = (os.environ.get(name, "") for name in ("WATCHDOG_PID", "WATCHDOG_USEC"))
     if pid not in ("", str(os.getpid())) or microseconds in ("", "0"):
