@@ -20,7 +20,7 @@ def statements() -> list[str]:
     return found
 
 
-def test_uses_what_is_listed_and_nothing_else() -> None:
+def test_sql_uses_the_listed_words_and_no_others() -> None:
     """Whoever adds to the list has looked whether CockroachDB, YugabyteDB and Citus have it."""
     sql = "\n".join(statements())
     assert "UPDATE bigfib_sequences" in sql
