@@ -58,13 +58,11 @@ class Refused(Exception):
 
     Attributes:
         sqlstate: The server's code for the reason.
-        index: Which of the statements was refused; None if the commit was.
     """
 
-    def __init__(self, sqlstate: str, message: str, index: int | None = None) -> None:
+    def __init__(self, sqlstate: str, message: str) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
-        self.index = index
 
 
 class Broken(Exception):
@@ -211,8 +209,7 @@ class Session:
         severity = refusal.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED)
         if severity != b"ERROR" or sqlstate == _COMPLETION_UNKNOWN:
             raise Broken(message)
-        index = at if alone else at - 1
-        raise Refused(sqlstate, message, index if 0 <= index < len(statements) else None)
+        raise Refused(sqlstate, message)
 
     def close(self) -> None:
         """Close the connection."""
