@@ -29,7 +29,7 @@ from bigfib.cli.output import Failure
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
 from bigfib.settings import InvalidSetting
 from bigfib.state.reader import LogError
-from bigfib.state.store import OutcomeUnknown, StoreError, Unavailable
+from bigfib.state.store import OutcomeUnknown, StoreError, TablesMissing, Unavailable
 from bigfib.terms import InvalidModulus
 
 _logger = logging.getLogger(__name__)
@@ -77,6 +77,8 @@ def _run(arguments: list[str]) -> int:
         sys.stdout.flush()
     except (InvalidIndex, InvalidModulus, InvalidSetting) as error:
         return _fail(str(error), 2)
+    except TablesMissing as error:
+        return _fail(f"{error}; make them with `bigfib store init`", 1)
     except (Failure, IndexTooLarge, LogError, StoreError, Unavailable) as error:
         return _fail(str(error), 1)
     except OutcomeUnknown as error:
@@ -205,8 +207,8 @@ def _command_first(
 
 
 def _serve(command: argparse.Namespace) -> None:
-    from bigfib.server import logs
-    from bigfib.server.serve import CannotServe, serve
+    from bigfib.server import CannotServe, logs
+    from bigfib.server.serve import serve
 
     settings = settings_of(command, warn=False)
     logs.configure(settings.log_format)

@@ -1,6 +1,6 @@
-"""What the process says on standard error: what matters, once, as text or as lines of JSON.
+"""Log to standard error, as lines of text or of JSON, without endless repeats.
 
-systemd's journal, and whatever else collects it, adds the time; JSON has it.
+Text has no time: systemd's journal, and whatever else collects it, adds one. JSON has it.
 """
 
 import json
@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 from bigfib.settings import LogFormat
 
 QUIET_SECONDS: Final = 10.0
-"""How long a warning or an error is not said again; then it is said how often it has come."""
+"""How many seconds repeats of a warning or an error are only counted."""
 
 
 def configure(log_format: LogFormat = LogFormat.TEXT) -> None:
-    """Say all from now on in this format."""
+    """Log in this format from now on."""
     formatter = _Json() if log_format is LogFormat.JSON else _Text()
-    handler = OnceInAWhile(sys.stderr)
+    handler = RepeatLimiter(sys.stderr)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     for before in root.handlers.copy():
-        if isinstance(before, OnceInAWhile):
+        if isinstance(before, RepeatLimiter):
             root.removeHandler(before)
             before.close()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    # What cannot be written cannot be complained of either, and that takes time.
+    # Ignore logging errors: stderr itself is gone.
     logging.raiseExceptions = False
 
 
@@ -39,10 +39,12 @@ else:
     _Handler = logging.StreamHandler  # Python 3.10 does not take the brackets.
 
 
-class OnceInAWhile(_Handler):
-    """Writes each message, but a warning or an error that comes again and again only now and then.
+class RepeatLimiter(_Handler):
+    """Write each message, but repeats of a warning or an error only every `QUIET_SECONDS`.
 
-    It does so until its logger says something else, so that what was said last is how things are.
+    A different message of the same logger is written at once, after the number of repeats before
+    it, so that the last line always is the present state. (A `logging.Filter` could drop repeats,
+    but not write their number, neither then nor at the end.)
     """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
@@ -51,51 +53,51 @@ class OnceInAWhile(_Handler):
         self._last: dict[str, _Last] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write it, or count it."""
+        """Write the record, or count it as a repeat."""
         if record.levelno < logging.WARNING:
             super().emit(record)
             return
         now = self._clock()
         last = self._last.get(record.name)
         if last and last.record.getMessage() == record.getMessage():
-            last.unsaid += 1
+            last.repeats += 1
             if now < last.quiet_until:
                 return
-            self._tell(last)
+            self._write_repeats(last)
             last.quiet_until = now + QUIET_SECONDS
             return
         if last:
-            self._tell(last)
+            self._write_repeats(last)
         self._last[record.name] = _Last(record, now + QUIET_SECONDS)
         super().emit(record)
 
     def close(self) -> None:
-        """Write what has only been counted."""
+        """Write the numbers of repeats that are left."""
         for last in self._last.values():
-            self._tell(last)
+            self._write_repeats(last)
         super().close()
 
-    def _tell(self, last: "_Last") -> None:
-        if last.unsaid:
-            told = logging.makeLogRecord(last.record.__dict__)
-            told.msg, told.args = f"{last.record.getMessage()} ({last.unsaid} times more)", ()
-            super().emit(told)
-            last.unsaid = 0
+    def _write_repeats(self, last: "_Last") -> None:
+        if last.repeats:
+            record = logging.makeLogRecord(last.record.__dict__)
+            record.msg, record.args = f"{last.record.getMessage()} ({last.repeats} times more)", ()
+            super().emit(record)
+            last.repeats = 0
 
 
 @dataclass
 class _Last:
-    """The warning or error that a logger has said last.
+    """The last warning or error of a logger.
 
     Attributes:
-        record: It.
-        quiet_until: When it is to be said again, by the clock of the handler.
-        unsaid: How often it has come since it was said.
+        record: The first of the repeated records.
+        quiet_until: Until when repeats are only counted, by the clock of the handler.
+        repeats: How many have been counted since the last line.
     """
 
     record: logging.LogRecord
     quiet_until: float
-    unsaid: int = 0
+    repeats: int = 0
 
 
 class _Text(logging.Formatter):
@@ -110,13 +112,13 @@ class _Text(logging.Formatter):
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        said: dict[str, Any] = {
+        document: dict[str, Any] = {
             "time": f"{seconds}.{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "process": record.process,
         }
-        said |= getattr(record, "members", None) or {"message": record.getMessage()}
+        document |= getattr(record, "members", None) or {"message": record.getMessage()}
         if record.exc_info:
-            said["exception"] = self.formatException(record.exc_info)
-        return json.dumps(said)
+            document["exception"] = self.formatException(record.exc_info)
+        return json.dumps(document)

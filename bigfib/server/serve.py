@@ -1,14 +1,15 @@
-"""The process that serves: its socket, its beginning, and what runs within."""
+"""Serve: open the store, build the application, run it on bjoern, drain it on a signal."""
 
 import contextlib
 import ctypes
-import ipaddress
 import logging
 import os
 import resource
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
@@ -23,240 +24,236 @@ from bigfib.jobs import Jobs, TermNotReady
 from bigfib.numbers import kernel
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import SHARED, Sequences, farthest_within
-from bigfib.server import systemd, watchdog
+from bigfib.server import CannotServe, listener, systemd, watchdog
 from bigfib.server.bjoern.idle import ConnectionWatch
 from bigfib.server.bjoern.loop import IterationHook
-from bigfib.server.bjoern.request import PartOfRequest, guarded, with_client_address
+from bigfib.server.bjoern.request import WSGI, PartOfRequest, guarded, with_client_address
 from bigfib.server.stop import Stop
 from bigfib.server.supervisor import Place, supervise
 from bigfib.settings import Settings
-from bigfib.stores import open_store
+from bigfib.stores import Opened, open_store
 from bigfib.terms import INLINE_LIMIT
 
 _logger = logging.getLogger(__name__)
-
-# The kernel cuts this down to net.core.somaxconn.
-_BACKLOG: Final = 4096
 
 # From <malloc.h>.
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 
 
-class CannotServe(Exception):
-    """The service cannot start; the message says why and what to do."""
-
-
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then let the replies under way finish, for 5 seconds at most.
+    """Serve until SIGTERM or SIGINT, then finish the replies under way, for 5 seconds at most.
 
     Raises:
-        CannotServe: the address cannot be had, or the shared sequence is beyond computing.
-        LogError: the state log cannot be opened, or not be made durable at the end.
-        StoreError: the database cannot be had.
+        CannotServe: The address cannot be had, or the shared sequence is beyond computing.
+        LogError: The state log cannot be opened, or not be made durable at the end.
+        StoreError: The database cannot be had.
     """
-    patience = systemd.watchdog_seconds()
-    inherited = _inherited()
+    timeout = systemd.watchdog_seconds()
+    inherited = listener.inherit()
     if settings.workers == 1:
-        with contextlib.closing(inherited or _bind(settings.host, settings.port)) as listener:
-            _listen(listener)
-            _serve_on(listener, settings, patience, inherited=bool(inherited))
+        with contextlib.closing(
+            inherited or listener.bind(settings.host, settings.port)
+        ) as listening:
+            listener.listen(listening)
+            _Server(settings, listening, timeout, inherited=bool(inherited)).serve()
         return
     if not settings.store:
         raise CannotServe(
             f"{settings.workers} workers need a store that they share, and a state log has one "
             "writer; give them --store postgresql://..., or serve with --workers 1"
         )
-    with contextlib.closing(inherited or _reserve(settings.host, settings.port)) as reserved:
-        place = supervise(settings.workers, patience)
+    with contextlib.closing(
+        inherited or listener.reserve(settings.host, settings.port)
+    ) as reserved:
+        place = supervise(settings.workers, timeout)
         if place is None:
             return
         host, port = reserved.getsockname()[:2]
-        # One that was handed over is everybody's: whoever is free accepts.
-        with contextlib.closing(inherited or _bind(host, port, shared=True)) as listener:
-            _listen(listener)
-            _serve_on(listener, settings, patience, place, inherited=bool(inherited))
+        # An inherited socket is common to all workers: whichever is free accepts.
+        with contextlib.closing(inherited or listener.bind(host, port, shared=True)) as listening:
+            listener.listen(listening)
+            _Server(settings, listening, timeout, place, inherited=bool(inherited)).serve()
 
 
-def _tell_systemd() -> None:
-    systemd.notify("READY=1", "WATCHDOG=1")
+@dataclass(frozen=True)
+class _Opened:
+    """What the application works on.
 
-
-def _inherited() -> socket.socket | None:
-    try:
-        listener = systemd.inherited_listener()
-    except systemd.Unfit as error:
-        raise CannotServe(str(error)) from error
-    if listener:
-        _prepare(listener)
-    return listener
-
-
-def _serve_on(
-    listener: socket.socket,
-    settings: Settings,
-    patience: float | None,
-    place: Place | None = None,
-    *,
-    inherited: bool,
-) -> None:
-    """Serve on ``listener``.
-
-    Args:
-        listener: A listening socket.
-        settings: The settings.
-        patience: Within how many seconds somebody wants to hear that requests are answered.
-        place: That of this worker, if it is one of several.
-        inherited: Whether others have the listener too, and it goes on listening at the end.
+    Attributes:
+        store: The store of the sequences.
+        sequences: The sequences.
+        jobs: The computations of large terms.
+        batches: Puts steps together, if the store is one that many servers share.
+        position: The position of the shared sequence.
     """
-    if settings.one_cpu:
-        # On one CPU for all, workers would gain nothing.
-        cpus = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cpus[place.number % len(cpus) if place else 0]})
-    keep_freed_memory()
-    descriptors = _allow_all_descriptors()
-    sys.excepthook = _show_uncaught
-    url = _url(listener)
-    # Absolute, for the processes that write there have no directory of ours.
-    cache = DigitCache(settings.cache_dir.absolute(), settings.disk_cache_bytes)
-    jobs = Jobs(cache, settings.max_term)
-    opened = open_store(settings, contact=url)
-    with contextlib.closing(opened.store) as store, contextlib.closing(jobs):
-        sequences = Sequences(
-            store,
-            cache_bytes=settings.cache_bytes,
-            max_sequences=settings.max_sequences,
-            # What is far is computed beside, but steps are made here, in memory.
-            farthest=max(
-                min(settings.max_term, farthest_within(settings.cache_bytes)), INLINE_LIMIT
-            ),
-        )
-        sequences.pair_at = jobs.pair
-        batches = Batches(sequences, opened.shared) if opened.shared else None
-        try:
-            position = sequences.position(SHARED)
-            # A large term is begun now, so that whoever asks for it first waits for less.
-            with contextlib.suppress(TermNotReady):
-                jobs.pair(position)
-        except IndexTooLarge as error:
-            raise CannotServe(f"{opened.name}: {error}") from error
-        signal.signal(signal.SIGCHLD, lambda _signal, _frame: jobs.advance())
-        watch = ConnectionWatch(listener, descriptors)
-        stop = Stop(listener, watch, inherited=inherited)
+
+    store: Opened
+    sequences: Sequences
+    jobs: Jobs
+    batches: Batches | None
+    position: int
+
+
+class _Server:
+    """The service in this process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        listening: socket.socket,
+        timeout: float | None,
+        place: Place | None = None,
+        *,
+        inherited: bool,
+    ) -> None:
+        """Prepare the service.
+
+        Args:
+            settings: The settings.
+            listening: The listening socket.
+            timeout: Within how many seconds a supervisor expects each sign of life, if one does.
+            place: The place of this worker, if it is one of several.
+            inherited: Whether others have the socket, too, and it listens on after the end.
+        """
+        self._settings = settings
+        self._listening = listening
+        self._url = listener.url(listening)
+        self._timeout = timeout
+        self._place = place
+        self._inherited = inherited
+
+    def serve(self) -> None:
+        """Serve until a signal, in four phases: open, build, run, drain."""
+        descriptors = self._prepare_process()
+        with self._open() as opened:
+            watch = ConnectionWatch(self._listening, descriptors)
+            stop = Stop(self._listening, watch, inherited=self._inherited)
+            app = self._build(opened, stop)
+            with self._drain_on_signal(watch, stop):
+                self._announce(opened)
+                self._run(app)
+            _logger.info("stopped")
+
+    def _prepare_process(self) -> int:
+        """Set up what belongs to the process; return how many descriptors it may have."""
+        if self._settings.one_cpu:
+            # All workers on the same CPU would gain nothing.
+            cpus = sorted(os.sched_getaffinity(0))
+            number = self._place.number if self._place else 0
+            os.sched_setaffinity(0, {cpus[number % len(cpus)]})
+        keep_freed_memory()
+        sys.excepthook = _show_uncaught
+        # Before any thread starts: the kernel would deliver SIGINT to one that does not block it,
+        # and so to libev instead of `Stop`.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        return _allow_all_descriptors()
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[_Opened]:
+        """Open the store and the computations, and close them at the end.
+
+        Raises:
+            CannotServe: The shared sequence is beyond computing.
+            LogError, StoreError: As `serve`.
+        """
+        settings = self._settings
+        # Absolute, because the processes that write there have another working directory.
+        cache = DigitCache(settings.cache_dir.absolute(), settings.disk_cache_bytes)
+        jobs = Jobs(cache, settings.max_term)
+        store = open_store(settings, contact=self._url)
+        with contextlib.closing(store.store), contextlib.closing(jobs):
+            sequences = Sequences(
+                store.store,
+                cache_bytes=settings.cache_bytes,
+                max_sequences=settings.max_sequences,
+                # Child processes compute larger terms, but this one steps from them, in memory.
+                farthest=max(
+                    min(settings.max_term, farthest_within(settings.cache_bytes)), INLINE_LIMIT
+                ),
+            )
+            sequences.pair_at = jobs.pair
+            batches = Batches(sequences, store.shared) if store.shared else None
+            try:
+                position = sequences.position(SHARED)
+                # A large term is begun now, so that the first to ask for it waits for less.
+                with contextlib.suppress(TermNotReady):
+                    jobs.pair(position)
+            except IndexTooLarge as error:
+                raise CannotServe(f"{store.name}: {error}") from error
+            signal.signal(signal.SIGCHLD, lambda _signal, _frame: jobs.advance())
+            yield _Opened(store, sequences, jobs, batches, position)
+
+    def _build(self, opened: _Opened, stop: Stop) -> WSGI:
+        """Return the application for bjoern, with the hook installed that commits for it."""
+        settings = self._settings
         app = create_app(
-            *(store, sequences, jobs),
+            *(opened.store.store, opened.sequences, opened.jobs),
             per_client=settings.per_client,
-            batches=batches,
-            shared=place.shared if place else None,
+            batches=opened.batches,
+            shared=self._place.shared if self._place else None,
             draining=stop.draining,
         )
-        hook = IterationHook(listener, app.committer.end_iteration)
-        if opened.syncs:
-            hook.install()
+        # An attribute, because it must outlive the loop.
+        self._hook = IterationHook(self._listening, app.committer.end_iteration)
+        if opened.store.syncs:
+            self._hook.install()
         served = stop.announced_by(app)
         if settings.access_log or settings.debug:
             served = with_client_address(logged(served, app.committer))
+        return guarded(served)
+
+    @contextlib.contextmanager
+    def _drain_on_signal(self, watch: ConnectionWatch, stop: Stop) -> Iterator[None]:
+        """Let a signal close the connections, after their replies, of the loop that runs within."""
         with contextlib.closing(watch), stop.by_signal():
             watch.start()
-            who = f"bigfib {bigfib.__version__}"
-            if place:
-                who += f" (worker {place.number + 1} of {settings.workers}, pid {os.getpid()})"
-            _logger.info(
-                "%s listens on %s; %s at position %d, durability %s, kernel: %s",
-                *(who, url, opened.name, position, opened.durability, kernel.description()),
+            yield
+
+    def _announce(self, opened: _Opened) -> None:
+        """Log where the service listens, and what it serves."""
+        who = f"bigfib {bigfib.__version__}"
+        if self._place:
+            worker = f"worker {self._place.number + 1} of {self._settings.workers}"
+            who += f" ({worker}, pid {os.getpid()})"
+        _logger.info(
+            "%s listens on %s; %s at position %d, durability %s, kernel: %s",
+            *(who, self._url, opened.store.name, opened.position, opened.store.durability),
+            kernel.description(),
+        )
+        if not listener.is_loopback(self._listening):
+            _logger.warning(
+                "open to the network, without passwords, TLS or limits for each client; "
+                "put a proxy in front, or listen on --host 127.0.0.1"
             )
-            host = listener.getsockname()[0].partition("%")[0]
-            if not ipaddress.ip_address(host).is_loopback:
-                _logger.warning(
-                    "open to the network, without passwords, TLS or limits for each client; "
-                    "put a proxy in front, or listen on --host 127.0.0.1"
-                )
-            systemd.notify(f"STATUS={url}; {opened.name}")
-            tell = place.tell if place else _tell_systemd
-            with watchdog.telling(tell, patience, bjoern.server_run.__code__):
-                bjoern.server_run(listener, guarded(served))
-        _logger.info("stopped")
+        systemd.notify(f"STATUS={self._url}; {opened.store.name}")
+
+    def _run(self, app: WSGI) -> None:
+        """Run bjoern until it is stopped, and report that its loop is alive."""
+        notify = self._place.notify if self._place else _notify_systemd
+        with watchdog.notifying(notify, self._timeout, bjoern.server_run.__code__):
+            bjoern.server_run(self._listening, app)
+
+
+def _notify_systemd() -> None:
+    systemd.notify("READY=1", "WATCHDOG=1")
 
 
 def _show_uncaught(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
-    """Show an exception that nobody has caught, unless it is meant for bjoern."""
+    """Show an uncaught exception, unless its only purpose was to have bjoern close a connection."""
     if kind is PartOfRequest:
         _logger.warning("a client sent requests at once, the last of them in part; none was made")
     elif kind is not NotMade:
         sys.__excepthook__(kind, error, traceback)
 
 
-def _reserve(host: str, port: int) -> socket.socket:
-    """Return a socket that keeps the port for those who share it, and takes no connections."""
-    with contextlib.closing(_bind(host, port)) as alone:
-        # Nobody else has it; those who share it would not find out.
-        _listen(alone)
-        port = alone.getsockname()[1]
-    return _bind(host, port, shared=True)
-
-
-def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            *(host, port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (socket.gaierror, ValueError):  # of what cannot be a name, too
-        raise CannotServe(
-            f"{host!r:.60} is neither an address nor a known name; choose another with --host"
-        ) from None
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            # The kernel deals connections out to all sockets that listen there.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        _prepare(listener)
-        if family == socket.AF_INET6:
-            # `::` means all addresses, of both kinds.
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise _cannot_listen(host, port, error) from error
-    return listener
-
-
-def _prepare(listener: socket.socket) -> None:
-    # Accepted sockets inherit it. Without it the digits wait for the client to acknowledge the
-    # chunk before them.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # bjoern accepts once an event; a client gone by then must not stall it.
-    listener.setblocking(False)
-
-
-def _listen(listener: socket.socket) -> None:
-    try:
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        host, port = listener.getsockname()[:2]
-        raise _cannot_listen(host, port, error) from error
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> CannotServe:
-    return CannotServe(
-        f"cannot listen on {host} port {port}: {error.strerror}; "
-        "choose another with --host or --port"
-    )
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def keep_freed_memory() -> None:
-    """Let malloc keep the memory of large numbers for the next ones.
+    """Let malloc keep the memory of large numbers for the next ones, 64 MB at most.
 
-    By default it returns a freed number of more than 128 KB to the system, which clears it anew,
-    page by page, for the next: measured at 209 thousand digits, a step then takes 2.7 times as
-    long. Kept are at most 64 MB.
+    By default it returns a freed number of more than 128 KB to the system, which clears the pages
+    again for the next one: measured at 209 thousand digits, a step then takes 2.7 times as long.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:  # glibc has it, musl does not
@@ -265,7 +262,7 @@ def keep_freed_memory() -> None:
 
 
 def _allow_all_descriptors() -> int:
-    """Allow as many descriptors as the system does (bjoern spins without one); return how many."""
+    """Raise the limit of descriptors (bjoern spins without a free one), and return it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard

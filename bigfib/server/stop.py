@@ -1,17 +1,17 @@
-"""Stop the service on SIGTERM or SIGINT, with every reply that is under way.
+"""Stop the service on SIGTERM or SIGINT, after the replies that are under way.
 
-bjoern runs libev's event loop, which takes SIGINT for itself: it then stops accepting, and returns
-when the last connection is closed, which an idle keep-alive client puts off for ever; and no Python
-code runs in its thread any more. Hence:
+bjoern runs libev's event loop and has it handle SIGINT: the loop then stops accepting, and returns
+when the last connection is closed. An idle keep-alive client delays that for ever, and no Python
+code runs in the thread of the loop any more. Hence:
 
-* SIGTERM is handled in Python, on bjoern's tick ten times a second. The handler passes a SIGINT on
-  to libev and has the connections drained (see `bigfib.server.bjoern.idle`).
-* SIGINT from outside is blocked, so that libev gets only the one passed on. A thread waits for it
-  and turns it into a SIGTERM.
-* Clients that connected before the signal are served, though bjoern may not have accepted them
-  yet: the stop begins when no connection waits any more, or after the tenth look.
-* Every reply then has ``Connection: close``.
-* No handler raises an exception: where bjoern calls Python before its loop, that is a crash.
+* SIGTERM is handled in Python, which bjoern lets run ten times a second. The handler raises a
+  SIGINT for libev and has the connections drained (see `bigfib.server.bjoern.idle`).
+* SIGINT from outside is blocked, so that libev sees only the one from the handler. A thread waits
+  for it and turns it into a SIGTERM, unless this process was started to ignore it.
+* Clients that connected before the signal are served, even if bjoern has not accepted them yet: the
+  stop begins when no connection is waiting, or after the tenth look.
+* Every reply from then on has ``Connection: close``.
+* No handler raises an exception: bjoern crashes if one does before the loop runs.
 """
 
 import contextlib
@@ -46,8 +46,8 @@ class Stop:
 
         Args:
             listener: The listening socket.
-            watch: The watch over its connections, which drains them.
-            inherited: Whether another process has the listener, too, and goes on listening.
+            watch: Closes its connections.
+            inherited: Whether another process has the listener, too, and continues to listen.
         """
         self.draining = threading.Event()
         self._listener = listener
@@ -60,22 +60,24 @@ class Stop:
 
     @contextlib.contextmanager
     def by_signal(self) -> Iterator[None]:
-        """Let the signals stop the loop that runs within."""
+        """Let signals stop the loop that runs in this context."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # A shell without job control has a command in the background ignore SIGINT.
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         signal.signal(signal.SIGINT, self._interrupt)
         signal.signal(signal.SIGTERM, self._begin)
-        threading.Thread(target=self._turn_interrupt_into_termination, daemon=True).start()
+        if not ignored:
+            threading.Thread(target=self._turn_interrupt_into_termination, daemon=True).start()
         try:
             yield
         finally:
-            # Python restores the default of handled signals when it exits; another would kill.
+            # Python restores the default action when it exits; a second SIGTERM would then kill.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def announced_by(self, app: WSGI) -> WSGI:
         """Return ``app`` with ``Connection: close`` in every reply once the stop has begun.
 
-        bjoern itself announces that it keeps the connection; of the two, `close` counts (RFC 9112,
-        section 9.3).
+        bjoern adds ``Connection: Keep-Alive``; of the two, `close` counts (RFC 9112, section 9.3).
         """
         is_draining = self.draining.is_set
 
@@ -95,20 +97,20 @@ class Stop:
             return
         self._begins = True
         begun = self._has_begun()
-        # Before the next signal can come.
+        # Reset before the timer can send the next signal.
         self._begins = False
         if not begun:
             threading.Timer(_LOOK_SECONDS, self._terminate).start()
 
     def _has_begun(self) -> bool:
-        """Begin to stop, unless it is too early; return whether the stop has begun."""
+        """Begin to stop, unless clients are waiting; return whether the stop has begun."""
         if self._looks < _MOST_LOOKS and self._waiting.poll(0):
             self._looks += 1
             return False
         self._taken_by_python = False
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         signal.raise_signal(signal.SIGINT)
-        # At once: libev will restore the default action, by which a second SIGINT would kill.
+        # At once, because libev restores the default action: a second SIGINT would kill.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         if self._taken_by_python:
             return False
@@ -116,14 +118,14 @@ class Stop:
         systemd.notify("STOPPING=1")
         _logger.info("stopping")
         if not self._inherited:
-            # New clients are refused at once, instead of being left to wait.
+            # Refuse new clients at once, instead of letting them wait.
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RD)
         self._watch.drain()
         return True
 
     def _interrupt(self, _signal: int, _frame: object) -> None:
-        # Called by `_begin` before libev has taken the signal over, and by bjoern on its return.
+        # Runs if `_begin` raises SIGINT before libev handles it, and when bjoern returns.
         self._taken_by_python = True
 
     def _turn_interrupt_into_termination(self) -> None:

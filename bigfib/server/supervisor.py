@@ -1,9 +1,9 @@
-"""Several processes that serve on one port, and one that watches over them.
+"""Keep several processes serving on one port.
 
-The workers are forks of the supervisor, which itself does nothing but wait for signals. One that
-ends is started again, after a pause that grows while it keeps ending. One that is to tell that it
-answers requests, and does not, is killed. All end together: when the supervisor is told to, and
-when it is killed. systemd knows the supervisor only.
+The workers are forks of the supervisor, which itself does nothing but wait for signals. A worker
+that ends is started again, after a pause that grows while it keeps ending; one that stops reporting
+that it answers requests is killed. All end together: when the supervisor is told to, and when it is
+killed. systemd knows the supervisor only.
 """
 
 import contextlib
@@ -16,50 +16,49 @@ from typing import Final, NamedTuple
 
 from bigfib.computation import die_with
 from bigfib.metrics import SharedMemory
-from bigfib.server import systemd
+from bigfib.server import CannotServe, systemd
 
 _logger = logging.getLogger(__name__)
 
-# Before a worker is started again, in seconds: doubled each time it ends, and the first again when
-# it has run for longer than the longest.
+# The pause in seconds before a worker is started again: doubled each time it ends, and the first
+# again when it has run for longer than the longest.
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 
-# For longer than a worker takes to connect to its store, or to give up.
-_STARTING_SECONDS: Final = 10.0
+STARTING_SECONDS: Final = 10.0
+"""How long a worker may take to connect to its store, before it is expected to report."""
 
 # Longer than a worker lets the replies under way take.
 _STOPPING_SECONDS: Final = 10.0
 
 _FOR_EVER: Final = 3600.0
 
-# Of a real-time signal none is lost.
-_ANSWERS: Final = signal.SIGRTMIN
-_WAITED_FOR: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, _ANSWERS}
+# What a worker reports with. Real-time signals are queued, so none is lost.
+_ALIVE: Final = signal.SIGRTMIN
 
 
 class Place(NamedTuple):
     """What a worker knows of itself.
 
     Attributes:
-        number: Which of the workers it is, from 0; the one started in its place has it, too.
-        tell: What it has to call when it answers requests, and then again and again.
+        number: Which of the workers it is, from 0; its successor has the same.
+        notify: Reports that it answers requests; to be called at intervals.
         shared: The memory for the metrics of all workers.
     """
 
     number: int
-    tell: Callable[[], None]
+    notify: Callable[[], None]
     shared: SharedMemory
 
 
-class _Worker:
+class Worker:
     """One of the processes, which may have to be started again.
 
     Attributes:
         pid: Its process, or 0 while there is none.
         due: When it is to be started, on the monotonic clock.
-        heard: When it has last told that it answers requests; before that, until when it may start.
-            None while nothing is to be heard of it.
+        heard: When it last reported that it answers requests; before the first report, until when
+            it may start. None while no report is expected.
     """
 
     def __init__(self) -> None:
@@ -70,103 +69,154 @@ class _Worker:
         self._pause = _FIRST_PAUSE
 
     def note_start(self, pid: int) -> None:
-        """Take notice that it runs as process ``pid``."""
+        """Note that it runs as process ``pid``."""
         self.pid = pid
         self._started = time.monotonic()
-        self.heard = self._started + _STARTING_SECONDS
+        self.heard = self._started + STARTING_SECONDS
 
     def note_end(self) -> None:
-        """Take notice that it has ended."""
+        """Note that it has ended, and have it started again."""
         self.pid = 0
         self.heard = None
-        now = time.monotonic()
-        if now - self._started > _LONGEST_PAUSE:
+        if time.monotonic() - self._started > _LONGEST_PAUSE:
             self._pause = _FIRST_PAUSE
-        self.due = now + self._pause
+        self.delay()
+
+    def delay(self) -> None:
+        """Have it started after a pause, which doubles each time."""
+        self.due = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
+    def kill_if_silent(self, timeout: float) -> None:
+        """Kill it if it has not reported for so many seconds."""
+        if self.heard is not None and time.monotonic() - self.heard > timeout:
+            _logger.error("worker %d has not answered for %g s; it is killed", self.pid, timeout)
+            self.heard = None
+            os.kill(self.pid, signal.SIGKILL)
 
-def supervise(count: int, watchdog: float | None = None) -> Place | None:
+
+def supervise(count: int, timeout: float | None = None) -> Place | None:
     """Keep ``count`` workers running until SIGTERM or SIGINT.
 
-    The first has to be ready before the others are started: it says what keeps it from serving, and
-    that is the end.
+    The first has to be ready before the others are started. If it cannot serve, it says why, and
+    the supervisor ends.
 
     Args:
         count: How many.
-        watchdog: Within how many seconds a worker has to tell again that it answers requests, and
-            systemd wants to hear of the supervisor; None if that goes unwatched.
+        timeout: Within how many seconds each worker has to report to the supervisor, and the
+            supervisor to systemd; None if nothing is expected.
 
     Returns:
         In a worker: its place. In the supervisor: None, when all have ended.
 
     Raises:
-        SystemExit: the first worker could not serve; with its status.
+        CannotServe: The first worker cannot be started.
+        SystemExit: The first worker could not serve; with its status.
     """
-    supervisor = os.getpid()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
-    workers = [_Worker() for _ in range(count)]
-    shared = SharedMemory(count)
+    return _Supervisor(count, timeout).run()
 
-    def start(worker: _Worker) -> bool:
-        """Start the worker; return whether this is it."""
+
+class _Supervisor:
+    """The process that starts the workers; for the arguments see `supervise`."""
+
+    def __init__(self, count: int, timeout: float | None) -> None:
+        self._pid = os.getpid()
+        self._timeout = timeout
+        self._workers = [Worker() for _ in range(count)]
+        self._shared = SharedMemory(count)
+        self._ready = False
+        self._stops_on = {signal.SIGTERM}
+        # A shell without job control has a command in the background ignore SIGINT.
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            self._stops_on.add(signal.SIGINT)
+        self._signals = {*self._stops_on, signal.SIGCHLD, _ALIVE}
+        self._mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+
+    def run(self) -> Place | None:
+        """Run until a signal; returns and raises as `supervise`."""
+        try:
+            place = self._start(self._workers[0])
+        except OSError as error:
+            raise CannotServe(
+                f"cannot start a worker process: {error.strerror}; allow more processes "
+                "(ulimit -u, TasksMax= in the unit)"
+            ) from error
+        while not place:
+            received = signal.sigtimedwait(self._signals, self._seconds_left())
+            if received and received.si_signo in self._stops_on:
+                systemd.notify("STOPPING=1")
+                _stop([worker.pid for worker in self._workers if worker.pid])
+                return None
+            if received and received.si_signo == _ALIVE:
+                self._note_report(received.si_pid)
+            self._note_ends()
+            if self._ready:
+                self._watch()
+                place = self._start_due()
+        return place
+
+    def _start(self, worker: Worker) -> Place | None:
+        """Start the worker; return its place if this is the worker.
+
+        Raises:
+            OSError: The system allows no more processes, or lacks memory.
+        """
         pid = os.fork()
         if pid:
             worker.note_start(pid)
-            return False
-        shared.worker = workers.index(worker)
-        # So that it stops as it does when the supervisor tells it to.
-        die_with(supervisor, signal.SIGTERM)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        # What one worker says is not said of the service.
+            return None
+        number = self._shared.worker = self._workers.index(worker)
+        # The end of the supervisor stops a worker as a signal from the supervisor does.
+        die_with(self._pid, signal.SIGTERM)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask_before)
+        # The state of one worker is not that of the service.
         os.environ.pop("NOTIFY_SOCKET", None)
-        return True
+        return Place(number, lambda: os.kill(self._pid, _ALIVE), self._shared)
 
-    def tell() -> None:
-        os.kill(supervisor, _ANSWERS)
+    def _start_due(self) -> Place | None:
+        for number, worker in enumerate(self._workers):
+            if worker.pid or worker.due > time.monotonic():
+                continue
+            try:
+                place = self._start(worker)
+            except OSError as error:
+                _logger.error(  # noqa: TRY400 - the traceback says nothing more
+                    "cannot start worker %d: %s; it is tried again", number + 1, error.strerror
+                )
+                worker.delay()
+                continue
+            if place:
+                return place
+        return None
 
-    if start(workers[0]):
-        return Place(0, tell, shared)
-    ready = False
-    while True:
-        due = []
-        for number, worker in enumerate(workers if ready else ()):
-            if not worker.pid and worker.due <= time.monotonic():
-                if start(worker):
-                    return Place(number, tell, shared)
-            elif not worker.pid:
-                due.append(worker.due)
-        left = max(0.0, min(due) - time.monotonic()) if due else _FOR_EVER
-        if watchdog and ready:
+    def _watch(self) -> None:
+        """Report to systemd, and kill workers that do not report."""
+        if self._timeout:
             systemd.notify("WATCHDOG=1")
-            _kill_silent(workers, watchdog)
-            left = min(left, watchdog / 4)
-        received = signal.sigtimedwait(_WAITED_FOR, left)
-        if received and received.si_signo in (signal.SIGTERM, signal.SIGINT):
-            break
-        if received and received.si_signo == _ANSWERS:
-            for worker in workers:
-                if worker.pid == received.si_pid:
-                    worker.heard = time.monotonic()
-            if not ready:
-                ready = True
-                systemd.notify("READY=1", f"STATUS={count} workers")
+            for worker in self._workers:
+                worker.kill_if_silent(self._timeout)
+
+    def _seconds_left(self) -> float:
+        """Return after how long there is something to do though no signal comes."""
+        if not self._ready:
+            return _FOR_EVER
+        waits = [max(0.0, each.due - time.monotonic()) for each in self._workers if not each.pid]
+        return min(_FOR_EVER, self._timeout / 4 if self._timeout else _FOR_EVER, *waits)
+
+    def _note_report(self, pid: int) -> None:
+        for worker in self._workers:
+            if worker.pid == pid:
+                worker.heard = time.monotonic()
+        if not self._ready:
+            self._ready = True
+            systemd.notify("READY=1", f"STATUS={len(self._workers)} workers")
+
+    def _note_ends(self) -> None:
         for pid, status in _ended():
-            if not ready:
+            if not self._ready:
                 raise SystemExit(status if status >= 0 else 1)
             _logger.error("worker %d has ended (status %d); it is started again", pid, status)
-            next(worker for worker in workers if worker.pid == pid).note_end()
-    systemd.notify("STOPPING=1")
-    _stop([worker.pid for worker in workers if worker.pid])
-    return None
-
-
-def _kill_silent(workers: list[_Worker], watchdog: float) -> None:
-    for worker in workers:
-        if worker.heard is not None and time.monotonic() - worker.heard > watchdog:
-            _logger.error("worker %d has not answered for %g s; it is killed", worker.pid, watchdog)
-            worker.heard = None
-            os.kill(worker.pid, signal.SIGKILL)
+            next(worker for worker in self._workers if worker.pid == pid).note_end()
 
 
 def _ended() -> Iterator[tuple[int, int]]:
@@ -180,6 +230,7 @@ def _ended() -> Iterator[tuple[int, int]]:
 
 
 def _stop(pids: list[int]) -> None:
+    """Stop the workers, and kill those that take too long."""
     for pid in pids:
         os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + _STOPPING_SECONDS

@@ -1,4 +1,4 @@
-"""Whether the event loop turns, told again and again to who watches over the process."""
+"""Report to a supervisor, at intervals, that the event loop is alive."""
 
 import contextlib
 import signal
@@ -7,16 +7,16 @@ from types import CodeType, FrameType
 
 
 @contextlib.contextmanager
-def telling(tell: Callable[[], None], patience: float | None, *loop: CodeType) -> Iterator[None]:
-    """Call ``tell``, and again four times in every ``patience`` seconds, while the loop turns.
+def notifying(notify: Callable[[], None], timeout: float | None, *loop: CodeType) -> Iterator[None]:
+    """Call ``notify`` now, and four times in every ``timeout`` seconds while the loop is alive.
 
-    bjoern has no timers, but looks for signals ten times a second. Python, however, runs a handler
-    within a request, too, and that may be one that never ends. So the loop is taken to have turned
-    when it is between two calls, or within another one than the last time.
+    bjoern has no timers, but checks for signals ten times a second. Python also runs a signal
+    handler within a request, which may be one that never ends. So the loop counts as alive when it
+    is between two calls, or within another call than the last time.
 
     Args:
-        tell: What is called.
-        patience: Within how many seconds somebody wants to hear of it; None if nobody does.
+        notify: Reports that the loop is alive.
+        timeout: Within how many seconds the supervisor expects each report; None if there is none.
         loop: The functions that make up the loop; the outermost is called within the ``with``.
     """
     last: FrameType | None = None
@@ -27,13 +27,13 @@ def telling(tell: Callable[[], None], patience: float | None, *loop: CodeType) -
         while frame and frame.f_code not in loop:
             call, frame = frame, frame.f_back
         if call is None or call is not last:
-            tell()
+            notify()
         last = call
 
-    tell()
-    if patience:
+    notify()
+    if timeout:
         signal.signal(signal.SIGALRM, alarm)
-        signal.setitimer(signal.ITIMER_REAL, patience / 4, patience / 4)
+        signal.setitimer(signal.ITIMER_REAL, timeout / 4, timeout / 4)
     try:
         yield
     finally:

@@ -25,6 +25,13 @@ class StoreError(Exception):
     """A store in a database cannot be had; the message says why and what to do."""
 
 
+class TablesMissing(StoreError):
+    """The database has no tables of bigfib."""
+
+    def __init__(self) -> None:
+        super().__init__("the database has no tables of bigfib")
+
+
 class Missing(LookupError):
     """The store has no sequence of this id; nothing has changed."""
 

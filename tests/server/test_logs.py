@@ -17,18 +17,18 @@ import pytest
 from bigfib.api.app import create_app
 from bigfib.numbers.decimals import DecimalPair
 from bigfib.sequences import Sequences
-from bigfib.server.logs import QUIET_SECONDS, OnceInAWhile, configure
+from bigfib.server.logs import QUIET_SECONDS, RepeatLimiter, configure
 from bigfib.settings import LogFormat
 from bigfib.state.log import Log
 from tests.service import Serve, jobs
 
 
-class TestOnceInAWhile:
+class TestRepeatLimiter:
     @pytest.fixture(autouse=True)
     def writing(self) -> None:
         self.now = 0.0
         self.written = io.StringIO()
-        self.handler = OnceInAWhile(self.written, clock=lambda: self.now)
+        self.handler = RepeatLimiter(self.written, clock=lambda: self.now)
 
     def say(self, message: str, level: int = logging.ERROR, name: str = "store") -> None:
         self.handler.handle(logging.LogRecord(name, level, "", 0, message, None, None))

@@ -1,4 +1,4 @@
-"""The process: where it listens, what it says, how it ends."""
+"""The process of the service: where it listens, what it logs, how it stops."""
 
 import contextlib
 import errno
@@ -24,7 +24,7 @@ STOPPING = [signal.SIGTERM, signal.SIGINT]
 
 
 def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    """Run a service that is not to come up."""
+    """Run a service that cannot start."""
     return subprocess.run(
         [sys.executable, "-m", "bigfib", "serve", *arguments],
         capture_output=True,
@@ -35,7 +35,7 @@ def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
 
 
 class TestListening:
-    def test_the_start_line(self, serve: Serve, path: Path) -> None:
+    def test_start_line_names_address_store_and_durability(self, serve: Serve, path: Path) -> None:
         service = serve()
         assert len(service.said) == 1
         line = service.said[0]
@@ -43,13 +43,13 @@ class TestListening:
         assert f"listens on http://127.0.0.1:{service.port};" in line
         assert f"state log {path} at position 0, durability fsync" in line
 
-    def test_ipv6(self, serve: Serve) -> None:
+    def test_ipv6_address_serves(self, serve: Serve) -> None:
         service = serve("--host", "::1")
         assert service.url == f"http://[::1]:{service.port}"
         assert service.value("next") == 1
 
     @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-    def test_all_addresses_with_a_warning(self, serve: Serve, host: str) -> None:
+    def test_all_addresses_serve_with_a_warning(self, serve: Serve, host: str) -> None:
         service = serve("--host", host)
         for address in ("127.0.0.1", "::1") if host == "::" else ("127.0.0.1",):
             service.host = address
@@ -57,7 +57,7 @@ class TestListening:
         service.stop(signal.SIGTERM)
         assert "open to the network" in "".join(service.said)
 
-    def test_a_taken_port(self, serve: Serve, path: Path) -> None:
+    def test_port_of_another_service_is_refused(self, serve: Serve, path: Path) -> None:
         service = serve()
         second = run("-p", str(service.port), "-f", path.with_name("other.log"))
         assert second.returncode == 1
@@ -67,14 +67,14 @@ class TestListening:
         )
         assert not path.with_name("other.log").exists()
 
-    def test_a_taken_log(self, serve: Serve, path: Path) -> None:
+    def test_log_of_another_service_is_refused(self, serve: Serve, path: Path) -> None:
         service = serve()
         second = run("-p", "0", "-f", path)
         assert second.returncode == 1
         assert f"in use by process {service.process.pid}" in second.stderr
         assert service.value("next") == 1
 
-    def test_a_port_is_free_again_at_once(self, serve: Serve) -> None:
+    def test_port_of_a_stopped_service_is_free_at_once(self, serve: Serve) -> None:
         service = serve()
         service.value("next")
         service.stop(signal.SIGTERM)
@@ -83,7 +83,7 @@ class TestListening:
         assert again.value("current") == 1
 
     @pytest.mark.parametrize("host", ["nowhere.invalid", "300.1.1.1", "a" * 300, "192.0.2.1"])
-    def test_no_such_address(self, path: Path, host: str) -> None:
+    def test_address_that_cannot_be_bound_is_refused(self, path: Path, host: str) -> None:
         refused = run("--host", host, "-p", "0", "-f", path)
         assert refused.returncode == 1
         assert refused.stderr.startswith("bigfib: ")
@@ -91,11 +91,11 @@ class TestListening:
         assert "--host" in refused.stderr
         assert not path.exists()
 
-    def test_on_one_cpu(self, serve: Serve) -> None:
+    def test_flag_t_binds_the_service_to_one_cpu(self, serve: Serve) -> None:
         service = serve("-t")
         assert len(os.sched_getaffinity(service.process.pid)) == 1
 
-    def test_debug_logs_requests(self, serve: Serve) -> None:
+    def test_debug_logs_requests_without_control_characters(self, serve: Serve) -> None:
         service = serve("-d")
         service.ask("/api0/next")
         exchange(service, b"GET /%1b[31m HTTP/1.1\r\nConnection: close\r\n\r\n")
@@ -112,7 +112,7 @@ LARGE = 30_000_000
 
 @pytest.fixture(scope="module")
 def large_terms() -> dict[int, str]:
-    """The digits of the large term and the next; to compute them is none of the service here."""
+    """The digits of the large term and the next, which the service need not compute."""
     return {n: doubling.digits(n) for n in (LARGE, LARGE + 1)}
 
 
@@ -137,7 +137,7 @@ def serve_large_term(
 
 
 def slow_client(service: Service) -> socket.socket:
-    """Return a connection that takes in little before it is read."""
+    """Return a connection with a small receive buffer."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.settimeout(20)
@@ -147,7 +147,9 @@ def slow_client(service: Service) -> socket.socket:
 
 class TestStopping:
     @pytest.mark.parametrize("number", STOPPING)
-    def test_exits_0_with_idle_clients(self, serve: Serve, number: int) -> None:
+    def test_signal_with_idle_clients_exits_0_and_keeps_the_steps(
+        self, serve: Serve, number: int
+    ) -> None:
         service = serve()
         with contextlib.ExitStack() as connections:
             for _ in range(20):
@@ -161,16 +163,41 @@ class TestStopping:
         assert serve().start_position == 20
 
     @pytest.mark.parametrize("number", STOPPING)
-    def test_without_any_client(self, serve: Serve, number: int) -> None:
+    def test_signal_without_any_client_exits_0(self, serve: Serve, number: int) -> None:
         assert serve().stop(number) == 0
 
-    def test_both_signals_many_times(self, serve: Serve) -> None:
+    def test_both_signals_many_times_exit_0(self, serve: Serve) -> None:
         service = serve()
         for number in STOPPING * 5:
             service.process.send_signal(number)
         assert service.wait() == 0
 
-    def test_out_of_descriptors(self, serve: Serve) -> None:
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_sigint_ignored_since_the_start_does_not_stop(
+        self, serve: Serve, database: str, workers: int
+    ) -> None:
+        # So a shell without job control starts a command in the background.
+        ignoring = ["bash", "-c", 'trap \'\' INT; exec "$0" "$@"']
+        service = serve("--store", database, "--workers", str(workers), before=ignoring)
+        for _ in range(3):
+            service.process.send_signal(signal.SIGINT)
+        # Longer than the service takes to notice a signal, and then to refuse connections.
+        time.sleep(1)
+        assert service.value("next") == 1
+        assert service.stop(signal.SIGTERM) == 0
+
+    def test_sigint_of_a_shared_store_closes_idle_connections(
+        self, serve: Serve, database: str
+    ) -> None:
+        for _ in range(3):
+            service = serve("--store", database)
+            with service.connect() as idle:
+                idle.request("GET", "/api0/next")
+                idle.getresponse().read()
+                service.process.send_signal(signal.SIGINT)
+                assert service.process.wait(20) == 0
+
+    def test_signal_while_out_of_descriptors_exits_0(self, serve: Serve) -> None:
         service = serve(before=["bash", "-c", 'ulimit -n 64; exec "$0" "$@"'])
         with contextlib.ExitStack() as connections:
             for _ in range(100):
@@ -181,7 +208,9 @@ class TestStopping:
 
     @pytest.mark.parametrize("first", STOPPING)
     @pytest.mark.parametrize("second", STOPPING)
-    def test_another_signal_at_the_very_end(self, serve: Serve, first: int, second: int) -> None:
+    def test_second_signal_at_the_very_end_still_exits_0(
+        self, serve: Serve, first: int, second: int
+    ) -> None:
         for _ in range(5):
             service = serve()
             service.process.send_signal(first)
@@ -192,7 +221,7 @@ class TestStopping:
             assert service.wait() == 0
 
     @pytest.mark.parametrize("number", STOPPING)
-    def test_a_reply_under_way_is_finished(
+    def test_signal_lets_a_reply_under_way_finish(
         self, serve_large_term: Callable[[], Service], number: int
     ) -> None:
         service = serve_large_term()
@@ -210,7 +239,9 @@ class TestStopping:
         assert len(body) == 6_269_629 + len('{"value":"","status":"200"}')
         assert service.wait() == 0
 
-    def test_not_for_ever(self, serve_large_term: Callable[[], Service]) -> None:
+    def test_signal_does_not_wait_for_ever_for_a_client_that_reads_nothing(
+        self, serve_large_term: Callable[[], Service]
+    ) -> None:
         service = serve_large_term()
         with slow_client(service) as client:
             client.sendall(b"GET /api0/current HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -218,7 +249,7 @@ class TestStopping:
             # Never read: the deadline of 5 seconds ends it.
             assert service.stop(signal.SIGTERM) == 0
 
-    def test_no_new_client_is_taken(self, serve: Serve) -> None:
+    def test_stopped_service_refuses_new_clients(self, serve: Serve) -> None:
         service = serve()
         service.stop(signal.SIGTERM)
         with pytest.raises(ConnectionRefusedError):
@@ -241,7 +272,7 @@ class TestGarbage:
             b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n",
         ],
     )
-    def test_instead_of_http(self, serve: Serve, garbage: bytes) -> None:
+    def test_garbage_is_refused_and_the_service_goes_on(self, serve: Serve, garbage: bytes) -> None:
         service = serve()
         with socket.create_connection((service.host, service.port), timeout=20) as client:
             try:
@@ -258,7 +289,7 @@ class TestGarbage:
         assert service.stop(signal.SIGTERM) == 0
         assert "Traceback" not in "".join(service.said)
 
-    def test_gone_before_the_reply(self, serve: Serve) -> None:
+    def test_clients_gone_before_the_reply_do_no_harm(self, serve: Serve) -> None:
         service = serve()
         for _ in range(50):
             with socket.create_connection((service.host, service.port)) as client:
@@ -271,7 +302,7 @@ class TestGarbage:
         assert "Traceback" not in "".join(service.said)
 
 
-def test_a_position_beyond_computing(path: Path) -> None:
+def test_position_beyond_computing_is_refused_at_start(path: Path) -> None:
     with Log(path) as log:
         log.append(b"shared", 10**12)
     refused = run("-p", "0", "-f", path)

@@ -1,4 +1,4 @@
-"""Under systemd, or who speaks like it: sockets handed over, notifications, the units."""
+"""Under systemd, or a program with its protocols: sockets, notifications, the units."""
 
 import contextlib
 import fcntl
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from bigfib.server import supervisor, systemd
+from bigfib.server import systemd
 from bigfib.state import reader
 from tests.service import Serve, Service
 
@@ -99,7 +99,7 @@ class Load:
 
 
 class TestHandedOver:
-    def test_a_restart_refuses_and_loses_nothing(
+    def test_restart_refuses_no_client_and_loses_no_step(
         self, serve: Serve, listener: socket.socket
     ) -> None:
         def start() -> Service:
@@ -121,7 +121,7 @@ class TestHandedOver:
         assert service.stop(signal.SIGTERM) == 0
         assert reader.read(service.file).position(b"shared") == CLIENTS * REQUESTS
 
-    def test_a_client_that_has_only_connected_is_waited_for(self, serve: Serve) -> None:
+    def test_client_that_has_only_connected_is_served_before_the_stop(self, serve: Serve) -> None:
         service = serve()
         with service.connect() as connection:
             with service.connect() as idle:
@@ -137,14 +137,18 @@ class TestHandedOver:
             assert (reply.status, reply.getheader("Connection", "")[:5]) == (200, "close")
         assert service.wait() == 0
 
-    def test_it_is_as_fast_as_our_own(self, serve: Serve, listener: socket.socket) -> None:
+    def test_inherited_socket_has_the_options_of_our_own(
+        self, serve: Serve, listener: socket.socket
+    ) -> None:
         service = serve(before=handing_over(listener), inherits=(listener.fileno(),))
         # The two share what was set.
         assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert not os.get_blocking(listener.fileno())
         assert service.value("next") == 1
 
-    def test_workers_share_it(self, serve: Serve, listener: socket.socket, database: str) -> None:
+    def test_workers_share_an_inherited_socket(
+        self, serve: Serve, listener: socket.socket, database: str
+    ) -> None:
         service = serve(
             *("--workers", "2", "--store", database),
             before=handing_over(listener),
@@ -156,7 +160,7 @@ class TestHandedOver:
         with socket.create_connection(listener.getsockname(), timeout=5):
             pass
 
-    def test_who_trickles_is_cut_off_and_others_are_not_refused(
+    def test_client_that_trickles_is_closed_and_others_are_not_refused(
         self, serve: Serve, listener: socket.socket
     ) -> None:
         service = serve(before=handing_over(listener), inherits=(listener.fileno(),))
@@ -172,7 +176,9 @@ class TestHandedOver:
         with socket.create_connection(listener.getsockname(), timeout=5):
             pass
 
-    def test_of_another_process(self, serve: Serve, listener: socket.socket) -> None:
+    def test_socket_for_another_process_is_left_alone(
+        self, serve: Serve, listener: socket.socket
+    ) -> None:
         before = handing_over(listener, pid="1")
         service = serve(before=before, inherits=(listener.fileno(),))
         assert service.port != listener.getsockname()[1]
@@ -180,7 +186,9 @@ class TestHandedOver:
     @pytest.mark.parametrize(
         "kind", ["two", "unix", "datagram", "file", "closed", "unbound", "bound", "connected"]
     )
-    def test_what_is_not_fit(self, path: Path, listener: socket.socket, kind: str) -> None:
+    def test_unsuitable_socket_is_refused_in_one_line(
+        self, path: Path, listener: socket.socket, kind: str
+    ) -> None:
         with contextlib.ExitStack() as opened:
             sockets = [listener]
             says = "2 sockets"
@@ -216,7 +224,9 @@ class TestHandedOver:
         assert re.fullmatch(rf"bigfib: .*{says}.*\n", refused.stderr), refused.stderr
         assert not path.exists()
 
-    def test_systemd_itself(self, path: Path, require: Callable[[str], str]) -> None:
+    def test_socket_activation_by_systemd_itself_serves(
+        self, path: Path, require: Callable[[str], str]
+    ) -> None:
         activate = require("systemd-socket-activate")
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
@@ -267,7 +277,7 @@ def manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
 
 
 class TestNotifications:
-    def test_the_life_of_a_service(
+    def test_service_notifies_of_start_life_and_stop(
         self, serve: Serve, manager: Manager, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("WATCHDOG_USEC", "1000000")
@@ -283,7 +293,7 @@ class TestNotifications:
     @pytest.mark.parametrize(
         ("name", "why"), [("nobody", "No such file"), ("n" * 108, "path too long")]
     )
-    def test_that_nobody_hears(
+    def test_notification_that_fails_is_logged_and_does_no_harm(
         self,
         serve: Serve,
         tmp_path: Path,
@@ -297,7 +307,7 @@ class TestNotifications:
         assert service.stop(signal.SIGTERM) == 0
         assert re.search(f"cannot notify systemd: .*{why}", "".join(service.said))
 
-    def test_of_workers_the_supervisor_speaks(
+    def test_supervisor_notifies_for_its_workers(
         self, serve: Serve, manager: Manager, database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("WATCHDOG_USEC", "1000000")
@@ -307,7 +317,7 @@ class TestNotifications:
             assert manager.hear() == ["WATCHDOG=1"]
         assert service.stop(signal.SIGTERM) == 0
 
-    def test_a_worker_that_stands_still_is_started_again(
+    def test_worker_that_stops_reporting_is_killed_and_replaced(
         self, serve: Serve, database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("WATCHDOG_USEC", "2000000")
@@ -346,7 +356,7 @@ class TestNotifications:
         ("\u0663", None),
     ],
 )
-def test_within_which_time_systemd_wants_to_hear(
+def test_watchdog_seconds_are_read_from_the_environment(
     microseconds: str,
     seconds: float | None,
     monkeypatch: pytest.MonkeyPatch,
@@ -356,21 +366,6 @@ def test_within_which_time_systemd_wants_to_hear(
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
     assert systemd.watchdog_seconds() == seconds
     assert len(caplog.messages) == (seconds is None and microseconds not in ("", "0"))
-
-
-def test_a_worker_that_never_begins_to_answer_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "_STARTING_SECONDS", 0.0)
-    with subprocess.Popen(["sleep", "60"]) as process:
-        worker = supervisor._Worker()
-        worker.note_start(process.pid)
-        supervisor._kill_silent([worker], 60.0)
-        assert process.poll() is None
-        time.sleep(0.02)
-        supervisor._kill_silent([worker], 0.01)
-        try:
-            assert process.wait(20) == -signal.SIGKILL
-        finally:
-            process.kill()
 
 
 LOOP = """
@@ -402,7 +397,7 @@ calls = {
     "turns": lambda: time.sleep(0.01), "a long turn": turn,
     "within Python": forever, "within C": in_c,
 }
-with watchdog.telling(tell, 0.2, loop.__code__, turn.__code__):
+with watchdog.notifying(tell, 0.2, loop.__code__, turn.__code__):
     loop(calls[kind])
 """
 
@@ -410,7 +405,7 @@ with watchdog.telling(tell, 0.2, loop.__code__, turn.__code__):
 @pytest.mark.parametrize(
     ("kind", "told"), [("turns", 20), ("a long turn", 20), ("within Python", 2), ("within C", 2)]
 )
-def test_the_watchdog_hears_of_a_loop_that_turns(kind: str, told: int) -> None:
+def test_watchdog_is_notified_only_while_the_loop_is_alive(kind: str, told: int) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", LOOP, kind], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -431,7 +426,9 @@ def test_the_watchdog_hears_of_a_loop_that_turns(kind: str, told: int) -> None:
 class TestUnits:
     UNITS = (ROOT / "deploy" / "bigfib.service", ROOT / "deploy" / "bigfib.socket")
 
-    def test_are_well_formed(self, require: Callable[[str], str], tmp_path: Path) -> None:
+    def test_units_pass_systemd_analyze_verify(
+        self, require: Callable[[str], str], tmp_path: Path
+    ) -> None:
         analyze = require("systemd-analyze")
         for unit in self.UNITS:
             # What they run is not installed here.
@@ -447,12 +444,12 @@ class TestUnits:
         )
         assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
-    def test_no_number_of_starts_is_the_last(self) -> None:
+    def test_unit_sets_no_limit_of_starts(self) -> None:
         unit = self.UNITS[0].read_text().split("[Service]")[0]
         # Otherwise five in ten seconds are, and take the socket down, too.
         assert "\nStartLimitIntervalSec=0\n" in unit
 
-    def test_exposure(self, require: Callable[[str], str]) -> None:
+    def test_unit_exposure_is_rated_ok(self, require: Callable[[str], str]) -> None:
         # 0 is none, 10 all; from 2 on it is no longer rated as OK.
         command = [require("systemd-analyze"), "security", "--offline=true", "--threshold=19"]
         done = subprocess.run(
@@ -461,7 +458,7 @@ class TestUnits:
         assert "Overall exposure level for bigfib.service" in done.stdout
         assert done.returncode == 0, done.stdout
 
-    def test_no_memory_need_be_written_and_executed(self, serve: Serve) -> None:
+    def test_service_runs_under_memory_deny_write_execute(self, serve: Serve) -> None:
         # What MemoryDenyWriteExecute= does: prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN).
         deny = "import ctypes, os, sys; denied = ctypes.CDLL(None).prctl(65, 1, 0, 0, 0)"
         run = "os.execv(sys.argv[1], sys.argv[1:])"

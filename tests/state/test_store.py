@@ -25,8 +25,6 @@ def store(request: pytest.FixtureRequest, path: Path) -> Iterator[Store]:
         opened = Log(path, permanent=SHARED)
     else:
         opened = Postgres(request.getfixturevalue("database"), permanent=SHARED)
-        while opened.counted is None:
-            pass
     with closing(opened):
         yield opened
 

@@ -1,8 +1,8 @@
-"""Every sequence from a state log to a database, or back: all of them, or none.
+"""Copy every sequence from a state log to a database, or back: all of them, or none.
 
-Both ends are compared before the copy counts: how many there are, and where each stands. A copy
-that does not come to its end leaves the target empty. Servers have to be stopped meanwhile; a log
-says so by its lock, a database cannot.
+Before the copy is committed, source and target are compared: the number of sequences, and the
+position and day of each. A copy that fails leaves the target empty. No server may run meanwhile:
+the lock of the log ensures that, but a database has none.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ from bigfib.state.postgres import schema
 from bigfib.state.postgres.session import Broken, CannotConnect, Refused, Session, connect, one_line
 from bigfib.state.store import StoreError
 
-# Sequences that are fetched at a time.
+# How many sequences are fetched at a time.
 _FETCHED: Final = 10_000
 
 _DAY_SECONDS: Final = 86_400
 
-# By day, as a log is written; then the day begins anew only now and then.
+# By day, as a log is written, so that the day seldom changes between records.
 _ROWS: Final = b"SELECT id, position, day FROM bigfib_sequences ORDER BY day, id"
 
 _Row = tuple[bytes, int, int]
@@ -33,11 +33,11 @@ _Row = tuple[bytes, int, int]
 
 
 def log_to_database(path: Path, conninfo: str) -> int:
-    """Copy every sequence of the log at ``path``, and return how many they are.
+    """Copy every sequence of the log at ``path``, and return their number.
 
     Raises:
-        LogError: the log cannot be read, or a process is writing to it.
-        StoreError: the database is not empty, or cannot be had.
+        LogError: The log cannot be read, or a process is writing to it.
+        StoreError: The database is not empty, or cannot be reached.
     """
     with Log(path) as log, _transaction(conninfo) as connection:
         if connection.execute(b"SELECT id FROM bigfib_sequences LIMIT 1").fetchone():
@@ -48,18 +48,18 @@ def log_to_database(path: Path, conninfo: str) -> int:
         ):
             for sequence_id, packed in log.latest.items():
                 position, day = records.unpack(packed)
-                # As text: Python itself, and so psycopg, writes no more than 4,300 digits.
+                # As text, because Python itself, and so psycopg, writes at most 4,300 digits.
                 copy.write_row((sequence_id, mpz(position).digits(), day))
         _require_same(_rows(connection), log.latest)
         return len(log.latest)
 
 
 def database_to_log(conninfo: str, path: Path) -> int:
-    """Copy every sequence of the database into a log at ``path``, and return how many they are.
+    """Copy every sequence of the database into a log at ``path``, and return their number.
 
     Raises:
-        LogError: the log has sequences already, or cannot be written.
-        StoreError: the database cannot be had.
+        LogError: The log cannot be written.
+        StoreError: The log has sequences already, or the database cannot be reached.
     """
     with _transaction(conninfo) as connection, Log(path) as target:
         if target.latest:
@@ -89,7 +89,7 @@ def _write(path: Path, rows: Iterator[_Row]) -> None:
 
 @contextlib.contextmanager
 def _transaction(conninfo: str) -> Iterator["psycopg.Connection[tuple[object, ...]]"]:
-    """Give a connection whose transaction sees one state of the database, and commit at the end."""
+    """Open a transaction that sees one snapshot of the database, and commit it at the end."""
     try:
         session = Session(conninfo)
         with contextlib.closing(session):
@@ -111,10 +111,10 @@ def _rows(connection: "psycopg.Connection[tuple[object, ...]]") -> Iterator[_Row
 
 
 def _require_same(rows: Iterator[_Row], latest: dict[bytes, int]) -> None:
-    """Return if the rows are the sequences that a log has as its latest.
+    """Compare the rows of a database with the live records of a log.
 
     Raises:
-        StoreError: they are not; with the first that differs, or how many there are.
+        StoreError: They differ; with the first sequence that does, or the numbers of sequences.
     """
     count = 0
     for sequence_id, position, day in rows:

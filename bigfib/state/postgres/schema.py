@@ -1,13 +1,13 @@
-"""The tables of a store in a database: made once, known by their version.
+"""Create the tables of a store in a database, and check their version.
 
 The SQL is what PostgreSQL, CockroachDB, YugabyteDB and Citus have in common. A position is
-``numeric``, so that it has no ceiling; an id is the bytes that a state log has.
+``numeric``, so that it has no ceiling; an id is the same bytes as in a state log.
 """
 
 from typing import Final
 
 from bigfib.state.postgres.session import Broken, CannotConnect, Refused, Rows, Session, Statement
-from bigfib.state.store import StoreError
+from bigfib.state.store import StoreError, TablesMissing
 
 VERSION: Final = 1
 """The version of the schema that this bigfib reads and writes."""
@@ -16,32 +16,32 @@ _STATEMENTS: Final = (
     b"CREATE TABLE IF NOT EXISTS bigfib_schema (version integer PRIMARY KEY)",
     b"CREATE TABLE IF NOT EXISTS bigfib_sequences ("
     b"id bytea PRIMARY KEY, position numeric NOT NULL, day integer NOT NULL, "
-    # The last refuses infinity and NaN, which not every database can be told by name.
+    # The last condition refuses infinity and NaN, which not every database knows by name.
     b"CHECK (position >= 0 AND position = trunc(position) AND position - position = 0))",
-    # To find what nobody has stepped for long.
+    # To find the sequences that expire.
     b"CREATE INDEX IF NOT EXISTS bigfib_sequences_day ON bigfib_sequences (day)",
-    # Last of all: where it is, all is.
+    # The last statement: where there is a version, everything is.
     b"INSERT INTO bigfib_schema (version) VALUES (%d) ON CONFLICT DO NOTHING" % VERSION,
 )
 
 READ_VERSION: Final = Statement(b"SELECT version FROM bigfib_schema")
-"""What asks for the `version`."""
+"""Its rows are for `version`."""
 
-# Others do the same at this moment: unique_violation, duplicate_table and duplicate_object; and
-# what CockroachDB says then, serialization_failure.
-_MET: Final = {"23505", "42P07", "42710", "40001"}
+# Another process creates the tables at the same moment: unique_violation, duplicate_table and
+# duplicate_object; from CockroachDB, serialization_failure.
+_RETRIED: Final = {"23505", "42P07", "42710", "40001"}
 _ATTEMPTS: Final = 10
 
 _NO_TABLE: Final = "42P01"
 
 
 def init(conninfo: str) -> bool:
-    """Make the schema in the database of ``conninfo``; return whether anything was to be done.
+    """Create the tables in the database of ``conninfo``; return whether there were none.
 
-    It may be done twice, and by several at once.
+    This may be done again, and by several processes at once.
 
     Raises:
-        StoreError: the database cannot be asked, refuses it, or has another version.
+        StoreError: The database cannot be reached, refuses, or has another version.
     """
     try:
         session = Session(conninfo)
@@ -57,33 +57,36 @@ def init(conninfo: str) -> bool:
             _run(session, Statement(sql))
         require(session)
     except (Refused, Broken) as error:
-        raise StoreError(f"the schema cannot be made: {error}") from error
+        raise StoreError(f"cannot create the tables: {error}") from error
     finally:
         session.close()
     return True
 
 
 def require(session: Session) -> None:
-    """Return if the database has this schema.
+    """Return if the database has the tables, in this version.
 
     Raises:
-        StoreError: it has none, or another version.
-        Refused, Broken: as `Session.run`.
+        TablesMissing: It has none.
+        StoreError: It has another version.
+        Refused, Broken: As `Session.run`.
     """
-    trouble = mismatch(_version(session))
-    if trouble:
-        raise StoreError(trouble)
+    found = _version(session)
+    if found is None:
+        raise TablesMissing
+    if found != VERSION:
+        raise StoreError(mismatch(found))
 
 
 def version(rows: Rows) -> int | None:
-    """Return the version that the rows of `READ_VERSION` say, or None if they say none."""
+    """Return the version in the rows of `READ_VERSION`, or None if there is none."""
     return max((int(version) for (version,) in rows), default=None)
 
 
 def mismatch(found: int | None) -> str:
-    """Return what to say of a database that has this version, or none; empty if it is ours."""
+    """Return what is wrong with a database of this version, or of none; empty if nothing is."""
     if found is None:
-        return "the database has no tables of bigfib: make them with `bigfib store init`"
+        return str(TablesMissing())
     if found != VERSION:
         return (
             f"the database has version {found} of bigfib's tables, and this bigfib knows "
@@ -106,7 +109,7 @@ def _run(session: Session, statement: Statement) -> None:
         try:
             session.run(statement)
         except Refused as refusal:
-            if refusal.sqlstate not in _MET or attempt == _ATTEMPTS - 1:
+            if refusal.sqlstate not in _RETRIED or attempt == _ATTEMPTS - 1:
                 raise
         else:
             return

@@ -1,10 +1,10 @@
-"""One connection to a server that speaks PostgreSQL's protocol, where every answer has a deadline.
+"""Run transactions on one connection of PostgreSQL's protocol, each within a deadline.
 
-What is run together is sent at once, in a pipeline, and is one transaction. How it failed decides
-what may be said of it: `Refused`, and nothing has changed; or `Broken`, and nobody knows.
+The statements of a transaction are sent together, in a pipeline. A failure is one of two: `Refused`
+means that nothing has changed, `Broken` that the outcome is unknown.
 
-A server that is merely paused keeps its connections open and acknowledges what it is sent, so that
-no time-out of the system or of the server itself ends the wait. So the wait is done here.
+The deadline is kept here, because a paused server keeps its connections open and acknowledges what
+it is sent: no timeout of the kernel or of the server itself would end the wait.
 """
 
 import contextlib
@@ -24,14 +24,14 @@ from psycopg.pq.abc import PGresult
 _logger = logging.getLogger(__name__)
 
 STATEMENT_SECONDS: Final = 2.5
-"""After how long the server itself cancels a statement: a little earlier than this end gives up the
-connection, so that a slow statement is known to have changed nothing."""
+"""After how long the server cancels a statement: a little before this end gives up the connection,
+so that a slow statement is known to have changed nothing."""
 
 ANSWER_SECONDS: Final = 2.8
-"""After how long without all answers a connection is given up. A request is answered within 3 s."""
+"""After how long without all answers the connection is given up: a request is answered in 3 s."""
 
-# What libpq is told where neither the connection string nor the environment says otherwise: a host
-# that does not answer is left for the next, a standby is no store, a lost network is noticed.
+# Settings of libpq, unless the connection string or the environment has others: try the next host
+# if one does not answer, accept no standby, notice a lost network.
 _DEFAULTS: Final = {
     "connect_timeout": ("PGCONNECT_TIMEOUT", "2"),
     "target_session_attrs": ("PGTARGETSESSIONATTRS", "read-write"),
@@ -39,43 +39,41 @@ _DEFAULTS: Final = {
     "tcp_user_timeout": ("", "5000"),
 }
 
-# A standby may be behind what has been told.
+# A standby may lag behind what clients have been shown.
 _DEFAULTS_OF_READERS: Final = {"target_session_attrs": ("PGTARGETSESSIONATTRS", "primary")}
 
 _COMPLETION_UNKNOWN: Final = "40003"
 
-# The function of PostgreSQL that warns that the wait for a standby was cancelled: what has been
-# committed is then on this server, and perhaps on no other. Its message is translated.
+# The function of PostgreSQL that warns that the wait for a standby was cancelled: the commit is
+# then on this server, and perhaps on no other. The text of the warning depends on the language.
 _WAIT_FOR_STANDBY: Final = "SyncRepWaitForLSN"
 
 
 class CannotConnect(Exception):
-    """There is no connection to be had; the message says why."""
+    """No server can be connected to; the message says why."""
 
 
 class Refused(Exception):
-    """The server has refused it; nothing has changed.
+    """The server has refused the transaction; nothing has changed.
 
     Attributes:
-        sqlstate: The server's code of the reason.
-        index: Which of the statements was refused; None if it was none of them, but the commit.
+        sqlstate: The server's code for the reason.
     """
 
-    def __init__(self, sqlstate: str, message: str, index: int | None = None) -> None:
+    def __init__(self, sqlstate: str, message: str) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
-        self.index = index
 
 
 class Broken(Exception):
-    """The connection is lost, or as good as lost; what it was doing, it may have done or not."""
+    """The connection is lost, or does not answer; the outcome of the transaction is unknown."""
 
 
 class Statement(NamedTuple):
     """A statement and its parameters.
 
     Attributes:
-        sql: It, with ``$1`` for the first parameter. Each session prepares it once.
+        sql: The text, with ``$1`` for the first parameter. Each session prepares it once.
         parameters: Their values as text.
     """
 
@@ -93,23 +91,23 @@ _ROLLBACK: Final = Statement(b"ROLLBACK")
 def connect(
     conninfo: str, *, autocommit: bool = False, only_reads: bool = False
 ) -> psycopg.Connection[Any]:
-    """Connect to the first server of those that ``conninfo`` names which is fit.
+    """Connect to the first suitable server that ``conninfo`` names.
 
     Args:
         conninfo: Where the servers are, as libpq has it.
         autocommit: Whether each statement is a transaction of its own.
-        only_reads: Whether one that takes no changes is fit, too.
+        only_reads: Whether a server that takes no changes is suitable, too.
 
     Raises:
-        CannotConnect: there is none, or ``conninfo`` is none.
+        CannotConnect: There is none, or ``conninfo`` is not valid.
     """
     try:
         given = conninfo_to_dict(conninfo)
     except psycopg.Error:
-        # What libpq says of it quotes it, with the password.
+        # The message of libpq quotes the string, with the password.
         raise CannotConnect(
-            "the connection string is not valid; it is postgresql://USER@HOST/DATABASE, and what "
-            "is no letter or digit in a name or password is percent-encoded"
+            "the connection string is not valid; write postgresql://USER@HOST/DATABASE, and "
+            "percent-encode what is no letter or digit in a name or password"
         ) from None
     try:
         defaults = _DEFAULTS | (_DEFAULTS_OF_READERS if only_reads else {})
@@ -124,7 +122,7 @@ def connect(
 
 
 def one_line(message: str) -> str:
-    """Return the message, which a server may have written in several lines, in one."""
+    """Return a message, which may have several lines, in one line."""
     return " ".join(message.split())
 
 
@@ -132,14 +130,14 @@ class Session:
     """A connection, used by one thread at a time."""
 
     def __init__(self, conninfo: str, *, only_reads: bool = False) -> None:
-        """Connect to the first server of those that ``conninfo`` names which is fit.
+        """Connect to the first suitable server that ``conninfo`` names.
 
         Args:
             conninfo: Where the servers are, as libpq has it.
-            only_reads: Whether nothing is to be changed, by any mistake.
+            only_reads: Whether the server is to refuse changes, even those made by mistake.
 
         Raises:
-            CannotConnect: there is none, or ``conninfo`` is none.
+            CannotConnect: There is none, or ``conninfo`` is not valid.
         """
         self._connection = connect(conninfo, autocommit=True, only_reads=only_reads)
         self._pgconn = self._connection.pgconn
@@ -161,13 +159,13 @@ class Session:
 
     @property
     def host(self) -> str:
-        """The server that this is a connection to."""
+        """Host and port of the server."""
         return f"{self._connection.info.host}:{self._connection.info.port}"
 
     def is_open(self) -> bool:
-        """Return whether the server has not closed the connection, as far as this end knows."""
+        """Return whether the connection is open, as far as this end knows."""
         try:
-            # Before it closes one, it says why.
+            # A server sends the reason before it closes; so read until nothing is left.
             while self._readable.poll(0):
                 self._pgconn.consume_input()
         except psycopg.Error:
@@ -178,24 +176,24 @@ class Session:
         """Run the statements in one transaction and return the rows of each.
 
         Args:
-            statements: What is to be done.
+            statements: The statements of the transaction.
             seconds: The deadline for all answers.
 
         Raises:
-            Refused: the server does not do it.
-            Broken: there was no answer in time, or the server did not keep what it promised.
+            Refused: The server has refused a statement or the commit.
+            Broken: No answer came in time, or the commit may not be on the standby.
         """
         self._unknown = ""
         deadline = time.monotonic() + seconds
         try:
             self._prepare({statement.sql for statement in statements}, deadline)
-            # One statement is a transaction of its own. Several are one between BEGIN and COMMIT;
-            # in PostgreSQL a pipeline is one anyway, but others commit each statement of it.
+            # One statement is a transaction by itself. PostgreSQL makes one of a pipeline, too, but
+            # other databases commit each of its statements: hence BEGIN and COMMIT.
             alone = len(statements) == 1
             results = self._exchange(
                 statements if alone else (_BEGIN, *statements, _COMMIT), deadline
             )
-            # What follows a refusal is not done, and is not answered as one.
+            # The statements after a refused one are skipped, and have another status.
             at = next((at for at, one in enumerate(results) if one.status == _FATAL_ERROR), None)
             if at is None:
                 if self._unknown:
@@ -211,19 +209,18 @@ class Session:
         severity = refusal.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED)
         if severity != b"ERROR" or sqlstate == _COMPLETION_UNKNOWN:
             raise Broken(message)
-        index = at if alone else at - 1
-        raise Refused(sqlstate, message, index if 0 <= index < len(statements) else None)
+        raise Refused(sqlstate, message)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._connection.close()
 
     def give_up(self) -> None:
-        """Let go of the connection, and of what the server may still be doing for it.
+        """Cancel what the server may still be doing, and close the connection.
 
-        A commit that waits for a standby does not notice that nobody waits for it any more. Without
-        this each attempt would leave one behind, until the server is out of connections. To be
-        called where there is time: the server may not answer to this either.
+        A commit that waits for a standby does not notice that its client has gone. Without the
+        cancellation each attempt to connect would leave one, until the server is out of
+        connections. This may take as long as any answer.
         """
         with contextlib.suppress(psycopg.Error):
             self._connection.cancel_safe(timeout=ANSWER_SECONDS)
@@ -252,7 +249,7 @@ class Session:
         return self._answers(len(statements), deadline)
 
     def _answers(self, count: int, deadline: float) -> list[PGresult]:
-        """Send what is to be sent, and return what comes back for ``count`` statements."""
+        """Send what is queued, and return the results of ``count`` statements."""
         pgconn = self._pgconn
         pgconn.pipeline_sync()
         while pgconn.flush():
@@ -266,7 +263,7 @@ class Session:
                 pgconn.consume_input()
             result = pgconn.get_result()
             if result is None:
-                # Each statement's results end with one of these.
+                # None ends the results of each statement.
                 ended += 1
                 if ended > count or pgconn.status != pq.ConnStatus.OK:
                     raise Broken("the server has closed the connection")
@@ -291,7 +288,7 @@ class Session:
         if diagnostic.source_function == _WAIT_FOR_STANDBY:
             self._unknown = message
             return
-        # Such as a trigger's: it is for the operator to read, once.
+        # Such as a trigger's, for the operator: log it once.
         kind = (diagnostic.sqlstate, diagnostic.source_function)
         if kind not in self._warned:
             self._warned.add(kind)

@@ -1,24 +1,17 @@
-"""Positions in a database that many servers share, by PostgreSQL's protocol.
+"""Keep positions in a database that many servers share, by PostgreSQL's protocol.
 
-It keeps the promises of the state log (see `store`); by a transaction where that has a record, and
-by the database's own durability where that has a sync. Every change is one statement that names
-what it changes and from where, so that no server has to ask first.
+The store keeps the promises of the state log (see `bigfib.state.store`): a transaction takes the
+place of a record, the durability of the database that of a sync. Every change is one statement that
+names what it changes and from where, so no server has to ask first.
 
-When the connection is lost, a thread looks for another one; requests do not wait for it longer than
-`PATIENCE`, and are told so. A change under way at that moment is not tried again, for it may have
-been made. What is tried again, for `WAIT_SECONDS`, is what the server says it has not done because
-others were in the way (`serialization_failure`, `deadlock_detected`, `lock_not_available`).
-
-A locked row must not delay other sequences more than it has to. A batch steps the sequences that
-are free and reports the others as `LOCKED`, so that its caller decides how long to try again. A
-single change blocks the thread until the row is free. If a row stays locked for all of that time,
-the next changes wait for locked rows only as long as one attempt takes, for `_IN_VAIN_FACTOR` times
-the time lost: rows that stay locked take a sixth of this server's time at most.
+A locked row must not delay other sequences more than necessary. A batch steps the sequences that
+are free and reports the others as `LOCKED`; its caller decides how long to retry. A single change
+blocks the thread until the row is free. If that takes all of `WAIT_SECONDS`, the next changes wait
+for locked rows no longer than one attempt takes, for `_REST_FACTOR` times as long: rows that stay
+locked cost this server a sixth of its time at most.
 """
 
 import logging
-import random
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
@@ -27,8 +20,9 @@ from typing import Final
 from gmpy2 import mpz
 
 from bigfib.state.postgres import schema
+from bigfib.state.postgres.connection import TRY_CHANGE, Connection
+from bigfib.state.postgres.expiry import Expiry
 from bigfib.state.postgres.session import (
-    ANSWER_SECONDS,
     Broken,
     CannotConnect,
     Refused,
@@ -41,9 +35,7 @@ from bigfib.state.store import (
     WAIT_SECONDS,
     Elsewhere,
     Missing,
-    NoRoom,
     OnCommit,
-    OutcomeUnknown,
     Present,
     SequenceLocked,
     Steps,
@@ -54,51 +46,25 @@ from bigfib.state.store import (
 
 _logger = logging.getLogger(__name__)
 
-PATIENCE: Final = 0.5
-"""How long in seconds a request waits for a connection at most, when one has just been lost."""
-
-# Between attempts to connect, in seconds; each time it is doubled.
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 1.0
-
-# How long at most in seconds a transaction pauses that met others, before it is tried again.
-_RETRY_PAUSE: Final = 0.005
-
-# How long in seconds one attempt waits for a lock. Longer than most commits of other servers take,
-# and short, because a batch holds other rows locked meanwhile.
-_LOCK_SECONDS: Final = 0.05
-
-# How long in seconds `check` waits for a table that others have locked.
+# How long in seconds `check` waits for a table that others hold locked.
 _CHECK_SECONDS: Final = 0.5
 
-# How long in seconds the table of sequences has, to show that changes can be made to it.
-_TRY_SECONDS: Final = 0.2
-
-# For so many times as long as a wait for a locked row was in vain, others are kept short.
-_IN_VAIN_FACTOR: Final = 5
-
-_LOCK_NOT_AVAILABLE: Final = "55P03"
-_OTHERS_IN_THE_WAY: Final = {"40001", "40P01", _LOCK_NOT_AVAILABLE}
-_DISK_FULL: Final = "53100"
-# It has taken longer than a statement may; nobody knows why.
-_QUERY_CANCELED: Final = "57014"
+# After a wait for a locked row that was in vain, waits are short for so many times as long.
+_REST_FACTOR: Final = 5
 
 COUNT_SECONDS: Final = 5.0
-"""While sequences are created, all are counted so often, in seconds. A million take 0.1 s."""
+"""How old a count of all sequences may be, in seconds, when one is created."""
 
-_COUNT_PATIENCE: Final = 60
+# Counting a million sequences takes 0.1 s. The limit leaves a creation enough of its 3 s.
+_COUNT_LIMIT_SECONDS: Final = 0.5
 
-# So many times at most, if sequences are created meanwhile.
-_COUNTED_AGAIN: Final = 3
-
-# Old sequences are looked for so often, in seconds, and deleted so many at a time.
-_EXPIRY_SECONDS: Final = 3600.0
-_EXPIRED_AT_ONCE: Final = 1000
+# The server waits while it counts; the next count is not due before so many times as long.
+_COUNT_REST_FACTOR: Final = 50
 
 _DAY_SECONDS: Final = 86_400
 
 _FIND: Final = b"SELECT trunc(position) FROM bigfib_sequences WHERE id = $1::bytea"
-# Finds nothing where it would have to wait. It locks as an update does that changes no key.
+# Finds nothing where it would have to wait. The lock is that of an update that changes no key.
 _TRY_LOCK: Final = (
     b"SELECT id FROM bigfib_sequences WHERE id = $1::bytea FOR NO KEY UPDATE SKIP LOCKED"
 )
@@ -125,29 +91,15 @@ _DELETE_FROM: Final = (
     b"DELETE FROM bigfib_sequences WHERE id = $1::bytea AND position = $2::numeric "
     b"RETURNING position"
 )
+_LIMIT_COUNT: Final = Statement(b"SET LOCAL statement_timeout = %d" % (_COUNT_LIMIT_SECONDS * 1000))
 _COUNT: Final = b"SELECT count(*) FROM bigfib_sequences WHERE id <> $1::bytea"
-_EXPIRE: Final = (
-    b"DELETE FROM bigfib_sequences WHERE day < $1::integer AND id IN (SELECT id "
-    b"FROM bigfib_sequences WHERE day < $1::integer AND id <> $2::bytea LIMIT %d) RETURNING id"
-) % _EXPIRED_AT_ONCE
-# Changes nothing, for there is none of this id, but can only be done where changes can.
-_TRY: Final = Statement(rb"UPDATE bigfib_sequences SET day = day WHERE id = '\x'::bytea")
-# So is this, and it needs a commit that others are waited for if that is the rule.
-_TRY_COMMIT: Final = Statement(b"UPDATE bigfib_schema SET version = version")
 _READ_ONLY: Final = Statement(b"SELECT current_setting('transaction_read_only')")
-_PROMISES: Final = b"""SELECT coalesce(current_setting('fsync', true), ''),
-    coalesce(current_setting('synchronous_commit', true), ''),
-    coalesce(current_setting('synchronous_standby_names', true), '')"""
 
 
 class Postgres:
     """The store in a database.
 
     Attributes:
-        host: The server that it is connected to, or last was.
-        synchronous_commit: What that says of when a transaction counts as committed.
-        counted: How many sequences there were when they were last counted, without the permanent
-            one; None before that.
         end, committed, on_commit: As `Store` has them. Every change is durable when it is made.
     """
 
@@ -171,60 +123,45 @@ class Postgres:
             clock: Seconds since 1970-01-01 (UTC).
 
         Raises:
-            StoreError: there is no connection to be had, or the database has no such store.
+            StoreError: No server can be connected to, or the database lacks the tables.
         """
-        self._conninfo = conninfo
-        self._days_kept = days_kept
         self._permanent = permanent
         self._clock = clock
         self.on_commit: OnCommit = ignore_commit
-        self.counted: int | None = None
-        # How many this server has created, less those deleted; and how many of them are counted.
-        self._created = 0
-        self._created_counted = 0
-        # Whether a change is under way, of which it is unknown whether a count has seen it.
-        self._changing = False
-        self._count_trouble = ""
-        self._begun = threading.Event()
-        # When changes may wait for locked rows again, by `time.monotonic`; and the sequences that
+        # The last count without the permanent one, plus what this server has created since.
+        self._count = 0
+        self._count_due = 0.0
+        # When changes may wait for locked rows again, by `time.monotonic`, and the sequences that
         # were locked for too long before.
         self._waits_from = 0.0
-        self._waited_for: set[bytes] = set()
-        self._session: Session | None = self._connect()
-        self.host = self._session.host
-        # If that takes too long here, the thread does it, which has more time.
-        try:
-            self._count_by(self._session)
-        except Refused:
-            self._begun.set()
-        except Broken:
-            self._begun.set()
-            self._session.give_up()
-            self._session = self._connect()
-        self._trouble = ""
-        self._given_up: list[Session] = []
-        self._lost_at = 0.0
-        self._closed = threading.Event()
-        # Set while the thread has to find a connection; and when it has tried, with or without it.
-        self._lost = threading.Event()
-        self._tried = threading.Event()
-        for work in (self._keep, self._tend):
-            threading.Thread(target=work, daemon=True).start()
+        self._locked_long: set[bytes] = set()
+        self._connection = Connection(conninfo)
+        self._expiry: Expiry | None = None
+        if days_kept is not None:
+            kept = days_kept
+            self._expiry = Expiry(conninfo, lambda: self._today() - kept, _bytea(permanent))
+            self._expiry.start()
+
+    @property
+    def host(self) -> str:
+        """The server that the store is connected to, or last was."""
+        return self._connection.host
+
+    @property
+    def synchronous_commit(self) -> str:
+        """The server's setting: when a transaction counts as committed."""
+        return self._connection.synchronous_commit
 
     def may_step(self, sequence_id: bytes) -> bool:
         """Return whether the sequence can be stepped; see `SharedStore.may_step`."""
-        return (
-            self._session is not None
-            and sequence_id not in self._waited_for
-            and self._session.is_open()
-        )
+        return sequence_id not in self._locked_long and self._connection.is_open()
 
     def log_facts(self) -> None:
         """Return None: there is no log; see `Store.log_facts`."""
 
     def find(self, sequence_id: bytes) -> int | None:
         """Return where the sequence is, or None; see `Store.find`."""
-        return _position(self._look_all(Statement(_FIND, (_bytea(sequence_id),)))[0])
+        return _position(self._read(Statement(_FIND, (_bytea(sequence_id),)))[0])
 
     def step(self, sequence_id: bytes, by: int, lowest: int, highest: int) -> int:
         """Move the sequence by so many terms; see `Store.step`."""
@@ -236,7 +173,7 @@ class Postgres:
 
     def step_all(self, steps: Sequence[Steps], looks: Sequence[bytes] = ()) -> list[int | None]:
         """Step many sequences in one transaction; see `SharedStore.step_all`."""
-        # In one order everywhere: two transactions that wait for each other would be a deadlock.
+        # Every server locks rows in the order of their ids; any other could deadlock.
         left = {
             number: self._step(each)
             for number, each in sorted(enumerate(steps), key=lambda pair: pair[1].sequence_id)
@@ -253,7 +190,7 @@ class Postgres:
         try:
             make()
         except Refused:
-            # Refused again: the whole table is locked, or another row since a moment.
+            # A second refusal means that the whole table is locked, or one more row by now.
             with suppress(Refused):
                 for number in self._locked(steps):
                     del left[number]
@@ -263,96 +200,87 @@ class Postgres:
 
     def give_up_locked(self, sequence_id: bytes) -> None:
         """Note a wait that was in vain; see `SharedStore.give_up_locked`."""
-        self._waits_from = time.monotonic() + _IN_VAIN_FACTOR * WAIT_SECONDS
-        self._waited_for.add(sequence_id)
-        if self._require_table():
-            # Whoever knows its id may step it, so that is not told.
+        self._waits_from = time.monotonic() + _REST_FACTOR * WAIT_SECONDS
+        self._locked_long.add(sequence_id)
+        if self._connection.require_table():
+            # Without the id: it is the only right that stepping a sequence takes.
             _logger.warning("store at %s: others hold a sequence locked", self.host)
-
-    def _require_table(self) -> bool:
-        """Return whether the table takes changes; look for another connection if it does not."""
-        session = self._session
-        if session and not _takes_changes(session):
-            self._lose(session, "others hold the table of sequences locked: lock timeout")
-        return self._session is not None
 
     def put(self, sequence_id: bytes, position: int, expected: int | None = None) -> None:
         """Put the sequence at ``position``; see `Store.put`."""
-        parameters = (_bytea(sequence_id), _text(position), self._day())
+        parameters = (_bytea(sequence_id), _numeric(position), self._day())
         if expected is None:
             statement = Statement(_PUT, parameters)
         else:
-            statement = Statement(_PUT_FROM, (*parameters, _text(expected)))
+            statement = Statement(_PUT_FROM, (*parameters, _numeric(expected)))
         if not self._change(sequence_id, statement):
             raise self._reason(sequence_id)
 
     def create(self, sequence_id: bytes, position: int) -> None:
         """Create the sequence; see `Store.create`."""
-        parameters = (_bytea(sequence_id), _text(position), self._day())
+        parameters = (_bytea(sequence_id), _numeric(position), self._day())
         if not self._change(sequence_id, Statement(_CREATE, parameters), more=1):
             raise Present
-        self._begun.set()
 
     def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
         """Delete the sequence; see `Store.delete`."""
         if expected is None:
             statement = Statement(_DELETE, (_bytea(sequence_id),))
         else:
-            statement = Statement(_DELETE_FROM, (_bytea(sequence_id), _text(expected)))
+            statement = Statement(_DELETE_FROM, (_bytea(sequence_id), _numeric(expected)))
         if not self._change(sequence_id, statement, more=-1):
             raise self._reason(sequence_id)
 
     def holds(self, count: int) -> bool:
         """Return whether there are ``count`` sequences; see `Store.holds`.
 
-        To count them takes long, so a thread does it every few seconds, as long as new ones are
-        wanted. What other servers have created since then is not known here.
+        Other servers' sequences are as of the last count, which is renewed here when it is too old.
         """
-        self._begun.set()
-        return (self.counted or 0) + self._created - self._created_counted >= count
+        if time.monotonic() >= self._count_due:
+            self._renew_count()
+        return self._count >= count
 
     def commit(self, lsn: int) -> None:
         """Return: whatever has an lsn has been committed."""
 
     def is_lost(self) -> bool:
         """Return whether a connection is being looked for; see `Store.is_lost`."""
-        return self._session is None
+        return self._connection.is_lost()
 
     def check(self) -> None:
-        """Return if the database answers, and can take changes; this makes none.
+        """Return if the database answers and takes changes; change nothing.
 
         Raises:
-            Unavailable: it does not; another connection is then looked for.
+            Unavailable: It does not; the store then reconnects.
         """
         find = Statement(_FIND, (_bytea(self._permanent),))
-        version, read_only, _ = self._look_all(
+        version, read_only, _ = self._read(
             *(schema.READ_VERSION, _READ_ONLY, find), wait=_CHECK_SECONDS
         )
         trouble = schema.mismatch(schema.version(version))
         if not trouble and read_only[0][0] == b"on":
             trouble = "the database is read-only"
         if trouble:
-            if self._session:
-                self._lose(self._session, trouble)
+            self._connection.lose(trouble)
             raise Unavailable(trouble)
-        # Who has the whole table locked lets others read.
-        self._look_all(_TRY, wait=_CHECK_SECONDS)
+        # A lock of the whole table may allow reading.
+        self._read(TRY_CHANGE, wait=_CHECK_SECONDS)
 
     def close(self) -> None:
-        """Let go of the database."""
-        self._closed.set()
-        self._lost.set()
-        self._begun.set()
-        session, self._session = self._session, None
-        for each in (*self._given_up, *([session] if session else [])):
-            each.close()
+        """Close the connection, and stop deleting old sequences."""
+        if self._expiry:
+            self._expiry.stop()
+        self._connection.close()
+
+    def _today(self) -> int:
+        return int(self._clock()) // _DAY_SECONDS
 
     def _day(self) -> bytes:
-        return b"%d" % (int(self._clock()) // _DAY_SECONDS)
+        return b"%d" % self._today()
 
     def _step(self, steps: Steps) -> Statement:
         one, *numbers = steps
-        return Statement(_STEP, (_bytea(one), *map(_text, numbers), self._day()))
+        return Statement(_STEP, (_bytea(one), *map(_numeric, numbers), self._day()))
 
     def _reason(self, sequence_id: bytes) -> Missing | Elsewhere:
         """Return why a change of the sequence has found nothing to change."""
@@ -360,10 +288,10 @@ class Postgres:
         return Missing() if position is None else Elsewhere(position)
 
     def _locked(self, steps: Sequence[Steps]) -> list[int]:
-        """Return which of the steps are of a sequence that others hold locked, by their place.
+        """Return the indices of the steps whose sequences others hold locked.
 
         Raises:
-            Refused: the whole table is locked.
+            Refused: The whole table is locked.
         """
         answers = self._run(
             *(
@@ -380,239 +308,75 @@ class Postgres:
             if found and not free
         ]
 
-    def _look_all(self, *statements: Statement, wait: float = WAIT_SECONDS) -> list[Rows]:
+    def _read(self, *statements: Statement, wait: float = WAIT_SECONDS) -> list[Rows]:
         try:
             return self._run(*statements, changes=False, wait=wait)
         except Refused as refusal:
             # Reading waits for no row, so the whole table is locked.
-            self._require_table()
+            self._connection.require_table()
             raise Unavailable(str(refusal)) from refusal
 
     def _change(self, sequence_id: bytes, statement: Statement, more: int = 0) -> Rows:
-        """Run a statement that changes the sequence, if it does.
+        """Run a statement that changes the sequence.
 
         Args:
             sequence_id: Which sequence.
-            statement: Changes it, and answers with a row if it has.
+            statement: Returns a row if it has changed the sequence.
             more: How many more sequences there are then.
 
         Raises:
-            SequenceLocked, Unavailable, NoRoom, OutcomeUnknown: as `Store` has them.
+            SequenceLocked, Unavailable, NoRoom, OutcomeUnknown: As `Store` has them.
         """
         may_wait = time.monotonic() >= self._waits_from
         if may_wait:
-            self._waited_for.clear()
-        self._changing = True
+            self._locked_long.clear()
         try:
             rows = self._run(statement, wait=WAIT_SECONDS if may_wait else 0)[0]
-            if rows and sequence_id != self._permanent:
-                self._created += more
         except Refused as refusal:
             if may_wait:
                 self.give_up_locked(sequence_id)
-            self._waited_for.add(sequence_id)
-            if self._session is None:
+            self._locked_long.add(sequence_id)
+            if self._connection.is_lost():
                 raise Unavailable(str(refusal)) from refusal
             raise SequenceLocked from refusal
-        finally:
-            self._changing = False
-        self._waited_for.discard(sequence_id)
+        self._locked_long.discard(sequence_id)
         if rows:
             self.on_commit(None, 1)
+            if sequence_id != self._permanent:
+                self._count += more
         return rows
 
     def _run(
         self, *statements: Statement, changes: bool = True, wait: float = WAIT_SECONDS
     ) -> list[Rows]:
-        """Run a transaction, again as long as others are in the way.
+        """Run a transaction, and observe how long it took if it may change something.
 
-        Args:
-            statements: What is to be done.
-            changes: Whether that may change something.
-            wait: For so many seconds it is tried again while others hold a lock.
-
-        Raises:
-            Refused: others hold a lock, and nothing has changed.
-            Unavailable, NoRoom, OutcomeUnknown: as `Store` has them.
+        Arguments and errors as `Connection.run`.
         """
         began = time.monotonic()
-        try:
-            answers = _retried(
-                lambda seconds: self._run_once(statements, changes=changes, seconds=seconds), wait
-            )
-        except Refused as refusal:
-            if refusal.sqlstate == _LOCK_NOT_AVAILABLE:
-                raise
-            raise Unavailable(f"others are in the way: {refusal}") from refusal
+        answers = self._connection.run(*statements, changes=changes, wait=wait)
         if changes:
             self.on_commit(time.monotonic() - began, 0)
         return answers
 
-    def _run_once(
-        self, statements: Sequence[Statement], *, changes: bool, seconds: float
-    ) -> list[Rows]:
-        session = self._connected()
-        try:
-            return session.run(*statements, seconds=seconds)
-        except Refused as refusal:
-            if refusal.sqlstate in _OTHERS_IN_THE_WAY:
-                raise
-            if refusal.sqlstate == _DISK_FULL:
-                raise NoRoom(f"store at {self.host}: {refusal}") from refusal
-            if refusal.sqlstate == _QUERY_CANCELED and _takes_changes(session):
-                trouble = f"it took too long, and nothing has changed: {refusal}"
-                raise Unavailable(trouble) from refusal
-            self._lose(session, str(refusal))
-            raise Unavailable(str(refusal)) from refusal
-        except Broken as broken:
-            self._lose(session, str(broken))
-            if changes:
-                raise OutcomeUnknown(str(broken)) from broken
-            raise Unavailable(str(broken)) from broken
-
-    def _connected(self) -> Session:
-        session = self._session
-        if session:
-            if session.is_open():
-                return session
-            # Nothing was under way, so that the new connection may serve as well.
-            self._lose(session, "the server has closed the connection")
-        self._tried.wait(max(0.0, self._lost_at + PATIENCE - time.monotonic()))
-        session = self._session
-        if session is None:
-            raise Unavailable(self._trouble)
-        return session
-
-    def _lose(self, session: Session, trouble: str) -> None:
-        self._trouble = trouble
-        _logger.warning("store at %s lost: %s", self.host, trouble)
-        self._lost_at = time.monotonic()
-        self._session = None
-        self._given_up.append(session)
-        self._tried.clear()
-        self._lost.set()
-
-    def _connect(self) -> Session:
-        """Return a connection by which changes can be made.
-
-        Raises:
-            StoreError: there is none.
-        """
-        try:
-            session = Session(self._conninfo)
-        except CannotConnect as error:
-            raise StoreError(str(error)) from error
-        try:
-            if "lock_timeout" not in self._conninfo:
-                session.run(Statement(b"SET lock_timeout = %d" % (_LOCK_SECONDS * 1000)))
-            schema.require(session)
-            _retried(lambda seconds: session.run(_TRY, _TRY_COMMIT, seconds=seconds))
-            self.synchronous_commit = _warn_of_less(session)
-        except (Refused, Broken) as error:
-            session.give_up()
-            raise StoreError(str(error)) from error
-        except StoreError:
-            session.close()
-            raise
-        return session
-
-    def _keep(self) -> None:
-        """Find a new connection whenever one is lost. Runs as a thread."""
-        while not self._closed.is_set():
-            self._lost.wait()
-            self._find_connection()
-
-    def _find_connection(self) -> None:
-        pause = _FIRST_PAUSE
-        while not self._closed.is_set():
-            while self._given_up:
-                self._given_up.pop().give_up()
-            try:
-                session = self._connect()
-            except StoreError as error:
-                if str(error) != self._trouble:
-                    _logger.warning("no connection to the store: %s", error)
-                self._trouble = str(error)
-                self._tried.set()
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
-                continue
-            if self._closed.is_set():
-                session.close()
-                return
-            self._lost.clear()
-            self.host = session.host
-            _logger.warning("connected to the store at %s again", self.host)
-            self._session = session
-            self._tried.set()
-            return
-
-    def _tend(self) -> None:
-        """Count the sequences, and forget those that are old. Runs as a thread."""
-        expiry = 0.0
-        while not self._closed.is_set():
-            if time.monotonic() >= expiry:
-                expiry = time.monotonic() + _EXPIRY_SECONDS
-                self._expire()
-            if self._begun.wait(expiry - time.monotonic()):
-                self._begun.clear()
-                self._count()
-                self._closed.wait(COUNT_SECONDS)
-
-    def _count(self) -> None:
-        """Count the sequences, by a connection of its own."""
-        trouble = ""
-        try:
-            with closing(Session(self._conninfo)) as session:
-                session.run(Statement(b"SET statement_timeout = %d" % (_COUNT_PATIENCE * 1000)))
-                self._count_by(session, seconds=_COUNT_PATIENCE + 1)
-        except (CannotConnect, Refused, Broken) as error:
-            trouble = str(error)
-        if trouble and not self._count_trouble:
-            _logger.warning(
-                "store: sequences cannot be counted, so others may exceed --max-sequences: %s",
-                trouble,
-            )
-        self._count_trouble = trouble
-
-    def _count_by(self, session: Session, seconds: float = ANSWER_SECONDS) -> None:
+    def _renew_count(self) -> None:
+        """Count the sequences; keep the last count if that takes too long."""
+        began = time.monotonic()
         count = Statement(_COUNT, (_bytea(self._permanent),))
-        for _ in range(_COUNTED_AGAIN):
-            created, changing = self._created, self._changing
-            counted = int(session.run(count, seconds=seconds)[0][0][0])
-            if not (changing or self._changing) and self._created == created:
-                break
-        # If it has to be, those created meanwhile count twice until the next time.
-        self.counted, self._created_counted = counted, created
-
-    def _expire(self) -> None:
-        """Delete what nobody has touched for too long, by a connection of its own."""
-        if self._days_kept is None:
-            return
-        oldest = b"%d" % (int(self._day()) - self._days_kept)
-        expire = Statement(_EXPIRE, (oldest, _bytea(self._permanent)))
-        with (
-            suppress(CannotConnect, Refused, Broken),
-            closing(Session(self._conninfo)) as session,
-        ):
-            while session.run(expire)[0] and not self._closed.is_set():
-                pass
-
-
-def _takes_changes(session: Session) -> bool:
-    """Return whether the table of sequences can be changed, as far as no single one is locked."""
-    try:
-        session.run(_TRY, seconds=_TRY_SECONDS)
-    except (Refused, Broken):
-        return False
-    return True
+        try:
+            _, rows = self._run(_LIMIT_COUNT, count, changes=False, wait=0)
+            self._count = int(rows[0][0])
+        except (Refused, Unavailable) as error:
+            _logger.warning("store at %s: cannot count the sequences: %s", self.host, error)
+        now = time.monotonic()
+        self._count_due = now + max(COUNT_SECONDS, _COUNT_REST_FACTOR * (now - began))
 
 
 def find(conninfo: str, sequence_id: bytes) -> int | None:
     """Return where the sequence is, or None if there is none, by reading only.
 
     Raises:
-        StoreError: there is no connection to be had, or the database has no such store.
+        StoreError: No server can be connected to, or the database lacks the tables.
     """
     try:
         with closing(Session(conninfo, only_reads=True)) as session:
@@ -622,55 +386,11 @@ def find(conninfo: str, sequence_id: bytes) -> int | None:
         raise StoreError(str(error)) from error
 
 
-def _retried(transaction: Callable[[float], list[Rows]], wait: float = WAIT_SECONDS) -> list[Rows]:
-    """Run a transaction, again as long as others are in the way.
-
-    Args:
-        transaction: Runs it; given the seconds within which it has to be answered.
-        wait: For so many seconds it is tried again while others hold a lock.
-
-    Raises:
-        Refused: others still are in the way, or the reason is another.
-    """
-    began = time.monotonic()
-    waited = 0.0
-    while True:
-        try:
-            return transaction(ANSWER_SECONDS - waited)
-        except Refused as refusal:
-            waited = time.monotonic() - began
-            limit = wait if refusal.sqlstate == _LOCK_NOT_AVAILABLE else WAIT_SECONDS
-            if refusal.sqlstate not in _OTHERS_IN_THE_WAY or waited >= limit:
-                raise
-        time.sleep(random.uniform(0, _RETRY_PAUSE))  # noqa: S311 - to miss each other
-
-
-def _warn_of_less(session: Session) -> str:
-    """Warn if the server promises less of what it has committed than bigfib of what it has told.
-
-    Returns:
-        Its ``synchronous_commit``.
-    """
-    fsync, commit, standbys = (value.decode() for value in session.run(Statement(_PROMISES))[0][0])
-    if fsync == "off":
-        _logger.warning("store at %s: fsync is off, so power loss takes steps back", session.host)
-    if commit == "off":
-        _logger.warning(
-            "store at %s: synchronous_commit is off, so a crash takes steps back", session.host
-        )
-    elif standbys and commit in ("local", "remote_write"):
-        _logger.warning(
-            "store at %s: synchronous_commit is %s, so a failover may take steps back",
-            *(session.host, commit),
-        )
-    return commit
-
-
 def _bytea(value: bytes) -> bytes:
     return b"\\x" + value.hex().encode()
 
 
-def _text(number: int) -> bytes:
+def _numeric(number: int) -> bytes:
     # Python itself writes, and reads, no number of more than 4,300 digits.
     digits: str = mpz(number).digits()
     return digits.encode()

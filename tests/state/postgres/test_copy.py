@@ -1,4 +1,4 @@
-"""Every sequence from a state log to a database and back."""
+"""Copying every sequence from a state log to a database and back."""
 
 import random
 import subprocess
@@ -42,7 +42,7 @@ def sequences(url: str) -> int:
         return int(row[0])
 
 
-def test_there_and_back(path: Path, database: str) -> None:
+def test_copy_there_and_back_keeps_positions_and_days(path: Path, database: str) -> None:
     latest = fill(path, 30_000)
     assert copy.log_to_database(path, database) == len(latest) == 30_001
     back = path.with_name("back")
@@ -54,7 +54,7 @@ def test_there_and_back(path: Path, database: str) -> None:
     }
 
 
-def test_what_was_copied_goes_on(path: Path, database: str) -> None:
+def test_copied_sequence_goes_on_from_its_position(path: Path, database: str) -> None:
     fill(path, 10)
     copy.log_to_database(path, database)
     with closing(Postgres(database, permanent=SHARED)) as store:
@@ -65,7 +65,7 @@ def test_what_was_copied_goes_on(path: Path, database: str) -> None:
         assert log.step(SHARED, 1, 0, 99) == 14
 
 
-def test_a_target_that_is_not_empty_is_refused(path: Path, database: str) -> None:
+def test_copy_into_a_target_that_is_not_empty_is_refused(path: Path, database: str) -> None:
     latest = fill(path, 10)
     copy.log_to_database(path, database)
     for _ in range(2):
@@ -77,7 +77,7 @@ def test_a_target_that_is_not_empty_is_refused(path: Path, database: str) -> Non
     assert sequences(database) == len(latest)
 
 
-def test_a_log_in_use_is_not_copied(path: Path, database: str) -> None:
+def test_copy_of_a_log_in_use_is_refused(path: Path, database: str) -> None:
     fill(path, 10)
     with Log(path), pytest.raises(Locked):
         copy.log_to_database(path, database)
@@ -93,7 +93,9 @@ def test_a_log_in_use_is_not_copied(path: Path, database: str) -> None:
         ("RAISE EXCEPTION 'no more'", "no more"),
     ],
 )
-def test_a_copy_that_is_none_is_not_kept(path: Path, database: str, change: str, says: str) -> None:
+def test_copy_that_differs_from_its_source_is_undone(
+    path: Path, database: str, change: str, says: str
+) -> None:
     fill(path, 10)
     with psycopg.connect(database) as connection:
         connection.execute(
@@ -120,7 +122,7 @@ class TestCommand:
             check=False,
         )
 
-    def test_copies(self, path: Path, database: str) -> None:
+    def test_store_copy_prints_the_number_of_sequences(self, path: Path, database: str) -> None:
         fill(path, 10)
         back = path.with_name("back")
         for arguments in ((path, database), (database, back)):
@@ -128,7 +130,9 @@ class TestCommand:
             assert (done.stdout, done.stderr) == ("sequences copied and compared: 11\n", "")
         assert reader.read(back).latest == reader.read(path).latest
 
-    def test_says_what_is_wrong(self, path: Path, database: str) -> None:
+    def test_store_copy_of_wrong_ends_is_an_error_of_one_line(
+        self, path: Path, database: str
+    ) -> None:
         for arguments, says in (
             ((path, path), "from a state log to a database"),
             ((database, database), "from a state log to a database"),

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from bigfib.state.postgres import copy, schema, session, store
+from bigfib.state.postgres import connection, copy, expiry, schema, session, store
 
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 
@@ -11,7 +11,7 @@ OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 def statements() -> list[str]:
     """Return all SQL that the modules hold ready."""
     found = []
-    for module in (store, schema, copy, session):
+    for module in (store, connection, expiry, schema, copy, session):
         for value in vars(module).values():
             for one in value if isinstance(value, tuple) else (value,):
                 sql = one.sql if type(one) is session.Statement else one
@@ -20,7 +20,7 @@ def statements() -> list[str]:
     return found
 
 
-def test_uses_what_is_listed_and_nothing_else() -> None:
+def test_sql_uses_the_listed_words_and_no_others() -> None:
     """Whoever adds to the list has looked whether CockroachDB, YugabyteDB and Citus have it."""
     sql = "\n".join(statements())
     assert "UPDATE bigfib_sequences" in sql

@@ -1,0 +1,292 @@
+"""Keep a connection to the database, and replace it when it is lost.
+
+A thread looks for the new connection; a request waits for it no longer than `RECONNECT_SECONDS`.
+A change that was under way at the loss is never retried, because it may have been made. Retried are
+transactions that the server refuses because of others (`serialization_failure`,
+`deadlock_detected`, `lock_not_available`): those have changed nothing.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from bigfib.state.postgres import schema
+from bigfib.state.postgres.session import (
+    ANSWER_SECONDS,
+    Broken,
+    CannotConnect,
+    Refused,
+    Rows,
+    Session,
+    Statement,
+)
+from bigfib.state.store import WAIT_SECONDS, NoRoom, OutcomeUnknown, StoreError, Unavailable
+
+_logger = logging.getLogger(__name__)
+
+RECONNECT_SECONDS: Final = 0.5
+"""How long a request waits for a new connection at most, counted from the loss of the last one."""
+
+# Between attempts to connect, in seconds; the pause doubles with each attempt.
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+
+# The longest pause, in seconds, before a transaction that met others is retried.
+_RETRY_PAUSE: Final = 0.005
+
+# How long in seconds one attempt waits for a lock. Longer than most commits of other servers take,
+# and short, because a batch holds other rows locked meanwhile.
+_LOCK_SECONDS: Final = 0.05
+
+# The deadline, in seconds, for the table of sequences to show that it takes changes.
+_TRY_SECONDS: Final = 0.2
+
+_LOCK_NOT_AVAILABLE: Final = "55P03"
+_RETRIED: Final = {"40001", "40P01", _LOCK_NOT_AVAILABLE}
+_DISK_FULL: Final = "53100"
+# The statement has taken too long; the server does not say why.
+_QUERY_CANCELED: Final = "57014"
+
+TRY_CHANGE: Final = Statement(rb"UPDATE bigfib_sequences SET day = day WHERE id = '\x'::bytea")
+"""Changes nothing, because no sequence has this id, but needs the right and the locks to change."""
+
+# Changes nothing either, and its commit waits for a synchronous standby where one is configured.
+_TRY_COMMIT: Final = Statement(b"UPDATE bigfib_schema SET version = version")
+
+_DURABILITY: Final = b"""SELECT coalesce(current_setting('fsync', true), ''),
+    coalesce(current_setting('synchronous_commit', true), ''),
+    coalesce(current_setting('synchronous_standby_names', true), '')"""
+
+
+class Connection:
+    """A connection to a database with bigfib's tables, used by one thread at a time.
+
+    Attributes:
+        host: The server that it is connected to, or last was.
+        synchronous_commit: The server's setting: when a transaction counts as committed.
+    """
+
+    def __init__(self, conninfo: str) -> None:
+        """Connect to the database.
+
+        Args:
+            conninfo: Where it is, as libpq has it: ``postgresql://...``.
+
+        Raises:
+            StoreError: No server can be connected to, or the database lacks the tables.
+        """
+        self._conninfo = conninfo
+        self._session: Session | None = self._connect()
+        self.host = self._session.host
+        self._trouble = ""
+        self._given_up: list[Session] = []
+        self._lost_at = 0.0
+        self._closed = False
+        # Set while a connection is to be found, and when that has been tried since the loss.
+        self._lost = threading.Event()
+        self._tried = threading.Event()
+        threading.Thread(target=self._replace_lost, daemon=True).start()
+
+    def is_lost(self) -> bool:
+        """Return whether a new connection is being looked for."""
+        return self._session is None
+
+    def is_open(self) -> bool:
+        """Return whether there is a connection, and the server has not closed it."""
+        return self._session is not None and self._session.is_open()
+
+    def run(
+        self, *statements: Statement, changes: bool = True, wait: float = WAIT_SECONDS
+    ) -> list[Rows]:
+        """Run a transaction, and retry it while others are in its way.
+
+        Args:
+            statements: The statements of the transaction.
+            changes: Whether they may change something.
+            wait: How many seconds to retry while others hold a lock.
+
+        Raises:
+            Refused: Others hold a lock, and nothing has changed.
+            Unavailable, NoRoom, OutcomeUnknown: As `Store` has them.
+        """
+        try:
+            return _retry(
+                lambda seconds: self._run_once(statements, changes=changes, seconds=seconds), wait
+            )
+        except Refused as refusal:
+            if refusal.sqlstate == _LOCK_NOT_AVAILABLE:
+                raise
+            raise Unavailable(f"others are in the way: {refusal}") from refusal
+
+    def require_table(self) -> bool:
+        """Return whether the table of sequences takes changes; if not, reconnect."""
+        session = self._session
+        if session and not _takes_changes(session):
+            self._lose(session, "others hold the table of sequences locked: lock timeout")
+        return self._session is not None
+
+    def lose(self, trouble: str) -> None:
+        """Give the connection up and look for another; ``trouble`` says why."""
+        if self._session:
+            self._lose(self._session, trouble)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._closed = True
+        self._lost.set()
+        session, self._session = self._session, None
+        for each in (*self._given_up, *([session] if session else [])):
+            each.close()
+
+    def _run_once(
+        self, statements: Sequence[Statement], *, changes: bool, seconds: float
+    ) -> list[Rows]:
+        session = self._connected()
+        try:
+            return session.run(*statements, seconds=seconds)
+        except Refused as refusal:
+            if refusal.sqlstate in _RETRIED:
+                raise
+            if refusal.sqlstate == _DISK_FULL:
+                raise NoRoom(f"store at {self.host}: {refusal}") from refusal
+            if refusal.sqlstate == _QUERY_CANCELED and _takes_changes(session):
+                trouble = f"it took too long, and nothing has changed: {refusal}"
+                raise Unavailable(trouble) from refusal
+            self._lose(session, str(refusal))
+            raise Unavailable(str(refusal)) from refusal
+        except Broken as broken:
+            self._lose(session, str(broken))
+            if changes:
+                raise OutcomeUnknown(str(broken)) from broken
+            raise Unavailable(str(broken)) from broken
+
+    def _connected(self) -> Session:
+        session = self._session
+        if session:
+            if session.is_open():
+                return session
+            # Nothing was under way, so the transaction may use the new connection.
+            self._lose(session, "the server has closed the connection")
+        self._tried.wait(max(0.0, self._lost_at + RECONNECT_SECONDS - time.monotonic()))
+        session = self._session
+        if session is None:
+            raise Unavailable(self._trouble)
+        return session
+
+    def _lose(self, session: Session, trouble: str) -> None:
+        self._trouble = trouble
+        _logger.warning("store at %s lost: %s", self.host, trouble)
+        self._lost_at = time.monotonic()
+        self._session = None
+        self._given_up.append(session)
+        self._tried.clear()
+        self._lost.set()
+
+    def _connect(self) -> Session:
+        """Return a session that can make changes.
+
+        Raises:
+            StoreError: There is none.
+        """
+        try:
+            session = Session(self._conninfo)
+        except CannotConnect as error:
+            raise StoreError(str(error)) from error
+        try:
+            if "lock_timeout" not in self._conninfo:
+                session.run(Statement(b"SET lock_timeout = %d" % (_LOCK_SECONDS * 1000)))
+            schema.require(session)
+            _retry(lambda seconds: session.run(TRY_CHANGE, _TRY_COMMIT, seconds=seconds))
+            self.synchronous_commit = _warn_of_weak_durability(session)
+        except (Refused, Broken) as error:
+            session.give_up()
+            raise StoreError(str(error)) from error
+        except StoreError:
+            session.close()
+            raise
+        return session
+
+    def _replace_lost(self) -> None:
+        """Find a new connection whenever one is lost. Runs as a thread."""
+        while not self._closed:
+            self._lost.wait()
+            self._find_connection()
+
+    def _find_connection(self) -> None:
+        pause = _FIRST_PAUSE
+        while not self._closed:
+            while self._given_up:
+                self._given_up.pop().give_up()
+            try:
+                session = self._connect()
+            except StoreError as error:
+                if str(error) != self._trouble:
+                    _logger.warning("no connection to the store: %s", error)
+                self._trouble = str(error)
+                self._tried.set()
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                continue
+            if self._closed:
+                session.close()
+                return
+            self._lost.clear()
+            self.host = session.host
+            _logger.warning("connected to the store at %s again", self.host)
+            self._session = session
+            self._tried.set()
+            return
+
+
+def _takes_changes(session: Session) -> bool:
+    """Return whether the table takes changes; locks of single rows do not matter."""
+    try:
+        session.run(TRY_CHANGE, seconds=_TRY_SECONDS)
+    except (Refused, Broken):
+        return False
+    return True
+
+
+def _retry(transaction: Callable[[float], list[Rows]], wait: float = WAIT_SECONDS) -> list[Rows]:
+    """Run a transaction, and retry it while others are in its way.
+
+    Args:
+        transaction: Runs it, within the seconds that it is given.
+        wait: How many seconds to retry while others hold a lock.
+
+    Raises:
+        Refused: Others still are in the way, or the reason is another.
+    """
+    began = time.monotonic()
+    waited = 0.0
+    while True:
+        try:
+            return transaction(ANSWER_SECONDS - waited)
+        except Refused as refusal:
+            waited = time.monotonic() - began
+            limit = wait if refusal.sqlstate == _LOCK_NOT_AVAILABLE else WAIT_SECONDS
+            if refusal.sqlstate not in _RETRIED or waited >= limit:
+                raise
+        time.sleep(random.uniform(0, _RETRY_PAUSE))  # noqa: S311 - so that the two miss each other
+
+
+def _warn_of_weak_durability(session: Session) -> str:
+    """Warn if the server may lose what it has committed, and return its ``synchronous_commit``."""
+    fsync, commit, standbys = (
+        value.decode() for value in session.run(Statement(_DURABILITY))[0][0]
+    )
+    if fsync == "off":
+        _logger.warning("store at %s: fsync is off, so power loss takes steps back", session.host)
+    if commit == "off":
+        _logger.warning(
+            "store at %s: synchronous_commit is off, so a crash takes steps back", session.host
+        )
+    elif standbys and commit in ("local", "remote_write"):
+        _logger.warning(
+            "store at %s: synchronous_commit is %s, so a failover may take steps back",
+            *(session.host, commit),
+        )
+    return commit

@@ -1,0 +1,51 @@
+"""What the tests of a store in a database share: stores, rows, and locks."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+import psycopg
+
+from bigfib.sequences import SHARED
+from bigfib.state.postgres.store import Postgres
+
+ONE, OTHER = bytes(16), bytes(range(16))
+DAY = 86_400
+
+
+@contextmanager
+def opened(url: str, days_kept: int | None = None, now: float = 0) -> Iterator[Postgres]:
+    with closing(
+        Postgres(url, days_kept=days_kept, permanent=SHARED, clock=lambda: now or time.time())
+    ) as store:
+        yield store
+
+
+def rows(url: str) -> dict[bytes, tuple[int, int]]:
+    with psycopg.connect(url) as connection:
+        found = connection.execute("SELECT id, position, day FROM bigfib_sequences").fetchall()
+    return {one: (int(position), day) for one, position, day in found}
+
+
+def run(url: str, statement: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement.encode())
+
+
+@contextmanager
+def held_for(url: str, sequence_id: bytes, seconds: float) -> Iterator[Callable[[], None]]:
+    """Give a function that has another connection lock the sequence for so many seconds."""
+    with psycopg.connect(url) as connection:
+        threads: list[threading.Timer] = []
+
+        def hold() -> None:
+            connection.execute(
+                "SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [sequence_id]
+            )
+            threads.append(threading.Timer(seconds, connection.rollback))
+            threads[-1].start()
+
+        yield hold
+        for thread in threads:
+            thread.join()

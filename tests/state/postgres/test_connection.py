@@ -1,0 +1,342 @@
+"""Connecting to a database, and what happens when it refuses, fails or is lost."""
+
+import logging
+import re
+import threading
+import time
+from contextlib import suppress
+
+import psycopg
+import pytest
+
+from bigfib.state.postgres import schema
+from bigfib.state.postgres.session import ANSWER_SECONDS
+from bigfib.state.postgres.store import Postgres
+from bigfib.state.store import (
+    OutcomeUnknown,
+    Steps,
+    StoreError,
+    Unavailable,
+)
+from tests.postgres import Cluster
+from tests.state.postgres.stores import ONE, OTHER, opened, rows, run
+
+
+class TestConnecting:
+    @pytest.mark.parametrize(
+        ("url", "says"),
+        [
+            ("postgresql://127.0.0.1:1/x", "refused"),
+            ("postgresql://nowhere.invalid/x", "nowhere.invalid"),
+            # Without libpq's words, in which there may be a password.
+            ("postgresql://[/x", "the connection string is not valid"),
+            ("postgresql://h/x?nonsense=1", "the connection string is not valid"),
+        ],
+    )
+    def test_connect_without_a_server_or_a_valid_string_is_an_error_of_one_line(
+        self, url: str, says: str
+    ) -> None:
+        with pytest.raises(StoreError, match=says) as error:
+            Postgres(url)
+        assert "\n" not in str(error.value)
+
+    def test_connect_skips_hosts_that_are_down_or_read_only(
+        self, cluster: Cluster, shared_cluster: Cluster, database: str
+    ) -> None:
+        name = database.rpartition("/")[2]
+        cluster.sql(
+            f"CREATE DATABASE {name}", f"ALTER DATABASE {name} SET default_transaction_read_only=on"
+        )
+        hosts = f"127.0.0.1:1,127.0.0.1:{cluster.port},127.0.0.1:{shared_cluster.port}"
+        with opened(f"postgresql://postgres@{hosts}/{name}") as store:
+            store.create(ONE, 7)
+            assert store.host == f"127.0.0.1:{shared_cluster.port}"
+        assert rows(database)[ONE][0] == 7
+
+    def test_connect_to_a_database_that_may_lose_commits_warns(
+        self, cluster: Cluster, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with opened(cluster.url()) as store:
+            assert store.synchronous_commit == "on"
+        assert caplog.text == ""
+        cluster.sql("ALTER SYSTEM SET synchronous_commit = off")
+        cluster.stop()
+        cluster.start(fsync="off")
+        with opened(cluster.url()):
+            pass
+        assert "fsync is off, so power loss takes steps back" in caplog.text
+        assert "synchronous_commit is off, so a crash takes steps back" in caplog.text
+
+
+class TestRetries:
+    def test_a_serialization_failure_is_tried_again(self, database: str) -> None:
+        # Under this isolation all but one of those who step at once are refused (40001).
+        name = database.rpartition("/")[2]
+        run(database, f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
+        with opened(database) as store:
+            store.create(ONE, 0)
+
+        def step() -> None:
+            with opened(database) as store:
+                for _ in range(100):
+                    store.step_all([Steps(ONE, 1, 0, 10**6)], [OTHER])
+
+        threads = [threading.Thread(target=step) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert rows(database)[ONE][0] == 400
+
+    def test_serialization_failures_without_end_are_given_up_in_time(self, database: str) -> None:
+        with opened(database) as store:
+            store.create(ONE, 0)
+            # A trigger that always is in the way.
+            run(
+                database,
+                """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                $$BEGIN RAISE EXCEPTION 'always' USING ERRCODE = '40001'; END$$""",
+            )
+            run(
+                database,
+                "CREATE TRIGGER t BEFORE UPDATE ON bigfib_sequences "
+                "FOR EACH ROW EXECUTE FUNCTION refuse()",
+            )
+            began = time.monotonic()
+            with pytest.raises(Unavailable, match="others are in the way"):
+                store.step(ONE, 1, 0, 9)
+            assert time.monotonic() - began < ANSWER_SECONDS
+            assert store.find(ONE) == 0
+
+    def test_step_that_breaks_the_connection_is_not_retried(self, database: str) -> None:
+        # The step is made, and its connection ended before it is told: by the step itself.
+        with opened(database) as store:
+            store.create(ONE, 0)
+            run(
+                database,
+                """CREATE FUNCTION hang_up() RETURNS trigger LANGUAGE plpgsql AS
+                $$BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END$$""",
+            )
+            run(
+                database,
+                "CREATE CONSTRAINT TRIGGER t AFTER UPDATE ON bigfib_sequences DEFERRABLE "
+                "INITIALLY DEFERRED FOR EACH ROW WHEN (new.position <> old.position) "
+                "EXECUTE FUNCTION hang_up()",
+            )
+            with pytest.raises(OutcomeUnknown):
+                store.step(ONE, 1, 0, 9)
+            run(database, "DROP TRIGGER t ON bigfib_sequences")
+            # The next finds a fresh connection, at once.
+            before = store.find(ONE)
+            assert before in (0, 1)
+            assert store.step(ONE, 1, 0, 9) == before + 1
+
+    def test_a_commit_that_the_standby_may_not_have_is_unknown(self, cluster: Cluster) -> None:
+        with opened(cluster.url()) as store:
+            store.create(ONE, 0)
+            # One that is not there; somebody then ends the wait for it.
+            cluster.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            cluster.sql("SELECT pg_reload_conf()")
+            cancelled: list[object] = []
+
+            def cancel() -> None:
+                until = time.monotonic() + 20
+                while not cancelled:
+                    assert time.monotonic() < until
+                    cancelled.extend(
+                        cluster.sql(
+                            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity "
+                            "WHERE wait_event = 'SyncRep'"
+                        )
+                    )
+
+            canceller = threading.Thread(target=cancel)
+            canceller.start()
+            with pytest.raises(OutcomeUnknown, match="synchronous replication"):
+                store.step(ONE, 1, 0, 9)
+            canceller.join()
+        assert cluster.sql("SELECT position FROM bigfib_sequences") == [(1,)], "it is made here"
+
+    def test_any_other_warning_is_logged_once(
+        self, database: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with opened(database) as store:
+            store.create(ONE, 0)
+            run(
+                database,
+                """CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS
+                $$BEGIN RAISE WARNING 'the disk is nearly full'; RETURN NULL; END$$""",
+            )
+            run(
+                database,
+                "CREATE TRIGGER t AFTER UPDATE ON bigfib_sequences "
+                "FOR EACH ROW EXECUTE FUNCTION warn()",
+            )
+            assert [store.step(ONE, 1, 0, 9) for _ in range(3)] == [1, 2, 3]
+        assert caplog.text.count("the disk is nearly full") == 1
+
+
+class TestReadiness:
+    """`check` finds a fault before a step does."""
+
+    def test_check_of_a_read_only_host_connects_to_another(
+        self,
+        cluster: Cluster,
+        shared_cluster: Cluster,
+        database: str,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        name = database.rpartition("/")[2]
+        cluster.sql(f"CREATE DATABASE {name} TEMPLATE template0")
+        schema.init(cluster.url(name))
+        hosts = f"127.0.0.1:{cluster.port},127.0.0.1:{shared_cluster.port}"
+        with opened(f"postgresql://postgres@{hosts}/{name}") as store:
+            store.check()
+            assert store.host == f"127.0.0.1:{cluster.port}"
+            cluster.sql("ALTER SYSTEM SET default_transaction_read_only = on")
+            cluster.sql("SELECT pg_reload_conf()")
+            until = time.monotonic() + 20
+            # It finds out, and the other host.
+            while store.host != f"127.0.0.1:{shared_cluster.port}":
+                assert time.monotonic() < until
+                with suppress(Unavailable):
+                    store.check()
+            store.check()
+        # As it says of itself, or as it says when a change is tried.
+        assert re.search("the database is read-only|in a read-only transaction", caplog.text)
+
+    def test_lost_connection_is_found_again_though_nobody_asks(self, cluster: Cluster) -> None:
+        with opened(cluster.url()) as store:
+            assert not store.is_lost()
+            cluster.stop()
+            with pytest.raises(Unavailable):
+                store.check()
+            assert store.is_lost()
+            cluster.start()
+            until = time.monotonic() + 20
+            # It is found again though nobody asks for it.
+            while store.is_lost():
+                assert time.monotonic() < until
+
+    def test_check_of_another_version_reconnects_until_it_is_ours(self, database: str) -> None:
+        with opened(database) as store:
+            store.check()
+            run(database, "UPDATE bigfib_schema SET version = 2")
+            with pytest.raises(Unavailable, match="version 2"):
+                store.check()
+            assert not store.may_step(ONE)
+            run(database, "UPDATE bigfib_schema SET version = 1")
+            until = time.monotonic() + 20
+            while not store.may_step(ONE):
+                assert time.monotonic() < until
+            store.check()
+
+    @pytest.mark.parametrize("mode", ["SHARE", "EXCLUSIVE", "ACCESS EXCLUSIVE"])
+    def test_check_of_a_locked_table_fails_and_later_recovers(
+        self, database: str, mode: str
+    ) -> None:
+        with opened(database) as store:
+            store.create(ONE, 5)
+            with psycopg.connect(database) as other:
+                other.execute(f"LOCK bigfib_sequences IN {mode} MODE".encode())
+                began = time.monotonic()
+                with pytest.raises(Unavailable):
+                    store.check()
+                assert time.monotonic() - began < ANSWER_SECONDS / 2
+            until = time.monotonic() + 20
+            while not store.may_step(ONE):
+                assert time.monotonic() < until
+            store.check()
+            assert store.find(ONE) == 5
+
+
+class TestLoss:
+    """The database is lost for a while, or as good as lost."""
+
+    def test_idle_connection_closed_by_the_server_is_replaced_for_the_next_step(
+        self, cluster: Cluster, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.WARNING)
+        with opened(cluster.url()) as store:
+            store.create(ONE, 0)
+            for number in range(1, 4):
+                cluster.sql(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                    "WHERE application_name = 'bigfib'"
+                )
+                assert store.step(ONE, 1, 0, 9) == number
+        assert caplog.text.count("connected to the store") == 3
+
+    def test_paused_server_delays_only_the_first_step(self, cluster: Cluster) -> None:
+        with opened(cluster.url()) as store:
+            store.create(ONE, 0)
+            cluster.pause()
+            began = time.monotonic()
+            with pytest.raises(OutcomeUnknown):
+                store.step(ONE, 1, 0, 9)
+            assert ANSWER_SECONDS - 0.1 < time.monotonic() - began < ANSWER_SECONDS + 1
+            time_of_all = time.monotonic()
+            for _ in range(20):
+                with pytest.raises(Unavailable):
+                    store.step(ONE, 1, 0, 9)
+            assert time.monotonic() - time_of_all < 1
+            cluster.resume()
+            position = self._found_again(store)
+            # The step that nobody knew of was made once or not at all.
+            assert position in (0, 1)
+            assert store.step(ONE, 1, 0, 9) == position + 1
+
+    def test_step_while_the_table_is_locked_is_refused_and_later_made(
+        self, cluster: Cluster
+    ) -> None:
+        with opened(cluster.url()) as store:
+            store.create(ONE, 0)
+            with psycopg.connect(cluster.url()) as other:
+                # Reading is possible, changing is not.
+                other.execute("LOCK bigfib_sequences IN EXCLUSIVE MODE")
+                with pytest.raises(Unavailable, match="lock timeout"):
+                    store.step(ONE, 1, 0, 9)
+                with pytest.raises(Unavailable):
+                    store.check()
+                assert not store.may_step(ONE), "nobody is kept waiting"
+                other.rollback()
+            assert self._found_again(store) == 0
+            assert store.step(ONE, 1, 0, 9) == 1
+
+    def test_waiting_for_a_standby_does_not_use_up_connections(
+        self, cluster: Cluster, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with opened(cluster.url()) as store:
+            store.create(ONE, 0)
+            cluster.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            cluster.sql("SELECT pg_reload_conf()")
+            with pytest.raises(OutcomeUnknown):
+                store.step(ONE, 1, 0, 9)
+            until = time.monotonic() + 20
+            # Every attempt to connect tries a commit, which waits for the missing standby.
+            attempts = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'bigfib'"
+            seen: set[object] = set()
+            while len(seen) < 3:
+                assert time.monotonic() < until
+                seen |= {
+                    pid
+                    for (pid,) in cluster.sql(
+                        "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+                    )
+                }
+            ((left,),) = cluster.sql(attempts)
+            assert isinstance(left, int)
+            assert left <= 2
+            cluster.sql("ALTER SYSTEM RESET synchronous_standby_names")
+            cluster.sql("SELECT pg_reload_conf()")
+            assert self._found_again(store) == 1
+        assert "does not answer in time" in caplog.text
+
+    @staticmethod
+    def _found_again(store: Postgres) -> int | None:
+        until = time.monotonic() + 10
+        while True:
+            try:
+                return store.find(ONE)
+            except Unavailable:
+                assert time.monotonic() < until
