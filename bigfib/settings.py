@@ -17,7 +17,8 @@ import platformdirs
 
 from bigfib.numbers.fibonacci import MAX_INDEX
 from bigfib.server.logs import LogFormat
-from bigfib.state.log import REWRITE_BYTES, Durability
+from bigfib.state.log import Durability
+from bigfib.state.rewrite import REWRITE_BYTES
 
 CACHE_BYTES: Final = 64 << 20
 """Default of ``cache_bytes``: 80 thousand sequences at small terms, 500 at 20 thousand digits."""

@@ -26,7 +26,7 @@ from bigfib.counts import Slots
 from bigfib.jobs import Jobs, NotAtHand
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import Sequences
-from bigfib.state.log import CommitFailed
+from bigfib.state.errors import CommitFailed
 from bigfib.state.store import OutcomeUnknown, Store, Unavailable
 
 _logger = logging.getLogger(__name__)

@@ -26,7 +26,8 @@ from bigfib.counts import Counter, Gauge, Histogram, Number, Slots
 from bigfib.jobs import Jobs
 from bigfib.numbers.fibonacci import digit_count
 from bigfib.sequences import SHARED, Sequences
-from bigfib.state.log import CommitFailed, Log
+from bigfib.state.errors import CommitFailed
+from bigfib.state.log import Log
 from bigfib.state.store import NoRoom, OutcomeUnknown, Store, Unavailable
 
 _LABELS: Final = ("route", "method", "status")

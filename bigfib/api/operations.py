@@ -11,7 +11,7 @@ import falcon
 from bigfib.api import openapi
 from bigfib.api.problems import RETRY_AFTER, Draining
 from bigfib.api.representations import JSON
-from bigfib.state.log import CommitFailed
+from bigfib.state.errors import CommitFailed
 from bigfib.state.store import NoRoom, OutcomeUnknown, Store, Unavailable
 
 _STATUS: Final = Path("/proc/self/status")

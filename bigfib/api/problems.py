@@ -15,7 +15,7 @@ from bigfib.api.request_seconds import UNMATCHED
 from bigfib.jobs import NotAtHand, Underway
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
 from bigfib.sequences import TooManySequences, UnknownSequence
-from bigfib.state.log import CommitFailed
+from bigfib.state.errors import CommitFailed
 from bigfib.state.store import NoRoom, OutcomeUnknown, SequenceLocked, Unavailable
 from bigfib.terms import InvalidModulus
 

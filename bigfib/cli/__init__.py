@@ -54,8 +54,8 @@ from bigfib.settings import (
     without_password,
 )
 from bigfib.state import reader
-from bigfib.state.log import Locked, Log
-from bigfib.state.reader import LogError, Unusable
+from bigfib.state.errors import Damaged, Locked, LogError, Unreadable, Unusable
+from bigfib.state.log import Log
 from bigfib.state.store import OutcomeUnknown, Store, StoreError, Unavailable
 from bigfib.terms import InvalidModulus
 
@@ -100,7 +100,9 @@ def _run(arguments: list[str] | None) -> int:
         sys.stdout.flush()
     except (InvalidIndex, InvalidModulus, InvalidSetting) as error:
         return _fail(str(error), 2)
-    except (Failure, IndexTooLarge, LogError, StoreError, Unavailable) as error:
+    except LogError as error:
+        return _fail(f"{error}{_remedy(error)}", 1)
+    except (Failure, IndexTooLarge, StoreError, Unavailable) as error:
         return _fail(str(error), 1)
     except OutcomeUnknown as error:
         return _fail(f"{error}; whether it has changed, ask with `current`", 1)
@@ -117,6 +119,16 @@ def _run(arguments: list[str] | None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _remedy(error: LogError) -> str:
+    """Return what to run about the error, to append to its message."""
+    if isinstance(error, Unusable):
+        return "; name another file with --file"
+    if isinstance(error, (Damaged, Unreadable)):
+        path = shlex.quote(str(error.path))
+        return f"; see what can be saved with `bigfib log repair -f {path}`"
+    return ""
 
 
 def _open_closed_streams() -> None:
@@ -690,7 +702,7 @@ def _log_repair(command: argparse.Namespace) -> None:
     try:
         repaired = repair(path)
     except Held as holder:
-        raise Locked(path, holder) from None
+        raise Locked(path, holder.pid, holder.contact) from None
     except OSError as error:
         raise Failure(f"cannot repair {path}: {error.strerror}") from error
     print(f"{repaired.target}: sequences {repaired.sequences}, from records {repaired.records}")

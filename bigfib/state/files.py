@@ -52,6 +52,28 @@ def set_appending(fd: int, *, appending: bool) -> None:
     fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND if appending else 0)
 
 
+def overwrite(system: System, fd: int, pieces: dict[int, bytes]) -> bool:
+    """Write pieces of a log again, by offset, and return False if the bytes before them are gone.
+
+    If another program has truncated the file, writing the last piece may restore its size. The
+    bytes before that piece then read as zeros, so they are compared, and nothing else is written.
+
+    Raises:
+        OSError: a piece cannot be written.
+    """
+    last = max(pieces)
+    before = last - records.CHECKSUM_SIZE
+    checksum = os.pread(fd, records.CHECKSUM_SIZE, before)
+    set_appending(fd, appending=False)
+    write(system, fd, pieces.pop(last), last)
+    if os.pread(fd, records.CHECKSUM_SIZE, before) != checksum:
+        return False
+    for offset, piece in pieces.items():
+        write(system, fd, piece, offset)
+    set_appending(fd, appending=True)
+    return True
+
+
 def size(fd: int) -> int:
     """Return how many bytes the file has. Measured beside `os.fstat`: 0.3 of the time."""
     return os.lseek(fd, 0, os.SEEK_END)

@@ -12,50 +12,15 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from typing import BinaryIO, Final
 from zlib import crc32
 
 from bigfib.state import files, records
+from bigfib.state.errors import Damaged, Unreadable, Unusable
 from bigfib.state.records import Record
 
 # Read and held at a time: enough that the joins of two pieces do not count.
 _PIECE: Final = 1 << 20
-
-
-class LogError(Exception):
-    """The state log cannot be used as asked; the message names the file and what to do."""
-
-
-class Unusable(LogError):
-    """The path is not a log that this program can open."""
-
-    def __init__(self, path: Path, reason: Exception | str) -> None:
-        text = reason.strerror if isinstance(reason, OSError) else reason
-        super().__init__(f"cannot use {path} as state log: {text}; name another file with --file")
-
-
-class Unreadable(LogError):
-    """The disk does not give back what is in the log."""
-
-    def __init__(self, path: Path, error: OSError) -> None:
-        super().__init__(
-            f"state log {path} cannot be read: {error.strerror}; "
-            f"see what can be saved with {_repair(path)}"
-        )
-
-
-class Damaged(LogError):
-    """Something that was once durable in the log is no longer there."""
-
-    def __init__(self, path: Path, fault: "Fault") -> None:
-        super().__init__(
-            f"state log {path} is damaged: {fault}; see what can be saved with {_repair(path)}"
-        )
-
-
-def _repair(path: Path) -> str:
-    return f"`bigfib log repair -f {quote(str(path))}`"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import BinaryIO, Final
 from zlib import crc32
 
 from bigfib.state import files, reader, records
-from bigfib.state.reader import Unusable
+from bigfib.state.errors import Unusable
 from bigfib.state.rewrite import Rewrite
 
 # The least that a disk fails to read.
@@ -115,7 +115,6 @@ def _write(target: Path, latest: dict[bytes, int], access: files.Access) -> None
         while not rewrite.advance():
             rewrite.wait()
         rewrite.finish()
-        os.rename(rewrite.new_path, target)  # noqa: PTH104 - as the log itself does
         files.sync_directory(os, target.parent)
     except OSError:
         rewrite.abandon()

@@ -920,7 +920,9 @@ class TestMisuse:
     def test_a_file_that_is_no_log(self, bigfib: Command, command: str) -> None:
         bigfib.file.write_text("something else")
         port = ["-p", "0"] if command == "serve" else []
-        assert "does not begin with the magic bytes" in bigfib.fails(command, *port)
+        refusal = bigfib.fails(command, *port)
+        assert "does not begin with the magic bytes" in refusal
+        assert refusal.rstrip().endswith("; name another file with --file")
         assert bigfib.file.read_text() == "something else"
 
     def test_no_permission(self, bigfib: Command, require: Callable[[str], str]) -> None:
@@ -1081,8 +1083,8 @@ class TestLog:
             refusal = bigfib.fails("log", "compact")
         finally:
             subprocess.run(["umount", "-l", bigfib.file], check=True)
-        assert refusal.startswith(f"1: bigfib: state log {bigfib.file} cannot be rewritten now: ")
-        assert "Device or resource busy; it is as before" in refusal
+        assert refusal.startswith(f"1: bigfib: state log {bigfib.file} cannot be compacted now: ")
+        assert "Device or resource busy; it is unchanged" in refusal
         assert bigfib.file.read_bytes() == before
         assert not bigfib.file.with_name("state.log.new").exists()
 
@@ -1098,7 +1100,7 @@ class TestLog:
             refusal = bigfib.fails("log", "compact")
         finally:
             subprocess.run([protect, "-i", bigfib.file.parent], check=True)
-        assert "cannot be rewritten now: Operation not permitted; it is as before" in refusal
+        assert "cannot be compacted now: Operation not permitted; it is unchanged" in refusal
         assert bigfib.prints("current") == "1\n"
 
     def test_compact_beside_a_service(self, serve: Serve, bigfib: Command) -> None:

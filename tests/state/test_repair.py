@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from bigfib.state import files, reader, records
+from bigfib.state.errors import Unusable
 from bigfib.state.log import Durability, Log
-from bigfib.state.reader import Unusable
 from bigfib.state.repair import repair
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from bigfib.state import reader, records
-from bigfib.state.log import CommitFailed, CompactionFailed, Durability, Log
+from bigfib.state.errors import CommitFailed, CompactionFailed
+from bigfib.state.log import Durability, Log
 from bigfib.state.rewrite import new_path
 from tests.state.test_log import file_size_limit
 
