@@ -51,6 +51,10 @@ class UnknownSequence(LookupError):
     """There is no sequence of this id: it was never created, was deleted, or is long forgotten."""
 
 
+class _Overtaken(Exception):
+    """Another server has changed the sequence between a look and a step."""
+
+
 class TooManySequences(Exception):
     """There is no room for one more; the message names the limit."""
 
@@ -80,7 +84,7 @@ def require_steps(steps: mpz) -> mpz:
         InvalidIndex: it is less than 1.
     """
     if steps < 1:
-        raise InvalidIndex("by is the number of steps, at least 1; next and previous say which way")
+        raise InvalidIndex("the number of steps must be at least 1")
     return steps
 
 
@@ -257,42 +261,31 @@ class Sequences:
             TooManySequences: there are as many as there may be.
         """
         sequence_id = secrets.token_bytes(16)
-        self._begin(sequence_id, 0)
+        self._create(sequence_id, 0)
         return self.at(sequence_id, 0)
 
     def forward(self, sequence_id: bytes) -> Sequence:
-        """Step the sequence forward, from 0 if there is none yet, and return it.
+        """Step the sequence forward and return it; if it does not exist, create it at 0 first.
 
         Raises:
-            TooManySequences: it would be a new one, and there are as many as there may be.
+            TooManySequences: it does not exist, and the limit of sequences is reached.
         """
-        # The hottest path of the service, so it does by itself what `_step` does in general.
-        sequence = self._cached.get(sequence_id)
-        if sequence is None:
-            sequence = self.current(sequence_id)
-        else:
-            self._cached.move_to_end(sequence_id)
-        pair = sequence.pair
-        if pair.position < INLINE_LIMIT:
-            try:
-                position = self._store.step(sequence_id, 1, 0, _BEFORE_LIMIT)
-            except (Missing, Elsewhere):
-                return self._step(sequence_id, 1, begins=True)
-            sequence.lsn = self._store.end
-            self.steps_forward.cells[0] += 1
-            pair.forward()
-            if pair.position != position:
-                self._catch_up(sequence, position)
-            elif pair.length != sequence.length_counted:
-                self._count(sequence)
-            return sequence
-        return self._step(sequence_id, 1, begins=True)
+        return self._step_by_one(sequence_id, 1, 0, _BEFORE_LIMIT)
 
     def back(self, sequence_id: bytes) -> Sequence:
         """Step the sequence back and return it.
 
         Raises:
-            StartOfSequence: it stands at 0, and still does.
+            StartOfSequence: it is at 0; nothing has changed.
+        """
+        return self._step_by_one(sequence_id, -1, 1, INLINE_LIMIT)
+
+    def _step_by_one(self, sequence_id: bytes, by: int, lowest: int, highest: int) -> Sequence:
+        """Step the sequence by one, from a position in ``lowest`` .. ``highest`` if possible.
+
+        This repeats what `_step` does in general, for the step that is nearly always made. Measured
+        at position 300 with the record of the step, without its sync: 0.54 of the time of `_step`,
+        1.3 us instead of 2.4.
         """
         sequence = self._cached.get(sequence_id)
         if sequence is None:
@@ -300,20 +293,24 @@ class Sequences:
         else:
             self._cached.move_to_end(sequence_id)
         pair = sequence.pair
-        if 0 < pair.position <= INLINE_LIMIT:
-            try:
-                position = self._store.step(sequence_id, -1, 1, INLINE_LIMIT)
-            except (Missing, Elsewhere):
-                return self._step(sequence_id, -1, begins=True)
-            sequence.lsn = self._store.end
+        if not lowest <= pair.position <= highest:
+            return self._step(sequence_id, by, creates=True)
+        try:
+            position = self._store.step(sequence_id, by, lowest, highest)
+        except (Missing, Elsewhere):
+            return self._step(sequence_id, by, creates=True)
+        sequence.lsn = self._store.end
+        if by > 0:
+            self.steps_forward.cells[0] += 1
+            pair.forward()
+        else:
             self.steps_back.cells[0] += 1
             pair.back()
-            if pair.position != position:
-                self._catch_up(sequence, position)
-            elif pair.length != sequence.length_counted:
-                self._count(sequence)
-            return sequence
-        return self._step(sequence_id, -1, begins=True)
+        if pair.position != position:
+            self._catch_up(sequence, position)
+        elif pair.length != sequence.length_counted:
+            self._count(sequence)
+        return sequence
 
     def step(self, sequence_id: bytes, by: int, expected: int | None = None) -> Sequence:
         """Step the sequence by so many terms, forward or back, and return it.
@@ -356,7 +353,7 @@ class Sequences:
             if expected:
                 raise Elsewhere(0) from None
             try:
-                self._begin(sequence_id, position)
+                self._create(sequence_id, position)
             except Present:
                 # Another server has begun it at this moment.
                 self._store.put(sequence_id, position, expected)
@@ -417,18 +414,13 @@ class Sequences:
             self._discount(sequence)
 
     def _step(
-        self, sequence_id: bytes, by: int, expected: int | None = None, *, begins: bool = False
+        self, sequence_id: bytes, by: int, expected: int | None = None, *, creates: bool = False
     ) -> Sequence:
-        """Step the sequence, which begins here if it ``begins`` and there is none."""
-        sequence = self._cached.get(sequence_id)
-        limit = INLINE_LIMIT if abs(by) == 1 else min(INLINE_LIMIT, self.farthest)
-        start = expected
-        if start is None and sequence:
-            start = sequence.pair.position
-        # Where it is expected, or has last been seen, leads to where terms are always at hand: then
-        # nothing needs to be looked up.
-        if start is not None and 0 <= start + by <= limit:
-            lowest, highest = max(0, -by), limit - by
+        """Step the sequence by ``by`` positions; if it does not exist, it may be created at 0."""
+        start = self.last_seen(sequence_id) if expected is None else expected
+        # Up to `INLINE_LIMIT` every term is ready, so the position need not be looked up first.
+        if start is not None and 0 <= start + by <= INLINE_LIMIT:
+            lowest, highest = max(0, -by), INLINE_LIMIT - by
             if expected is not None:
                 lowest = highest = expected
             try:
@@ -442,34 +434,47 @@ class Sequences:
                 self.count_steps(by)
                 return self._moved(sequence_id, position)
         for _ in range(_ATTEMPTS):
-            found = self._store.find(sequence_id)
-            if found is None and sequence_id != SHARED and not begins:
-                raise self._unknown(sequence_id)
-            position = found or 0
-            if expected is not None and position != expected:
-                raise Elsewhere(position)
-            target = position + by
-            if target < 0:
-                raise StartOfSequence("there is no term before F(0)")
-            if abs(by) != 1:
-                self._require_near(target)
-            sequence = self.at(sequence_id, position)
-            pair = None
-            if target > INLINE_LIMIT and not _walks(sequence.pair, target):
-                pair = self.pair_at(target)
             try:
-                if found is None:
-                    self._begin(sequence_id, target)
-                else:
-                    lowest, highest = self.reach(sequence_id, by, by)
-                    if expected is not None or pair:
-                        lowest = highest = position
-                    target = self._store.step(sequence_id, by, lowest, highest)
-            except (Missing, Present, Elsewhere):
+                return self._step_as_found(sequence_id, by, expected, creates=creates)
+            except _Overtaken:
                 continue
-            self.count_steps(by)
-            return self._moved(sequence_id, target, pair)
-        raise Unavailable("other servers step this sequence all the while")
+        raise Unavailable("other servers change this sequence all the time; try again")
+
+    def _step_as_found(
+        self, sequence_id: bytes, by: int, expected: int | None, *, creates: bool
+    ) -> Sequence:
+        """Look the position up, get the terms that the step leads to, and make it.
+
+        Raises:
+            _Overtaken: another server has changed the sequence since the look.
+        """
+        found = self._store.find(sequence_id)
+        if found is None and sequence_id != SHARED and not creates:
+            raise self._unknown(sequence_id)
+        position = found or 0
+        if expected is not None and position != expected:
+            raise Elsewhere(position)
+        target = position + by
+        if target < 0:
+            raise StartOfSequence("there is no term before F(0)")
+        if abs(by) != 1:
+            self._require_near(target)
+        sequence = self.at(sequence_id, position)
+        pair = None
+        if target > INLINE_LIMIT and not _walks(sequence.pair, target):
+            pair = self.pair_at(target)
+        try:
+            if found is None:
+                self._create(sequence_id, target)
+            else:
+                lowest, highest = self.reach(sequence_id, by, by)
+                if expected is not None or pair:
+                    lowest = highest = position
+                target = self._store.step(sequence_id, by, lowest, highest)
+        except (Missing, Present, Elsewhere):
+            raise _Overtaken from None
+        self.count_steps(by)
+        return self._moved(sequence_id, target, pair)
 
     def _moved(
         self, sequence_id: bytes, position: int, pair: DecimalPair | None = None
@@ -497,7 +502,7 @@ class Sequences:
             sequence.pair = self.pair_at(position)
         self._count(sequence)
 
-    def _begin(self, sequence_id: bytes, position: int) -> None:
+    def _create(self, sequence_id: bytes, position: int) -> None:
         # The shared one is always there, and does not count.
         if sequence_id != SHARED and self._store.holds(self._max_sequences):
             raise TooManySequences(
