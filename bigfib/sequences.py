@@ -1,11 +1,10 @@
 """Named positions in the Fibonacci sequence and their current terms.
 
-A sequence is known by its id and stands at a position, 0 until it is first stepped. The store keeps
-the position; the term at it is a function of the position and lives in memory only, as long as
-there is room for it.
+A sequence has an id and a position, 0 until it is first stepped. The store keeps the position. The
+term follows from the position and is cached in memory, as long as there is room.
 
-The store may be shared, so that others step the sequences, too. Terms in memory are then behind,
-and catch up with the position that the store tells: step by step where that is cheaper, or anew.
+Where servers share a store, another server may have stepped a sequence. Cached terms then catch up
+with the position in the store: step by step, or computed again where that is cheaper.
 """
 
 import re
@@ -33,37 +32,37 @@ SHARED: Final = b"shared"
 
 _ID: Final = re.compile("[0-9a-f]{32}", re.ASCII)
 
-# Measured: a sequence at a small position takes 710 bytes, and each number of a long pair its
-# length.
+# Measured: a sequence at a small position takes 710 bytes, and each number of a long pair takes the
+# length of its terms.
 _SEQUENCE_BYTES: Final = 800
 _NUMBERS_HELD: Final = 6
 
-# The length of terms grows by log10(phi) digits an index.
+# 1 / log10(phi): a term grows by one digit in so many indices.
 _INDICES_A_DIGIT: Final = 4.784971966781666
 
-# Each attempt after the first means that another server was faster.
+# Each attempt after the first means that another server has changed the sequence meanwhile.
 _ATTEMPTS: Final = 20
 
 _BEFORE_LIMIT: Final = INLINE_LIMIT - 1
 
 
 class UnknownSequence(LookupError):
-    """There is no sequence of this id: it was never created, was deleted, or is long forgotten."""
+    """There is no sequence of this id: never created, deleted, or expired."""
 
 
 class _Overtaken(Exception):
-    """Another server has changed the sequence between a look and a step."""
+    """Another server has changed the sequence between the lookup and the step."""
 
 
 class TooManySequences(Exception):
-    """There is no room for one more; the message names the limit."""
+    """The limit of sequences is reached; the message names it."""
 
 
 def parse_id(text: str) -> bytes:
-    """Return the id that ``text`` writes: ``shared``, or 32 hexadecimal digits in lower case.
+    """Return the id written as ``text``: ``shared``, or 32 hexadecimal digits in lower case.
 
     Raises:
-        UnknownSequence: it is no id.
+        UnknownSequence: ``text`` is not an id.
     """
     if text == SHARED.decode():
         return SHARED
@@ -73,12 +72,12 @@ def parse_id(text: str) -> bytes:
 
 
 def format_id(sequence_id: bytes) -> str:
-    """Return the text that `parse_id` reads as ``sequence_id``."""
+    """Return the text of ``sequence_id``, which `parse_id` reads."""
     return SHARED.decode() if sequence_id == SHARED else sequence_id.hex()
 
 
 def require_steps(steps: mpz) -> mpz:
-    """Return ``steps``, if it is a number of steps.
+    """Return ``steps`` if it is a number of steps.
 
     Raises:
         InvalidIndex: it is less than 1.
@@ -89,10 +88,10 @@ def require_steps(steps: mpz) -> mpz:
 
 
 def parse_position(text: str) -> mpz:
-    """Return the position that ``text`` writes.
+    """Return the position written as ``text``.
 
     Raises:
-        InvalidIndex: it is not a whole number of at least 0.
+        InvalidIndex: ``text`` is not a whole number of at least 0.
         IndexTooLarge: as `parse_index`.
     """
     position = parse_index(text)
@@ -160,18 +159,18 @@ def find_in_database(conninfo: str, sequence_id: bytes) -> int | None:
 
 
 def farthest_within(cache_bytes: int) -> int:
-    """Return the position up to which the terms of a sequence take no more bytes of memory."""
+    """Return the farthest position at which the terms of a sequence fit in ``cache_bytes``."""
     return int(cache_bytes / _NUMBERS_HELD * _INDICES_A_DIGIT)
 
 
 class Sequence:
-    """One sequence where it stands.
+    """A sequence and its current terms.
 
     Attributes:
-        id: Its name in the store.
+        id: Its id in the store.
         pair: The term at its position, and the next.
-        lsn: What to commit in the store before its position may be shown.
-        length_counted: The length of the pair for which memory is counted.
+        lsn: The lsn to commit in the store before its position may be shown.
+        length_counted: The length of the pair when its memory was last counted.
     """
 
     __slots__ = ("id", "length_counted", "lsn", "pair")
@@ -187,15 +186,16 @@ class Sequences:
     """All sequences of a store.
 
     Attributes:
-        cached_bytes: How much memory the terms of sequences take now, as far as it is counted.
-        memory: The same, for those who watch.
-        steps_forward: How many there were, by this process.
-        steps_back: How many there were, by this process.
-        farthest: The position that a sequence is moved to at once at most.
-        pair_at: What gives the terms at a position; its errors are raised by all that needs them,
-            and then nothing has changed. Up to `INLINE_LIMIT` it has none.
+        cached_bytes: The memory that cached terms take, as far as it is counted.
+        memory: The same, as a metric.
+        steps_forward: Steps forward made by this process.
+        steps_back: Steps back made by this process.
+        farthest: The farthest position that a sequence may be moved to at once, at least
+            `INLINE_LIMIT`.
+        pair_at: Returns the terms at a position. Beyond `INLINE_LIMIT` it may raise errors; the
+            methods here pass them on, and then nothing has changed.
 
-    All methods raise what `Store` says of those that they need.
+    All methods also raise the errors of the `Store` methods that they call.
     """
 
     def __init__(
@@ -206,14 +206,14 @@ class Sequences:
         max_sequences: int = MAX_SEQUENCES,
         farthest: int = MAX_INDEX - 1,
     ) -> None:
-        """Take the sequences that are in ``store``.
+        """Serve the sequences in ``store``.
 
         Args:
-            store: Where positions are kept.
-            cache_bytes: How much memory terms may take; those of the sequence used last are kept
-                even if they need more.
-            max_sequences: How many sequences there may be.
-            farthest: The position that a sequence is moved to at once at most.
+            store: The store of the positions.
+            cache_bytes: The limit of memory for cached terms. Those of the sequence used last are
+                kept even if they need more.
+            max_sequences: The limit of sequences.
+            farthest: The farthest position that a sequence may be moved to at once.
         """
         self.pair_at: Callable[[int], DecimalPair] = DecimalPair
         self.farthest = farthest
@@ -227,7 +227,7 @@ class Sequences:
         self.steps_back = Counter()
 
     def current(self, sequence_id: bytes) -> Sequence:
-        """Return the sequence as it stands; one that nobody has stepped is at 0."""
+        """Return the sequence, which is at 0 if it has never been stepped."""
         position = self._store.find(sequence_id) or 0
         sequence = self._cached.get(sequence_id)
         if sequence is None or sequence.pair.position != position:
@@ -236,7 +236,7 @@ class Sequences:
         return sequence
 
     def existing(self, sequence_id: bytes) -> Sequence:
-        """Return the sequence as it stands.
+        """Return the sequence.
 
         Raises:
             UnknownSequence: it is neither the shared one nor in the store.
@@ -244,7 +244,7 @@ class Sequences:
         return self.at(sequence_id, self.position(sequence_id))
 
     def position(self, sequence_id: bytes) -> int:
-        """Return where the sequence stands, for which its term need not be at hand.
+        """Return the position of the sequence, for which its term need not be ready.
 
         Raises:
             UnknownSequence: as `existing`.
@@ -258,7 +258,7 @@ class Sequences:
         """Create a sequence at 0, with 128 random bits as its id.
 
         Raises:
-            TooManySequences: there are as many as there may be.
+            TooManySequences: the limit of sequences is reached.
         """
         sequence_id = secrets.token_bytes(16)
         self._create(sequence_id, 0)
@@ -313,34 +313,35 @@ class Sequences:
         return sequence
 
     def step(self, sequence_id: bytes, by: int, expected: int | None = None) -> Sequence:
-        """Step the sequence by so many terms, forward or back, and return it.
+        """Step the sequence by ``by`` positions, and return it.
 
         Args:
-            sequence_id: Which sequence.
-            by: How many terms, less than 0 to go back.
-            expected: The only position to do so from; None for any.
+            sequence_id: The sequence.
+            by: The number of steps, negative to go back.
+            expected: The only position to step from; None for any.
 
         Raises:
             UnknownSequence: as `existing`.
-            Elsewhere: it is not at the position expected.
-            StartOfSequence: that leads to before 0; the sequence has not moved.
-            IndexTooLarge: as `seek`, but for steps of one.
+            Elsewhere: it is not at the expected position.
+            StartOfSequence: the step leads to before 0; nothing has changed.
+            IndexTooLarge: as `seek`, but not for steps of one.
         """
         return self._step(sequence_id, by, expected)
 
     def seek(self, sequence_id: bytes, position: int, expected: int | None = None) -> Sequence:
-        """Put the sequence at ``position`` >= 0 and return it.
+        """Move the sequence to ``position`` >= 0, and return it.
 
         Raises:
             UnknownSequence, Elsewhere: as `step`.
-            IndexTooLarge: ``position`` is beyond the farthest.
+            IndexTooLarge: ``position`` is beyond `farthest`.
         """
         self._require_near(position)
         cached = self._cached.get(sequence_id)
         if position <= INLINE_LIMIT or (cached and _walks(cached.pair, position)):
             pair = None
         else:
-            # Nothing is computed for a change that is not made; nor is it before the terms are had.
+            # Check first, so that no terms are computed for a change that is refused, and have the
+            # terms before the change, so that a position is never without them.
             stands = self.position(sequence_id)
             if expected is not None and stands != expected:
                 raise Elsewhere(stands)
@@ -355,7 +356,7 @@ class Sequences:
             try:
                 self._create(sequence_id, position)
             except Present:
-                # Another server has begun it at this moment.
+                # Another server has created it at this moment.
                 self._store.put(sequence_id, position, expected)
         return self._moved(sequence_id, position, pair)
 
@@ -372,7 +373,7 @@ class Sequences:
         self.forget(sequence_id)
 
     def at(self, sequence_id: bytes, position: int) -> Sequence:
-        """Return the sequence, which the store has at ``position``, with its terms."""
+        """Return the sequence with its terms at ``position``, which it has in the store."""
         sequence = self._cached.get(sequence_id)
         if sequence is None:
             return self._hold(sequence_id, self.pair_at(position))
@@ -382,17 +383,17 @@ class Sequences:
         return sequence
 
     def last_seen(self, sequence_id: bytes) -> int | None:
-        """Return where the sequence was when its terms were last shown, if they are in memory."""
+        """Return the position of the sequence's cached terms, or None if none are cached."""
         sequence = self._cached.get(sequence_id)
         return None if sequence is None else sequence.pair.position
 
     def reach(self, sequence_id: bytes, least: int, most: int) -> tuple[int, int]:
-        """Return the lowest and the highest position from which steps lead to terms at hand.
+        """Return the lowest and the highest position from which steps lead to terms that are ready.
 
         Args:
-            sequence_id: Which sequence.
-            least: How far from there the lowest term is that will be shown.
-            most: How far the highest is.
+            sequence_id: The sequence.
+            least: The distance to the lowest term that will be shown, negative if it is before.
+            most: The distance to the highest.
         """
         sequence = self._cached.get(sequence_id)
         if sequence is None or sequence.pair.position + most <= INLINE_LIMIT:
@@ -401,14 +402,14 @@ class Sequences:
         return sequence.pair.position - walkable, sequence.pair.position + walkable
 
     def count_steps(self, by: int) -> None:
-        """Count the steps that have been made, forward or back."""
+        """Count steps that have been made, back if ``by`` is negative."""
         if by > 0:
             self.steps_forward.add(by)
         else:
             self.steps_back.add(-by)
 
     def forget(self, sequence_id: bytes) -> None:
-        """Drop the terms of the sequence from memory."""
+        """Drop the cached terms of the sequence."""
         sequence = self._cached.pop(sequence_id, None)
         if sequence:
             self._discount(sequence)
@@ -443,10 +444,10 @@ class Sequences:
     def _step_as_found(
         self, sequence_id: bytes, by: int, expected: int | None, *, creates: bool
     ) -> Sequence:
-        """Look the position up, get the terms that the step leads to, and make it.
+        """Look up the position, get the terms that the step leads to, then make the step.
 
         Raises:
-            _Overtaken: another server has changed the sequence since the look.
+            _Overtaken: another server has changed the sequence since the lookup.
         """
         found = self._store.find(sequence_id)
         if found is None and sequence_id != SHARED and not creates:
@@ -479,14 +480,14 @@ class Sequences:
     def _moved(
         self, sequence_id: bytes, position: int, pair: DecimalPair | None = None
     ) -> Sequence:
-        """Return the sequence, which has been moved to ``position``, where ``pair`` is."""
+        """Return the sequence after a move to ``position``, whose terms are ``pair`` if given."""
         sequence = self._hold(sequence_id, pair) if pair else self.at(sequence_id, position)
         sequence.lsn = self._store.end
         return sequence
 
     def _hold(self, sequence_id: bytes, pair: DecimalPair) -> Sequence:
         self.forget(sequence_id)
-        # If its last step was appended and not yet committed, it is at or before the log's end.
+        # Its last step may not be committed yet; the end of the store is at or after that step.
         sequence = self._cached[sequence_id] = Sequence(sequence_id, pair, self._store.end)
         self.cached_bytes += _SEQUENCE_BYTES
         self._count(sequence)
@@ -503,19 +504,19 @@ class Sequences:
         self._count(sequence)
 
     def _create(self, sequence_id: bytes, position: int) -> None:
-        # The shared one is always there, and does not count.
+        # The shared sequence always exists and does not count.
         if sequence_id != SHARED and self._store.holds(self._max_sequences):
             raise TooManySequences(
-                f"the service keeps {self._max_sequences} sequences and has as many; delete one "
-                "that is no longer needed"
+                f"the limit of {self._max_sequences} sequences is reached; delete one that is no "
+                "longer needed"
             )
         self._store.create(sequence_id, position)
 
     def _require_near(self, position: int) -> None:
         if position > self.farthest:
             raise IndexTooLarge(
-                f"a sequence is moved to position {self.farthest} at most; steps of one go on "
-                "from there"
+                f"a sequence can be moved to position {self.farthest} at most; steps of one go "
+                "farther"
             )
 
     def _unknown(self, sequence_id: bytes) -> UnknownSequence:
@@ -523,7 +524,7 @@ class Sequences:
         return UnknownSequence("there is no such sequence")
 
     def _count(self, sequence: Sequence) -> None:
-        """Count the memory of its terms anew, and make room if that is more than there is."""
+        """Update the count of memory, and drop the least recently used terms beyond the limit."""
         length = sequence.pair.length
         self.cached_bytes += _NUMBERS_HELD * (length - sequence.length_counted)
         sequence.length_counted = length
@@ -537,10 +538,10 @@ class Sequences:
 
 
 def _walks(pair: DecimalPair, position: int) -> bool:
-    """Return whether to step to ``position`` is cheaper than to compute the terms there.
+    """Return whether stepping to ``position`` is cheaper than computing the terms there.
 
-    Measured: to compute a pair of 200, 20 thousand and 200 thousand digits takes as long as 10,
-    107 and 315 steps to it.
+    Measured: computing a pair of 200, 20 thousand and 200 thousand digits takes as long as 10, 107
+    and 315 steps.
     """
     distance = position - pair.position
     return distance * distance <= pair.length // 2

@@ -1,12 +1,13 @@
-"""The rewriting of a state log: what is still true, in a new file, while the old one goes on.
+"""Compact a state log: write its live records to a new file, while appends go on.
 
-A log is rewritten a slice at a time, between the appends that go on in it:
+`Rewrite` makes the new file in slices, one after each append to the log:
 
-1. Slice by slice, every sequence is written to a new file beside the log, as it then stands.
-2. The new file is synced. That may take long, so a thread waits for it.
-3. What has changed meanwhile is written and synced, and the new file takes the log's name.
+1. Write the position of every sequence to a new file next to the log, slice by slice.
+2. Sync the new file in a thread, because that may take long.
+3. Write and sync what has changed meanwhile, and rename the new file to the log's name.
 
-Until then the log is what it was. A crash leaves the one or the other, whole.
+Until then the log is unchanged. A crash leaves the old file or the new one, whole.
+`Compaction` decides when that is worthwhile.
 """
 
 import contextlib
@@ -31,24 +32,24 @@ REWRITE_BYTES: Final = 1 << 20
 # sequences, a log took 4.9 s to open.
 _RECORDS_PER_SEQUENCE: Final = 3
 
-# Sequences written between two appends: with this many they take about as long as one sync.
+# Sequences in a slice: writing so many takes about as long as one sync.
 _SLICE: Final = 500
 
 
 def new_path(path: Path) -> Path:
-    """Return where the rewritten form of the log at ``path`` is until it is finished."""
+    """Return the path of the new file until it gets the name of the log at ``path``."""
     return path.with_name(path.name + ".new")
 
 
 class Rewrite:
-    """A log that is being rewritten.
+    """The new file of a log that is being compacted.
 
     Attributes:
-        new_path: Where the new file is.
+        new_path: Its path until it is finished.
         fd: Its descriptor.
-        seed: Where the checksums in it start from.
-        end: Bytes in it.
-        records: Records in it.
+        seed: The seed of its checksums.
+        end: The number of bytes in it.
+        records: The number of records in it.
     """
 
     def __init__(
@@ -62,20 +63,20 @@ class Rewrite:
         oldest_day: int,
         permanent: bytes,
     ) -> None:
-        """Begin.
+        """Create the new file.
 
         Args:
-            system: How files are changed.
+            system: The system calls that change files.
             path: The log to replace.
-            latest: Position and day of each sequence, packed. It may change meanwhile, as `touch`
-                is told; what is left out is taken from it too.
-            access: Who may use the new file.
-            today: The day that is now.
-            oldest_day: Sequences last touched before this day are left out,
-            permanent: except the one with this id.
+            latest: Position and day of each sequence, packed. Callers report every change with
+                `touch`; expired sequences are removed from it here.
+            access: Owner, group and mode of the new file.
+            today: The current day.
+            oldest_day: Sequences last touched before this day expire.
+            permanent: The id of a sequence that never expires.
 
         Raises:
-            OSError: the new file cannot be made.
+            OSError: the new file cannot be created.
         """
         self._system = system
         self._path = path
@@ -95,11 +96,11 @@ class Rewrite:
         self.records = 0
 
     def touch(self, sequence_id: bytes) -> None:
-        """Take note that the sequence has changed since the beginning."""
+        """Note that the sequence has changed since the new file was created."""
         self._touched.add(sequence_id)
 
     def advance(self) -> bool:
-        """Do a little more, and return whether only `finish` is left to do.
+        """Write the next slice or wait for the sync; return whether only `finish` is left.
 
         Raises:
             OSError: the new file cannot be written or synced.
@@ -130,12 +131,12 @@ class Rewrite:
         self._system.rename(self.new_path, self._path)
 
     def wait(self) -> None:
-        """Return when there is no sync to wait for."""
+        """Return when no sync is under way."""
         if self._sync:
             self._sync.join()
 
     def abandon(self) -> None:
-        """Remove the new file; the log is as before."""
+        """Remove the new file, and restore the expired sequences."""
         self.wait()
         for sequence_id, packed in self._left_out.items():
             if sequence_id not in self._touched:
@@ -145,13 +146,13 @@ class Rewrite:
             self._system.unlink(self.new_path)
 
     def _write(self, ids: Iterable[bytes]) -> None:
-        """Write where these sequences are, in one piece."""
+        """Write the positions of these sequences, in one piece."""
         pieces = []
         offset = self.end
         for sequence_id in ids:
             packed = self._latest.get(sequence_id)
             if packed is None:
-                # It may have been written when it still was.
+                # Deleted, but perhaps written to the new file before.
                 position, day = None, self._today
             else:
                 position, day = records.unpack(packed)
