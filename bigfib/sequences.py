@@ -1,22 +1,17 @@
 """Named positions in the Fibonacci sequence and their current terms.
 
 A sequence has an id and a position, 0 until it is first stepped. The store keeps the position. The
-term follows from the position and is cached in memory, as long as there is room.
-
-Where servers share a store, another server may have stepped a sequence. Cached terms then catch up
-with the position in the store: step by step, or computed again where that is cheaper.
+term follows from the position; `current_terms` has it in memory.
 """
 
 import re
 import secrets
-from collections import OrderedDict
-from collections.abc import Callable
-from math import isqrt
 from typing import TYPE_CHECKING, Final
 
 from gmpy2 import mpz
 
-from bigfib.counts import Counter, Gauge
+from bigfib.counts import Counter
+from bigfib.current_terms import CurrentTerms, Sequence, walks
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.numbers.fibonacci import MAX_INDEX, IndexTooLarge, InvalidIndex, parse_index
 from bigfib.settings import CACHE_BYTES, MAX_SEQUENCES, Settings
@@ -31,14 +26,6 @@ SHARED: Final = b"shared"
 """The id of the sequence that all clients share."""
 
 _ID: Final = re.compile("[0-9a-f]{32}", re.ASCII)
-
-# Measured: a sequence at a small position takes 710 bytes, and each number of a long pair takes the
-# length of its terms.
-_SEQUENCE_BYTES: Final = 800
-_NUMBERS_HELD: Final = 6
-
-# 1 / log10(phi): a term grows by one digit in so many indices.
-_INDICES_A_DIGIT: Final = 4.784971966781666
 
 # Each attempt after the first means that another server has changed the sequence meanwhile.
 _ATTEMPTS: Final = 20
@@ -158,42 +145,14 @@ def find_in_database(conninfo: str, sequence_id: bytes) -> int | None:
     return store.find(conninfo, sequence_id)
 
 
-def farthest_within(cache_bytes: int) -> int:
-    """Return the farthest position at which the terms of a sequence fit in ``cache_bytes``."""
-    return int(cache_bytes / _NUMBERS_HELD * _INDICES_A_DIGIT)
-
-
-class Sequence:
-    """A sequence and its current terms.
-
-    Attributes:
-        id: Its id in the store.
-        pair: The term at its position, and the next.
-        lsn: The lsn to commit in the store before its position may be shown.
-        length_counted: The length of the pair when its memory was last counted.
-    """
-
-    __slots__ = ("id", "length_counted", "lsn", "pair")
-
-    def __init__(self, sequence_id: bytes, pair: DecimalPair, lsn: int) -> None:
-        self.id = sequence_id
-        self.pair = pair
-        self.lsn = lsn
-        self.length_counted = 0
-
-
-class Sequences:
+class Sequences(CurrentTerms):
     """All sequences of a store.
 
     Attributes:
-        cached_bytes: The memory that cached terms take, as far as it is counted.
-        memory: The same, as a metric.
         steps_forward: Steps forward made by this process.
         steps_back: Steps back made by this process.
         farthest: The farthest position that a sequence may be moved to at once, at least
             `INLINE_LIMIT`.
-        pair_at: Returns the terms at a position. Beyond `INLINE_LIMIT` it may raise errors; the
-            methods here pass them on, and then nothing has changed.
 
     All methods also raise the errors of the `Store` methods that they call.
     """
@@ -210,19 +169,13 @@ class Sequences:
 
         Args:
             store: The store of the positions.
-            cache_bytes: The limit of memory for cached terms. Those of the sequence used last are
-                kept even if they need more.
+            cache_bytes: As `CurrentTerms` takes it.
             max_sequences: The limit of sequences.
             farthest: The farthest position that a sequence may be moved to at once.
         """
-        self.pair_at: Callable[[int], DecimalPair] = DecimalPair
+        super().__init__(store, cache_bytes)
         self.farthest = farthest
-        self._store = store
-        self._cache_bytes = cache_bytes
         self._max_sequences = max_sequences
-        self._cached: OrderedDict[bytes, Sequence] = OrderedDict()
-        self.cached_bytes = 0
-        self.memory = Gauge()
         self.steps_forward = Counter()
         self.steps_back = Counter()
 
@@ -337,7 +290,7 @@ class Sequences:
         """
         self._require_near(position)
         cached = self._cached.get(sequence_id)
-        if position <= INLINE_LIMIT or (cached and _walks(cached.pair, position)):
+        if position <= INLINE_LIMIT or (cached and walks(cached.pair, position)):
             pair = None
         else:
             # Check first, so that no terms are computed for a change that is refused, and have the
@@ -372,47 +325,12 @@ class Sequences:
             raise self._unknown(sequence_id) from None
         self.forget(sequence_id)
 
-    def at(self, sequence_id: bytes, position: int) -> Sequence:
-        """Return the sequence with its terms at ``position``, which it has in the store."""
-        sequence = self._cached.get(sequence_id)
-        if sequence is None:
-            return self._hold(sequence_id, self.pair_at(position))
-        self._cached.move_to_end(sequence_id)
-        if sequence.pair.position != position:
-            self._catch_up(sequence, position)
-        return sequence
-
-    def last_seen(self, sequence_id: bytes) -> int | None:
-        """Return the position of the sequence's cached terms, or None if none are cached."""
-        sequence = self._cached.get(sequence_id)
-        return None if sequence is None else sequence.pair.position
-
-    def reach(self, sequence_id: bytes, least: int, most: int) -> tuple[int, int]:
-        """Return the lowest and the highest position from which steps lead to terms that are ready.
-
-        Args:
-            sequence_id: The sequence.
-            least: The distance to the lowest term that will be shown, negative if it is before.
-            most: The distance to the highest.
-        """
-        sequence = self._cached.get(sequence_id)
-        if sequence is None or sequence.pair.position + most <= INLINE_LIMIT:
-            return max(0, -least), INLINE_LIMIT - most
-        walkable = isqrt(sequence.pair.length // 2) - max(abs(least), abs(most))
-        return sequence.pair.position - walkable, sequence.pair.position + walkable
-
     def count_steps(self, by: int) -> None:
         """Count steps that have been made, back if ``by`` is negative."""
         if by > 0:
             self.steps_forward.add(by)
         else:
             self.steps_back.add(-by)
-
-    def forget(self, sequence_id: bytes) -> None:
-        """Drop the cached terms of the sequence."""
-        sequence = self._cached.pop(sequence_id, None)
-        if sequence:
-            self._discount(sequence)
 
     def _step(
         self, sequence_id: bytes, by: int, expected: int | None = None, *, creates: bool = False
@@ -462,7 +380,7 @@ class Sequences:
             self._require_near(target)
         sequence = self.at(sequence_id, position)
         pair = None
-        if target > INLINE_LIMIT and not _walks(sequence.pair, target):
+        if target > INLINE_LIMIT and not walks(sequence.pair, target):
             pair = self.pair_at(target)
         try:
             if found is None:
@@ -485,24 +403,6 @@ class Sequences:
         sequence.lsn = self._store.end
         return sequence
 
-    def _hold(self, sequence_id: bytes, pair: DecimalPair) -> Sequence:
-        self.forget(sequence_id)
-        # Its last step may not be committed yet; the end of the store is at or after that step.
-        sequence = self._cached[sequence_id] = Sequence(sequence_id, pair, self._store.end)
-        self.cached_bytes += _SEQUENCE_BYTES
-        self._count(sequence)
-        return sequence
-
-    def _catch_up(self, sequence: Sequence, position: int) -> None:
-        pair = sequence.pair
-        if _walks(pair, position):
-            move = pair.forward if position > pair.position else pair.back
-            for _ in range(abs(position - pair.position)):
-                move()
-        else:
-            sequence.pair = self.pair_at(position)
-        self._count(sequence)
-
     def _create(self, sequence_id: bytes, position: int) -> None:
         # The shared sequence always exists and does not count.
         if sequence_id != SHARED and self._store.holds(self._max_sequences):
@@ -522,26 +422,3 @@ class Sequences:
     def _unknown(self, sequence_id: bytes) -> UnknownSequence:
         self.forget(sequence_id)
         return UnknownSequence("there is no such sequence")
-
-    def _count(self, sequence: Sequence) -> None:
-        """Update the count of memory, and drop the least recently used terms beyond the limit."""
-        length = sequence.pair.length
-        self.cached_bytes += _NUMBERS_HELD * (length - sequence.length_counted)
-        sequence.length_counted = length
-        while self.cached_bytes > self._cache_bytes and len(self._cached) > 1:
-            self._discount(self._cached.popitem(last=False)[1])
-        self.memory.set(self.cached_bytes)
-
-    def _discount(self, sequence: Sequence) -> None:
-        self.cached_bytes -= _SEQUENCE_BYTES + _NUMBERS_HELD * sequence.length_counted
-        self.memory.set(self.cached_bytes)
-
-
-def _walks(pair: DecimalPair, position: int) -> bool:
-    """Return whether stepping to ``position`` is cheaper than computing the terms there.
-
-    Measured: computing a pair of 200, 20 thousand and 200 thousand digits takes as long as 10, 107
-    and 315 steps.
-    """
-    distance = position - pair.position
-    return distance * distance <= pair.length // 2

@@ -15,10 +15,10 @@ from bigfib.api import requests
 from bigfib.api.committing import Committer
 from bigfib.api.problems import Problem, for_a_while
 from bigfib.api.representations import CommittedSequence
+from bigfib.current_terms import Sequence
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.sequences import (
     SHARED,
-    Sequence,
     Sequences,
     format_id,
     parse_id,

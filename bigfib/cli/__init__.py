@@ -28,12 +28,12 @@ from bigfib.cli.output import (
     shortened,
 )
 from bigfib.cli.settings_file import default_path
+from bigfib.current_terms import Sequence
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
 from bigfib.sequences import (
     SHARED,
-    Sequence,
     Sequences,
     find_in_database,
     format_id,

@@ -18,10 +18,11 @@ import bigfib
 from bigfib.api.access_log import logged
 from bigfib.api.app import PartOfRequest, create_app
 from bigfib.batches import Batches, NotMade
+from bigfib.current_terms import farthest_within
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import Jobs, NotAtHand
 from bigfib.numbers.fibonacci import IndexTooLarge
-from bigfib.sequences import SHARED, Sequences, farthest_within, open_store
+from bigfib.sequences import SHARED, Sequences, open_store
 from bigfib.server import systemd, watchdog
 from bigfib.server.bjoern.idle import ConnectionWatch
 from bigfib.server.bjoern.loop import IterationHook
