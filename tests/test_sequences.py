@@ -68,7 +68,7 @@ def test_the_start_is_left_alone(path: Path) -> None:
 
 
 class TestMoves:
-    def test_at_random(self, path: Path) -> None:
+    def test_moves_of_any_distance_give_the_term_at_the_position(self, path: Path) -> None:
         # Short ones are walked, long ones computed anew.
         randomness = random.Random(4)
         with Log(path, Durability.OS) as log:

@@ -108,7 +108,7 @@ class TestStore:
 class TestSequences:
     """The same above any store."""
 
-    def test_a_walk(self, store: Store) -> None:
+    def test_steps_forward_and_back_give_the_terms_on_the_way(self, store: Store) -> None:
         sequences = Sequences(store)
         values = [sequences.forward(SHARED).pair.digits() for _ in range(6)]
         assert values == [b"1", b"1", b"2", b"3", b"5", b"8"]
