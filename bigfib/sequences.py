@@ -16,7 +16,14 @@ from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.numbers.fibonacci import MAX_INDEX, IndexTooLarge, InvalidIndex, parse_index
 from bigfib.settings import CACHE_BYTES, MAX_SEQUENCES, Settings
 from bigfib.state.log import Log
-from bigfib.state.store import Elsewhere, Missing, Present, Store, StoreError, Unavailable
+from bigfib.state.store import (
+    PositionMismatch,
+    SequenceExists,
+    SequenceNotFound,
+    Store,
+    StoreError,
+    Unavailable,
+)
 from bigfib.terms import INLINE_LIMIT
 
 if TYPE_CHECKING:
@@ -87,19 +94,19 @@ def parse_position(text: str) -> mpz:
     return position
 
 
-def open_log(settings: Settings, contact: str = "", *, expire: bool = True) -> Log:
+def open_log(settings: Settings, owner_url: str = "", *, expire: bool = True) -> Log:
     """Open the state log of the sequences as ``settings`` have it; see `Log`.
 
     Args:
         settings: The settings.
-        contact: Owner URL of the service.
+        owner_url: Owner URL of the service.
         expire: Whether sequences may expire. Only the service expires them: a command may run
             under other settings, or another clock.
     """
     return Log(
         settings.file,
         settings.durability,
-        contact=contact,
+        owner_url=owner_url,
         rewrite_bytes=settings.rewrite_bytes,
         days_kept=settings.sequence_ttl if expire else None,
         permanent=SHARED,
@@ -113,7 +120,7 @@ def lacks_driver(error: ImportError) -> StoreError:
     )
 
 
-def open_store(settings: Settings, contact: str = "", *, expire: bool = True) -> "Log | Postgres":
+def open_store(settings: Settings, owner_url: str = "", *, expire: bool = True) -> "Log | Postgres":
     """Open the store of the sequences as ``settings`` have it: the state log, or a database.
 
     Arguments as `open_log`.
@@ -123,7 +130,7 @@ def open_store(settings: Settings, contact: str = "", *, expire: bool = True) ->
         LogError: as `open_log`.
     """
     if not settings.store:
-        return open_log(settings, contact, expire=expire)
+        return open_log(settings, owner_url, expire=expire)
     try:
         from bigfib.state.postgres.store import Postgres
     except ImportError as error:
@@ -250,7 +257,7 @@ class Sequences(CurrentTerms):
             return self._step(sequence_id, by, creates=True)
         try:
             position = self._store.step(sequence_id, by, lowest, highest)
-        except (Missing, Elsewhere):
+        except (SequenceNotFound, PositionMismatch):
             return self._step(sequence_id, by, creates=True)
         sequence.lsn = self._store.end
         if by > 0:
@@ -275,7 +282,7 @@ class Sequences(CurrentTerms):
 
         Raises:
             UnknownSequence: as `existing`.
-            Elsewhere: it is not at the expected position.
+            PositionMismatch: it is not at the expected position.
             StartOfSequence: the step leads to before 0; nothing has changed.
             IndexTooLarge: as `seek`, but not for steps of one.
         """
@@ -285,7 +292,7 @@ class Sequences(CurrentTerms):
         """Move the sequence to ``position`` >= 0, and return it.
 
         Raises:
-            UnknownSequence, Elsewhere: as `step`.
+            UnknownSequence, PositionMismatch: as `step`.
             IndexTooLarge: ``position`` is beyond `farthest`.
         """
         self._require_near(position)
@@ -297,18 +304,18 @@ class Sequences(CurrentTerms):
             # terms before the change, so that a position is never without them.
             stands = self.position(sequence_id)
             if expected is not None and stands != expected:
-                raise Elsewhere(stands)
+                raise PositionMismatch(stands)
             pair = self.pair_at(position)
         try:
             self._store.put(sequence_id, position, expected)
-        except Missing:
+        except SequenceNotFound:
             if sequence_id != SHARED:
                 raise self._unknown(sequence_id) from None
             if expected:
-                raise Elsewhere(0) from None
+                raise PositionMismatch(0) from None
             try:
                 self._create(sequence_id, position)
-            except Present:
+            except SequenceExists:
                 # Another server has created it at this moment.
                 self._store.put(sequence_id, position, expected)
         return self._moved(sequence_id, position, pair)
@@ -317,11 +324,11 @@ class Sequences(CurrentTerms):
         """Delete the sequence.
 
         Raises:
-            UnknownSequence, Elsewhere: as `step`.
+            UnknownSequence, PositionMismatch: as `step`.
         """
         try:
             self._store.delete(sequence_id, expected)
-        except Missing:
+        except SequenceNotFound:
             raise self._unknown(sequence_id) from None
         self.forget(sequence_id)
 
@@ -344,9 +351,9 @@ class Sequences(CurrentTerms):
                 lowest = highest = expected
             try:
                 position = self._store.step(sequence_id, by, lowest, highest)
-            except Missing:
+            except SequenceNotFound:
                 pass
-            except Elsewhere:
+            except PositionMismatch:
                 if expected is not None:
                     raise
             else:
@@ -372,7 +379,7 @@ class Sequences(CurrentTerms):
             raise self._unknown(sequence_id)
         position = found or 0
         if expected is not None and position != expected:
-            raise Elsewhere(position)
+            raise PositionMismatch(position)
         target = position + by
         if target < 0:
             raise StartOfSequence("there is no term before F(0)")
@@ -390,7 +397,7 @@ class Sequences(CurrentTerms):
                 if expected is not None or pair:
                     lowest = highest = position
                 target = self._store.step(sequence_id, by, lowest, highest)
-        except (Missing, Present, Elsewhere):
+        except (SequenceNotFound, SequenceExists, PositionMismatch):
             raise _Overtaken from None
         self.count_steps(by)
         return self._moved(sequence_id, target, pair)

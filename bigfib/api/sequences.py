@@ -25,7 +25,7 @@ from bigfib.sequences import (
     parse_position,
     require_steps,
 )
-from bigfib.state.store import Elsewhere, OutcomeUnknown, Unavailable
+from bigfib.state.store import OutcomeUnknown, PositionMismatch, Unavailable
 
 _Made = TypeVar("_Made")
 
@@ -95,8 +95,8 @@ class _OneSequence:
                 raise self._unchanged(412, expected, "If-None-Match excludes where it is")
             try:
                 return change(expected)
-            except Elsewhere as elsewhere:
-                expected = elsewhere.position
+            except PositionMismatch as mismatch:
+                expected = mismatch.position
         raise Unavailable("others change this sequence all the while")
 
     def _require_match(self, req: falcon.Request, position: int) -> None:

@@ -516,8 +516,8 @@ def _opened_log(command: argparse.Namespace) -> Iterator[Log]:
             yield opened
     except Locked as error:
         way = (
-            f"; use --url {shlex.quote(error.contact)}"
-            if error.contact
+            f"; use --url {shlex.quote(error.owner_url)}"
+            if error.owner_url
             else "; try again when it is done"
         )
         raise Failure(f"{error}{way}") from error
@@ -702,7 +702,7 @@ def _log_repair(command: argparse.Namespace) -> None:
     try:
         repaired = repair(path)
     except Held as holder:
-        raise Locked(path, holder.pid, holder.contact) from None
+        raise Locked(path, holder.pid, holder.owner_url) from None
     except OSError as error:
         raise Failure(f"cannot repair {path}: {error.strerror}") from error
     print(f"{repaired.target}: sequences {repaired.sequences}, from records {repaired.records}")

@@ -121,7 +121,7 @@ def _serve_on(
     cache = DigitCache(settings.cache_dir.absolute(), settings.disk_cache_bytes)
     jobs = Jobs(cache, settings.max_term)
     with (
-        contextlib.closing(open_store(settings, contact=url)) as store,
+        contextlib.closing(open_store(settings, owner_url=url)) as store,
         contextlib.closing(jobs),
     ):
         sequences = Sequences(

@@ -24,12 +24,12 @@ class Locked(LogError):
     """Another process has the log open for writing.
 
     Attributes:
-        contact: URL of the service that holds the lock, or ``""``.
+        owner_url: URL of the service that holds the lock, or ``""``.
     """
 
-    def __init__(self, path: Path, pid: str, contact: str) -> None:
+    def __init__(self, path: Path, pid: str, owner_url: str) -> None:
         super().__init__(f"state log {path} is in use by process {pid or 'unknown'}")
-        self.contact = contact
+        self.owner_url = owner_url
 
 
 class Unreadable(LogError):

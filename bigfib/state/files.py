@@ -155,13 +155,13 @@ class Held(Exception):
 
     Attributes:
         pid: Its process id, or ``""`` if that is unknown.
-        contact: The URL of its service, or ``""``.
+        owner_url: The URL of its service, or ``""``.
     """
 
-    def __init__(self, pid: str, contact: str) -> None:
+    def __init__(self, pid: str, owner_url: str) -> None:
         super().__init__(f"held by process {pid}")
         self.pid = pid
-        self.contact = contact
+        self.owner_url = owner_url
 
 
 def lock_open(fd: int) -> None:
@@ -184,7 +184,7 @@ def make_directory(system: System, path: Path) -> None:
         sync_directory(system, directory.parent)
 
 
-def lock(log: Path, contact: str) -> int:
+def lock(log: Path, owner_url: str) -> int:
     """Lock the log at ``log``, and write process id and URL into its lock file.
 
     The lock ends with the returned descriptor, so a killed process leaves none behind.
@@ -209,5 +209,5 @@ def lock(log: Path, contact: str) -> int:
         os.close(fd)
         raise Held(pid, holder.strip()) from None
     os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n{contact}\n".encode(), 0)
+    os.pwrite(fd, f"{os.getpid()}\n{owner_url}\n".encode(), 0)
     return fd

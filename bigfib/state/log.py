@@ -57,7 +57,7 @@ class Log(Positions):
     Args:
         path: The log's file; its lock is a file next to it, with ``.lock`` appended to the name.
         durability: What a committed step survives.
-        contact: URL of this service, which `Locked` then has for others.
+        owner_url: URL of this service, for the `Locked` error of another writer.
         rewrite_bytes: A log of fewer bytes is not compacted.
         days_kept: A compaction drops sequences last touched more days ago, by the clock at that
             time; None keeps all.
@@ -81,7 +81,7 @@ class Log(Positions):
         path: Path,
         durability: Durability = Durability.FSYNC,
         *,
-        contact: str = "",
+        owner_url: str = "",
         rewrite_bytes: int = REWRITE_BYTES,
         days_kept: int | None = None,
         permanent: bytes = b"",
@@ -116,10 +116,10 @@ class Log(Positions):
             # Before anything is created next to a file that is not a log.
             require_log_or_nothing(self.path)
             files.make_directory(system, self.path.parent)
-            self._lock = files.lock(self.path, contact)
+            self._lock = files.lock(self.path, owner_url)
             self._open(path, rewrite_bytes)
         except files.Held as holder:
-            raise Locked(path, holder.pid, holder.contact) from None
+            raise Locked(path, holder.pid, holder.owner_url) from None
         except OSError as error:
             raise Unusable(path, error) from error
 

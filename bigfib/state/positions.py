@@ -6,7 +6,7 @@ The half of a log that knows no files: it checks what a change requires, and a s
 from abc import ABC, abstractmethod
 
 from bigfib.state.records import DAY_BITS
-from bigfib.state.store import Elsewhere, Missing, Present
+from bigfib.state.store import PositionMismatch, SequenceExists, SequenceNotFound
 
 
 class Positions(ABC):
@@ -49,10 +49,10 @@ class Positions(ABC):
         """
         packed = self.latest.get(sequence_id)
         if packed is None:
-            raise Missing
+            raise SequenceNotFound
         position = packed >> DAY_BITS
         if not lowest <= position <= highest:
-            raise Elsewhere(position)
+            raise PositionMismatch(position)
         position += by
         self.append(sequence_id, position)
         return position
@@ -73,7 +73,7 @@ class Positions(ABC):
             AppendFailed, CommitFailed: as `append`.
         """
         if sequence_id in self.latest:
-            raise Present
+            raise SequenceExists
         self.append(sequence_id, position)
 
     def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
@@ -92,6 +92,6 @@ class Positions(ABC):
     def _require(self, sequence_id: bytes, expected: int | None) -> None:
         position = self.find(sequence_id)
         if position is None:
-            raise Missing
+            raise SequenceNotFound
         if expected is not None and position != expected:
-            raise Elsewhere(position)
+            raise PositionMismatch(position)

@@ -32,15 +32,15 @@ class StoreError(Exception):
     """A store in a database cannot be opened; the message says why and what to do."""
 
 
-class Missing(LookupError):
+class SequenceNotFound(LookupError):
     """The store has no sequence of this id; nothing has changed."""
 
 
-class Present(Exception):
+class SequenceExists(Exception):
     """The store has a sequence of this id already; nothing has changed."""
 
 
-class Elsewhere(Exception):
+class PositionMismatch(Exception):
     """The sequence is at a position from which the change may not be made; nothing has changed.
 
     Attributes:
@@ -129,8 +129,8 @@ class Store(Protocol):
         """Move the sequence by ``by`` positions, forward or back, and return its position.
 
         Raises:
-            Missing: there is no such sequence.
-            Elsewhere: its position is not in ``lowest`` .. ``highest``.
+            SequenceNotFound: there is no such sequence.
+            PositionMismatch: its position is not in ``lowest`` .. ``highest``.
         """
 
     def put(self, sequence_id: bytes, position: int, expected: int | None = None) -> None:
@@ -142,15 +142,15 @@ class Store(Protocol):
             expected: The only position from which to move it; None for any.
 
         Raises:
-            Missing: there is no such sequence.
-            Elsewhere: it is not at the expected position.
+            SequenceNotFound: there is no such sequence.
+            PositionMismatch: it is not at the expected position.
         """
 
     def create(self, sequence_id: bytes, position: int) -> None:
         """Create the sequence at ``position``.
 
         Raises:
-            Present: there is a sequence of this id.
+            SequenceExists: there is a sequence of this id.
         """
 
     def delete(self, sequence_id: bytes, expected: int | None = None) -> None:

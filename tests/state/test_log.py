@@ -310,10 +310,10 @@ class TestAppend:
 
 class TestLock:
     def test_second_writer_is_refused_with_process_and_url_of_the_first(self, path: Path) -> None:
-        with Log(path, contact="http://127.0.0.1:1234"):
+        with Log(path, owner_url="http://127.0.0.1:1234"):
             with pytest.raises(Locked, match=f"in use by process {os.getpid()}") as refusal:
                 Log(path)
-            assert refusal.value.contact == "http://127.0.0.1:1234"
+            assert refusal.value.owner_url == "http://127.0.0.1:1234"
         Log(path).close()
 
     def test_second_writer_in_another_process_is_refused(self, path: Path) -> None:

@@ -40,12 +40,12 @@ from bigfib.state.store import (
     LOCKED,
     WAIT_SECONDS,
     Commits,
-    Elsewhere,
-    Missing,
     NoRoom,
     OutcomeUnknown,
-    Present,
+    PositionMismatch,
+    SequenceExists,
     SequenceLocked,
+    SequenceNotFound,
     Steps,
     StoreError,
     Unavailable,
@@ -286,7 +286,7 @@ class Postgres:
         """Create the sequence; see `Store.create`."""
         parameters = (_bytea(sequence_id), _text(position), self._day())
         if not self._change(sequence_id, Statement(_CREATE, parameters), more=1):
-            raise Present
+            raise SequenceExists
         self._begun.set()
 
     def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
@@ -350,10 +350,10 @@ class Postgres:
         one, *numbers = steps
         return Statement(_STEP, (_bytea(one), *map(_text, numbers), self._day()))
 
-    def _reason(self, sequence_id: bytes) -> Missing | Elsewhere:
+    def _reason(self, sequence_id: bytes) -> SequenceNotFound | PositionMismatch:
         """Return why a change of the sequence has found nothing to change."""
         position = self.find(sequence_id)
-        return Missing() if position is None else Elsewhere(position)
+        return SequenceNotFound() if position is None else PositionMismatch(position)
 
     def _locked(self, steps: Sequence[Steps]) -> list[int]:
         """Return which of the steps are of a sequence that others hold locked, by their place.
