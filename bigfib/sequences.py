@@ -302,9 +302,9 @@ class Sequences(CurrentTerms):
         else:
             # Check first, so that no terms are computed for a change that is refused, and have the
             # terms before the change, so that a position is never without them.
-            stands = self.position(sequence_id)
-            if expected is not None and stands != expected:
-                raise PositionMismatch(stands)
+            found = self.position(sequence_id)
+            if expected is not None and found != expected:
+                raise PositionMismatch(found)
             pair = self.pair_at(position)
         try:
             self._store.put(sequence_id, position, expected)

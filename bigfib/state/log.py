@@ -96,6 +96,7 @@ class Log(Positions):
         Raises:
             Locked: another process is writing to it.
             Damaged: something that was durable in it is no longer there.
+            Unreadable: the disk fails to read it.
             Unusable: there is something else at ``path``, or it may not be written.
         """
         super().__init__(permanent)
@@ -165,8 +166,7 @@ class Log(Positions):
         Raises:
             CommitFailed: it never can again.
         """
-        if self._file.failure:
-            raise self._file.failure
+        self._file.check()
 
     def append(self, sequence_id: bytes, position: int | None) -> int:
         """Write the position of the sequence, None to delete it, and return the lsn to commit.
@@ -222,8 +222,7 @@ class Log(Positions):
         """
         if lsn <= self.committed:
             return
-        if self._file.failure:
-            raise self._file.failure
+        self._file.check()
         began = time.perf_counter()
         self._write_outdated()
         self._file.sync(self.size)
@@ -245,7 +244,7 @@ class Log(Positions):
         while self._compaction.running:
             self._compaction.running.wait()
             self._advance_compaction()
-        self.check()
+        self._file.check()
 
     def close(self) -> None:
         """Commit what is left, and release the file and the lock.
@@ -256,7 +255,7 @@ class Log(Positions):
         try:
             self._compaction.abandon()
             self.commit(self.end)
-            self.check()
+            self._file.check()
             self._file.require_size(self.size)
         finally:
             self._release()

@@ -37,6 +37,11 @@ class LogFile:
         self._syncs = syncs
         self._identity = _identity(os.fstat(fd))
 
+    def check(self) -> None:
+        """Raise the failure, if there is one."""
+        if self.failure:
+            raise self.failure
+
     def append(self, record: bytes, offset: int) -> None:
         """Write a record at ``offset``, where the file ends.
 

@@ -121,7 +121,7 @@ def decode_header(header: bytes) -> int:
     version = int.from_bytes(header[8:10], "little")
     if len(header) >= 10 and version != VERSION:
         raise UnknownVersion(
-            f"it has format version {version}, and this bigfib knows only {VERSION}"
+            f"it has format version {version}, and this program knows only {VERSION}"
         )
     if len(header) < HEADER_SIZE:
         raise Incomplete("a header that is cut off")
