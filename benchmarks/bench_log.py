@@ -11,7 +11,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.groups import APPEND
 from bigfib.sequences import SHARED
-from bigfib.state.log import REWRITE_BYTES, Durability, Log
+from bigfib.state.log import Durability, Log
+from bigfib.state.rewrite import REWRITE_BYTES
 
 RECORD_SIZE = 20
 BATCH = 64

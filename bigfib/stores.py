@@ -26,12 +26,12 @@ class Opened(NamedTuple):
     syncs: bool
 
 
-def open_store(settings: Settings, contact: str = "", *, expire: bool = True) -> Opened:
+def open_store(settings: Settings, owner_url: str = "", *, expire: bool = True) -> Opened:
     """Open the state log or connect to the database, whichever the settings name.
 
     Args:
         settings: The settings.
-        contact: The URL of this service, for others that find the state log locked.
+        owner_url: The URL of this service, for others that find the state log locked.
         expire: Whether sequences may expire. Only the service expires them: a command may run
             under other settings, or another clock.
 
@@ -41,7 +41,7 @@ def open_store(settings: Settings, contact: str = "", *, expire: bool = True) ->
     """
     if not settings.store:
         return Opened(
-            open_log(settings, contact, expire=expire),
+            open_log(settings, owner_url, expire=expire),
             None,
             f"state log {settings.file}",
             settings.durability.value,
@@ -57,12 +57,12 @@ def open_store(settings: Settings, contact: str = "", *, expire: bool = True) ->
     return Opened(store, store, f"store {store.host}", durability, False)
 
 
-def open_log(settings: Settings, contact: str = "", *, expire: bool = True) -> log.Log:
+def open_log(settings: Settings, owner_url: str = "", *, expire: bool = True) -> log.Log:
     """Open the state log that the settings name; arguments and errors as `open_store`."""
     return log.Log(
         settings.file,
         log.Durability(settings.durability.value),
-        contact=contact,
+        owner_url=owner_url,
         rewrite_bytes=settings.rewrite_bytes,
         days_kept=settings.sequence_ttl if expire else None,
         permanent=SHARED,

@@ -19,7 +19,8 @@ from flint import fmpz
 
 from bigfib.sequences import SHARED
 from bigfib.state import reader
-from bigfib.state.log import REWRITE_BYTES, Durability, Log
+from bigfib.state.log import Durability, Log
+from bigfib.state.rewrite import REWRITE_BYTES
 from tests.service import Serve, Service, until
 
 CLIENTS = 4
@@ -242,7 +243,7 @@ class TestSystemCalls:
             service.ask(target, method)
         assert service.wait() == 1
         assert re.fullmatch(
-            r"bigfib: state log .*: Input/output error while syncing; .* restart it .*\n",
+            r"bigfib: state log .*: Input/output error while syncing; .* restart the service .*\n",
             service.said[-1],
         )
         assert (tmp_path / "trace").read_text().count("fdatasync(") == 3, "it was tried again"

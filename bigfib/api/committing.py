@@ -22,7 +22,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NoReturn
 
-from bigfib.state.log import CommitFailed
+from bigfib.state.errors import CommitFailed
 from bigfib.state.store import Store
 
 _logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from bigfib.jobs import InProgress, TermNotReady
 from bigfib.metrics import UNMATCHED
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
 from bigfib.sequences import TooManySequences, UnknownSequence
-from bigfib.state.log import CommitFailed
+from bigfib.state.errors import CommitFailed
 from bigfib.state.store import NoRoom, OutcomeUnknown, SequenceLocked, Unavailable
 from bigfib.terms import InvalidModulus
 

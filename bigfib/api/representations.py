@@ -9,7 +9,8 @@ import falcon
 
 from bigfib.api.committing import JOINED_UP_TO, Committer
 from bigfib.batches import Waiting
-from bigfib.sequences import Sequence, format_id
+from bigfib.current_terms import Sequence
+from bigfib.sequences import format_id
 
 Header = tuple[str, str]
 

@@ -15,17 +15,17 @@ from bigfib.api import requests
 from bigfib.api.committing import Committer
 from bigfib.api.problems import CreationUnknown, Problem
 from bigfib.api.representations import SequenceReply
+from bigfib.current_terms import Sequence
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.sequences import (
     SHARED,
-    Sequence,
     Sequences,
     format_id,
     parse_id,
     parse_position,
     require_steps,
 )
-from bigfib.state.store import Elsewhere, OutcomeUnknown, Unavailable
+from bigfib.state.store import OutcomeUnknown, PositionMismatch, Unavailable
 
 _Made = TypeVar("_Made")
 
@@ -92,8 +92,8 @@ class _OneSequence:
                 raise self._unchanged(412, expected, "If-None-Match excludes where it is")
             try:
                 return change(expected)
-            except Elsewhere as elsewhere:
-                expected = elsewhere.position
+            except PositionMismatch as mismatch:
+                expected = mismatch.position
         raise Unavailable("other clients keep changing this sequence")
 
     def _require_match(self, req: falcon.Request, position: int) -> None:

@@ -13,7 +13,7 @@ from bigfib.cli.arguments import add_command, add_group, add_settings, settings_
 from bigfib.cli.output import Failure, print_json
 from bigfib.sequences import format_id
 from bigfib.state import reader
-from bigfib.state.reader import LogError, Unusable
+from bigfib.state.errors import LogError, Unusable
 
 if TYPE_CHECKING:
     from bigfib.cli.arguments import Commands
@@ -42,14 +42,14 @@ def add_to(commands: "Commands") -> None:
 @contextmanager
 def explain_lock() -> Iterator[None]:
     """Add what to do to the error of a state log that another process has open."""
-    from bigfib.state.log import Locked
+    from bigfib.state.errors import Locked
 
     try:
         yield
     except Locked as error:
         way = (
-            f"use --url {shlex.quote(error.contact)}"
-            if error.contact
+            f"use --url {shlex.quote(error.owner_url)}"
+            if error.owner_url
             else "try again when it is done"
         )
         raise Failure(f"{error}; {way}") from error
@@ -125,8 +125,8 @@ def _compact(command: argparse.Namespace) -> None:
 
 
 def _repair(command: argparse.Namespace) -> None:
+    from bigfib.state.errors import Locked
     from bigfib.state.files import Held
-    from bigfib.state.log import Locked
     from bigfib.state.repair import repair
 
     path = _existing(command)
@@ -141,7 +141,7 @@ def _repair(command: argparse.Namespace) -> None:
     try:
         repaired = repair(path)
     except Held as holder:
-        raise Locked(path, holder) from None
+        raise Locked(path, holder.pid, holder.owner_url) from None
     except OSError as error:
         raise Failure(f"cannot repair {path}: {error.strerror}") from error
     print(f"{repaired.target}: sequences {repaired.sequences}, from records {repaired.records}")

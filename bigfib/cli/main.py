@@ -6,6 +6,7 @@ Whatever only some commands need is imported when they run, so that the others s
 import argparse
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from typing import Final, NoReturn
@@ -28,7 +29,7 @@ from bigfib.cli.arguments import (
 from bigfib.cli.output import Failure
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
 from bigfib.settings import InvalidSetting
-from bigfib.state.reader import LogError
+from bigfib.state.errors import Damaged, LogError, Unreadable, Unusable
 from bigfib.state.store import OutcomeUnknown, StoreError, TablesMissing, Unavailable
 from bigfib.terms import InvalidModulus
 
@@ -79,7 +80,9 @@ def _run(arguments: list[str]) -> int:
         return _fail(str(error), 2)
     except TablesMissing as error:
         return _fail(f"{error}; make them with `bigfib store init`", 1)
-    except (Failure, IndexTooLarge, LogError, StoreError, Unavailable) as error:
+    except LogError as error:
+        return _fail(f"{error}{_remedy(error)}", 1)
+    except (Failure, IndexTooLarge, StoreError, Unavailable) as error:
         return _fail(str(error), 1)
     except OutcomeUnknown as error:
         return _fail(f"{error}; whether it has changed, ask with `current`", 1)
@@ -102,6 +105,16 @@ def _print_version_and_kernel() -> None:
     from bigfib.numbers import kernel
 
     print(f"bigfib {bigfib.__version__}\nkernel: {kernel.description()}")
+
+
+def _remedy(error: LogError) -> str:
+    """Return what to run about the error, to append to its message."""
+    if isinstance(error, Unusable):
+        return "; name another file with --file"
+    if isinstance(error, (Damaged, Unreadable)):
+        path = shlex.quote(str(error.path))
+        return f"; see what can be saved with `bigfib log repair -f {path}`"
+    return ""
 
 
 def _fail(message: str, status: int) -> int:

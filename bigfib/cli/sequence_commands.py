@@ -19,7 +19,8 @@ from bigfib.state import reader
 
 if TYPE_CHECKING:
     from bigfib.cli.arguments import Commands
-    from bigfib.sequences import Sequence, Sequences
+    from bigfib.current_terms import Sequence
+    from bigfib.sequences import Sequences
 
 
 def add_to(commands: "Commands") -> None:

@@ -19,11 +19,12 @@ import bigfib
 from bigfib.api.access_log import logged
 from bigfib.api.app import create_app
 from bigfib.batches import Batches, NotMade
+from bigfib.current_terms import farthest_within
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import Jobs, TermNotReady
 from bigfib.numbers import kernel
 from bigfib.numbers.fibonacci import IndexTooLarge
-from bigfib.sequences import SHARED, Sequences, farthest_within
+from bigfib.sequences import SHARED, Sequences
 from bigfib.server import CannotServe, listener, systemd, watchdog
 from bigfib.server.bjoern.idle import ConnectionWatch
 from bigfib.server.bjoern.loop import IterationHook
@@ -161,7 +162,7 @@ class _Server:
         # Absolute, because the processes that write there have another working directory.
         cache = DigitCache(settings.cache_dir.absolute(), settings.disk_cache_bytes)
         jobs = Jobs(cache, settings.max_term)
-        store = open_store(settings, contact=self._url)
+        store = open_store(settings, owner_url=self._url)
         with contextlib.closing(store.store), contextlib.closing(jobs):
             sequences = Sequences(
                 store.store,

@@ -1,1 +1,1 @@
-"""The positions of all sequences, kept on disk. Knows nothing of HTTP or of Fibonacci."""
+"""Store the position of every sequence durably. Knows neither HTTP nor Fibonacci numbers."""

@@ -1,9 +1,9 @@
-"""Reading a state log: its records, what they amount to, and what is wrong with it.
+"""Read a state log: its records, the positions they add up to, and its first fault.
 
-Where there is no record although the file goes on, a crash may have left the last writes torn:
-nobody was told of those. But each record carries the offset up to which everything was durable when
-it was written. If a later record says so of the place of the fault, bytes that were promised have
-been damaged.
+A fault is a place where the file goes on without a valid record. It may be a torn tail: writes that
+a crash cut short, which were never acknowledged. It is damage if a later record proves that its
+range was synced: each record carries the offset up to which the log was durable when the record was
+written.
 """
 
 import contextlib
@@ -12,61 +12,25 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from typing import BinaryIO, Final
 from zlib import crc32
 
 from bigfib.state import files, records
+from bigfib.state.errors import Damaged, Unreadable, Unusable
 from bigfib.state.records import Record
 
-# Read and held at a time: enough that the joins of two pieces do not count.
+# Bytes read at a time: enough that the records across two pieces cost nothing noticeable.
 _PIECE: Final = 1 << 20
-
-
-class LogError(Exception):
-    """The state log cannot be used as asked; the message names the file and what to do."""
-
-
-class Unusable(LogError):
-    """The path is not a log that this program can open."""
-
-    def __init__(self, path: Path, reason: Exception | str) -> None:
-        text = reason.strerror if isinstance(reason, OSError) else reason
-        super().__init__(f"cannot use {path} as state log: {text}; name another file with --file")
-
-
-class Unreadable(LogError):
-    """The disk does not give back what is in the log."""
-
-    def __init__(self, path: Path, error: OSError) -> None:
-        super().__init__(
-            f"state log {path} cannot be read: {error.strerror}; "
-            f"see what can be saved with {_repair(path)}"
-        )
-
-
-class Damaged(LogError):
-    """Something that was once durable in the log is no longer there."""
-
-    def __init__(self, path: Path, fault: "Fault") -> None:
-        super().__init__(
-            f"state log {path} is damaged: {fault}; see what can be saved with {_repair(path)}"
-        )
-
-
-def _repair(path: Path) -> str:
-    return f"`bigfib log repair -f {quote(str(path))}`"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is in a log in place of a record.
+    """A place in a log where there should be a record.
 
     Attributes:
-        offset: Where.
-        found: What.
-        promised: Offset of a later record, when which was written everything here was durable;
-            None if there is none.
+        offset: Its offset.
+        found: What is there instead.
+        promised: Offset of a later record that proves this range was synced; None if there is none.
     """
 
     offset: int
@@ -81,10 +45,10 @@ class Fault:
 
 
 class Reader:
-    """The records of a log, in order, up to the first fault.
+    """Reads the records of a log, in order, up to the first fault.
 
     Attributes:
-        seed: Where the checksums of this log start from.
+        seed: The seed of this log's checksums.
         end: Offset after the last record read.
         fault: The fault that ended the reading; None at a clean end.
     """
@@ -112,7 +76,7 @@ class Reader:
             yield offset, record
 
     def replay(self, latest: dict[bytes, int]) -> int:
-        """Apply all records to ``latest``, and return how many they are.
+        """Apply all records to ``latest``, and return their number.
 
         Args:
             latest: Position and day of each sequence, as `records.pack` joins them.
@@ -149,7 +113,7 @@ class Reader:
             return record
 
     def _read_on(self) -> bool:
-        """Read from the end of the last record on; return whether that is more than was known."""
+        """Read on from the end of the last record, and return whether that gave more bytes."""
         known = len(self._piece) - self._at
         size = _PIECE
         if known >= _PIECE:
@@ -171,12 +135,12 @@ def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
     """Return the ``size`` bytes at ``offset``, fewer only where the file ends.
 
     Raises:
-        Unreadable: the disk does not give them back.
+        Unreadable: the disk fails to read them.
     """
     try:
         file.seek(offset)
         data = file.read(size)
-        # Before a bad sector, less is read than was asked for, as at the end.
+        # A read ends early before a bad sector, as it does at the end of the file.
         while data and len(data) < size and (more := file.read(size - len(data))):
             data += more
     except OSError as error:
@@ -185,7 +149,9 @@ def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
 
 
 def search(file: BinaryIO, at: int, seed: int) -> Iterator[tuple[int, Record, int]]:
-    """Find the records from offset ``at`` on, harmed bytes or not, and hold a piece at a time.
+    """Find the valid records from offset ``at`` on, skipping damaged bytes.
+
+    Only one piece of the file is held in memory at a time.
 
     Yields:
         Offset of the record, the record, offset after it.
@@ -211,17 +177,18 @@ def search(file: BinaryIO, at: int, seed: int) -> Iterator[tuple[int, Record, in
         at += searched or 1
         if not piece.rstrip(b"\0"):
             try:
-                # A hole is long, and has no record: that does not begin with a zero.
+                # Skip a hole in the file: no record begins with a zero.
                 at = file.seek(at, os.SEEK_DATA)
             except OSError as error:
                 if error.errno == errno.ENXIO:
-                    return  # It goes on to the end.
+                    return  # The hole reaches the end of the file.
 
 
 def _long_record(file: BinaryIO, piece: bytes, at: int, seed: int) -> int:
-    """Return the size of the record that begins at ``at`` with ``piece``; 0 if there is none.
+    """Return the size of the record at ``at``, longer than ``piece``; 0 if there is none.
 
-    Its checksum is computed first, so that no more is held at once for what is none.
+    The checksum is computed piece by piece, before the record is read into memory: a wrong length
+    must not cost memory.
     """
     try:
         size = records.size(piece, 0)
@@ -239,15 +206,15 @@ def _long_record(file: BinaryIO, piece: bytes, at: int, seed: int) -> int:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a log says.
+    """What the records of a log add up to.
 
     Attributes:
-        seed: Where its checksums start from.
+        seed: The seed of its checksums.
         latest: Position and day of each sequence, as `records.pack` joins them.
         records: The number of records.
-        end: Bytes of header and records before a fault.
-        size: Bytes of the file.
-        fault: What follows at ``end``; None if nothing does.
+        end: Offset after the last record before a fault.
+        size: Size of the file.
+        fault: The fault at ``end``; None if the file ends there.
     """
 
     seed: int
@@ -258,12 +225,12 @@ class Contents:
     fault: Fault | None
 
     def position(self, sequence_id: bytes) -> int:
-        """Return where the sequence is; one that nobody has stepped is at 0."""
+        """Return the position of the sequence, 0 if it has never been stepped."""
         return self.latest.get(sequence_id, 0) >> records.DAY_BITS
 
 
 def require_log_or_nothing(path: Path) -> None:
-    """Return if a log may be opened for writing at ``path``, or created.
+    """Return if ``path`` is a log that may be written, or if nothing is there yet.
 
     Raises:
         Unusable: there is something else, or it may not be written.
@@ -280,7 +247,7 @@ def require_log_or_nothing(path: Path) -> None:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Reader]:
-    """Give the records of the log at ``path``, to be read one after the other.
+    """Open the log at ``path``, to read its records one after the other.
 
     Raises:
         Unusable: there is no log at ``path``, or it may not be read.
@@ -299,32 +266,30 @@ def opened(path: Path) -> Iterator[Reader]:
 
 
 def inspect(path: Path, *, synced: bool = False) -> Contents:
-    """Return what the log at ``path`` says before its first fault. One that is not there is empty.
+    """Return the contents of the log at ``path`` before its first fault; empty if there is no log.
 
     Args:
         path: The log.
-        synced: Whether to return only when what was read is on disk.
+        synced: Whether to sync what was read before returning it.
 
     Raises:
         Unusable: there is something else at ``path``, or it may not be read or synced.
-        Unreadable: the disk does not give back what is in it.
+        Unreadable: the disk fails to read it.
     """
     contents = _inspect(path, synced=synced)
     if contents.fault and contents.fault.promised is not None:
-        # No lock is held: a writer may have cut off a failed append and written in its place
-        # between two pieces of reading. It does not happen twice.
+        # Without a lock, a writer may have cut off a failed append and written another in its
+        # place, between the reads of two pieces. That does not happen twice.
         contents = _inspect(path, synced=synced)
     return contents
 
 
 def read(path: Path, *, synced: bool = False) -> Contents:
-    """Return what the log at ``path`` says. One that is not there is empty.
-
-    Arguments as `inspect`.
+    """Return the contents of the log at ``path``; empty if there is no log. Arguments as `inspect`.
 
     Raises:
-        Unusable: as `inspect`.
-        Damaged: what it says before the fault may not be its last word.
+        Unusable, Unreadable: as `inspect`.
+        Damaged: records after the fault are missing from the contents.
     """
     contents = inspect(path, synced=synced)
     if contents.fault and contents.fault.promised is not None:
@@ -335,7 +300,7 @@ def read(path: Path, *, synced: bool = False) -> Contents:
 def require_file(path: Path) -> None:
     """Return if there is a file at ``path``, a directory or nothing.
 
-    Anything else might be replaced by a file, or be waited for without end.
+    A device must not be replaced by a file, and opening a pipe may block forever.
 
     Raises:
         Unusable: there is something else.
@@ -356,8 +321,8 @@ def _inspect(path: Path, *, synced: bool) -> Contents:
             latest: dict[bytes, int] = {}
             count = reader.replay(latest)
             if synced:
-                # A writer that rewrites the log syncs the new file before, and its name after, the
-                # renaming. A reader needs no permission to write for either.
+                # A compaction syncs the new file before renaming it, and the directory after. A
+                # reader may come between, and can sync both without permission to write.
                 os.fsync(file.fileno())
                 with contextlib.suppress(PermissionError):
                     files.sync_directory(os, Path(os.path.realpath(path)).parent)

@@ -1,4 +1,4 @@
-r"""The bytes of the state log. Pure: no files, no clock.
+r"""Encode and decode the bytes of the state log. Pure: no files, no clock.
 
 A log is a header and then records, one after another, with nothing between them::
 
@@ -19,7 +19,7 @@ A log is a header and then records, one after another, with nothing between them
                  count    B2     integer   integer   string              4 bytes
 
                 length    bytes from kind to position
-                kind      B1: the sequence `id` is at `position`; B2: it is no more
+                kind      B1: the sequence `id` is at `position`; B2: it is deleted
                 durable   offset in this log up to which everything was known to be on disk when
                           the record was written
                 day       when the sequence was last touched, in days since 1970-01-01 (UTC)
@@ -37,16 +37,17 @@ log whose header's checksum is 0, when the first 22 bytes were durable::
 
 Why so:
 
-* No field has a ceiling: lengths are counts, and integers are strings.
-* A record is absolute. Replaying one twice changes nothing, and the last one of an id wins.
-* The checksum starts from salt and offset, so that a valid record is valid in one place only: not
-  in another log, not moved, not repeated, and not when a file system hands back old blocks.
-* `durable` lets a reader tell a torn tail from damage: whatever lies before the `durable` of a
+* No field has a limit: lengths are counts, and integers are strings.
+* A record is absolute. Replaying one twice changes nothing, and the last record of an id wins.
+* The checksum starts from salt and offset, so that a record is valid in one place only: not in
+  another log, not moved, not repeated, and not when a file system returns old blocks.
+* `durable` lets a reader distinguish a torn tail from damage: everything before the `durable` of a
   later valid record was once safely on disk.
-* A byte of zeros is no record, so neither is a tail that the file system had not filled in yet.
+* No record begins with a zero byte, so a tail that the file system has not filled in yet is not
+  mistaken for one.
 
-Known downsides: an unharmed record behind a harmed one is found only by trying every offset that
-could begin one, and CRC-32 tells damage, not malice.
+Known downsides: a valid record after a damaged one is found only by trying every offset that could
+begin one, and CRC-32 detects damage, not malice.
 """
 
 import re
@@ -62,11 +63,11 @@ _MAGIC: Final = b"\x89bigfib\n"
 _POSITION: Final = 0xB1
 _REMOVAL: Final = 0xB2
 _KINDS: Final = re.compile(b"[\xb1\xb2]")
-# What `crc32` starts from is taken mod 2^32.
+# `crc32` takes its start value mod 2^32.
 CHECKSUM_SIZE: Final = 4
 DAY_BITS: Final = 24
 MAX_DAY: Final = (1 << DAY_BITS) - 1
-_LONGEST_COUNT: Final = 9  # 63 bits, as many as a file offset has
+_LONGEST_COUNT: Final = 9  # bytes: 63 bits, as many as a file offset has
 
 
 class NotALog(ValueError):
@@ -74,11 +75,11 @@ class NotALog(ValueError):
 
 
 class UnknownVersion(ValueError):
-    """The log was written by another version of bigfib."""
+    """The log has a format version that this program does not know."""
 
 
 class BadRecord(ValueError):
-    """The bytes are not a record; the message says what was found."""
+    """The bytes are not a record; the message describes them."""
 
 
 class Incomplete(BadRecord):
@@ -86,12 +87,12 @@ class Incomplete(BadRecord):
 
 
 class Record(NamedTuple):
-    """What a record says.
+    """The fields of a record.
 
     Attributes:
-        sequence_id: Which sequence it is about.
-        position: Where the sequence is, or None if it is no more.
-        day: When the sequence was last touched.
+        sequence_id: The sequence.
+        position: Its position, or None if it is deleted.
+        day: The day on which it was last touched.
         durable: The offset up to which the log was known to be on disk.
     """
 
@@ -113,14 +114,14 @@ def decode_header(header: bytes) -> int:
     Raises:
         Incomplete: ``header`` is the beginning of a header, perhaps empty.
         NotALog: it is something else.
-        UnknownVersion: it is the header of a version this code does not know.
+        UnknownVersion: it is the header of another format version.
     """
     if not header.startswith(_MAGIC[: len(header)]):
         raise NotALog("it does not begin with the magic bytes of a bigfib state log")
     version = int.from_bytes(header[8:10], "little")
     if len(header) >= 10 and version != VERSION:
         raise UnknownVersion(
-            f"it has format version {version}, and this bigfib knows only {VERSION}"
+            f"it has format version {version}, and this program knows only {VERSION}"
         )
     if len(header) < HEADER_SIZE:
         raise Incomplete("a header that is cut off")
@@ -131,19 +132,19 @@ def decode_header(header: bytes) -> int:
 
 
 def stamp(durable: int, day: int) -> bytes:
-    """Return the fields that records have in common which are written at the same time."""
+    """Return the encoded fields shared by all records written on ``day``, until the next sync."""
     return _integer(durable) + _integer(day)
 
 
 def encode(sequence_id: bytes, position: int | None, stamp: bytes, offset: int, seed: int) -> bytes:
-    """Return the record that says where a sequence is, for the place ``offset`` in a log.
+    """Return the encoded record of a sequence, for the place ``offset`` in a log.
 
     Args:
         sequence_id: The sequence.
-        position: Where it is, or None if it is no more.
-        stamp: What `stamp` has returned.
+        position: Its position, or None if it is deleted.
+        stamp: The fields encoded by `stamp`.
         offset: Offset in the log of the record.
-        seed: What `decode_header` returned for that log.
+        seed: The seed of the log, from `decode_header`.
     """
     if position is None:
         body = b"\xb2" + stamp + _string(sequence_id)
@@ -151,7 +152,7 @@ def encode(sequence_id: bytes, position: int | None, stamp: bytes, offset: int, 
         size = (position.bit_length() + 7) >> 3
         length = len(stamp) + len(sequence_id) + size + 3
         if length < 0x80:
-            # All counts are one byte: nearly every record, at 0.6 of the cost of the general way.
+            # All counts take one byte, as in nearly every record: 0.6 of the general cost.
             counts = _SMALL_COUNTS
             name, number = counts[len(sequence_id)], position.to_bytes(size, "big")
             framed = b"".join(
@@ -170,7 +171,7 @@ def decode(buffer: bytes, start: int, offset: int, seed: int) -> tuple[Record, i
         buffer: Bytes of the log.
         start: Index in ``buffer`` of the record.
         offset: Offset in the log of the record.
-        seed: What `decode_header` returned.
+        seed: The seed of the log, from `decode_header`.
 
     Raises:
         Incomplete: ``buffer`` ends before the record does.
@@ -181,7 +182,7 @@ def decode(buffer: bytes, start: int, offset: int, seed: int) -> tuple[Record, i
     after = end + CHECKSUM_SIZE
     if after > len(buffer):
         raise Incomplete(f"a record of {after - start} bytes that is cut off")
-    # The fields first: where a record is searched for, they refuse most bytes at less cost.
+    # Check the fields before the checksum: in a search, that refuses most bytes at less cost.
     kind = buffer[at] if length else None
     if kind not in (_POSITION, _REMOVAL):
         raise BadRecord("bytes that are not a record")
@@ -204,10 +205,10 @@ def decode(buffer: bytes, start: int, offset: int, seed: int) -> tuple[Record, i
 
 
 def size(buffer: bytes, start: int) -> int:
-    """Return how many bytes the record at ``buffer[start]`` has, by its counts alone.
+    """Return the size of the record at ``buffer[start]``, from its counts alone.
 
-    Few bytes that are no record have counts that fit together, so that a size is not believed, and
-    not read, for the sake of some bytes of garbage.
+    All counts must fit together, so that random bytes rarely give a size: a reader that trusted
+    the first count alone would read far ahead for nothing.
 
     Args:
         buffer: Bytes of the log, enough for all fields but the last.
@@ -238,17 +239,17 @@ def size(buffer: bytes, start: int) -> int:
 def replay(
     buffer: bytes, start: int, offset: int, seed: int, latest: dict[bytes, int]
 ) -> tuple[int, int]:
-    """Apply the records from ``buffer[start]`` on to ``latest``, as far as they are common ones.
+    """Apply the records from ``buffer[start]`` on to ``latest``, up to the first uncommon one.
 
-    A common record says where a sequence is, and all its counts are one byte. What stops this may
-    be another record, the end of the buffer, or harm: `decode` tells. Measured beside `decode` and
-    the same bookkeeping, a record takes 0.4 of the time.
+    A common record has a position, and all its counts take one byte. This stops at another record,
+    the end of the buffer, or damage: `decode` finds out which. Measured: 0.4 of the time that
+    `decode` takes for the same records.
 
     Args:
         buffer: Bytes of the log.
         start: Index in ``buffer`` of the first record.
         offset: Offset in the log of that record.
-        seed: What `decode_header` returned.
+        seed: The seed of the log, from `decode_header`.
         latest: Position and day of each sequence, as `pack` joins them.
 
     Returns:
@@ -281,9 +282,9 @@ def replay(
 
 
 def pack(position: int, day: int) -> int:
-    """Return position and day as one integer.
+    """Return position and day as one integer, to save memory.
 
-    Measured with a million sequences: 132 MB for their dictionary; with a tuple for each, 224 MB.
+    Measured: the dictionary of a million sequences takes 132 MB, with tuples 224 MB.
     """
     return position << DAY_BITS | day
 
@@ -296,14 +297,14 @@ def unpack(packed: int) -> tuple[int, int]:
 def search(
     buffer: bytes, offset: int, seed: int, *, more: bool = False
 ) -> Generator[tuple[int, Record, int], None, int]:
-    """Find the records in bytes of which some are harmed.
+    """Find the valid records in bytes of which some are damaged.
 
     Args:
         buffer: Bytes of the log.
         offset: Offset in the log of the first of them.
-        seed: What `decode_header` returned.
-        more: Whether the log goes on after them. A record may then be cut off, and the search ends
-            where one may be.
+        seed: The seed of the log, from `decode_header`.
+        more: Whether the log goes on after them. The last record may then be cut off; the search
+            ends where it may begin.
 
     Yields:
         Index in ``buffer`` of the record, the record, index after it.
@@ -314,7 +315,7 @@ def search(
     searched = 0
     for found in _KINDS.finditer(buffer):
         cut_off = None
-        # The kind stands behind a count: a byte below 0x80, perhaps after bytes that are not.
+        # The kind follows a count: bytes with the top bit set, if any, then one below 0x80.
         for start in range(
             found.start() - 1, max(searched, found.start() - _LONGEST_COUNT) - 1, -1
         ):
@@ -334,12 +335,12 @@ def search(
             break
         if cut_off is not None:
             return cut_off
-    # The count in front of a kind that is still to come.
+    # Keep the bytes that may be the count before a kind in the next piece.
     return max(searched, len(buffer) - _LONGEST_COUNT) if more else len(buffer)
 
 
 def _may_begin(buffer: bytes, start: int) -> bool:
-    """Return whether a record may begin there that goes on after the buffer."""
+    """Return whether a record may begin at ``start`` and go on after the buffer."""
     try:
         return start + size(buffer, start) > len(buffer)
     except Incomplete:

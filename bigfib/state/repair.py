@@ -1,4 +1,4 @@
-"""Saving what can be saved of a damaged state log."""
+"""Save the readable records of a damaged state log in a new one."""
 
 import contextlib
 import io
@@ -9,24 +9,24 @@ from typing import BinaryIO, Final
 from zlib import crc32
 
 from bigfib.state import files, reader, records
-from bigfib.state.reader import Unusable
+from bigfib.state.errors import Unusable
 from bigfib.state.rewrite import Rewrite
 
-# The least that a disk fails to read.
+# Bytes of the smallest unit that a disk fails to read.
 _SECTOR: Final = 512
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What has been saved, and what has not.
+    """The result of a repair.
 
     Attributes:
-        source: The damaged log, where links lead.
+        source: The damaged log, with links resolved.
         target: The new log.
         sequences: The number of sequences in it.
-        records: The number of records that were read to make it.
-        lost: Where in the old log there were no records: offset of the first byte, and of the one
-            after the last.
+        records: The number of records read from the damaged log.
+        lost: The ranges of the damaged log without records: first offset, and offset after the
+            last.
     """
 
     source: Path
@@ -37,15 +37,15 @@ class Repair:
 
 
 class _Salvage(io.FileIO):
-    """A file in which sectors that cannot be read are zeros, which are no record."""
+    """A file whose unreadable sectors read as zeros, which are not a record."""
 
     def read(self, size: int, /) -> bytes:  # type: ignore[override]
-        """Return up to ``size`` bytes, as many as the disk gives back at once."""
+        """Return up to ``size`` bytes."""
         try:
             return super().read(size)
         except OSError:
             at = self.tell()
-        # What is left of the sector.
+        # Read the rest of this sector alone.
         size = min(size, _SECTOR - at % _SECTOR, self.seek(0, os.SEEK_END) - at)
         self.seek(at)
         try:
@@ -56,14 +56,13 @@ class _Salvage(io.FileIO):
 
 
 def repair(path: Path) -> Repair:
-    """Write a log of all that can still be read in the log at ``path``, which stays as it is.
+    """Write a new log of the readable records of the log at ``path``, which is not changed.
 
-    The new log has the name of the old one with ``.repaired`` behind it. A sequence in it stands
-    where its last readable record says; if a later one is among the lost bytes, that is earlier
-    than where it stood.
+    The new log has the name of the old one with ``.repaired`` appended. A sequence gets the
+    position of its last readable record, which may be an older one than it had.
 
     Raises:
-        Held: a process is writing to the log.
+        Held: another process is writing to the log.
         Unusable: there is no log at ``path``, or none of its records can be read.
         OSError: the new log cannot be written.
     """
@@ -78,7 +77,8 @@ def repair(path: Path) -> Repair:
         raise Unusable(path, error) from error
     with file, contextlib.ExitStack() as held:
         held.callback(os.close, files.lock(path, ""))
-        # The log may have another name too. (Some file systems lock only what can be written.)
+        # Under another name, the log has another lock file. (Some file systems refuse to lock a
+        # file that is open for reading only.)
         with contextlib.suppress(OSError):
             files.lock_open(file.fileno())
         latest: dict[bytes, int] = {}
@@ -101,7 +101,7 @@ def repair(path: Path) -> Repair:
 
 
 def _seed(path: Path, file: BinaryIO) -> int:
-    """Return the seed of the log; its header has it twice, should one of them be harmed."""
+    """Return the seed of the log: the checksum of the header, stored or computed again."""
     header = reader.read_at(file, 0, records.HEADER_SIZE)
     for seed in (int.from_bytes(header[18:], "little"), crc32(header[:18])):
         if next(reader.search(file, 0, seed), None):
@@ -115,7 +115,6 @@ def _write(target: Path, latest: dict[bytes, int], access: files.Access) -> None
         while not rewrite.advance():
             rewrite.wait()
         rewrite.finish()
-        os.rename(rewrite.new_path, target)  # noqa: PTH104 - as the log itself does
         files.sync_directory(os, target.parent)
     except OSError:
         rewrite.abandon()

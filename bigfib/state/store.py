@@ -1,11 +1,11 @@
-"""What a store promises, whichever it is: where every sequence stands, changed one step at a time.
+"""What every store of positions promises, and the errors that it raises.
 
-`log.Log` is the store of one process, `postgres.Postgres` that of many. Who uses one need not know
-which it is.
+`log.Log` is the store of one process, `postgres.store.Postgres` that of many servers. Callers need
+not know which one they use.
 
-Every change is atomic, is made once or not at all, and is durable when `Store.commit` has returned
-for it. A change names the positions that it may be made from: that is the floor at 0, that is
-``If-Match``, and that is how far the terms are at hand.
+A change is atomic, is made once or not at all, and is durable when `Store.commit` has returned for
+it. It names the positions from which it may be made. This keeps positions at or above 0, implements
+conditional changes, and limits steps to terms that are ready.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,15 +14,14 @@ from typing import Final, NamedTuple, Protocol
 from gmpy2 import mpz
 
 WAIT_SECONDS: Final = 2.6
-"""How long a change of a shared store waits while others hold its sequence locked: about as long as
-a request may take, 3 s."""
+"""Timeout of a change of a locked sequence in a shared store: less than a request may take, 3 s."""
 
 LOCKED: Final = -1
-"""What `SharedStore.step_all` returns in place of a position that others hold locked."""
+"""Returned by `SharedStore.step_all` in place of the position of a locked sequence."""
 
 
 class StoreError(Exception):
-    """A store in a database cannot be had; the message says why and what to do."""
+    """A store in a database cannot be opened; the message says why and what to do."""
 
 
 class TablesMissing(StoreError):
@@ -32,19 +31,19 @@ class TablesMissing(StoreError):
         super().__init__("the database has no tables of bigfib")
 
 
-class Missing(LookupError):
+class SequenceNotFound(LookupError):
     """The store has no sequence of this id; nothing has changed."""
 
 
-class Present(Exception):
+class SequenceExists(Exception):
     """The store has a sequence of this id already; nothing has changed."""
 
 
-class Elsewhere(Exception):
-    """The sequence is not where the change may be made from; nothing has changed.
+class PositionMismatch(Exception):
+    """The sequence is at a position from which the change may not be made; nothing has changed.
 
     Attributes:
-        position: Where it is.
+        position: Its position.
     """
 
     def __init__(self, position: int) -> None:
@@ -53,17 +52,17 @@ class Elsewhere(Exception):
 
 
 class NoRoom(Exception):
-    """The change could not be kept, for there is no room; nothing has changed."""
+    """There is no room to store the change; nothing has changed."""
 
 
 class Unavailable(Exception):
-    """The store cannot be asked now, which mends itself; nothing has changed."""
+    """The store is out of reach for now; nothing has changed, and a retry may succeed."""
 
 
 class SequenceLocked(Unavailable):
-    """Others have held this sequence locked for as long as a request may take.
+    """The sequence has been locked by others for as long as a request may take.
 
-    Nothing has changed, so that it is safe to try again.
+    Nothing has changed, so that it is safe to retry.
     """
 
     def __init__(self) -> None:
@@ -71,9 +70,9 @@ class SequenceLocked(Unavailable):
 
 
 class OutcomeUnknown(Exception):
-    """The store was lost while a change was under way, which it may have made or not.
+    """The store was lost during a change, which it may have made or not.
 
-    It is never tried again by itself: that could make it twice.
+    The server never retries it: that could make the change twice.
     """
 
 
@@ -107,9 +106,9 @@ class Steps(NamedTuple):
     """Steps of one sequence that are made together, or not at all.
 
     Attributes:
-        sequence_id: Which sequence.
-        by: How far they lead in all.
-        lowest: The lowest position that they may be made from.
+        sequence_id: The sequence.
+        by: The sum of the steps.
+        lowest: The lowest position from which they may be made.
         highest: The highest.
     """
 
@@ -120,10 +119,10 @@ class Steps(NamedTuple):
 
 
 class Store(Protocol):
-    """Where the position of every sequence is kept.
+    """The positions of all sequences.
 
-    All methods raise `Unavailable`; those that change something raise `NoRoom`, `OutcomeUnknown`
-    and `SequenceLocked`, too.
+    All methods may raise `Unavailable`; those that change something may also raise `NoRoom`,
+    `OutcomeUnknown` and `SequenceLocked`.
 
     Attributes:
         end: The log sequence number (lsn) of the last change.
@@ -136,80 +135,80 @@ class Store(Protocol):
     on_commit: OnCommit
 
     def find(self, sequence_id: bytes) -> int | None:
-        """Return where the sequence is, or None if there is none of this id."""
+        """Return the position of the sequence, or None if there is no such sequence."""
 
     def step(self, sequence_id: bytes, by: int, lowest: int, highest: int) -> int:
-        """Move the sequence by so many terms, forward or back, and return its position.
+        """Move the sequence by ``by`` positions, forward or back, and return its position.
 
         Raises:
-            Missing: there is none.
-            Elsewhere: it is not in ``lowest`` .. ``highest``.
+            SequenceNotFound: there is no such sequence.
+            PositionMismatch: its position is not in ``lowest`` .. ``highest``.
         """
 
     def put(self, sequence_id: bytes, position: int, expected: int | None = None) -> None:
-        """Put the sequence at ``position``.
+        """Move the sequence to ``position``.
 
         Args:
-            sequence_id: Which sequence.
-            position: Where to.
-            expected: The only position to do so from; None for any.
+            sequence_id: The sequence.
+            position: The new position.
+            expected: The only position from which to move it; None for any.
 
         Raises:
-            Missing: there is none.
-            Elsewhere: it is not where expected.
+            SequenceNotFound: there is no such sequence.
+            PositionMismatch: it is not at the expected position.
         """
 
     def create(self, sequence_id: bytes, position: int) -> None:
         """Create the sequence at ``position``.
 
         Raises:
-            Present: there is one of this id.
+            SequenceExists: there is a sequence of this id.
         """
 
     def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
         """Delete the sequence; arguments and errors as `put`."""
 
     def holds(self, count: int) -> bool:
-        """Return whether there are ``count`` sequences at least, not counting the permanent one.
+        """Return whether there are at least ``count`` sequences besides the permanent one.
 
-        A shared store may be somewhat behind with its count.
+        The count of a shared store may be out of date.
         """
 
     def commit(self, lsn: int) -> None:
         """Return when all changes up to ``lsn`` are durable."""
 
     def is_lost(self) -> bool:
-        """Return whether the store is known to be out of reach, without asking it."""
+        """Return whether the store is known to be out of reach, without a query."""
 
     def check(self) -> None:
-        """Return if the store can take changes now."""
+        """Return if the store can take changes now; raise why if it cannot."""
 
     def log_facts(self) -> LogFacts | None:
         """Return the facts of the store's log, or None if it has none."""
 
     def close(self) -> None:
-        """Commit what is left, and let go of the store."""
+        """Commit what is left, and close the store."""
 
 
 class SharedStore(Store, Protocol):
-    """A store that many servers share, and that is asked for many steps at once."""
+    """A store that many servers share, and that makes many steps at once."""
 
     def may_step(self, sequence_id: bytes) -> bool:
-        """Return whether the sequence can be stepped, as far as is known without asking."""
+        """Return whether the sequence can be stepped, as far as is known without a query."""
 
     def step_all(self, steps: Sequence[Steps], looks: Sequence[bytes] = ()) -> list[int | None]:
-        """Step many sequences, and look at others, in one transaction.
+        """Step many sequences, and look up others, in one transaction.
 
-        This hardly waits for sequences that others hold locked: those that are free are stepped.
+        A locked sequence does not delay the others.
 
         Args:
-            steps: The steps, of a sequence each.
-            looks: Sequences that are only looked at.
+            steps: The steps, one item per sequence.
+            looks: Sequences of which only the position is looked up.
 
         Returns:
-            The position of each, after its steps; `LOCKED` if others hold it; None where there is
-            none, or it was not where the steps may be made from. `step` says which.
+            For each sequence its position after the steps; `LOCKED` if it is locked; None if there
+            is no such sequence, or its position does not allow the steps. `step` tells which.
         """
 
     def give_up_locked(self, sequence_id: bytes) -> None:
-        """Note that others have held the sequence locked for `WAIT_SECONDS`, and still do."""
+        """Note that the sequence has been locked for `WAIT_SECONDS`, and still is."""

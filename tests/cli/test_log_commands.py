@@ -142,8 +142,8 @@ class TestLog:
             refusal = bigfib.fails("log", "compact")
         finally:
             subprocess.run(["umount", "-l", bigfib.file], check=True)
-        assert refusal.startswith(f"1: bigfib: state log {bigfib.file} cannot be rewritten now: ")
-        assert "Device or resource busy; it is as before" in refusal
+        assert refusal.startswith(f"1: bigfib: state log {bigfib.file} cannot be compacted now: ")
+        assert "Device or resource busy; it is unchanged" in refusal
         assert bigfib.file.read_bytes() == before
         assert not bigfib.file.with_name("state.log.new").exists()
 
@@ -159,7 +159,7 @@ class TestLog:
             refusal = bigfib.fails("log", "compact")
         finally:
             subprocess.run([protect, "-i", bigfib.file.parent], check=True)
-        assert "cannot be rewritten now: Operation not permitted; it is as before" in refusal
+        assert "cannot be compacted now: Operation not permitted; it is unchanged" in refusal
         assert bigfib.prints("current") == "1\n"
 
     def test_compact_beside_a_service(self, serve: Serve, bigfib: Command) -> None:

@@ -64,7 +64,9 @@ class TestMisuse:
     ) -> None:
         bigfib.file.write_text("something else")
         port = ["-p", "0"] if command == "serve" else []
-        assert "does not begin with the magic bytes" in bigfib.fails(command, *port)
+        refusal = bigfib.fails(command, *port)
+        assert "does not begin with the magic bytes" in refusal
+        assert refusal.rstrip().endswith("; name another file with --file")
         assert bigfib.file.read_text() == "something else"
 
     def test_log_that_may_not_be_read_is_refused(

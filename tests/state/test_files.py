@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bigfib.state import reader
+from bigfib.state.errors import Unusable
 from bigfib.state.log import Log
 from bigfib.state.repair import repair
 from bigfib.state.rewrite import new_path
@@ -192,7 +193,7 @@ def test_links_in_place_of_new_files_are_not_followed(path: Path, tmp_path: Path
         log.rewrite()
     lock_of(path).unlink()
     lock_of(path).symlink_to(precious)
-    with pytest.raises(reader.Unusable):
+    with pytest.raises(Unusable):
         Log(path)
     assert precious.read_text() == "mine"
     assert access(precious) == before

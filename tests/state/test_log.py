@@ -1,7 +1,6 @@
 """The state log on real files: what it promises, and what it says when it cannot."""
 
 import errno
-import io
 import os
 import resource
 import signal
@@ -11,19 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bigfib.state import reader, records
-from bigfib.state.log import (
-    AppendFailed,
-    CommitFailed,
-    Durability,
-    Locked,
-    Log,
-)
-from bigfib.state.reader import Contents, Unusable
+from bigfib.state.errors import AppendFailed, CommitFailed, Locked
+from bigfib.state.log import Durability, Log
+from bigfib.state.reader import Contents
 
 SHARED = b"shared"
 
@@ -58,7 +51,7 @@ class TestReplay:
             assert opened.records == 0
         assert path.stat().st_size == records.HEADER_SIZE
 
-    def test_creates_the_directories_to_it(self, tmp_path: Path) -> None:
+    def test_opening_creates_missing_directories(self, tmp_path: Path) -> None:
         path = tmp_path / "a" / "b" / "state.log"
         Log(path).close()
         assert path.exists()
@@ -76,7 +69,7 @@ class TestReplay:
             assert positions(opened) == {SHARED: 2, b"a": 6, b"b": 2**5000}
             assert opened.records == 5
 
-    def test_a_log_longer_than_a_piece_of_reading(self, path: Path) -> None:
+    def test_log_read_in_several_pieces_keeps_every_position(self, path: Path) -> None:
         # Records of 1 byte to 300 KB, so that they lie across every border.
         sizes = [1 << bits for bits in range(0, 2_400_000, 60_000)]
         with Log(path, Durability.OS) as opened:
@@ -86,7 +79,7 @@ class TestReplay:
         expected = {b"%d" % number: position for number, position in enumerate(sizes)}
         assert positions(reader.read(path)) == expected
 
-    def test_through_a_link(self, path: Path, tmp_path: Path) -> None:
+    def test_log_opened_through_a_link_keeps_the_link(self, path: Path, tmp_path: Path) -> None:
         link = tmp_path / "link.log"
         link.symlink_to(path)
         with Log(link) as opened:
@@ -107,70 +100,6 @@ class TestReplay:
         monkeypatch.setattr(os, "fsync", fsync)
         Log(tmp_path / "a" / "b" / "state.log").close()
         assert {str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")} <= synced
-
-
-class TestTornTail:
-    def test_cut_at_every_byte(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        with Log(path) as opened:
-            ends = [opened.append(SHARED, position) for position in range(1, 31)]
-        whole = path.read_bytes()
-        assert len(whole) == ends[-1]
-        for length in range(len(whole)):
-            path.write_bytes(whole[:length])
-            # The position is the one of the last record that is there to its end.
-            expected = sum(end <= length for end in ends)
-            assert reader.read(path).position(SHARED) == expected
-            assert path.stat().st_size == length, "reading changed the file"
-            caplog.clear()
-            with Log(path) as opened:
-                assert opened.position(SHARED) == expected
-                at_an_end = length in (*ends, records.HEADER_SIZE)
-                assert bool(caplog.records) == (not at_an_end)
-                opened.append(SHARED, 1000)
-            assert positions(reader.read(path)) == {SHARED: 1000}
-
-    def test_the_warning_names_file_offset_and_bytes(
-        self, path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        with Log(path) as opened:
-            end = opened.append(SHARED, 1)
-        with path.open("ab") as file:
-            file.write(b"\x20torn")
-        Log(path).close()
-        assert (
-            f"{path} is torn: at offset {end} there is a record of 37 bytes that is cut off;"
-            in caplog.text
-        )
-        assert "cutting off the last 5 bytes" in caplog.text
-        assert path.stat().st_size == end
-
-    def test_zeros_that_a_file_system_leaves(self, path: Path) -> None:
-        with Log(path) as opened:
-            opened.append(SHARED, 1)
-        with path.open("ab") as file:
-            file.write(bytes(4096))
-        assert reader.read(path).fault
-        with Log(path) as opened:
-            assert positions(opened) == {SHARED: 1}
-
-    def test_records_of_another_log_do_not_count(self, path: Path, tmp_path: Path) -> None:
-        other = tmp_path / "other.log"
-        for where, position in ((path, 1), (other, 99)):
-            with Log(where) as opened:
-                opened.append(SHARED, position)
-        with path.open("ab") as file:
-            file.write(other.read_bytes()[records.HEADER_SIZE :])
-        assert positions(reader.read(path)) == {SHARED: 1}
-
-    def test_a_torn_record_is_not_joined_with_the_next(self, path: Path) -> None:
-        with Log(path) as opened:
-            opened.append(SHARED, 1)
-        torn = path.read_bytes()[:-1]
-        path.write_bytes(torn)
-        with Log(path) as opened:
-            opened.append(SHARED, 2)
-        contents = reader.read(path)
-        assert (positions(contents), contents.records, contents.fault) == ({SHARED: 2}, 1, None)
 
 
 class TestCommit:
@@ -261,7 +190,7 @@ class TestCommit:
 class TestUnsynced:
     """Steps of a sequence that wait for the same sync share a record."""
 
-    def test_one_record_for_all(self, path: Path) -> None:
+    def test_steps_before_a_sync_share_one_record(self, path: Path) -> None:
         with Log(path) as opened:
             end = opened.append(SHARED, 1)
             for position in range(2, 100):
@@ -274,7 +203,7 @@ class TestUnsynced:
             assert opened.append(SHARED, 100) > end
             assert reader.read(path).records == 2
 
-    def test_they_need_no_room(self, path: Path) -> None:
+    def test_coalesced_steps_need_no_room(self, path: Path) -> None:
         with Log(path) as opened:
             lsn = opened.append(SHARED, 1)
             with file_size_limit(path.stat().st_size):
@@ -303,7 +232,7 @@ class TestUnsynced:
             opened.commit(opened.end)
             assert positions(reader.read(path)) == {b"a": 4}
 
-    def test_a_day_ends_meanwhile(self, path: Path) -> None:
+    def test_steps_before_and_after_midnight_are_all_in_the_log(self, path: Path) -> None:
         # The number of the next day takes a byte more.
         now = 255.0 * 86_400
         with Log(path, clock=lambda: now) as opened:
@@ -339,7 +268,7 @@ class TestUnsynced:
             with pytest.raises(CommitFailed):
                 use()
 
-    def test_nothing_is_put_off_that_waits_for_no_sync(self, path: Path) -> None:
+    def test_steps_without_fsync_are_written_at_once(self, path: Path) -> None:
         with Log(path, Durability.OS) as opened:
             for position in (1, 2):
                 opened.append(SHARED, position)
@@ -361,7 +290,9 @@ class TestAppend:
         assert positions(reader.read(path)) == {SHARED: 1, b"others": 2}
 
     @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
-    def test_other_reasons(self, path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def test_append_when_the_system_refuses_the_write_changes_nothing(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+    ) -> None:
         with Log(path) as opened:
             with monkeypatch.context() as patched:
                 patched.setattr(os, "pwrite", _fail_with(code))
@@ -378,14 +309,14 @@ class TestAppend:
 
 
 class TestLock:
-    def test_a_second_writer_is_told_who_holds_it(self, path: Path) -> None:
-        with Log(path, contact="http://127.0.0.1:1234"):
+    def test_second_writer_is_refused_with_process_and_url_of_the_first(self, path: Path) -> None:
+        with Log(path, owner_url="http://127.0.0.1:1234"):
             with pytest.raises(Locked, match=f"in use by process {os.getpid()}") as refusal:
                 Log(path)
-            assert refusal.value.contact == "http://127.0.0.1:1234"
+            assert refusal.value.owner_url == "http://127.0.0.1:1234"
         Log(path).close()
 
-    def test_from_another_process(self, path: Path) -> None:
+    def test_second_writer_in_another_process_is_refused(self, path: Path) -> None:
         program = (
             "import pathlib, sys; from bigfib.state.log import Log; Log(pathlib.Path(sys.argv[1]))"
         )
@@ -396,7 +327,7 @@ class TestLock:
         assert second.returncode == 1
         assert f"in use by process {os.getpid()}" in second.stderr
 
-    def test_through_another_name(self, path: Path, tmp_path: Path) -> None:
+    def test_second_writer_through_a_hard_link_is_refused(self, path: Path, tmp_path: Path) -> None:
         """The lock beside a hard link is another; so the log itself is locked too."""
         with Log(path) as log:
             other = tmp_path / "other.log"
@@ -413,13 +344,13 @@ class TestLock:
                 Log(path)
         assert positions(reader.read(path)) == {SHARED: 1}
 
-    def test_a_lock_file_of_odd_bytes(self, path: Path) -> None:
+    def test_lock_file_that_is_not_text_still_refuses_a_second_writer(self, path: Path) -> None:
         with Log(path):
             path.with_name("state.log.lock").write_bytes(b"\xff\xfe\n\xff")
             with pytest.raises(Locked):
                 Log(path)
 
-    def test_goes_with_a_killed_process(self, path: Path) -> None:
+    def test_lock_of_a_killed_process_is_released(self, path: Path) -> None:
         program = (
             "import os, sys, pathlib; from bigfib.state.log import Log;"
             "Log(pathlib.Path(sys.argv[1])).append(b'shared', 5); os.kill(os.getpid(), 9)"
@@ -429,223 +360,11 @@ class TestLock:
         with Log(path) as opened:
             assert positions(opened) == {SHARED: 5}
 
-    def test_reading_needs_none(self, path: Path) -> None:
+    def test_reading_a_locked_log_needs_no_lock(self, path: Path) -> None:
         with Log(path) as opened:
             for position in (1, 2):
                 opened.commit(opened.append(SHARED, position))
                 assert positions(reader.read(path)) == {SHARED: position}
-
-
-def truncate_to_zero(path: Path) -> None:
-    os.truncate(path, 0)
-
-
-def truncate_to_half(path: Path) -> None:
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def append_a_line(path: Path) -> None:
-    with path.open("ab") as file:
-        file.write(b"a line\n")
-
-
-class ChangesBeforeWrite:
-    """The real system; once armed, another program acts just before each write."""
-
-    def __init__(self, change: Callable[[], None]) -> None:
-        self._change = change
-        self.armed = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(os, name)
-
-    def pwrite(self, fd: int, data: bytes, offset: int, /) -> int:
-        if self.armed:
-            self._change()
-        return os.pwrite(fd, data, offset)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (truncate_to_zero, "another program has truncated it.* lost.* put a copy .* in place"),
-        (truncate_to_half, "another program has truncated it.* lost.* put a copy .* in place"),
-        (append_a_line, "another program has written to it .* instead of .* restart it"),
-    ],
-)
-class TestChangedByAnother:
-    """Another program truncates the open log (``: > state.log``, copytruncate) or writes to it."""
-
-    @pytest.mark.parametrize("durability", Durability)
-    def test_next_step_is_refused_for_good(
-        self, path: Path, change: Callable[[Path], None], message: str, durability: Durability
-    ) -> None:
-        log = Log(path, durability)
-        for position in range(1, 20):
-            log.commit(log.append(SHARED, position))
-        change(path)
-        for position in (20, 21):
-            with pytest.raises(CommitFailed, match=message):
-                log.commit(log.append(SHARED, position))
-        with pytest.raises(CommitFailed, match=message):
-            log.close()
-
-    def test_between_append_and_commit_is_noticed(
-        self, path: Path, change: Callable[[Path], None], message: str
-    ) -> None:
-        log = Log(path)
-        log.commit(log.append(b"a", 1))
-        lsn = log.append(SHARED, 1)
-        change(path)
-        with pytest.raises(CommitFailed, match=message):
-            log.commit(lsn)
-        with pytest.raises(CommitFailed):
-            log.close()
-
-    def test_record_rewritten_in_place_does_not_hide_it(
-        self, path: Path, change: Callable[[Path], None], message: str
-    ) -> None:
-        log = Log(path)
-        log.commit(log.append(b"a", 1))
-        log.append(SHARED, 1)
-        lsn = log.append(SHARED, 2)
-        change(path)
-        with pytest.raises(CommitFailed, match=message):
-            log.commit(lsn)
-        with pytest.raises(CommitFailed):
-            log.close()
-
-    def test_during_the_write_in_place_is_noticed(
-        self, path: Path, change: Callable[[Path], None], message: str
-    ) -> None:
-        system = ChangesBeforeWrite(lambda: change(path))
-        log = Log(path, system=system)
-        log.commit(log.append(b"a", 1))
-        log.append(SHARED, 1)
-        lsn = log.append(SHARED, 2)
-        system.armed = True
-        with pytest.raises(CommitFailed, match=message):
-            log.commit(lsn)
-        with pytest.raises(CommitFailed):
-            log.close()
-
-    @pytest.mark.parametrize("durability", Durability)
-    def test_before_a_write_is_noticed(
-        self, path: Path, change: Callable[[Path], None], message: str, durability: Durability
-    ) -> None:
-        system = ChangesBeforeWrite(lambda: change(path))
-        log = Log(path, durability, system=system)
-        log.commit(log.append(b"a", 1))
-        system.armed = True
-        with pytest.raises(CommitFailed, match=message):
-            log.commit(log.append(SHARED, 1))
-        with pytest.raises(CommitFailed):
-            log.close()
-
-    @pytest.mark.parametrize("durability", Durability)
-    def test_while_idle_is_reported_when_closed(
-        self, path: Path, change: Callable[[Path], None], message: str, durability: Durability
-    ) -> None:
-        log = Log(path, durability)
-        log.commit(log.append(SHARED, 1))
-        change(path)
-        with pytest.raises(CommitFailed, match=message):
-            log.close()
-        with pytest.raises(CommitFailed, match=message):
-            log.check()
-
-
-@pytest.mark.parametrize("change", [truncate_to_zero, truncate_to_half])
-@pytest.mark.parametrize("durability", Durability)
-def test_append_without_room_to_a_truncated_log_does_not_extend_it(
-    path: Path, change: Callable[[Path], None], durability: Durability
-) -> None:
-    log = Log(path, durability)
-    log.commit(log.append(SHARED, 1))
-    change(path)
-    size = path.stat().st_size
-    with file_size_limit(size), pytest.raises(CommitFailed, match="truncated"):
-        log.append(b"others", 2**1000)
-    assert path.stat().st_size == size
-    with pytest.raises(CommitFailed):
-        log.close()
-
-
-class TestReadingBesideAWriter:
-    def test_what_is_replaced_between_two_pieces_is_read_again(self, path: Path) -> None:
-        """A part of a failed append is read; then the writer cuts it off and goes on in its place.
-
-        The second piece then has records that promise what the first has not.
-        """
-        with Log(path) as log:
-            log.commit(log.append(SHARED, 1))
-        torn = path.stat().st_size
-        before = path.read_bytes()
-        with Log(path) as log:
-            for position in range(2, 5):
-                log.commit(log.append(SHARED, position))
-            for number in range(70_000):
-                log.append(b"%d" % number, number)
-            log.commit(log.append(SHARED, 5))
-        after = path.read_bytes()
-        assert len(after) > 1 << 20, "it is read in more than one piece"
-        path.write_bytes(before + b"\xee" * (len(after) - torn))
-
-        class Raced(type(path)):  # type: ignore[misc]
-            """The path of a log to which the writer comes after the first piece is read."""
-
-            opened = 0
-
-            def open(self, *_: Any, **__: Any) -> Any:
-                Raced.opened += 1
-                return Racing(str(self))
-
-        class Racing(io.FileIO):
-            def read(self, size: int | None = -1, /) -> bytes:
-                data = super().read(size)
-                if size == 1 << 20:
-                    path.write_bytes(after)
-                return data
-
-        contents = reader.read(Raced(path))
-        assert (contents.fault, contents.position(SHARED)) == (None, 5)
-        assert Raced.opened == 2
-
-
-class TestUnusable:
-    @pytest.mark.parametrize(
-        ("content", "reason"),
-        [
-            (b"root:x:0:0:root:/root:/bin/bash\n", "magic bytes"),
-            (b"\x00" * 16, "magic bytes"),  # the state of the service that bigfib replaces
-            (b"\x89bigfib\n\x09\x00", "version 9"),
-            (b"\x89bigfib\n\x01\x00saltsaltbad!", "checksum of its header"),
-        ],
-    )
-    def test_another_file_is_refused_and_left_alone(
-        self, path: Path, content: bytes, reason: str
-    ) -> None:
-        path.write_bytes(content)
-        for use in (Log, reader.read):
-            with pytest.raises(Unusable, match=f"{path}.*{reason}.*--file"):
-                use(path)
-        assert path.read_bytes() == content
-        assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-
-    def test_a_directory(self, tmp_path: Path) -> None:
-        for use in (Log, reader.read):
-            with pytest.raises(Unusable, match="Is a directory"):
-                use(tmp_path)
-
-    def test_below_a_file(self, path: Path) -> None:
-        path.touch()
-        for use in (Log, reader.read):
-            with pytest.raises(Unusable, match="Not a directory"):
-                use(path / "state.log")
-
-    def test_reading_what_is_not_there(self, path: Path) -> None:
-        assert positions(reader.read(path)) == {}
-        assert not path.exists()
 
 
 def _fail_with(code: int) -> Callable[..., int]:

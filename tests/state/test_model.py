@@ -99,7 +99,7 @@ class LogMachine(RuleBasedStateMachine):
         shutil.rmtree(self.directory)
 
 
-def test_model(times: int) -> None:
+def test_log_after_any_steps_crashes_and_reopenings_agrees_with_a_dictionary(times: int) -> None:
     run_state_machine_as_test(
         LogMachine,
         settings=settings(

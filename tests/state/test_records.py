@@ -31,13 +31,13 @@ class TestHeader:
             with pytest.raises(Incomplete):
                 records.decode_header(header[:length])
 
-    def test_another_version(self) -> None:
+    def test_header_of_another_version_is_refused_by_number(self) -> None:
         header = b"\x89bigfib\n\x02\x00saltsalt"
         with pytest.raises(UnknownVersion, match=r"version 2, .* knows only 1"):
             records.decode_header(header + crc(header))
 
     @pytest.mark.parametrize("content", [b"x", b"\x89PNG\r\n\x1a\n" + bytes(20), bytes(22)])
-    def test_something_else(self, content: bytes) -> None:
+    def test_header_without_magic_bytes_is_not_a_log(self, content: bytes) -> None:
         with pytest.raises(NotALog, match="magic"):
             records.decode_header(content)
 
@@ -58,12 +58,12 @@ class TestRecord:
         encoded = records.encode(b"shared", 300, records.stamp(22, 20_000), offset=22, seed=0)
         assert encoded == bytes.fromhex(example[1])
 
-    def test_by_hand(self) -> None:
+    def test_record_encoded_by_hand_is_the_same(self) -> None:
         body = b"\x09\xb1\x00\x01\x07\x01x\x02\x01\x00"
         encoded = records.encode(b"x", 256, records.stamp(0, 7), offset=5, seed=7)
         assert encoded == body + crc(body, 12)
 
-    def test_a_removal_by_hand(self) -> None:
+    def test_removal_encoded_by_hand_is_the_same(self) -> None:
         body = b"\x06\xb2\x01\x05\x00\x01x"
         encoded = records.encode(b"x", None, records.stamp(5, 0), offset=5, seed=7)
         assert encoded == body + crc(body, 12)

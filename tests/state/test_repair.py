@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from bigfib.state import files, reader, records
+from bigfib.state.errors import Unusable
 from bigfib.state.log import Durability, Log
-from bigfib.state.reader import Unusable
 from bigfib.state.repair import repair
 
 
@@ -89,7 +89,7 @@ def test_what_is_in_the_way_is_not_overwritten(path: Path, offsets: list[int]) -
     assert target.read_text() == "mine"
 
 
-def test_something_else(path: Path) -> None:
+def test_file_without_records_is_refused_and_left_alone(path: Path) -> None:
     path.write_bytes(random.Random(9).randbytes(100_000))
     with pytest.raises(Unusable, match="no record"):
         repair(path)
@@ -285,14 +285,16 @@ class TestSparseTail:
         ],
     )
     @pytest.mark.parametrize("command", ["log verify", "current", "next", "log compact"])
-    def test_torn(self, path: Path, usual: int, command: str, torn: bytes) -> None:
+    def test_long_torn_tail_takes_no_memory(
+        self, path: Path, usual: int, command: str, torn: bytes
+    ) -> None:
         size = path.stat().st_size
         with path.open("ab") as file:
             file.write(torn)
         os.truncate(path, size + (3 << 30))
         assert self.peak(*command.split(), "-f", str(path)) < usual + (20 << 20)
 
-    def test_repair(self, path: Path, usual: int) -> None:
+    def test_repair_of_a_long_hole_takes_no_memory(self, path: Path, usual: int) -> None:
         with Log(path) as log:
             for position in range(1000, 1003):
                 log.commit(log.append(b"shared", position))

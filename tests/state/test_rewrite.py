@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from bigfib.state import reader, records
-from bigfib.state.log import CommitFailed, CompactionFailed, Durability, Log
+from bigfib.state.errors import CommitFailed, CompactionFailed
+from bigfib.state.log import Durability, Log
 from bigfib.state.rewrite import new_path
 from tests.state.test_log import file_size_limit
 
@@ -53,7 +54,7 @@ class TestRewrite:
                 log.append(b"%d" % number, 2)
             assert path.stat().st_ino == inode
 
-    def test_when_opened(self, path: Path) -> None:
+    def test_log_due_for_compaction_is_compacted_when_opened(self, path: Path) -> None:
         with Log(path, Durability.OS, rewrite_bytes=1 << 40) as log:
             for position in range(1000):
                 log.append(SHARED, position)
@@ -61,7 +62,7 @@ class TestRewrite:
             assert (log.records, log.position(SHARED)) == (1, 999)
         assert path.stat().st_size < 100
 
-    def test_lsns_go_on(self, path: Path) -> None:
+    def test_lsns_go_on_after_a_compaction(self, path: Path) -> None:
         with Log(path) as log:
             lsns = [log.append(b"%d" % number, 1) for number in range(100)]
             log.rewrite()
@@ -116,7 +117,7 @@ class TestRewrite:
         Log(path).close()
         assert not new_path(path).exists()
 
-    def test_a_reader_meanwhile(self, path: Path) -> None:
+    def test_reader_during_compactions_never_sees_a_position_fall(self, path: Path) -> None:
         seen: list[int] = []
         done = threading.Event()
 
@@ -140,7 +141,7 @@ class TestRewrite:
         assert 0 not in seen
         assert len(identities) > 1
 
-    def test_through_a_link(self, path: Path, tmp_path: Path) -> None:
+    def test_compaction_through_a_link_keeps_the_link(self, path: Path, tmp_path: Path) -> None:
         link = tmp_path / "link.log"
         link.symlink_to(path)
         with Log(link) as log:
@@ -149,7 +150,7 @@ class TestRewrite:
         assert link.is_symlink()
         assert positions(path) == {SHARED: 5}
 
-    def test_keeps_its_mode(self, path: Path) -> None:
+    def test_compaction_keeps_the_mode(self, path: Path) -> None:
         with Log(path) as log:
             log.rewrite()
         assert path.stat().st_mode & 0o777 == 0o600

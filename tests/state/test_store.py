@@ -10,7 +10,7 @@ from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.sequences import SHARED, Sequences, TooManySequences, UnknownSequence
 from bigfib.state.log import Log
 from bigfib.state.postgres.store import Postgres
-from bigfib.state.store import Elsewhere, Missing, Present, Store
+from bigfib.state.store import PositionMismatch, SequenceExists, SequenceNotFound, Store
 from bigfib.terms import INLINE_LIMIT
 
 ONE = bytes(range(16))
@@ -46,7 +46,7 @@ class TestStore:
         assert store.find(ONE) is None
         store.create(ONE, 5)
         assert store.find(ONE) == 5
-        with pytest.raises(Present):
+        with pytest.raises(SequenceExists):
             store.create(ONE, 7)
         assert store.find(ONE) == 5
 
@@ -55,9 +55,9 @@ class TestStore:
         assert store.step(ONE, 1, 0, 5) == 6
         assert store.step(ONE, -4, 6, 6) == 2
         for by, lowest, highest in ((1, 0, 1), (1, 3, 9), (-3, 3, 9)):
-            with pytest.raises(Elsewhere) as elsewhere:
+            with pytest.raises(PositionMismatch) as mismatch:
                 store.step(ONE, by, lowest, highest)
-            assert elsewhere.value.position == 2
+            assert mismatch.value.position == 2
         assert store.find(ONE) == 2
 
     def test_positions_have_no_ceiling(self, store: Store) -> None:
@@ -67,22 +67,22 @@ class TestStore:
         assert store.find(ONE) == FAR * FAR
 
     def test_what_is_not_there_is_not_changed(self, store: Store) -> None:
-        with pytest.raises(Missing):
+        with pytest.raises(SequenceNotFound):
             store.step(ONE, 1, 0, 9)
-        with pytest.raises(Missing):
+        with pytest.raises(SequenceNotFound):
             store.put(ONE, 1)
-        with pytest.raises(Missing):
+        with pytest.raises(SequenceNotFound):
             store.delete(ONE)
         assert store.find(ONE) is None
 
     def test_put_and_delete_from_the_position_expected_only(self, store: Store) -> None:
         store.create(ONE, 5)
-        with pytest.raises(Elsewhere) as elsewhere:
+        with pytest.raises(PositionMismatch) as mismatch:
             store.put(ONE, 9, 4)
-        assert elsewhere.value.position == 5
-        with pytest.raises(Elsewhere) as elsewhere:
+        assert mismatch.value.position == 5
+        with pytest.raises(PositionMismatch) as mismatch:
             store.delete(ONE, 6)
-        assert elsewhere.value.position == 5
+        assert mismatch.value.position == 5
         store.put(ONE, 9, 5)
         assert store.find(ONE) == 9
         store.delete(ONE, 9)
@@ -106,7 +106,7 @@ class TestStore:
 class TestSequences:
     """The same above any store."""
 
-    def test_a_walk(self, store: Store) -> None:
+    def test_steps_forward_and_back_give_the_terms_on_the_way(self, store: Store) -> None:
         sequences = Sequences(store)
         values = [sequences.forward(SHARED).pair.digits() for _ in range(6)]
         assert values == [b"1", b"1", b"2", b"3", b"5", b"8"]
@@ -124,12 +124,12 @@ class TestSequences:
         sequences = Sequences(store)
         one = sequences.create().id
         assert sequences.step(one, 3, 0).pair.position == 3
-        with pytest.raises(Elsewhere) as elsewhere:
+        with pytest.raises(PositionMismatch) as mismatch:
             sequences.step(one, 1, 0)
-        assert elsewhere.value.position == 3
-        with pytest.raises(Elsewhere):
+        assert mismatch.value.position == 3
+        with pytest.raises(PositionMismatch):
             sequences.seek(one, 9, 0)
-        with pytest.raises(Elsewhere):
+        with pytest.raises(PositionMismatch):
             sequences.delete(one, 0)
         sequences.delete(one, 3)
         with pytest.raises(UnknownSequence):

@@ -33,11 +33,11 @@ from bigfib.state.postgres.session import (
 from bigfib.state.store import (
     LOCKED,
     WAIT_SECONDS,
-    Elsewhere,
-    Missing,
     OnCommit,
-    Present,
+    PositionMismatch,
+    SequenceExists,
     SequenceLocked,
+    SequenceNotFound,
     Steps,
     StoreError,
     Unavailable,
@@ -220,7 +220,7 @@ class Postgres:
         """Create the sequence; see `Store.create`."""
         parameters = (_bytea(sequence_id), _numeric(position), self._day())
         if not self._change(sequence_id, Statement(_CREATE, parameters), more=1):
-            raise Present
+            raise SequenceExists
 
     def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
         """Delete the sequence; see `Store.delete`."""
@@ -282,10 +282,10 @@ class Postgres:
         one, *numbers = steps
         return Statement(_STEP, (_bytea(one), *map(_numeric, numbers), self._day()))
 
-    def _reason(self, sequence_id: bytes) -> Missing | Elsewhere:
+    def _reason(self, sequence_id: bytes) -> SequenceNotFound | PositionMismatch:
         """Return why a change of the sequence has found nothing to change."""
         position = self.find(sequence_id)
-        return Missing() if position is None else Elsewhere(position)
+        return SequenceNotFound() if position is None else PositionMismatch(position)
 
     def _locked(self, steps: Sequence[Steps]) -> list[int]:
         """Return the indices of the steps whose sequences others hold locked.

@@ -11,7 +11,8 @@ import pytest
 
 from bigfib.sequences import SHARED
 from bigfib.state import reader
-from bigfib.state.log import Locked, Log
+from bigfib.state.errors import Locked
+from bigfib.state.log import Log
 from bigfib.state.postgres import copy
 from bigfib.state.postgres.store import Postgres
 from bigfib.state.store import StoreError

@@ -10,8 +10,8 @@ from bigfib.state.postgres.store import Postgres
 from bigfib.state.store import (
     LOCKED,
     WAIT_SECONDS,
-    Missing,
     SequenceLocked,
+    SequenceNotFound,
     Steps,
     Unavailable,
 )
@@ -150,7 +150,7 @@ class TestLockedSequence:
             with pytest.raises(SequenceLocked):
                 store.step(ONE, 1, 0, 9)
             other.commit()
-            with pytest.raises(Missing):
+            with pytest.raises(SequenceNotFound):
                 self._stepped_at_last(store)
 
     def test_a_wait_in_vain_makes_the_next_ones_short(self, database: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from bigfib.sequences import SHARED
 from bigfib.state.postgres import store as postgres_store
 from bigfib.state.store import (
-    Elsewhere,
+    PositionMismatch,
     Steps,
 )
 from tests.postgres import Cluster
@@ -58,9 +58,9 @@ class TestPositions:
         with opened(database) as store:
             store.create(ONE, far)
             assert store.step(ONE, 1, 0, far) == far + 1
-            with pytest.raises(Elsewhere) as elsewhere:
+            with pytest.raises(PositionMismatch) as mismatch:
                 store.put(ONE, 0, far)
-            assert elsewhere.value.position == far + 1
+            assert mismatch.value.position == far + 1
             store.put(ONE, far * 7, far + 1)
             assert store.step_all([Steps(ONE, -1, far, far * 7)], [ONE]) == [far * 7 - 1] * 2
 
@@ -159,8 +159,8 @@ def test_no_sequence_is_stepped_by_two_at_once_from_the_same_position(database: 
             start.wait()
             try:
                 made.append(store.step(ONE, 1, 5, 5))
-            except Elsewhere as elsewhere:
-                refused_at.append(elsewhere.position)
+            except PositionMismatch as mismatch:
+                refused_at.append(mismatch.position)
 
     threads = [threading.Thread(target=step) for _ in range(8)]
     for thread in threads:

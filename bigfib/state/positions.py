@@ -1,0 +1,97 @@
+"""The position of every sequence in memory, and the conditions of a change to one.
+
+The half of a log that knows no files: it checks what a change requires, and a subclass appends it.
+"""
+
+from abc import ABC, abstractmethod
+
+from bigfib.state.records import DAY_BITS
+from bigfib.state.store import PositionMismatch, SequenceExists, SequenceNotFound
+
+
+class Positions(ABC):
+    """Positions by sequence id.
+
+    Attributes:
+        latest: Position and day of each sequence, as `records.pack` joins them. Read-only for
+            callers.
+    """
+
+    latest: dict[bytes, int]
+
+    def __init__(self, permanent: bytes) -> None:
+        """Start without sequences.
+
+        Args:
+            permanent: The id of the sequence that never expires and does not count.
+        """
+        self.latest = {}
+        self._permanent = permanent
+
+    @abstractmethod
+    def append(self, sequence_id: bytes, position: int | None) -> int:
+        """Record the position of the sequence, None to delete it, and return the lsn to commit."""
+
+    def position(self, sequence_id: bytes) -> int:
+        """Return the position of the sequence, 0 if it has never been stepped."""
+        return self.latest.get(sequence_id, 0) >> DAY_BITS
+
+    def find(self, sequence_id: bytes) -> int | None:
+        """Return the position of the sequence, or None if there is no such sequence."""
+        packed = self.latest.get(sequence_id)
+        return None if packed is None else packed >> DAY_BITS
+
+    def step(self, sequence_id: bytes, by: int, lowest: int, highest: int) -> int:
+        """Move the sequence by ``by`` positions; see `Store.step`.
+
+        Raises:
+            AppendFailed, CommitFailed: as `append`.
+        """
+        packed = self.latest.get(sequence_id)
+        if packed is None:
+            raise SequenceNotFound
+        position = packed >> DAY_BITS
+        if not lowest <= position <= highest:
+            raise PositionMismatch(position)
+        position += by
+        self.append(sequence_id, position)
+        return position
+
+    def put(self, sequence_id: bytes, position: int, expected: int | None = None) -> None:
+        """Move the sequence to ``position``; see `Store.put`.
+
+        Raises:
+            AppendFailed, CommitFailed: as `append`.
+        """
+        self._require(sequence_id, expected)
+        self.append(sequence_id, position)
+
+    def create(self, sequence_id: bytes, position: int) -> None:
+        """Create the sequence at ``position``; see `Store.create`.
+
+        Raises:
+            AppendFailed, CommitFailed: as `append`.
+        """
+        if sequence_id in self.latest:
+            raise SequenceExists
+        self.append(sequence_id, position)
+
+    def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
+        """Delete the sequence; see `Store.delete`.
+
+        Raises:
+            AppendFailed, CommitFailed: as `append`.
+        """
+        self._require(sequence_id, expected)
+        self.append(sequence_id, None)
+
+    def holds(self, count: int) -> bool:
+        """Return whether there are at least ``count`` sequences besides the permanent one."""
+        return len(self.latest) - (self._permanent in self.latest) >= count
+
+    def _require(self, sequence_id: bytes, expected: int | None) -> None:
+        position = self.find(sequence_id)
+        if position is None:
+            raise SequenceNotFound
+        if expected is not None and position != expected:
+            raise PositionMismatch(position)

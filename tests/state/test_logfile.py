@@ -1,0 +1,149 @@
+"""Another program truncates the open log, or writes to it: the log refuses all changes."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bigfib.state.errors import CommitFailed
+from bigfib.state.log import Durability, Log
+from tests.state.test_log import file_size_limit
+
+SHARED = b"shared"
+
+
+def truncate_to_zero(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def truncate_to_half(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def append_a_line(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"a line\n")
+
+
+class ChangesBeforeWrite:
+    """The real system; once armed, another program acts just before each write."""
+
+    def __init__(self, change: Callable[[], None]) -> None:
+        self._change = change
+        self.armed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def pwrite(self, fd: int, data: bytes, offset: int, /) -> int:
+        if self.armed:
+            self._change()
+        return os.pwrite(fd, data, offset)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (truncate_to_zero, "another program has truncated it.* lost.* put a copy .* in place"),
+        (truncate_to_half, "another program has truncated it.* lost.* put a copy .* in place"),
+        (append_a_line, "another program has written to it .* instead of .* restart the service"),
+    ],
+)
+class TestChangedByAnother:
+    """Another program truncates the open log (``: > state.log``, copytruncate) or writes to it."""
+
+    @pytest.mark.parametrize("durability", Durability)
+    def test_next_step_is_refused_for_good(
+        self, path: Path, change: Callable[[Path], None], message: str, durability: Durability
+    ) -> None:
+        log = Log(path, durability)
+        for position in range(1, 20):
+            log.commit(log.append(SHARED, position))
+        change(path)
+        for position in (20, 21):
+            with pytest.raises(CommitFailed, match=message):
+                log.commit(log.append(SHARED, position))
+        with pytest.raises(CommitFailed, match=message):
+            log.close()
+
+    def test_change_between_append_and_commit_is_noticed(
+        self, path: Path, change: Callable[[Path], None], message: str
+    ) -> None:
+        log = Log(path)
+        log.commit(log.append(b"a", 1))
+        lsn = log.append(SHARED, 1)
+        change(path)
+        with pytest.raises(CommitFailed, match=message):
+            log.commit(lsn)
+        with pytest.raises(CommitFailed):
+            log.close()
+
+    def test_record_written_again_does_not_hide_a_change(
+        self, path: Path, change: Callable[[Path], None], message: str
+    ) -> None:
+        log = Log(path)
+        log.commit(log.append(b"a", 1))
+        log.append(SHARED, 1)
+        lsn = log.append(SHARED, 2)
+        change(path)
+        with pytest.raises(CommitFailed, match=message):
+            log.commit(lsn)
+        with pytest.raises(CommitFailed):
+            log.close()
+
+    def test_change_during_the_write_in_place_is_noticed(
+        self, path: Path, change: Callable[[Path], None], message: str
+    ) -> None:
+        system = ChangesBeforeWrite(lambda: change(path))
+        log = Log(path, system=system)
+        log.commit(log.append(b"a", 1))
+        log.append(SHARED, 1)
+        lsn = log.append(SHARED, 2)
+        system.armed = True
+        with pytest.raises(CommitFailed, match=message):
+            log.commit(lsn)
+        with pytest.raises(CommitFailed):
+            log.close()
+
+    @pytest.mark.parametrize("durability", Durability)
+    def test_change_before_a_write_is_noticed(
+        self, path: Path, change: Callable[[Path], None], message: str, durability: Durability
+    ) -> None:
+        system = ChangesBeforeWrite(lambda: change(path))
+        log = Log(path, durability, system=system)
+        log.commit(log.append(b"a", 1))
+        system.armed = True
+        with pytest.raises(CommitFailed, match=message):
+            log.commit(log.append(SHARED, 1))
+        with pytest.raises(CommitFailed):
+            log.close()
+
+    @pytest.mark.parametrize("durability", Durability)
+    def test_change_while_idle_is_reported_when_closed(
+        self, path: Path, change: Callable[[Path], None], message: str, durability: Durability
+    ) -> None:
+        log = Log(path, durability)
+        log.commit(log.append(SHARED, 1))
+        change(path)
+        with pytest.raises(CommitFailed, match=message):
+            log.close()
+        with pytest.raises(CommitFailed, match=message):
+            log.check()
+
+
+@pytest.mark.parametrize("change", [truncate_to_zero, truncate_to_half])
+@pytest.mark.parametrize("durability", Durability)
+def test_append_without_room_to_a_truncated_log_does_not_extend_it(
+    path: Path, change: Callable[[Path], None], durability: Durability
+) -> None:
+    log = Log(path, durability)
+    log.commit(log.append(SHARED, 1))
+    change(path)
+    size = path.stat().st_size
+    with file_size_limit(size), pytest.raises(CommitFailed, match="truncated"):
+        log.append(b"others", 2**1000)
+    assert path.stat().st_size == size
+    with pytest.raises(CommitFailed):
+        log.close()
