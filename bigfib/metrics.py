@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import bigfib
-from bigfib.numbers import kernel
 from bigfib.numbers.fibonacci import digit_count
 
 if TYPE_CHECKING:
@@ -299,6 +298,9 @@ class Metrics:
         Args:
             position: That of the shared sequence; None if the store is out of reach.
         """
+        # Imported when first needed: commands that step do not wait for it.
+        from bigfib.numbers import kernel
+
         yield _family("bigfib_build_info", {(bigfib.__version__, kernel.description()): (1,)})
         requests = dict(self._requests.collect())
         counts = {labels: (sum(values[1:]),) for labels, values in requests.items()}

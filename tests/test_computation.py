@@ -65,7 +65,7 @@ def test_wrong_digits_are_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     bad = broken(tmp_path, "(u128)w3[c] * high + rest", "(u128)rest")
     monkeypatch.setattr(kernels, "load", lambda: bad)
     with (
-        pytest.raises(ComputationFailed, match="the memory or the processor"),
+        pytest.raises(ComputationFailed, match="check the memory and the processor"),
         computation.of_term(1_000_000) as computing,
     ):
         list(computing.progress())

@@ -98,16 +98,18 @@ class TestSystemCalls:
         # -D: the service is our child, and strace is not between us.
         return [require("strace"), "-D", "-f", "-s", "500", "-o", str(tmp_path / "trace")]
 
-    @pytest.fixture(params=["commits by turns", "commits by replies"])
+    @pytest.fixture(params=["commits by iterations", "commits by replies"])
     def way(self, request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
         """What runs a service whose event loop can be followed, or cannot."""
-        if request.param == "commits by turns":
+        if request.param == "commits by iterations":
             return []
         # As a bjoern that has libev within and does not show its functions.
         (tmp_path / "sitecustomize.py").write_text(
             "import ctypes, _ctypes\n"
             "found = ctypes.PyDLL\n"
-            "ctypes.PyDLL = lambda name: found(_ctypes.__file__ if name else None)\n"
+            "ctypes.PyDLL = lambda name: found(\n"
+            "    _ctypes.__file__ if '_bjoern' in str(name) else name\n"
+            ")\n"
         )
         return ["env", f"PYTHONPATH={tmp_path}"]
 

@@ -272,7 +272,7 @@ class TestState:
         scraped = scrape(service)
         assert scraped.get("bigfib_jobs", state="running") == 1
         assert scraped.get("bigfib_jobs_ended_total", state="done") == 1
-        service.ask("/api1/terms/60000000/job", "DELETE")
+        service.ask("/api1/terms/900000000/job", "DELETE")
         length = len(service.ask(term, headers={"Accept": "text/plain"})[1])
         scraped = scrape(service)
         assert scraped.get("bigfib_jobs", state="running") == 0

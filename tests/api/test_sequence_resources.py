@@ -361,7 +361,7 @@ class TestLimits:
         service = serve("--max-sequences", "2")
         path = created(service)
         created(service)
-        refused(service.ask(COLLECTION, "POST"), 507, "keeps 2 sequences")
+        refused(service.ask(COLLECTION, "POST"), 507, "limit of 2 sequences")
         assert service.ask(f"{path}/next", "POST")[0].status == 200
         assert service.value("next") == 1
         service.ask(path, "DELETE")

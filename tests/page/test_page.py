@@ -391,7 +391,7 @@ class TestProblems:
         is_at(page, 0)
         with full_disk(service):
             page.get_by_role("button", name="Next").click()
-            expect(page.locator("#problem")).to_contain_text("The service has no room")
+            expect(page.locator("#problem")).to_contain_text("The service has no space left")
         is_at(page, 0)
         page.get_by_role("button", name="Next").click()
         is_at(page, 1)

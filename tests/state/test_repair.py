@@ -254,7 +254,7 @@ class TestSparseTail:
     def peak(self, *arguments: str) -> int:
         """Run the command, which has to succeed, and return how much memory it took."""
         program = (
-            "import re, sys; from bigfib.cli import main; status = main(sys.argv[1:]);"
+            "import re, sys; from bigfib.cli.main import main; status = main(sys.argv[1:]);"
             "print(re.findall(r'VmHWM: *(.*) kB', open('/proc/self/status').read())[0],"
             " file=sys.stderr); sys.exit(status)"
         )
