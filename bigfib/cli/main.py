@@ -4,6 +4,7 @@ Whatever only some commands need is imported when they run, so that the others s
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import shlex
@@ -157,7 +158,10 @@ class _Parser(argparse.ArgumentParser):
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         # Find out here if help cannot be written, and not when Python ends.
         sys.stdout.flush()
-        super().exit(status, message)
+        # Not by argparse: before Python 3.12 a full stderr changes the exit status.
+        with contextlib.suppress(OSError):
+            sys.stderr.write(message or "")
+        sys.exit(status)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"bigfib: {message}; see {self.prog} --help\n")

@@ -75,7 +75,7 @@ def _current(command: argparse.Namespace) -> None:
         position = contents.position(SHARED)
     _show_shared(command, "".join(large_terms.digits(mpz(position))), position)
     if command.verbose and not settings.store:
-        _show_log(settings.file, contents)
+        _show_log(settings.file, contents.end, contents.records)
 
 
 def _next(command: argparse.Namespace) -> None:
@@ -122,9 +122,11 @@ def _move(command: argparse.Namespace, move: "Callable[[Sequences], Sequence]") 
         sequences.pair_at = large_terms.pair
         sequence = move(sequences)
         store.commit(sequence.lsn)
+        # Not read again from the log: the step is made, whether or not that can be read.
+        log = store.log_facts()
     _show_shared(command, sequence.pair.digits().decode(), sequence.pair.position)
-    if command.verbose and not settings.store:
-        _show_log(settings.file, reader.read(settings.file))
+    if command.verbose and log:
+        _show_log(settings.file, log.size, log.records)
 
 
 def _create(command: argparse.Namespace) -> None:
@@ -156,5 +158,5 @@ def _show(command: argparse.Namespace, sequence: dict[str, str]) -> None:
             print_note(f"{name}: {sequence[name]}")
 
 
-def _show_log(path: Path, contents: reader.Contents) -> None:
-    print_note(f"log: {path}\nlog bytes: {contents.end}\nlog records: {contents.records}")
+def _show_log(path: Path, size: int, records: int) -> None:
+    print_note(f"log: {path}\nlog bytes: {size}\nlog records: {records}")

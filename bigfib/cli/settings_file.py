@@ -56,7 +56,10 @@ def read(named: str | None, environ: Mapping[str, str]) -> SettingsFile | None:
             return None
         raise InvalidSetting(f"there is no settings file at {path}") from None
     except OSError as error:
-        raise InvalidSetting(f"cannot read the settings file {path}: {error.strerror}") from None
+        raise InvalidSetting(
+            f"cannot read the settings file {path}: {error.strerror}; name another with --config "
+            "or BIGFIB_CONFIG (/dev/null has no settings)"
+        ) from None
     except InvalidSetting:
         raise
     except UnicodeDecodeError as error:

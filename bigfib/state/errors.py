@@ -17,6 +17,9 @@ class Unusable(LogError):
 
     def __init__(self, path: Path, reason: Exception | str) -> None:
         text = reason.strerror if isinstance(reason, OSError) else reason
+        if isinstance(reason, OSError) and reason.filename not in (None, path, str(path)):
+            # Such as the lock file, which another user may own.
+            text = f"{reason.filename}: {text}; change its owner or remove it"
         super().__init__(f"cannot use {path} as state log: {text}")
 
 

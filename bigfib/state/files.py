@@ -4,6 +4,7 @@ A file's name is durable only after its directory has been synced, too.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -202,6 +203,9 @@ def lock(log: Path, owner_url: str) -> int:
         uid, gid, mode = access(log)
         # The lock file must be writable even where the log is not.
         grant(fd, Access(uid, gid, mode | _MODE))
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     try:
         lock_open(fd)
     except Held:

@@ -258,7 +258,7 @@ class Log(Positions):
             self._compaction.abandon()
             self.commit(self.end)
             self._file.check()
-            self._file.require_size(self.size)
+            self._file.require_in_place(self.size)
         finally:
             self._release()
 

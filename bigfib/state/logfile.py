@@ -76,6 +76,10 @@ class LogFile:
             self._system.fdatasync(self._fd)
         except OSError as error:
             self.stop(f"{error.strerror} while syncing", error)
+        self.require_in_place(size)
+
+    def require_in_place(self, size: int) -> None:
+        """Return if the file is at its path and has ``size`` bytes."""
         try:
             status = self.path.stat()
         except OSError as error:

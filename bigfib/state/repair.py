@@ -1,6 +1,7 @@
 """Save the readable records of a damaged state log in a new one."""
 
 import contextlib
+import errno
 import io
 import os
 from dataclasses import dataclass
@@ -64,12 +65,14 @@ def repair(path: Path) -> Repair:
     Raises:
         Held: another process is writing to the log.
         Unusable: there is no log at ``path``, or none of its records can be read.
+        FileExistsError: the name of the new log is taken.
         OSError: the new log cannot be written.
     """
     path = Path(os.path.realpath(path))
     target = path.with_name(path.name + ".repaired")
     if target.exists():
-        raise Unusable(path, f"{target} is in the way; move it elsewhere, then try again")
+        reason = f"{target} is in the way; move it elsewhere, then try again"
+        raise FileExistsError(errno.EEXIST, reason, str(target))
     try:
         reader.require_file(path)
         file = _Salvage(path)

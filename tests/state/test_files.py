@@ -197,3 +197,9 @@ def test_links_in_place_of_new_files_are_not_followed(path: Path, tmp_path: Path
         Log(path)
     assert precious.read_text() == "mine"
     assert access(precious) == before
+
+
+def test_lock_that_is_no_file_is_named(path: Path) -> None:
+    os.mkfifo(lock_of(path))
+    with pytest.raises(Unusable, match=r"state\.log\.lock: it is not a regular file; change its"):
+        Log(path)

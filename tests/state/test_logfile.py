@@ -147,3 +147,18 @@ def test_append_without_room_to_a_truncated_log_does_not_extend_it(
     assert path.stat().st_size == size
     with pytest.raises(CommitFailed):
         log.close()
+
+
+@pytest.mark.parametrize("durability", Durability)
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+def test_close_of_a_log_that_is_no_longer_at_its_path_fails(
+    path: Path, durability: Durability, replaced: bool
+) -> None:
+    log = Log(path, durability)
+    log.commit(log.append(SHARED, 1))
+    content = path.read_bytes()
+    path.unlink()
+    if replaced:
+        path.write_bytes(content)
+    with pytest.raises(CommitFailed, match="replaced" if replaced else "removed"):
+        log.close()

@@ -84,7 +84,7 @@ def test_what_is_in_the_way_is_not_overwritten(path: Path, offsets: list[int]) -
     assert offsets
     target = repair(path).target
     target.write_text("mine")
-    with pytest.raises(Unusable, match="is in the way"):
+    with pytest.raises(FileExistsError, match="is in the way"):
         repair(path)
     assert target.read_text() == "mine"
 

@@ -1,7 +1,7 @@
 """Read and correct the `Request` that bjoern 3.2.2 keeps for each connection.
 
 bjoern's parser (http-parser 1.0) knows things of a request that the WSGI environment does not show,
-or shows in a form that a client can forge. Four defects need them:
+or shows in a form that a client can forge. Five defects need them:
 
 * **Upgrade and CONNECT.** At such a request the parser stops for good: it keeps its state for the
   next request, takes a body for a request, and ends in a segmentation fault or in replies to the
@@ -10,6 +10,8 @@ or shows in a form that a client can forge. Four defects need them:
   conditions such as ``If-Match``. Such a request is marked by its ``HTTP_TRANSFER_ENCODING``, even
   where the client has hidden that header, so that the application refuses it before it reads any.
 * **IPv6 addresses** are given as 0.0.0.0; the connection's descriptor leads to the real one.
+* **Other transfer codings**, such as ``gzip, chunked``, are unknown to the parser, which takes the
+  body for the next request. The connection is closed after the refusal.
 * **Expect: 100-continue.** bjoern notes it, and forgets it when it has sent ``100 Continue`` or
   seen some of the body. If neither comes first, bjoern takes its own reply for the
   ``100 Continue``, reads on in a request that has been answered, and ends in a segmentation fault
@@ -143,7 +145,12 @@ def guarded(app: WSGI) -> WSGI:
     def guarded_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         address = pointers[id(start_response)].value
         flags, upgrade, state = facts(heads[address])
-        if flags & _CHUNKED or upgrade or state & _EXPECT_CONTINUE:
+        if (
+            flags & _CHUNKED
+            or upgrade
+            or state & _EXPECT_CONTINUE
+            or "HTTP_TRANSFER_ENCODING" in environ
+        ):
             _correct(address, environ)
         # bjoern adds this when it has read the whole request. Looking costs 0.02 us. The flags are
         # corrected first, for bjoern replies to the exception.
@@ -193,9 +200,10 @@ def _correct(address: int, environ: dict[str, Any]) -> None:
     request = _Request.from_address(address)
     if request.itself != address or request.watcher_fd != request.client_fd:
         return  # This is no request.
-    if request.type_and_flags & _CHUNKED:
+    chunked = request.type_and_flags & _CHUNKED
+    if chunked:
         environ["HTTP_TRANSFER_ENCODING"] = "chunked"
-    if request.upgrade:
+    if request.upgrade or (not chunked and "HTTP_TRANSFER_ENCODING" in environ):
         # The parser goes by its flags when bjoern asks whether the connection is to be kept.
         request.type_and_flags = _ONLY_CONNECTION_CLOSE
     answering = request.state & (_PARSE_FINISHED | _START_RESPONSE_CALLED) == _PARSE_FINISHED

@@ -97,6 +97,18 @@ def test_body_in_chunks_is_refused_whatever_its_trailer(
     assert received.endswith(b'\r\n\r\n{"value":"0","status":"200"}')
 
 
+@pytest.mark.parametrize("coding", [b"gzip, chunked", b"identity", b"xchunked", b"chunked;q=1"])
+def test_unknown_transfer_coding_is_refused_and_its_body_is_no_request(
+    serve: Serve, coding: bytes
+) -> None:
+    service = serve()
+    request = b"POST /api1/sequences/shared/next HTTP/1.1\r\nTransfer-Encoding: " + coding
+    received = replies(service, request + b"\r\n\r\n", NEXT + b"\r\n")
+    assert received.startswith(b"HTTP/1.1 411 Length Required\r\n")
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert service.value("current") == 0
+
+
 @pytest.mark.parametrize("unread", [False, True], ids=["reset", "closed with a reply unread"])
 def test_reset_before_a_large_term_is_sent_harms_no_other_reply(serve: Serve, unread: bool) -> None:
     service = serve()

@@ -310,8 +310,14 @@ class TestLoss:
             store.create(ONE, 0)
             cluster.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
             cluster.sql("SELECT pg_reload_conf()")
+
+            def step_until_a_standby_is_waited_for() -> None:
+                # The server takes a moment to read its configuration.
+                for _ in range(10_000):
+                    store.step(ONE, 1, 0, 10_000)
+
             with pytest.raises(OutcomeUnknown):
-                store.step(ONE, 1, 0, 9)
+                step_until_a_standby_is_waited_for()
             until = time.monotonic() + 20
             # Every attempt to connect tries a commit, which waits for the missing standby.
             attempts = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'bigfib'"
