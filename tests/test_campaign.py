@@ -80,7 +80,7 @@ def test_campaign(
         campaign = Campaign(address, direct=front == "direct", nginx=front == "nginx")
         trials: list[Trial] = [
             *splits(8 if times == 1 else None, randomness),
-            *(leaves() * (4 if times == 1 else 100)),
+            *(leaves() * (4 if times == 1 else 180)),
         ]
         randomness.shuffle(trials)
         half = len(trials) // 2
