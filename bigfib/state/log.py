@@ -136,8 +136,8 @@ class Log(Positions):
         self.end = self.committed = self._durable = contents.end
         # The lsn at offset 0 of the file: compaction moves it.
         self._base = 0
-        earliest = typical_day(self.latest, self._permanent)
-        self._earliest_day = max(self._day_of_clock(), 0) if earliest is None else earliest
+        today = max(self._day_of_clock(), 0)
+        self._earliest_day = typical_day(self.latest, self._permanent, today)
         self._set_day()
         self._compaction = Compaction(
             self._system, self.path, self.latest, self._permanent, rewrite_bytes

@@ -19,6 +19,7 @@ import contextlib
 import logging
 import os
 from pathlib import Path
+from typing import Final
 
 from bigfib.state import files, records
 from bigfib.state.errors import Damaged
@@ -27,6 +28,11 @@ from bigfib.state.reader import Contents, inspect
 from bigfib.state.rewrite import new_path
 
 _logger = logging.getLogger(__name__)
+
+# 2026-11-26, when this was written: no clock that is right is before it.
+_FIRST_DAY: Final = 20_783
+
+_FAR_AHEAD_DAYS: Final = 3_650
 
 
 def recover(system: System, path: Path, name: Path) -> tuple[int, Contents]:
@@ -101,16 +107,18 @@ def _create(system: System, path: Path) -> tuple[int, Contents]:
     return fd, Contents(seed, {}, 0, records.HEADER_SIZE, records.HEADER_SIZE, None)
 
 
-def typical_day(latest: dict[bytes, int], permanent: bytes) -> int | None:
-    """Return the day by which half of the sequences were last touched, or None without sequences.
+def typical_day(latest: dict[bytes, int], permanent: bytes, today: int) -> int:
+    """Return the day by which half of the sequences were last touched, or today.
 
     No record is given an earlier day, whatever the clock reports. Otherwise sequences touched under
-    a wrong clock, such as one that starts in 1970, would expire as soon as the clock is set right.
-    A few sequences touched under a clock that is ahead do not change the median.
+    a clock that is behind, such as one that starts in 1970, would expire as soon as the clock is
+    set right. A few sequences touched under a clock that is ahead do not change the median. If that
+    is far ahead of a clock that may be right, the sequences were touched under a wrong one.
 
     Args:
         latest: Position and day of each sequence, as `records.pack` joins them.
         permanent: The id of the sequence that never expires, which does not count here.
+        today: The day of the clock; returned without sequences.
     """
     days = collections.Counter(
         packed & records.MAX_DAY
@@ -121,5 +129,6 @@ def typical_day(latest: dict[bytes, int], permanent: bytes) -> int | None:
     for day in sorted(days):
         left -= days[day]
         if left <= 0:
-            return day
-    return None
+            may_be_right = today >= _FIRST_DAY
+            return today if may_be_right and day > today + _FAR_AHEAD_DAYS else day
+    return today

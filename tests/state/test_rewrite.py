@@ -259,6 +259,23 @@ class TestExpiry:
         assert set(log.latest) == {b"a", b"b", b"c", b"at 0", b"at 1728086400"}
         log.close()
 
+    def test_log_begun_under_a_clock_ahead_lets_later_sequences_expire(self, path: Path) -> None:
+        now = 47_000.0 * DAY
+
+        def clock() -> float:
+            return now
+
+        with Log(path, clock=clock) as log:
+            log.append(b"ahead", 1)
+        for now in (21_000.0 * DAY, 21_001.0 * DAY):
+            with Log(path, clock=clock) as log:
+                log.append(b"at %d" % (now // DAY), 1)
+        now = 21_100.0 * DAY
+        with Log(path, clock=clock, days_kept=30) as log:
+            log.append(b"new", 1)
+            log.rewrite()
+            assert set(log.latest) == {b"ahead", b"new"}
+
     def test_a_log_of_the_shared_sequence_alone_trusts_the_clock(self, path: Path) -> None:
         now = 47_000.0 * DAY
 
