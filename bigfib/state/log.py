@@ -133,7 +133,7 @@ class Log(Positions):
         self._seed = contents.seed
         self.latest = contents.latest
         self.records = contents.records
-        self.end = self.committed = self._durable = contents.end
+        self.end = self.committed = self._durable = self._opened_at = contents.end
         # The lsn at offset 0 of the file: compaction moves it.
         self._base = 0
         today = max(self._day_of_clock(), 0)
@@ -258,7 +258,9 @@ class Log(Positions):
             self._compaction.abandon()
             self.commit(self.end)
             self._file.check()
-            self._file.require_in_place(self.size)
+            if self.end > self._opened_at:
+                # Otherwise another log may have taken its place on purpose, as `store copy` does.
+                self._file.require_in_place(self.size)
         finally:
             self._release()
 
