@@ -168,24 +168,31 @@ class TestManyServers:
         nowhere = path[:-4] + "0000"
         assert services[0].ask(f"{nowhere}/next", "POST", {"If-Match": "*"})[0].status == 404
 
-    def test_any_of_a_list_matches_however_it_moves(self, serve: Serve, cluster: Cluster) -> None:
-        service = serve("--store", f"{cluster.url()}?{PATIENT}")
-        path = service.ask("/api1/sequences", "POST")[0].headers["Location"]
+    @staticmethod
+    def step_while_it_moves(
+        service: Service, cluster: Cluster, path: str, headers: dict[str, str], moved_to: int
+    ) -> tuple[HTTPResponse, bytes]:
+        """Step a sequence from 0, while another session moves it; return reply and body."""
         answers = []
 
         def step() -> None:
-            answers.append(service.ask(f"{path}/next", "POST", {"If-Match": '"0", W/"7", "6"'}))
+            answers.append(service.ask(f"{path}/next", "POST", headers))
 
-        for position, status in ((6, 200), (7, 412)):
-            cluster.sql("UPDATE bigfib_sequences SET position = 0")
-            with psycopg.connect(cluster.url()) as other:
-                # It moves while the step from 0 is under way.
-                other.execute("UPDATE bigfib_sequences SET position = %s", [position])
-                stepping = threading.Thread(target=step)
-                stepping.start()
-                cluster.await_lock()
-            stepping.join()
-            reply, body = answers.pop()
+        cluster.sql("UPDATE bigfib_sequences SET position = 0")
+        with psycopg.connect(cluster.url()) as other:
+            other.execute("UPDATE bigfib_sequences SET position = %s", [moved_to])
+            stepping = threading.Thread(target=step)
+            stepping.start()
+            cluster.await_lock()
+        stepping.join()
+        return answers.pop()
+
+    def test_any_of_a_list_matches_however_it_moves(self, serve: Serve, cluster: Cluster) -> None:
+        service = serve("--store", f"{cluster.url()}?{PATIENT}")
+        path = service.ask("/api1/sequences", "POST")[0].headers["Location"]
+        headers = {"If-Match": '"0", W/"7", "6"'}
+        for moved_to, status in ((6, 200), (7, 412)):
+            reply, body = self.step_while_it_moves(service, cluster, path, headers, moved_to)
             assert reply.status == status, body
             assert json.loads(body)["position"] == "7"
 
@@ -194,21 +201,9 @@ class TestManyServers:
     ) -> None:
         service = serve("--store", f"{cluster.url()}?{PATIENT}")
         path = service.ask("/api1/sequences", "POST")[0].headers["Location"]
-        answers = []
-
-        def step() -> None:
-            answers.append(service.ask(f"{path}/next", "POST", {"If-None-Match": '"6"'}))
-
+        headers = {"If-None-Match": '"6"'}
         for moved_to, status in ((6, 412), (7, 200)):
-            cluster.sql("UPDATE bigfib_sequences SET position = 0")
-            with psycopg.connect(cluster.url()) as other:
-                # It moves while the step from 0 is under way.
-                other.execute("UPDATE bigfib_sequences SET position = %s", [moved_to])
-                stepping = threading.Thread(target=step)
-                stepping.start()
-                cluster.await_lock()
-            stepping.join()
-            reply, body = answers.pop()
+            reply, body = self.step_while_it_moves(service, cluster, path, headers, moved_to)
             assert reply.status == status, body
             assert json.loads(body)["position"] == ("6" if status == 412 else "8")
 

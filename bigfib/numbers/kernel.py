@@ -127,21 +127,23 @@ def _typed(function: Any, result: Any, *arguments: Any) -> Any:
 
 
 @lru_cache(maxsize=1)
-def load() -> Kernel | None:
-    """Return the kernel, or None if it cannot be used."""
+def _loaded() -> Kernel | Unusable:
     try:
         return Kernel()
-    except Unusable:
-        return None
+    except Unusable as error:
+        return error
 
 
-@lru_cache(maxsize=1)
+def load() -> Kernel | None:
+    """Return the kernel, or None if it cannot be used."""
+    loaded = _loaded()
+    return loaded if isinstance(loaded, Kernel) else None
+
+
 def description() -> str:
     """Return which kernel is in use, or why there is none and what to do."""
-    try:
-        return Kernel().variant
-    except Unusable as error:
-        return f"none, {error}"
+    loaded = _loaded()
+    return loaded.variant if isinstance(loaded, Kernel) else f"none, {loaded}"
 
 
 class Buffer:

@@ -9,15 +9,15 @@ or shows in a form that a client can forge. Five defects need them:
 * **Chunks.** bjoern gives a body sent in chunks to nobody, and takes trailers for headers, also for
   conditions such as ``If-Match``. Such a request is marked by its ``HTTP_TRANSFER_ENCODING``, even
   where the client has hidden that header, so that the application refuses it before it reads any.
-* **IPv6 addresses** are given as 0.0.0.0; the connection's descriptor leads to the real one.
 * **Other transfer codings**, such as ``gzip, chunked``, are unknown to the parser, which takes the
   body for the next request. The connection is closed after the refusal.
+* **IPv6 addresses** are given as 0.0.0.0; the connection's descriptor leads to the real one.
 * **Expect: 100-continue.** bjoern notes it, and forgets it when it has sent ``100 Continue`` or
   seen some of the body. If neither comes first, bjoern takes its own reply for the
   ``100 Continue``, reads on in a request that has been answered, and ends in a segmentation fault
   (``ev_io_on_write`` in server.c). The note is cleared before the reply.
 
-A fifth shows in the environment. Of requests that arrive at once (pipelined) bjoern keeps the last,
+A sixth shows in the environment. Of requests that arrive at once (pipelined) bjoern keeps the last,
 of which it may have read only a part. The application is not called with such a part; bjoern
 answers the exception with a 500 of its own and closes the connection.
 
