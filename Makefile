@@ -2,24 +2,26 @@
 
 PYTHON ?= python3
 ARGS ?=
-# What is installed besides: `dev`, or what a server needs, `postgres`.
-EXTRAS ?= dev
+# What serving needs besides, such as `postgres`.
+EXTRAS ?=
 VENV := .venv
 READY := $(VENV)/.ready
+DEV := $(VENV)/.dev
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --editable
 MAN := build/bigfib.1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run man test torture bench bench-quick bench-compare bench-accept picture lint clean
+.PHONY: help install run man test torture bench bench-quick bench-compare bench-accept picture lint dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
 
-install: $(READY)  ## build .venv with everything that running and testing needs
+install: $(READY)  ## build .venv with what serving needs; add extras with EXTRAS=postgres
 
 run: $(READY)  ## serve; hand over arguments with ARGS='-p 9000'
 	@exec $(VENV)/bin/bigfib serve $(ARGS)
 
-man: $(READY)  ## write the man page, build/bigfib.1
+man: $(DEV)  ## write the man page, build/bigfib.1
 	@mkdir -p $(dir $(MAN))
 	@HOME=/HOME $(VENV)/bin/argparse-manpage --module bigfib.cli.main --function parser --output $(MAN) \
 	  --project-name bigfib --manual-title 'User Commands' \
@@ -29,48 +31,61 @@ man: $(READY)  ## write the man page, build/bigfib.1
 	@sed -i 's|/HOME/|~/|g; 1s/\\-/-/g' $(MAN)
 	@echo $(MAN)
 
-test: $(READY)  ## run the tests; hand over arguments with ARGS='-k log'
+test: $(DEV)  ## run the tests; hand over arguments with ARGS='-k log'
 	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
-torture: $(READY)  ## cause twenty times the faults, fuzz, and soak; takes an hour
+torture: $(DEV)  ## cause twenty times the faults, fuzz, and soak; takes an hour
 	$(VENV)/bin/python -m pytest --torture tests/state tests/test_durability.py \
 	  tests/api/test_large_terms.py tests/test_shared_store.py tests/test_fuzz.py \
 	  tests/test_hostile.py tests/test_campaign.py tests/test_soak.py $(ARGS)
 
-bench: $(READY)  ## measure, report, and say where the report is; takes five minutes
+bench: $(DEV)  ## measure, report, and say where the report is; takes five minutes
 	$(VENV)/bin/python -m benchmarks run
 
-bench-quick: $(READY)  ## the same at fewer sizes, in less than one minute
+bench-quick: $(DEV)  ## the same at fewer sizes, in less than one minute
 	$(VENV)/bin/python -m benchmarks --quick run
 
-bench-compare: $(READY)  ## measure, and fail if a ratio is worse than accepted, twice in a row
+bench-compare: $(DEV)  ## measure, and fail if a ratio is worse than accepted, twice in a row
 	$(VENV)/bin/python -m benchmarks compare
 
-bench-accept: $(READY)  ## accept the ratios of the last full run, and its chart
+bench-accept: $(DEV)  ## accept the ratios of the last full run, and its chart
 	$(VENV)/bin/python -m benchmarks accept
 
-picture: $(READY)  ## take the picture of the page for docs/http.md; needs Chromium
+picture: $(DEV)  ## take the picture of the page for docs/http.md; needs Chromium
 	$(VENV)/bin/python -m tests.page.picture
 
-lint: $(READY)  ## check style and types
+lint: $(DEV)  ## check style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+dist: $(READY)  ## build and check dist/: a source package and a wheel with the kernel
+	@$(PIP) '.[release]'
+	@rm -rf dist build/wheel
+	$(VENV)/bin/python -m build --outdir build/wheel
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" auditwheel repair --wheel-dir dist build/wheel/*.whl
+	mv build/wheel/*.tar.gz dist
+	$(VENV)/bin/twine check --strict dist/*
+	$(VENV)/bin/check-wheel-contents dist/*.whl
+
 clean:  ## remove .venv and all that tools leave behind
 	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache .screenshots
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# Debian keeps the module that builds environments in a package of its own; elsewhere it is there.
+# Debian keeps the module that fills environments with pip in a package of its own.
 $(READY): pyproject.toml hatch_build.py bigfib/numbers/kernel.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
 	  echo "bigfib needs Python 3.10 or later as $(PYTHON); name another with PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-	  as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
-	  echo "installing python3-venv, which building .venv needs" >&2; \
-	  { $$as_root apt-get update -qq && $$as_root apt-get install -qq -y python3-venv >/dev/null; } || { \
-	    echo "could not; install python3-venv by hand, then try again" >&2; exit 1; }; }
-	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
+	  echo "$(PYTHON) cannot build an environment; as root: apt install python3-venv" >&2; exit 1; }
+	@echo "installing bigfib and the packages that it serves with into $(VENV), some 5 MB" >&2
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) '.$(if $(EXTRAS),[$(EXTRAS)])'
+	@$(VENV)/bin/bigfib --version -v | grep kernel >&2
+	@touch $@
+
+$(DEV): $(READY)
+	@echo "installing what tests, benchmarks and lint need into $(VENV), some 100 MB" >&2
+	@$(PIP) '.[dev]'
 	@touch $@
