@@ -53,8 +53,8 @@ def bench_append_and_commit(benchmark: BenchmarkFixture, path: Path, appends: in
 
         def batch() -> None:
             for _ in range(appends):
-                lsn = log.append(SHARED, next(positions))
-            log.commit(lsn)
+                log.append(SHARED, next(positions))
+            log.commit()
 
         benchmark(batch)
 

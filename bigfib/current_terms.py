@@ -11,7 +11,6 @@ from typing import Final
 
 from bigfib.metrics import Gauge
 from bigfib.numbers.decimals import DecimalPair
-from bigfib.state.store import Store
 from bigfib.terms import INLINE_LIMIT
 
 # Measured: a sequence at a small position takes 710 bytes, and each number of a long pair takes the
@@ -29,16 +28,14 @@ class Sequence:
     Attributes:
         id: Its id in the store.
         pair: The term at its position, and the next.
-        lsn: The lsn to commit in the store before its position may be shown.
         length_counted: The length of the pair when its memory was last counted.
     """
 
-    __slots__ = ("id", "length_counted", "lsn", "pair")
+    __slots__ = ("id", "length_counted", "pair")
 
-    def __init__(self, sequence_id: bytes, pair: DecimalPair, lsn: int) -> None:
+    def __init__(self, sequence_id: bytes, pair: DecimalPair) -> None:
         self.id = sequence_id
         self.pair = pair
-        self.lsn = lsn
         self.length_counted = 0
 
 
@@ -52,15 +49,13 @@ class CurrentTerms:
             methods here pass them on, and then nothing has changed.
     """
 
-    def __init__(self, store: Store, cache_bytes: int) -> None:
+    def __init__(self, cache_bytes: int) -> None:
         """Start without terms.
 
         Args:
-            store: The store of the positions.
             cache_bytes: The limit of memory. The terms used last are kept even if they need more.
         """
         self.pair_at: Callable[[int], DecimalPair] = DecimalPair
-        self._store = store
         self._cache_bytes = cache_bytes
         self._cached: OrderedDict[bytes, Sequence] = OrderedDict()
         self.cached_bytes = 0
@@ -103,8 +98,7 @@ class CurrentTerms:
 
     def _hold(self, sequence_id: bytes, pair: DecimalPair) -> Sequence:
         self.forget(sequence_id)
-        # Its last step may not be committed yet; the end of the store is at or after that step.
-        sequence = self._cached[sequence_id] = Sequence(sequence_id, pair, self._store.end)
+        sequence = self._cached[sequence_id] = Sequence(sequence_id, pair)
         self.cached_bytes += _SEQUENCE_BYTES
         self._count(sequence)
         return sequence

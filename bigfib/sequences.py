@@ -117,7 +117,8 @@ class Sequences(CurrentTerms):
             max_sequences: The limit of sequences.
             farthest: The farthest position that a sequence may be moved to at once.
         """
-        super().__init__(store, cache_bytes)
+        super().__init__(cache_bytes)
+        self._store = store
         self.farthest = farthest
         self._max_sequences = max_sequences
         self.steps_forward = Counter()
@@ -196,7 +197,6 @@ class Sequences(CurrentTerms):
             position = self._store.step(sequence_id, by, lowest, highest)
         except (SequenceNotFound, PositionMismatch):
             return self._step(sequence_id, by, creates=True)
-        sequence.lsn = self._store.end
         if by > 0:
             self.steps_forward.values[0] += 1
             pair.forward()
@@ -343,9 +343,7 @@ class Sequences(CurrentTerms):
         self, sequence_id: bytes, position: int, pair: DecimalPair | None = None
     ) -> Sequence:
         """Return the sequence after a move to ``position``, whose terms are ``pair`` if given."""
-        sequence = self._hold(sequence_id, pair) if pair else self.at(sequence_id, position)
-        sequence.lsn = self._store.end
-        return sequence
+        return self._hold(sequence_id, pair) if pair else self.at(sequence_id, position)
 
     def _create(self, sequence_id: bytes, position: int) -> None:
         # The shared sequence always exists and does not count.

@@ -579,7 +579,7 @@ class TestTrouble:
         assert service.value("next") == 1
         assert service.stop(signal.SIGTERM) == 0
         said = "".join(service.said)
-        assert "1 replies are cut off" in said
+        assert "1 replies are aborted" in said
         assert "Traceback" not in said
 
     def test_one_sequence_locked(self, serve: Serve, database: str) -> None:

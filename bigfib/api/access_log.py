@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 from urllib.parse import quote
 
-from bigfib.api.committing import Committer
+from bigfib.api.commit import Committer
 from bigfib.api.representations import Body
 
 _logger = logging.getLogger("bigfib.access")

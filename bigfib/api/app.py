@@ -6,7 +6,7 @@ import falcon
 from falcon.routing import map_http_methods
 
 from bigfib.api import problems, requests
-from bigfib.api.committing import Committer
+from bigfib.api.commit import Committer, Steps
 from bigfib.api.front import Front
 from bigfib.api.guards import Guard
 from bigfib.api.operations import Interface, Live, Ready, Scrape, Stats
@@ -16,11 +16,10 @@ from bigfib.api.representations import ValueReply
 from bigfib.api.sequence_resources import SequenceCollection, SequenceResource, SequenceStep
 from bigfib.api.stepping import Stepping
 from bigfib.api.term_resources import Summary, Term, TermJob
-from bigfib.batches import Batches
 from bigfib.jobs import Jobs
 from bigfib.metrics import Metrics, RequestHistogram, SharedMemory
 from bigfib.sequences import Sequences
-from bigfib.state.store import Store
+from bigfib.state.store import SharedStore, Store
 
 
 def create_app(
@@ -29,7 +28,7 @@ def create_app(
     jobs: Jobs,
     *,
     per_client: bool,
-    batches: Batches | None = None,
+    shared_store: SharedStore | None = None,
     shared: SharedMemory | None = None,
     draining: Event | None = None,
 ) -> Front:
@@ -40,12 +39,13 @@ def create_app(
         sequences: The sequences.
         jobs: The computations of large terms.
         per_client: Whether ``/api0`` gives each client a sequence of its own.
-        batches: Puts steps together, if the store is one that many servers share.
+        shared_store: The same store, if it is one that many servers share.
         shared: The memory for the metrics of all workers, if there are several.
         draining: Set once the service must not be sent requests any more.
     """
     committer = Committer(store)
-    stepping = Stepping(sequences, ValueReply(committer), per_client, batches)
+    steps = Steps(sequences, shared_store) if shared_store else None
+    stepping = Stepping(sequences, ValueReply(committer), per_client, steps)
     resources = {
         "/livez": Live(),
         "/readyz": Ready(store, draining or Event()),

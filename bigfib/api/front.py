@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import falcon
 
-from bigfib.api.committing import Committer
+from bigfib.api.commit import Committer
 from bigfib.api.guards import CROSS_SITE, refuse_other_sites
 from bigfib.api.representations import Answer, Body, CommonHeaders, Header
 from bigfib.api.stepping import Environ, Stepping

@@ -13,7 +13,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 import bigfib
-from bigfib.api.committing import Committer
+from bigfib.api.commit import Committer
 from bigfib.api.problems import RETRY_AFTER, Draining
 from bigfib.api.representations import JSON
 from bigfib.metrics import Metrics

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import falcon
 
-from bigfib.api.committing import stop_process
+from bigfib.api.commit import stop_process
 from bigfib.jobs import InProgress, TermNotReady
 from bigfib.metrics import UNMATCHED
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex

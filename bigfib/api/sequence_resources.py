@@ -12,7 +12,7 @@ import falcon
 from gmpy2 import mpz
 
 from bigfib.api import requests
-from bigfib.api.committing import Committer
+from bigfib.api.commit import Committer
 from bigfib.api.problems import CreationUnknown, Problem
 from bigfib.api.representations import SequenceReply
 from bigfib.current_terms import Sequence

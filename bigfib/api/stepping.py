@@ -10,9 +10,9 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Final
 
+from bigfib.api.commit import Steps
 from bigfib.api.problems import RETRY_AFTER
 from bigfib.api.representations import MADE, Answer, ValueReply, closing
-from bigfib.batches import Batches
 from bigfib.jobs import TermNotReady
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.numbers.fibonacci import IndexTooLarge
@@ -57,7 +57,7 @@ class Stepping:
         sequences: Sequences,
         reply: ValueReply,
         per_client: bool,
-        batches: Batches | None = None,
+        steps: Steps | None = None,
     ) -> None:
         """Step ``sequences``.
 
@@ -66,15 +66,15 @@ class Stepping:
             reply: Shows their terms.
             per_client: Whether each client has a private sequence, known by a cookie of 128 random
                 bits, or all clients share one.
-            batches: Puts steps together, if the store is one that many servers share.
+            steps: Makes many steps in one transaction, if the store is a shared one.
         """
         self._sequences = sequences
         self._reply = reply
         answer = self._for_client if per_client else self._for_all
         current, following, previous = map(answer, (self._current, self._next, self._previous))
-        if batches:
+        if steps:
             current, following, previous = (
-                _by_what_the_client_can_tell(now, answer(self._in_batch(batches, by, alone)))
+                _later_if_detected(now, answer(self._together(steps, by, alone)))
                 for now, by, alone in (
                     (current, 0, self._current),
                     (following, 1, self._next),
@@ -87,27 +87,24 @@ class Stepping:
             "/api0/previous": {"GET": previous},
         }
 
-    def _in_batch(
-        self, batches: Batches, by: int, alone: Callable[[bytes], Answer]
+    def _together(
+        self, steps: Steps, by: int, alone: Callable[[bytes], Answer]
     ) -> Callable[[bytes], Answer]:
-        """Return a function that adds the step to the batch if possible, or makes it ``alone``."""
+        """Return a function that adds the step to ``steps`` if possible, or makes it ``alone``."""
 
         def answer(sequence_id: bytes) -> Answer:
-            if batches.takes(sequence_id, by):
-                return self._reply.later(batches.add(sequence_id, by))
+            if steps.takes(sequence_id, by):
+                return self._reply.later(steps.add(sequence_id, by))
             return alone(sequence_id)
 
         return answer
 
     def _current(self, sequence_id: bytes) -> Answer:
         sequence = self._sequences.current(sequence_id)
-        return self._reply(_OK, sequence.pair.digits(MADE), sequence.lsn)
+        return self._reply(_OK, sequence.pair.digits(MADE))
 
     def _head(self, sequence_id: bytes) -> Answer:
-        status, headers, body = self._current(sequence_id)
-        # The length shows something of the term, so that it waits for the commit as the body would.
-        for _ in body:
-            pass
+        status, headers, _ = self._current(sequence_id)
         return status, headers, []
 
     def _next(self, sequence_id: bytes) -> Answer:
@@ -115,23 +112,21 @@ class Stepping:
             sequence = self._sequences.forward(sequence_id)
         except (NoRoom, TooManySequences) as error:
             return self._no_room(error)
-        return self._reply(_OK, sequence.pair.digits(MADE), sequence.lsn)
+        return self._reply(_OK, sequence.pair.digits(MADE))
 
     def _previous(self, sequence_id: bytes) -> Answer:
         try:
             sequence = self._sequences.back(sequence_id)
         except StartOfSequence:
             # This shows the position as a term would, and waits for the commit likewise.
-            return self._reply(
-                _AT_START, b"-1" + closing(_AT_START), self._sequences.current(sequence_id).lsn
-            )
+            return self._reply(_AT_START, b"-1" + closing(_AT_START))
         except NoRoom as error:
             return self._no_room(error)
-        return self._reply(_OK, sequence.pair.digits(MADE), sequence.lsn)
+        return self._reply(_OK, sequence.pair.digits(MADE))
 
     def _no_room(self, error: Exception) -> Answer:
         _logger.error("%s; the sequence stays where it is", error)
-        return self._reply(_NO_ROOM, b"-2" + closing(_NO_ROOM), 0)
+        return self._reply(_NO_ROOM, b"-2" + closing(_NO_ROOM))
 
     def unavailable(self, path: str, error: Exception) -> Answer | None:
         """Answer that the term cannot be had now, if that is what the error means."""
@@ -144,7 +139,7 @@ class Stepping:
             retry_after = RETRY_AFTER
         else:
             return None
-        status, headers, body = self._reply(_NOT_AT_HAND, b"-3" + closing(_NOT_AT_HAND), 0)
+        status, headers, body = self._reply(_NOT_AT_HAND, b"-3" + closing(_NOT_AT_HAND))
         if retry_after is not None:
             headers.append(("Retry-After", str(retry_after)))
         return status, headers, body
@@ -168,7 +163,7 @@ class Stepping:
         return identify_and_answer
 
 
-def _by_what_the_client_can_tell(
+def _later_if_detected(
     now: Callable[[Environ], Answer], later: Callable[[Environ], Answer]
 ) -> Callable[[Environ], Answer]:
     """Return a function that answers ``later`` if the client detects a reply that is cut off.

@@ -121,7 +121,7 @@ def _move(command: argparse.Namespace, move: "Callable[[Sequences], Sequence]") 
         sequences = Sequences(store)
         sequences.pair_at = large_terms.pair
         sequence = move(sequences)
-        store.commit(sequence.lsn)
+        store.commit()
         # Not read again from the log: the step is made, whether or not that can be read.
         log = store.log_facts()
     _show_shared(command, sequence.pair.digits().decode(), sequence.pair.position)

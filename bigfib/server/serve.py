@@ -18,7 +18,7 @@ import bjoern
 import bigfib
 from bigfib.api.access_log import logged
 from bigfib.api.app import create_app
-from bigfib.batches import Batches, NotMade
+from bigfib.api.commit import NotMade
 from bigfib.current_terms import farthest_within
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import Jobs, TermNotReady
@@ -85,14 +85,12 @@ class _Opened:
         store: The store of the sequences.
         sequences: The sequences.
         jobs: The computations of large terms.
-        batches: Puts steps together, if the store is one that many servers share.
         position: The position of the shared sequence.
     """
 
     store: Opened
     sequences: Sequences
     jobs: Jobs
-    batches: Batches | None
     position: int
 
 
@@ -174,7 +172,6 @@ class _Server:
                 ),
             )
             sequences.pair_at = jobs.pair
-            batches = Batches(sequences, store.shared) if store.shared else None
             try:
                 position = sequences.position(SHARED)
                 # A large term is begun now, so that the first to ask for it waits for less.
@@ -183,7 +180,7 @@ class _Server:
             except IndexTooLarge as error:
                 raise CannotServe(f"{store.name}: {error}") from error
             signal.signal(signal.SIGCHLD, lambda _signal, _frame: jobs.advance())
-            yield _Opened(store, sequences, jobs, batches, position)
+            yield _Opened(store, sequences, jobs, position)
 
     def _build(self, opened: _Opened, stop: Stop) -> WSGI:
         """Return the application for bjoern, with the hook installed that commits for it."""
@@ -191,7 +188,7 @@ class _Server:
         app = create_app(
             *(opened.store.store, opened.sequences, opened.jobs),
             per_client=settings.per_client,
-            batches=opened.batches,
+            shared_store=opened.store.shared,
             shared=self._place.shared if self._place else None,
             draining=stop.draining,
         )

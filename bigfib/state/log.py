@@ -172,7 +172,7 @@ class Log(Positions):
         self._file.check()
 
     def append(self, sequence_id: bytes, position: int | None) -> int:
-        """Write the position of the sequence, None to delete it, and return the lsn to commit.
+        """Write the position of the sequence, None to delete it; return the end of the log.
 
         Raises:
             AppendFailed: a full disk, a quota, a limit or an I/O error; the log is unchanged.
@@ -215,15 +215,15 @@ class Log(Positions):
             self._compact_a_little(sequence_id)
         return end
 
-    def commit(self, lsn: int) -> None:
-        """Return when everything up to ``lsn`` is as durable as asked for.
+    def commit(self) -> None:
+        """Return when all changes are as durable as asked for.
 
         One sync serves all appends before it, so those that wait together pay for it together.
 
         Raises:
             CommitFailed: it cannot be made durable, now or at any later call.
         """
-        if lsn <= self.committed:
+        if self.committed == self.end:
             return
         self._file.check()
         began = time.perf_counter()
@@ -256,7 +256,7 @@ class Log(Positions):
         """
         try:
             self._compaction.abandon()
-            self.commit(self.end)
+            self.commit()
             self._file.check()
             if self.end > self._opened_at:
                 # Otherwise another log may have taken its place on purpose, as `store copy` does.

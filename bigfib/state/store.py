@@ -125,13 +125,9 @@ class Store(Protocol):
     `OutcomeUnknown` and `SequenceLocked`.
 
     Attributes:
-        end: The log sequence number (lsn) of the last change.
-        committed: The lsn up to which changes are durable.
         on_commit: Called after every commit.
     """
 
-    end: int
-    committed: int
     on_commit: OnCommit
 
     def find(self, sequence_id: bytes) -> int | None:
@@ -174,8 +170,8 @@ class Store(Protocol):
         The count of a shared store may be out of date.
         """
 
-    def commit(self, lsn: int) -> None:
-        """Return when all changes up to ``lsn`` are durable."""
+    def commit(self) -> None:
+        """Return when all changes are durable."""
 
     def is_lost(self) -> bool:
         """Return whether the store is known to be out of reach, without a query."""

@@ -16,7 +16,7 @@ import falcon.inspect
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from bigfib.api.app import create_app
-from bigfib.api.committing import Committer
+from bigfib.api.commit import Committer
 from bigfib.api.ranges import MAX_LINES, MAX_STREAMS
 from bigfib.api.representations import ValueReply
 from bigfib.api.requests import MAX_BODY_BYTES

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bigfib.api.committing import Committer
+from bigfib.api.commit import Committer
 from bigfib.api.representations import CommonHeaders, ValueReply, closing
 from bigfib.state.log import Durability, Log
 
@@ -22,9 +22,9 @@ class TestValueReply:
             committer = Committer(log)
             if by_iterations:
                 committer.end_iteration()
-            lsn = log.append(b"a", 7)
+            log.append(b"a", 7)
             reply = ValueReply(committer)
-            status, headers, body = reply("409 Conflict", rest, lsn)
+            status, headers, body = reply("409 Conflict", rest)
             whole = b"".join(body)
         assert status == "409 Conflict"
         assert whole == b'{"value":"' + b"7" * digits + b'","status":"409"}'

@@ -487,10 +487,11 @@ class TestDurability:
             sequences = Sequences(log)
             app = create_app(log, sequences, jobs(path), per_client=False)
             sequence = sequences.create()
-            log.commit(sequence.lsn)
+            log.commit()
             own = f"{COLLECTION}/{sequence.id.hex()}"
-            # Another client's step, whose reply nobody has asked for yet.
-            under_way = sequences.forward(sequence.id).lsn
+            # Another client's step, whose reply has not left yet.
+            sequences.forward(sequence.id)
+            under_way = log.end
             assert log.committed < under_way
             # The position is in the headers, which leave before the server asks for the body.
             assert self._begin(app, log, method, own + rest, headers) == (status, log.end)

@@ -38,7 +38,7 @@ class TestLog:
             ends = [opened.end]
             for sequence_id, position in ((b"shared", 1), (other, 10**30), (other, None)):
                 opened.append(sequence_id, position)
-                opened.commit(opened.end)
+                opened.commit()
                 ends.append(opened.end)
         assert bigfib.prints("log", "dump").splitlines() == [
             f"{ends[0]} shared 1 20000 {ends[0]}",
@@ -171,7 +171,7 @@ class TestLog:
             ends = []
             for position in range(1, 11):
                 ends.append(opened.append(b"shared", position))
-                opened.commit(ends[-1])
+                opened.commit()
         harmed = bytearray(bigfib.file.read_bytes())
         harmed[ends[3] + 3] ^= 1
         bigfib.file.write_bytes(harmed)
@@ -198,7 +198,8 @@ class TestLog:
         bigfib = Command(file)
         with Log(file) as opened:
             for position in (1, 2):
-                opened.commit(opened.append(b"shared", position))
+                opened.append(b"shared", position)
+                opened.commit()
         harmed = bytearray(file.read_bytes())
         harmed[opened.end // 2] ^= 1
         file.write_bytes(harmed)

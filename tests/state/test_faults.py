@@ -62,9 +62,9 @@ class TestPowerLoss:
                 if chance.random() < 0.1:
                     position = chance.choice([None, 2**64, 2 ** chance.randrange(9_000)])
                 recorder.append(sequence_id, position)
-                lsn = log.append(sequence_id, position)
+                log.append(sequence_id, position)
                 if chance.random() < 0.4:
-                    log.commit(lsn)
+                    log.commit()
                     recorder.acknowledge({name: log.position(name) for name in IDS})
                 if chance.random() < 0.03:
                     log.rewrite()
@@ -124,10 +124,10 @@ class TestDamage:
             for number in range(1, 13):
                 # Not twice between two syncs: that would be one record.
                 sequence_id = IDS[number % 3]
-                lsn = log.append(sequence_id, number * 1000)
+                log.append(sequence_id, number * 1000)
                 history.append({**history[-1], sequence_id: number * 1000})
                 if number % 3 == 0:
-                    log.commit(lsn)
+                    log.commit()
         return history
 
     @pytest.fixture
@@ -218,7 +218,8 @@ class TestDamage:
         other = tmp_path / "other.log"
         with Log(other) as log:
             for position in range(1, 50):
-                log.commit(log.append(b"shared", position))
+                log.append(b"shared", position)
+                log.commit()
         assert self.present(path, content + other.read_bytes()) == history[-1]
         assert self.present(path, content + content) == history[-1]
         # Magic bytes and version, 10 of them, are the same in both.
@@ -286,12 +287,12 @@ class TestCallsThatFail:
                     sequence_id = IDS[number % 3]
                     before = log.latest.copy(), log.end
                     try:
-                        lsn = log.append(sequence_id, log.position(sequence_id) + 1)
+                        log.append(sequence_id, log.position(sequence_id) + 1)
                     except AppendFailed:
                         assert (log.latest, log.end) == before
                         continue
                     if number % 3 == 0:
-                        log.commit(lsn)
+                        log.commit()
                         acknowledged = {name: log.position(name) for name in IDS}
                     if number % 10 == 0:
                         with contextlib.suppress(CompactionFailed):

@@ -51,7 +51,8 @@ def path() -> Iterator[Path]:
 def make_log(path: Path, uid: int, gid: int, mode: int) -> None:
     with Log(path) as log:
         for position in range(1, 10):
-            log.commit(log.append(b"shared", position))
+            log.append(b"shared", position)
+            log.commit()
     os.chown(path, uid, gid)
     path.chmod(mode)
     lock_of(path).unlink()
@@ -112,7 +113,8 @@ def test_service_opens_its_log_after_maintenance_by_root(path: Path) -> None:
     def step() -> None:
         with Log(path) as log:
             assert log.position(b"shared") == 10
-            log.commit(log.append(b"shared", 11))
+            log.append(b"shared", 11)
+            log.commit()
             log.rewrite()
 
     run_as(UID, GID, [], step)

@@ -63,7 +63,8 @@ class TestReplay:
     def test_the_last_position_of_each_sequence_comes_back(self, path: Path) -> None:
         with Log(path) as opened:
             for sequence_id, position in ((SHARED, 1), (b"a", 7), (SHARED, 2), (b"b", 2**5000)):
-                opened.commit(opened.append(sequence_id, position))
+                opened.append(sequence_id, position)
+                opened.commit()
             opened.append(b"a", 6)
         with Log(path) as opened:
             assert positions(opened) == {SHARED: 2, b"a": 6, b"b": 2**5000}
@@ -118,10 +119,10 @@ class TestCommit:
             first = opened.append(SHARED, 1)
             second = opened.append(b"a", 2)
             assert opened.committed < first
-            opened.commit(first)
+            opened.commit()
             assert synced == [second], "one sync is for all that was appended"
             assert opened.committed == second
-            opened.commit(second)
+            opened.commit()
             assert synced == [second], "what is durable is not synced again"
             third = opened.append(SHARED, 3)
         assert synced == [second, third], "closing commits"
@@ -133,15 +134,15 @@ class TestCommit:
             monkeypatch.setattr(os, "fdatasync", None)
             lsn = opened.append(SHARED, 1)
             assert opened.committed == lsn
-            opened.commit(lsn)
+            opened.commit()
 
     def test_a_record_says_what_was_durable_before_it(self, path: Path) -> None:
         with Log(path) as opened:
             first = opened.append(SHARED, 1)
             opened.append(b"others", 2)
-            opened.commit(first)
+            opened.commit()
             opened.append(SHARED, 3)
-            opened.commit(opened.end)
+            opened.commit()
         with path.open("rb") as file:
             found = [(record.position, record.durable) for _, record in reader.Reader(file)]
         second = first + (first - records.HEADER_SIZE)
@@ -175,13 +176,13 @@ class TestCommit:
 
     def test_a_failed_sync_is_final(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         opened = Log(path)
-        lsn = opened.append(SHARED, 1)
+        opened.append(SHARED, 1)
         with monkeypatch.context() as patched:
             patched.setattr(os, "fdatasync", _fail_with(errno.EIO))
             with pytest.raises(CommitFailed, match="Input/output error"):
-                opened.commit(lsn)
+                opened.commit()
         # The disk works again, but what was lost is not known.
-        for use in (lambda: opened.commit(lsn), lambda: opened.append(SHARED, 2), opened.close):
+        for use in (lambda: opened.commit(), lambda: opened.append(SHARED, 2), opened.close):
             with pytest.raises(CommitFailed):
                 use()
         Log(path).close()  # the lock was let go
@@ -196,7 +197,7 @@ class TestUnsynced:
             for position in range(2, 100):
                 assert opened.append(SHARED, position) == end > opened.committed
             assert reader.read(path).position(SHARED) == 1
-            opened.commit(end)
+            opened.commit()
             contents = reader.read(path)
             assert (contents.records, contents.position(SHARED)) == (1, 99)
             # What is on disk is not touched again.
@@ -205,10 +206,10 @@ class TestUnsynced:
 
     def test_coalesced_steps_need_no_room(self, path: Path) -> None:
         with Log(path) as opened:
-            lsn = opened.append(SHARED, 1)
+            opened.append(SHARED, 1)
             with file_size_limit(path.stat().st_size):
                 opened.append(SHARED, 2)
-                opened.commit(lsn)
+                opened.commit()
         assert reader.read(path).position(SHARED) == 2
 
     def test_a_longer_position_has_a_record_of_its_own(self, path: Path) -> None:
@@ -218,18 +219,18 @@ class TestUnsynced:
             assert [end == before for before, end in pairwise(ends)] == [
                 *(False, True, False, False, True)
             ]
-            opened.commit(ends[-1])
+            opened.commit()
             assert reader.read(path).position(SHARED) == 2
 
     def test_what_is_removed_stays_removed(self, path: Path) -> None:
         with Log(path) as opened:
             for position in (1, 2, None):
                 opened.append(b"a", position)
-            opened.commit(opened.end)
+            opened.commit()
             assert positions(reader.read(path)) == {}
             for position in (1, 2, None, 3, 4):
                 opened.append(b"a", position)
-            opened.commit(opened.end)
+            opened.commit()
             assert positions(reader.read(path)) == {b"a": 4}
 
     def test_steps_before_and_after_midnight_are_all_in_the_log(self, path: Path) -> None:
@@ -241,8 +242,8 @@ class TestUnsynced:
             now += 86_400
             for position in (4, 5):
                 opened.append(SHARED, position)
-            lsn = opened.append(b"a", 1)
-            opened.commit(lsn)
+            opened.append(b"a", 1)
+            opened.commit()
             contents = reader.read(path)
             assert (contents.fault, contents.records) == (None, 3)
             assert positions(contents) == {SHARED: 5, b"a": 1}
@@ -253,18 +254,19 @@ class TestUnsynced:
             for position in (1, 2):
                 opened.append(b"a", position)
             now += 86_400
-            opened.commit(opened.append(SHARED, 1))
+            opened.append(SHARED, 1)
+            opened.commit()
             assert positions(reader.read(path)) == {b"a": 2, SHARED: 1}
 
     def test_a_failed_write_is_final(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         opened = Log(path)
         opened.append(SHARED, 1)
-        lsn = opened.append(SHARED, 2)
+        opened.append(SHARED, 2)
         with monkeypatch.context() as patched:
             patched.setattr(os, "pwrite", _fail_with(errno.EIO))
             with pytest.raises(CommitFailed, match="Input/output error while writing"):
-                opened.commit(lsn)
-        for use in (lambda: opened.commit(lsn), lambda: opened.append(SHARED, 3), opened.close):
+                opened.commit()
+        for use in (lambda: opened.commit(), lambda: opened.append(SHARED, 3), opened.close):
             with pytest.raises(CommitFailed):
                 use()
 
@@ -363,7 +365,8 @@ class TestLock:
     def test_reading_a_locked_log_needs_no_lock(self, path: Path) -> None:
         with Log(path) as opened:
             for position in (1, 2):
-                opened.commit(opened.append(SHARED, position))
+                opened.append(SHARED, position)
+                opened.commit()
                 assert positions(reader.read(path)) == {SHARED: position}
 
 

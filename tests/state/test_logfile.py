@@ -43,6 +43,11 @@ class ChangesBeforeWrite:
         return os.pwrite(fd, data, offset)
 
 
+def append_and_commit(log: Log, position: int) -> None:
+    log.append(SHARED, position)
+    log.commit()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -60,11 +65,12 @@ class TestChangedByAnother:
     ) -> None:
         log = Log(path, durability)
         for position in range(1, 20):
-            log.commit(log.append(SHARED, position))
+            log.append(SHARED, position)
+            log.commit()
         change(path)
         for position in (20, 21):
             with pytest.raises(CommitFailed, match=message):
-                log.commit(log.append(SHARED, position))
+                append_and_commit(log, position)
         with pytest.raises(CommitFailed, match=message):
             log.close()
 
@@ -72,11 +78,12 @@ class TestChangedByAnother:
         self, path: Path, change: Callable[[Path], None], message: str
     ) -> None:
         log = Log(path)
-        log.commit(log.append(b"a", 1))
-        lsn = log.append(SHARED, 1)
+        log.append(b"a", 1)
+        log.commit()
+        log.append(SHARED, 1)
         change(path)
         with pytest.raises(CommitFailed, match=message):
-            log.commit(lsn)
+            log.commit()
         with pytest.raises(CommitFailed):
             log.close()
 
@@ -84,12 +91,13 @@ class TestChangedByAnother:
         self, path: Path, change: Callable[[Path], None], message: str
     ) -> None:
         log = Log(path)
-        log.commit(log.append(b"a", 1))
+        log.append(b"a", 1)
+        log.commit()
         log.append(SHARED, 1)
-        lsn = log.append(SHARED, 2)
+        log.append(SHARED, 2)
         change(path)
         with pytest.raises(CommitFailed, match=message):
-            log.commit(lsn)
+            log.commit()
         with pytest.raises(CommitFailed):
             log.close()
 
@@ -98,12 +106,13 @@ class TestChangedByAnother:
     ) -> None:
         system = ChangesBeforeWrite(lambda: change(path))
         log = Log(path, system=system)
-        log.commit(log.append(b"a", 1))
+        log.append(b"a", 1)
+        log.commit()
         log.append(SHARED, 1)
-        lsn = log.append(SHARED, 2)
+        log.append(SHARED, 2)
         system.armed = True
         with pytest.raises(CommitFailed, match=message):
-            log.commit(lsn)
+            log.commit()
         with pytest.raises(CommitFailed):
             log.close()
 
@@ -113,10 +122,11 @@ class TestChangedByAnother:
     ) -> None:
         system = ChangesBeforeWrite(lambda: change(path))
         log = Log(path, durability, system=system)
-        log.commit(log.append(b"a", 1))
+        log.append(b"a", 1)
+        log.commit()
         system.armed = True
         with pytest.raises(CommitFailed, match=message):
-            log.commit(log.append(SHARED, 1))
+            append_and_commit(log, 1)
         with pytest.raises(CommitFailed):
             log.close()
 
@@ -125,7 +135,8 @@ class TestChangedByAnother:
         self, path: Path, change: Callable[[Path], None], message: str, durability: Durability
     ) -> None:
         log = Log(path, durability)
-        log.commit(log.append(SHARED, 1))
+        log.append(SHARED, 1)
+        log.commit()
         change(path)
         with pytest.raises(CommitFailed, match=message):
             log.close()
@@ -139,7 +150,8 @@ def test_append_without_room_to_a_truncated_log_does_not_extend_it(
     path: Path, change: Callable[[Path], None], durability: Durability
 ) -> None:
     log = Log(path, durability)
-    log.commit(log.append(SHARED, 1))
+    log.append(SHARED, 1)
+    log.commit()
     change(path)
     size = path.stat().st_size
     with file_size_limit(size), pytest.raises(CommitFailed, match="truncated"):
@@ -155,7 +167,8 @@ def test_close_of_a_log_that_is_no_longer_at_its_path_fails(
     path: Path, durability: Durability, replaced: bool
 ) -> None:
     log = Log(path, durability)
-    log.commit(log.append(SHARED, 1))
+    log.append(SHARED, 1)
+    log.commit()
     content = path.read_bytes()
     path.unlink()
     if replaced:

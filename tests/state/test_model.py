@@ -63,7 +63,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule()
     def commit(self) -> None:
-        self.opened.commit(self.opened.end)
+        self.opened.commit()
 
     @rule()
     def rewrite(self) -> None:

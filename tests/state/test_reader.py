@@ -17,15 +17,18 @@ class TestReadingBesideAWriter:
         The second piece then has records that promise what the first has not.
         """
         with Log(path) as log:
-            log.commit(log.append(SHARED, 1))
+            log.append(SHARED, 1)
+            log.commit()
         torn = path.stat().st_size
         before = path.read_bytes()
         with Log(path) as log:
             for position in range(2, 5):
-                log.commit(log.append(SHARED, position))
+                log.append(SHARED, position)
+                log.commit()
             for number in range(70_000):
                 log.append(b"%d" % number, number)
-            log.commit(log.append(SHARED, 5))
+            log.append(SHARED, 5)
+            log.commit()
         after = path.read_bytes()
         assert len(after) > 1 << 20, "it is read in more than one piece"
         path.write_bytes(before + b"\xee" * (len(after) - torn))

@@ -23,7 +23,7 @@ def offsets(path: Path) -> list[int]:
         offsets = [log.end]
         for number in range(30):
             offsets.append(log.append(b"%d" % (number % 3), number))
-            log.commit(offsets[-1])
+            log.commit()
     return offsets
 
 
@@ -222,7 +222,7 @@ class TestBadSector:
             ends = [log.end]
             for number in range(3000):
                 ends.append(log.append(b"%d" % number, number))
-            log.commit(ends[-1])
+            log.commit()
         content = path.read_bytes()
         for start in (512, 20 * 512, ends[-1] // 512 * 512):
             environ = bad(start)
@@ -297,7 +297,8 @@ class TestSparseTail:
     def test_repair_of_a_long_hole_takes_no_memory(self, path: Path, usual: int) -> None:
         with Log(path) as log:
             for position in range(1000, 1003):
-                log.commit(log.append(b"shared", position))
+                log.append(b"shared", position)
+                log.commit()
         harmed = bytearray(path.read_bytes())
         harmed[100] ^= 1
         path.write_bytes(harmed)

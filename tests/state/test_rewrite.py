@@ -31,7 +31,8 @@ class TestRewrite:
             log.rewrite()
             assert path.stat().st_size < before / 50
             assert log.records == 9
-            log.commit(log.append(SHARED, 5))
+            log.append(SHARED, 5)
+            log.commit()
         expected = {b"%d" % digit: 2 ** (2990 + digit) for digit in range(10) if digit != 3}
         assert positions(path) == {**expected, SHARED: 5}
 
@@ -70,7 +71,7 @@ class TestRewrite:
             lsns.append(log.append(SHARED, 100))
             assert lsns == sorted(set(lsns))
             assert log.committed < lsns[-1]
-            log.commit(lsns[-1])
+            log.commit()
             assert log.committed == lsns[-1]
 
     def test_what_is_appended_meanwhile_is_in_both(self, path: Path) -> None:
@@ -100,14 +101,14 @@ class TestRewrite:
                 for _ in range(4):
                     for number in range(1200):
                         log.append(b"%d" % number, 300)
-                    log.commit(log.end)
+                    log.commit()
                 expected = {b"%d" % number: 300 for number in range(1200)}
                 for number in range(stop):
                     for name in (SHARED, b"%d" % (number * 37 % 1200), b"new %d" % number):
                         for _ in range(2):
                             expected[name] = expected.get(name, 300) + 1
                             log.append(name, expected[name])
-                log.commit(log.end)
+                log.commit()
                 assert positions(path) == expected
             assert positions(path) == expected
 
@@ -309,7 +310,7 @@ class TestExpiry:
             with file_size_limit(10_000), pytest.raises(CompactionFailed, match="File too large"):
                 log.rewrite()
             assert log.latest == everything
-            log.commit(log.end)
+            log.commit()
             log.rewrite()
             assert set(log.latest) == {b"new %d" % number for number in range(2000)}
 
@@ -330,11 +331,12 @@ class TestExpiry:
 class TestTakenAway:
     def test_a_removed_log_is_the_end(self, path: Path) -> None:
         log = Log(path)
-        log.commit(log.append(SHARED, 1))
+        log.append(SHARED, 1)
+        log.commit()
         path.unlink()
-        lsn = log.append(SHARED, 2)
+        log.append(SHARED, 2)
         with pytest.raises(CommitFailed, match="removed"):
-            log.commit(lsn)
+            log.commit()
         with pytest.raises(CommitFailed):
             log.close()
 
@@ -343,9 +345,9 @@ class TestTakenAway:
         Log(other).close()
         log = Log(path)
         other.replace(path)
-        lsn = log.append(SHARED, 2)
+        log.append(SHARED, 2)
         with pytest.raises(CommitFailed, match="replaced"):
-            log.commit(lsn)
+            log.commit()
         with pytest.raises(CommitFailed):
             log.close()
         assert path.stat().st_size == records.HEADER_SIZE

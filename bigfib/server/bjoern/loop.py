@@ -103,7 +103,7 @@ class IterationHook:
         if version != _EV_VERSION_MAJOR:
             _logger.warning(
                 "cannot follow this bjoern's event loop, which is not libev 4's: every reply "
-                "commits by itself, at about 0.7 of the speed; install bjoern-binary 3.2.2"
+                "waits for a sync of its own; install bjoern-binary 3.2.2"
             )
             return
         self._libev.ev_set_allocator(self._allocate)

@@ -100,11 +100,8 @@ class Postgres:
     """The store in a database.
 
     Attributes:
-        end, committed, on_commit: As `Store` has them. Every change is durable when it is made.
+        on_commit: As `Store` has it. Every change is durable when it is made.
     """
-
-    end: int = 0
-    committed: int = 0
 
     def __init__(
         self,
@@ -240,8 +237,8 @@ class Postgres:
             self._renew_count()
         return self._count >= count
 
-    def commit(self, lsn: int) -> None:
-        """Return: whatever has an lsn has been committed."""
+    def commit(self) -> None:
+        """Return: every change is committed when it is made."""
 
     def is_lost(self) -> bool:
         """Return whether a connection is being looked for; see `Store.is_lost`."""

@@ -1,0 +1,276 @@
+"""Let no reply leave before the changes that it shows are committed to the store.
+
+**A state log** commits once for all requests of a loop iteration: bjoern writes replies in a later
+iteration of its event loop than the one in which it has read the requests, and at the end of each
+(see `bigfib.server.bjoern.loop`) `Committer.end_iteration` is called. With 64 connections, this
+serves ten times as many replies a second as one ``fdatasync`` for each. Where iterations cannot be
+followed, each reply commits before it begins.
+
+**A shared store** commits each change by itself. A transaction takes as long for one step as for
+many, and a server with one thread waits for it. So steps of ``/api0`` wait in `Steps` as long as
+requests are read, and the first reply that is to go on makes one transaction for all. A sequence
+that many requests step is moved once, and each reply shows the term after its own step.
+
+By then the replies have begun. If a step is refused or its outcome is unknown, its reply is aborted
+in the middle of its body; so steps that could be refused are not taken. A step of a sequence that
+others hold locked in the store stays for the next transactions, with those that are added
+meanwhile, until `WAIT_SECONDS` have passed since it was added.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from itertools import chain
+from typing import Final, NoReturn
+
+from bigfib.jobs import TermNotReady
+from bigfib.numbers.fibonacci import IndexTooLarge
+from bigfib.sequences import Sequences
+from bigfib.state import store as stores
+from bigfib.state.errors import CommitFailed
+from bigfib.state.store import (
+    LOCKED,
+    WAIT_SECONDS,
+    NoRoom,
+    OutcomeUnknown,
+    SharedStore,
+    Store,
+    Unavailable,
+)
+
+_logger = logging.getLogger(__name__)
+
+# The position from which a step, forward, back or a look, will hardly be refused. Forward: a
+# sequence that is not at 0 is in the store. Back: others can hardly have led it to 0 meanwhile.
+_TAKEN_FROM: Final = {0: 0, 1: 1, -1: 1000}
+
+
+def stop_process(error: CommitFailed) -> NoReturn:
+    """Log the error and end the process: its log cannot be made durable any more.
+
+    Raises:
+        SystemExit: On this exception bjoern ends the process with its status, 1. The process must
+            end, because none of the replies that wait for the log may be finished.
+    """
+    _logger.critical("%s", error)
+    raise SystemExit(1) from error
+
+
+class Committer:
+    """Commit changes before the replies that show them leave.
+
+    Attributes:
+        by_iterations: Whether `end_iteration` is called before replies of a loop iteration leave.
+        on_commit: Called once after the next commit, when the replies of this iteration may leave.
+            They must not raise: that would end the process.
+    """
+
+    def __init__(self, store: Store) -> None:
+        """Commit to ``store``."""
+        self._store = store
+        self.by_iterations = False
+        self.on_commit: list[Callable[[], None]] = []
+
+    def end_iteration(self) -> None:
+        """Commit the changes that the replies of this loop iteration show.
+
+        Raises:
+            SystemExit: as `stop_process`.
+        """
+        # The first call shows that iterations are followed.
+        self.by_iterations = True
+        self._commit()
+        for call in self.on_commit:
+            call()
+        self.on_commit.clear()
+
+    def commit(self) -> None:
+        """Commit all changes before a reply begins, unless `end_iteration` will do so.
+
+        Raises:
+            SystemExit: as `stop_process`.
+        """
+        if not self.by_iterations:
+            self._commit()
+
+    def _commit(self) -> None:
+        try:
+            self._store.commit()
+        except CommitFailed as error:
+            stop_process(error)
+
+
+class NotMade(Exception):
+    """A step has not been made, or it is unknown whether it has."""
+
+
+class WaitingStep:
+    """A step, or a look at a sequence, that waits for its transaction.
+
+    Attributes:
+        sequence_id: Which sequence.
+        by: 1, -1, or 0 for a look.
+        added: When it was added, by `time.monotonic`.
+        locked: Whether a transaction has found its sequence locked.
+    """
+
+    __slots__ = ("_digits", "_steps", "added", "by", "locked", "sequence_id")
+
+    def __init__(self, steps: "Steps", sequence_id: bytes, by: int) -> None:
+        self._steps: Steps | None = steps
+        self._digits: bytes | None = None
+        self.sequence_id = sequence_id
+        self.by = by
+        self.added = time.monotonic()
+        self.locked = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether its outcome is known, or known to stay unknown."""
+        return self._steps is None
+
+    def settles(self, share: float) -> bool:
+        """Make the transaction, and again while others hold the sequence locked.
+
+        Args:
+            share: What share of `WAIT_SECONDS` may have passed in the end.
+
+        Returns:
+            Whether it is settled.
+        """
+        while self._steps and not (
+            self.locked and time.monotonic() >= self.added + share * WAIT_SECONDS
+        ):
+            self._steps.commit()
+        return self._steps is None
+
+    def digits(self) -> bytes:
+        """Return the term at the sequence's position after the step, which is then committed.
+
+        Raises:
+            NotMade: there is none.
+        """
+        if self._steps and not self.settles(1):
+            self._steps.give_up_locked(self.sequence_id)
+        if self._digits is None:
+            raise NotMade
+        return self._digits
+
+    def settle(self, digits: bytes | None) -> None:
+        """Set the outcome: the term after the step, or None if it is refused or unknown."""
+        self._steps = None
+        self._digits = digits
+
+    def withdraw(self) -> None:
+        """Remove the step unless it is settled: its client has gone."""
+        if self._steps:
+            self._steps.remove(self)
+
+
+class Steps:
+    """The steps that wait for the next transaction of a shared store."""
+
+    def __init__(self, sequences: Sequences, store: SharedStore) -> None:
+        """Step ``sequences``, which are in ``store``."""
+        self._sequences = sequences
+        self._store = store
+        self._waiting: dict[bytes, list[WaitingStep]] = {}
+
+    def takes(self, sequence_id: bytes, by: int) -> bool:
+        """Return whether a step may be added: as far as can be foreseen, it will not be refused."""
+        position = self._sequences.last_seen(sequence_id)
+        return (
+            position is not None
+            and position >= _TAKEN_FROM[by]
+            and self._store.may_step(sequence_id)
+        )
+
+    def add(self, sequence_id: bytes, by: int) -> WaitingStep:
+        """Add a step forward (1) or back (-1), or a look (0)."""
+        waiting = WaitingStep(self, sequence_id, by)
+        self._waiting.setdefault(sequence_id, []).append(waiting)
+        return waiting
+
+    def remove(self, waiting: WaitingStep) -> None:
+        """Remove a step that has been added and is not settled."""
+        self._waiting[waiting.sequence_id].remove(waiting)
+
+    def give_up_locked(self, sequence_id: bytes) -> None:
+        """Settle the steps of a locked sequence that have waited for long enough: not made."""
+        oldest = time.monotonic() - WAIT_SECONDS
+        waiting = self._waiting[sequence_id]
+        given_up = [each for each in waiting if each.added <= oldest]
+        self._waiting[sequence_id] = [each for each in waiting if each.added > oldest]
+        for each in given_up:
+            each.settle(None)
+        # The next request for it is refused before its reply begins.
+        self._sequences.forget(sequence_id)
+        _logger.warning("%d replies are aborted: their sequence is locked", len(given_up))
+        self._store.give_up_locked(sequence_id)
+
+    def commit(self) -> None:
+        """Make all that waits in one transaction; settle each whose sequence is not locked."""
+        batch = [of_one for of_one in self._waiting.values() if of_one]
+        self._waiting = {}
+        stepped = [of_one for of_one in batch if any(waiting.by for waiting in of_one)]
+        looked_at = [of_one for of_one in batch if not any(waiting.by for waiting in of_one)]
+        try:
+            self._make(stepped, looked_at)
+        except (Unavailable, NoRoom, OutcomeUnknown) as error:
+            _logger.warning("%d replies are aborted: %s", sum(map(len, batch)), error)
+        finally:
+            # Even after an unforeseen error, none may wait for ever.
+            for waiting in chain.from_iterable(batch):
+                if not waiting.settled and waiting.sequence_id not in self._waiting:
+                    waiting.settle(None)
+
+    def _make(self, stepped: list[list[WaitingStep]], looked_at: list[list[WaitingStep]]) -> None:
+        positions = self._store.step_all(
+            [self._sum(of_one) for of_one in stepped],
+            [of_one[0].sequence_id for of_one in looked_at],
+        )
+        made = sum(
+            len(of_one)
+            for of_one, position in zip(stepped, positions, strict=False)
+            if position not in (None, LOCKED)
+        )
+        if made:
+            self._store.on_commit(None, made)
+        for of_one, position in zip(stepped, positions, strict=False):
+            self._settle(of_one, position)
+        for of_one, position in zip(looked_at, positions[len(stepped) :], strict=True):
+            self._settle(of_one, position or 0)
+
+    def _sum(self, of_one: list[WaitingStep]) -> stores.Steps:
+        """Return the steps of one sequence as one."""
+        at = least = most = 0
+        for waiting in of_one:
+            at += waiting.by
+            least, most = min(least, at), max(most, at)
+        sequence_id = of_one[0].sequence_id
+        return stores.Steps(sequence_id, at, *self._sequences.reach(sequence_id, least, most))
+
+    def _settle(self, of_one: list[WaitingStep], position: int | None) -> None:
+        """Settle the steps of one sequence, which ``position`` is the outcome of."""
+        sequence_id = of_one[0].sequence_id
+        if position == LOCKED:
+            for waiting in of_one:
+                waiting.locked = True
+            self._waiting[sequence_id] = of_one
+            return
+        if position is None:
+            # The next request for it is answered with the reason.
+            self._sequences.forget(sequence_id)
+            for waiting in of_one:
+                waiting.settle(None)
+            return
+        position -= sum(waiting.by for waiting in of_one)
+        for waiting in of_one:
+            position += waiting.by
+            self._sequences.count_steps(waiting.by)
+            try:
+                waiting.settle(self._sequences.at(sequence_id, position).pair.digits())
+            except (TermNotReady, IndexTooLarge):
+                # The next request for it is answered with the reason.
+                self._sequences.forget(sequence_id)
+                waiting.settle(None)

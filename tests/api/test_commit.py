@@ -1,0 +1,95 @@
+"""Replies wait for the commit of what they show: once a loop iteration, or each by itself."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bigfib.api.commit import Committer
+from bigfib.state.log import Log
+
+
+class Disk:
+    """The system, but for its syncs, which are counted and can fail."""
+
+    def __init__(self) -> None:
+        self.syncs = 0
+        self.fails = False
+
+    def fdatasync(self, fd: int) -> None:
+        if self.fails:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        os.fdatasync(fd)
+        self.syncs += 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+
+@pytest.fixture
+def disk() -> Disk:
+    return Disk()
+
+
+class TestWhereIterationsAreFollowed:
+    def test_one_sync_at_the_end_of_an_iteration_serves_all(self, path: Path, disk: Disk) -> None:
+        with Log(path, system=disk) as log:
+            committer = Committer(log)
+            committer.end_iteration()
+            assert disk.syncs == 0, "nothing was to be committed"
+            for position in (1, 2):
+                log.append(b"a", position)
+                committer.commit()
+            assert disk.syncs == 0
+            assert log.committed < log.end
+            committer.end_iteration()
+            assert disk.syncs == 1
+            assert log.committed == log.end
+            committer.end_iteration()
+            assert disk.syncs == 1
+
+    def test_on_commit_is_called_once_after_the_sync(self, path: Path, disk: Disk) -> None:
+        seen = []
+        with Log(path, system=disk) as log:
+            committer = Committer(log)
+            committer.end_iteration()
+            log.append(b"a", 1)
+            committer.on_commit.append(lambda: seen.append(disk.syncs))
+            committer.end_iteration()
+            assert seen == [1]
+            committer.end_iteration()
+            assert seen == [1]
+
+    def test_failed_commit_ends_the_process_before_any_reply(self, path: Path, disk: Disk) -> None:
+        seen = []
+        log = Log(path, system=disk)
+        committer = Committer(log)
+        committer.end_iteration()
+        log.append(b"a", 1)
+        committer.on_commit.append(lambda: seen.append("a reply may leave"))
+        disk.fails = True
+        with pytest.raises(SystemExit, match=r"^1$"):
+            committer.end_iteration()
+        assert not seen
+
+
+class TestWhereIterationsAreNotFollowed:
+    def test_each_reply_commits_before_it_begins(self, path: Path, disk: Disk) -> None:
+        with Log(path, system=disk) as log:
+            committer = Committer(log)
+            for position in (1, 2):
+                log.append(b"a", position)
+                committer.commit()
+                assert disk.syncs == position
+                assert log.committed == log.end
+            committer.commit()
+            assert disk.syncs == 2, "nothing was to be committed"
+
+    def test_failed_commit_ends_the_process(self, path: Path, disk: Disk) -> None:
+        log = Log(path, system=disk)
+        log.append(b"a", 1)
+        disk.fails = True
+        with pytest.raises(SystemExit, match=r"^1$"):
+            Committer(log).commit()
