@@ -32,7 +32,7 @@ MAX_QUEUED: Final = 64
 FAILURE_SECONDS: Final = 10
 """Seconds before a failed computation is tried again."""
 
-# Bound on the files known to be correct and on the cancelled terms; the oldest are forgotten.
+# Bound on the files known to be correct; the oldest are forgotten.
 _CHECKED_KEPT: Final = 10_000
 
 # Measured: F(10^8) takes 1.7 s on two idle cores, F(10^9) ten times that.
@@ -139,8 +139,6 @@ class Jobs:
         # Killed, but not yet ended: the kernel takes a while to free much memory.
         self._dying: list[Job] = []
         self._checked: dict[int, Seal] = {}
-        # A dictionary used as an ordered set.
-        self._cancelled: dict[int, None] = {}
         self._busy = False
         self._due = False
         self.queued, self.running = Gauge(), Gauge()
@@ -158,7 +156,6 @@ class Jobs:
         """
         self.advance()
         with self._uninterrupted():
-            self._cancelled.pop(n, None)
             file = self._open_checked(n)
             if file:
                 self.hits.add()
@@ -191,14 +188,9 @@ class Jobs:
         return DecimalPair.of_digits(position, this, following)
 
     def look(self, n: int) -> Job | None:
-        """Return the job that computes F(n), or None if it was cancelled here.
+        """Return the job that computes F(n), or None if there is none; start nothing.
 
-        Polling an unknown job starts it, since another server may have announced it. While another
-        process that shares the digit cache computes the term, the job is reported as queued; the
-        next poll after that starts it here, and finds the term in the cache.
-
-        Raises:
-            IndexTooLarge: As `open`.
+        A job of another process that shares the digit cache is reported as queued while it runs.
         """
         self.advance()
         with self._uninterrupted():
@@ -206,20 +198,12 @@ class Jobs:
             if file:
                 file.close()
                 return Job(n, State.DONE, 1.0)
-            if n in self._cancelled:
-                return None
             job = self._jobs.get(n)
-            if job:
-                return job
-            self._require_room_for(n, 1)
-            if self._cache.is_locked(n):
-                # A process that waits for the lock would take the place of a computation.
+            # A process that was killed holds its lock until it has ended.
+            is_dying = any(each.n == n for each in self._dying)
+            if job is None and not is_dying and self._cache.is_locked(n):
                 return Job(n)
-            try:
-                return self._enqueue(n)
-            except QueueFull:
-                # The next poll may find room.
-                return Job(n)
+            return job
 
     def cancel(self, n: int) -> bool:
         """Cancel the job of F(n), or forget its failure; return whether there was one."""
@@ -228,10 +212,6 @@ class Jobs:
             job = self._jobs.pop(n, None)
             if job is None:
                 return False
-            # Clients that still poll it must not start it again.
-            self._cancelled[n] = None
-            if len(self._cancelled) > _CHECKED_KEPT:
-                del self._cancelled[next(iter(self._cancelled))]
             if job.state is not State.FAILED:
                 self.cancelled.add()
             if job.state is State.QUEUED:

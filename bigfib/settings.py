@@ -242,7 +242,7 @@ class Settings:
     )
     max_term: int = _setting(
         MAX_TERM,
-        "largest N whose term is computed over HTTP; beyond F(1000000) in the background",
+        "largest N whose term is computed over HTTP; large ones in the background",
         *("--max-term",),
         parse=_index,
     )

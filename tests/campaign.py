@@ -181,7 +181,7 @@ HOSTILE: Final = [
 ]
 """What hostile clients send: docs/hostile-requests.md, and what has ended the service before."""
 
-LARGE: Final = 2_000_000
+LARGE: Final = 6_000_000
 """The index of a large term, which has to be in the digit cache."""
 
 _LARGE_TERM: Final = b"GET /api1/terms/%d" % LARGE

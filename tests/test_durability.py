@@ -184,7 +184,7 @@ class TestSystemCalls:
         assert service.stop(signal.SIGTERM) == 0
         assert serve().start_position == 60
         syncs = (tmp_path / "trace").read_text().count("fdatasync(")
-        # A bjoern that cannot be followed commits each reply by itself; the log's header has a sync.
+        # Where iterations are not followed, each reply commits by itself; so does the header.
         assert 60 <= syncs <= 62 if way else 3 <= syncs <= 6
 
     def test_no_reply_shows_more_than_is_synced(

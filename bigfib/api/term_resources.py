@@ -51,11 +51,9 @@ class TermJob:
         self._jobs = jobs
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, n: str) -> None:
-        """Show its progress. A computation that this server does not know is started here."""
+        """Show its progress."""
         requests.parameters(req)
         index = parse_index(n)
-        if abs(index) <= terms.INLINE_LIMIT:
-            raise _no_job(index)
         _require_given(index, self._jobs)
         job = self._jobs.look(int(abs(index)))
         if job is None:
@@ -98,8 +96,7 @@ def _show_term(
     if media_type == OCTETS and base != _DECIMAL:
         raise Problem(422, f"{OCTETS} has no base: leave it out, or accept {TEXT} or {JSON}.")
     _require_given(n, jobs)
-    far = abs(n) > terms.INLINE_LIMIT
-    if far and (media_type == OCTETS or base != _DECIMAL):
+    if abs(n) > terms.INLINE_LIMIT and (media_type == OCTETS or base != _DECIMAL):
         raise Problem(
             422,
             f"Beyond F({terms.INLINE_LIMIT}) terms are given in decimal only, as {JSON} or {TEXT}.",
@@ -123,7 +120,7 @@ def _show_term(
         return
     part = requests.byte_range(req, etag, length)
     first, last = part or (0, length - 1)
-    if far:
+    if abs(n) > terms.decimal_limit():
         try:
             file = jobs.open(int(abs(n)))
         except InProgress as reason:
@@ -178,7 +175,12 @@ def _accept(resp: falcon.Response, n: mpz, reason: InProgress) -> None:
 
 
 def _show_job(resp: falcon.Response, n: mpz, job: Job) -> None:
-    document = {"n": n.digits(), "state": job.state.value, "progress": job.progress}
+    document = {
+        "n": n.digits(),
+        "state": job.state.value,
+        "progress": job.progress,
+        "seconds_left": round(job.seconds_left, 2),
+    }
     if job.failure:
         document["failure"] = job.failure
     resp.content_type = JSON

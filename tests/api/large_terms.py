@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flint import fmpz
 
+from bigfib import terms
 from tests.service import Service
 
 TEXT = {"Accept": "text/plain"}
@@ -14,7 +15,7 @@ JSON = {"Accept": "application/json"}
 PUT = {"Content-Type": "application/json"}
 
 # The smallest large term, and one that takes a while.
-NEAR = 1_000_001
+NEAR = terms.decimal_limit() + 1
 LONG = 900_000_000
 
 
@@ -66,7 +67,7 @@ def job(service: Service, n: int) -> dict[str, str] | None:
 
 
 def done(service: Service, n: int) -> bool:
-    return job(service, n) == {"n": str(n), "state": "done", "progress": 1}
+    return job(service, n) == {"n": str(n), "state": "done", "progress": 1, "seconds_left": 0}
 
 
 def workers(service: Service) -> dict[int, list[int]]:

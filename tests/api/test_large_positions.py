@@ -10,8 +10,12 @@ from http.client import HTTPResponse
 from pathlib import Path
 
 from bigfib.state.log import Log
-from tests.api.large_terms import LONG, NEAR, PUT, expected, files, workers
+from bigfib.terms import INLINE_LIMIT
+from tests.api.large_terms import LONG, PUT, expected, files, workers
 from tests.service import Serve, Service, until
+
+# The first whose terms are not computed inline.
+POSITION = INLINE_LIMIT + 1
 
 
 class TestSequences:
@@ -57,7 +61,7 @@ class TestSequences:
     def test_a_term_that_there_is_no_room_for_at_all(self, serve: Serve, path: Path) -> None:
         """It was stepped to, and is no longer in memory."""
         with Log(path) as log:
-            log.append(b"shared", NEAR - 1)
+            log.append(b"shared", POSITION - 1)
         service = serve("--cache-bytes", "1", "--disk-cache-bytes", "400000")
         assert service.ask("/api0/next")[0].status == 200
         service.ask("/api1/sequences", "POST")
@@ -73,7 +77,7 @@ class TestSequences:
 
     def test_a_service_with_no_room_for_it_does_not_start(self, path: Path) -> None:
         with Log(path) as log:
-            log.append(b"shared", NEAR)
+            log.append(b"shared", POSITION)
         command = ["serve", "-p", "0", "-f", str(path), "--disk-cache-bytes", "400000"]
         done = subprocess.run(
             [sys.executable, "-m", "bigfib", *command], capture_output=True, text=True, check=False
@@ -121,7 +125,7 @@ class TestSequences:
     def test_a_term_that_memory_had_no_room_for(self, serve: Serve, path: Path) -> None:
         """While it is computed again /api0 says so, and nobody waits."""
         with Log(path) as log:
-            log.append(b"shared", NEAR)
+            log.append(b"shared", POSITION)
         service = serve("--cache-bytes", "1")
         until(lambda: service.ask("/api0/current")[0].status == 200)
         service.ask("/api1/sequences", "POST")
@@ -133,5 +137,5 @@ class TestSequences:
             assert int(reply.headers["Retry-After"]) >= 1
         until(lambda: service.ask("/api0/current")[0].status == 200)
         assert service.ask("/api0/current")[1] == (
-            b'{"value":"%b","status":"200"}' % expected(NEAR)
+            b'{"value":"%b","status":"200"}' % expected(POSITION)
         )

@@ -23,7 +23,6 @@ from tests.api.large_terms import (
     document,
     expected,
     files,
-    job,
     names,
     workers,
 )
@@ -94,7 +93,7 @@ class TestCache:
 
     def test_least_recently_used_go_first(self, serve: Serve) -> None:
         # Room for three.
-        service = serve("--disk-cache-bytes", "700000")
+        service = serve("--disk-cache-bytes", str(3 * len(expected(NEAR)) + 100))
         one, two, three, four = range(NEAR, NEAR + 4)
         foreign = service.file.with_name("cache") / "notes.txt"
         foreign.parent.mkdir()
@@ -111,7 +110,7 @@ class TestCache:
         service = serve()
         directory = service.file.with_name("cache")
         directory.mkdir()
-        fresh, old = directory / "5000000.11.part", directory / "5000000.12.part"
+        fresh, old = directory / "9000000.11.part", directory / "9000000.12.part"
         fresh.write_text("1")
         old.write_text("1")
         os.utime(old, (0, 0))
@@ -151,7 +150,7 @@ class TestCache:
                 server.bind(os.path.relpath(lock))
         else:
             lock.symlink_to(service.file.with_name("elsewhere"))
-        assert job(service, NEAR) is not None
+        accepted(service.ask(f"/api1/terms/{NEAR}"), NEAR)
         assert service.value("next") == 1
         reply, body = awaited(service, NEAR)
         assert reply.status == 503

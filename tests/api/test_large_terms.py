@@ -16,15 +16,21 @@ from tests.api.large_terms import (
     accepted,
     awaited,
     document,
+    done,
     expected,
     files,
-    job,
     workers,
 )
 from tests.service import Serve, until
 
 
 class TestShown:
+    @pytest.mark.parametrize("n", [1_000_000, NEAR - 1, 1 - NEAR])
+    def test_term_up_to_the_limit_is_shown_at_once(self, serve: Serve, n: int) -> None:
+        service = serve()
+        assert service.ask(f"/api1/terms/{n}", headers=TEXT)[1] == expected(n)
+        assert files(service) == []
+
     @pytest.mark.parametrize("n", [NEAR, -NEAR - 1, -NEAR, 6_499_999, 6_500_000])
     def test_digits_of_either_sign_are_exact(self, serve: Serve, n: int) -> None:
         service = serve()
@@ -37,7 +43,7 @@ class TestShown:
         reply, body = service.ask(f"/api1/terms/{n}", headers=TEXT)
         assert body == expected(n)
         assert reply.headers["Content-Length"] == str(len(body))
-        assert job(service, n) == {"n": str(n), "state": "done", "progress": 1}
+        assert done(service, n)
         assert files(service) == [f"{abs(n)}.digits"]
 
     def test_ten_million_with_its_progress(self, serve: Serve) -> None:
@@ -73,11 +79,11 @@ class TestShown:
         assert not workers(service)
 
     def test_beyond_each_limit_is_422(self, serve: Serve) -> None:
-        service = serve("--max-term", "2000000", "--disk-cache-bytes", "400000")
+        service = serve("--max-term", "6000000", "--disk-cache-bytes", "1200000")
         for path, headers, says in (
-            ("2000001", TEXT, "F(-2000000) to F(2000000)"),
-            ("-2000001", JSON, "F(-2000000) to F(2000000)"),
-            ("2000000", TEXT, "417975 digits, and the service keeps 400000"),
+            ("6000001", TEXT, "F(-6000000) to F(6000000)"),
+            ("-6000001", JSON, "F(-6000000) to F(6000000)"),
+            ("6000000", TEXT, "1253926 digits, and the service keeps 1200000"),
             (f"{NEAR}?base=16", TEXT, "in decimal only"),
             (f"{NEAR}", {"Accept": "application/octet-stream"}, "in decimal only"),
         ):

@@ -262,9 +262,9 @@ class TestState:
         assert scrape(service)["bigfib_commit_seconds_count"] == 0
         assert scrape(service)["bigfib_log_records"] == 1
 
-    def test_far_terms(self, serve: Serve) -> None:
+    def test_large_terms(self, serve: Serve) -> None:
         service = serve("--max-term", "900000000")
-        term = "/api1/terms/1500000"
+        term = "/api1/terms/6000000"
         service.ask("/api1/terms/900000000")
         asked = 1
         while service.ask(term)[0].status == 202:

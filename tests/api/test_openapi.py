@@ -207,8 +207,9 @@ NEXT, PREVIOUS = f"{SEQUENCE}/next", f"{SEQUENCE}/previous"
 TERMS, TERM, SUMMARY = "/api1/terms", "/api1/terms/{n}", "/api1/terms/{n}/summary"
 JOB = f"{TERM}/job"
 
-# A far term.
+# A position whose terms are not computed inline, and a large term.
 FAR = 1_500_000
+LARGE = 6_000_000
 
 
 class TestAnswers:
@@ -220,7 +221,7 @@ class TestAnswers:
         # Nothing can be kept there.
         cache.write_text("")
         ask = Asked(serve("--per-client"))
-        self._far_terms(ask, cache, away.hex())
+        self._large_terms(ask, cache, away.hex())
         self._sequences(ask)
         for method in ("GET", "HEAD"):
             self._terms(ask, method)
@@ -257,7 +258,7 @@ class TestAnswers:
         }
 
     @staticmethod
-    def _far_terms(ask: Asked, cache: Path, away: str) -> None:
+    def _large_terms(ask: Asked, cache: Path, away: str) -> None:
         cookie = {"Cookie": f"bigfib={away}"}
         json_type = {"Content-Type": "application/json"}
         for name in ("current", "next", "previous"):
@@ -267,10 +268,10 @@ class TestAnswers:
             ask("503", method, SEQUENCE, sequence_id=away)
         for template in (NEXT, PREVIOUS):
             ask("503", "POST", template, sequence_id=away)
-        n = str(FAR + 5)
-        position = b'{"position":"%s"}' % n.encode()
+        position = b'{"position":"%d"}' % (FAR + 5)
         ask("503", "PUT", SEQUENCE, json_type, position, sequence_id="shared")
-        ask.service.ask(JOB.format(n=n), "DELETE")
+        ask.service.ask(JOB.format(n=FAR + 5), "DELETE")
+        n = str(LARGE)
         ask("202", "GET", TERM, n=n)
         for method in ("GET", "HEAD"):
             ask("200", method, JOB, n=n)

@@ -113,10 +113,10 @@ def test_unknown_transfer_coding_is_refused_and_its_body_is_no_request(
 def test_reset_before_a_large_term_is_sent_harms_no_other_reply(serve: Serve, unread: bool) -> None:
     service = serve()
     as_text = {"Accept": "text/plain"}
-    until(lambda: service.ask("/api1/terms/2000000", headers=as_text)[0].status == 200)
-    _, expected = service.ask("/api1/terms/2000000", headers=as_text)
+    until(lambda: service.ask("/api1/terms/6000000", headers=as_text)[0].status == 200)
+    _, expected = service.ask("/api1/terms/6000000", headers=as_text)
     current = b"GET /api0/current HTTP/1.1\r\nHost: x\r\n\r\n"
-    request = b"GET /api1/terms/2000000 HTTP/1.1\r\nHost: x\r\nAccept: text/plain\r\n\r\n"
+    request = b"GET /api1/terms/6000000 HTTP/1.1\r\nHost: x\r\nAccept: text/plain\r\n\r\n"
     for trial in range(60):
         with socket.create_connection((service.host, service.port), timeout=20) as client:
             if unread:
@@ -128,7 +128,7 @@ def test_reset_before_a_large_term_is_sent_harms_no_other_reply(serve: Serve, un
             # Until the service has read it, or is about to write its reply.
             time.sleep(trial % 6 * 0.0002)
         # This reuses memory that was freed.
-        assert service.ask("/api1/terms/2000000", headers=as_text)[1] == expected
+        assert service.ask("/api1/terms/6000000", headers=as_text)[1] == expected
     before = seconds_of_work(service.process.pid)
     time.sleep(0.5)
     assert seconds_of_work(service.process.pid) - before < 0.2
