@@ -12,7 +12,6 @@ from flint import fmpz
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.groups import FAR_DIGITS
-from bigfib import computation
 from bigfib.digit_cache import DigitCache, holds_term
 from bigfib.numbers import doubling, kernel
 
@@ -63,16 +62,6 @@ def by_kernel(n: int, threads: int) -> int:
 @pytest.mark.benchmark(group=FAR_DIGITS)
 def bench_alternative_flint(benchmark: BenchmarkFixture, n: int) -> None:
     digits = benchmark.pedantic(lambda: fmpz.fib_ui(fmpz(n)).str(base=10), rounds=rounds(n))
-    assert digits.isdigit()
-
-
-@by_index
-@pytest.mark.benchmark(group=FAR_DIGITS)
-def bench_doubling_on_two_cores(
-    benchmark: BenchmarkFixture, n: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kernel, "load", lambda: None)
-    digits = benchmark.pedantic(computation.digits, (n, lambda _: None), rounds=rounds(n))
     assert digits.isdigit()
 
 

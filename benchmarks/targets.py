@@ -62,9 +62,9 @@ def targets(results: Results) -> Iterator[Target]:
         found = results.find(group, name, **({"digits": digits} if digits else {}))
         where = f", {label(digits)} digits" if digits else ""
         yield Target(f"{group}{where}: {name}", wanted, True, found.ratio if found else None)
-    far = results.find(groups.FAR_DIGITS, "doubling on two cores", n=_FAR)
+    far = results.find(groups.FAR_DIGITS, "doubling", n=_FAR)
     yield Target(
-        f"{groups.FAR_DIGITS}, n = {_FAR:,}: doubling on two cores",
+        f"{groups.FAR_DIGITS}, n = {_FAR:,}: doubling",
         1.5,
         True,
         far.ratio if far else None,
