@@ -1,43 +1,36 @@
-/** What the page says besides terms: what went wrong, and how far what takes long is. */
+/** Report on the page what went wrong, and how far a computation is. */
 
-export function element(name, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
-}
+import { button, element } from "./dom.js";
 
-export function button(label, onclick, className = "") {
-  return element("button", { type: "button", className, onclick }, label);
-}
-
-/** Say something in `place`, an alert, with buttons to do about it what can be done. */
+/** Show a message in `place`, an alert, with buttons for what can be done about it. */
 export function say(place, title, detail, ...buttons) {
   place.replaceChildren(element("strong", {}, title), element("p", {}, detail), ...buttons);
 }
 
-/** Say what went wrong; it stays until it is closed, or something else is done. */
+/** Show what came of somebody's action; it stays until it is closed, or until the next one. */
 export function complain(place, title, detail, ...buttons) {
   say(place, title, detail, ...buttons, button("Close", () => place.replaceChildren(), "plain"));
+  // Somebody who steps by keyboard may have scrolled to another part of the page.
+  place.scrollIntoView({ block: "nearest" });
 }
 
-/** Show how far the work on `name` is, and a button to have no more of it. */
+/** Show the progress of a computation, and a button to stop waiting for it. */
 export class Work {
-  #place;
-  #bar;
-  #percent;
+  #bar = element("progress", { max: 1 });
+  #percent = element("span", { className: "percent" });
+  #shown;
 
-  constructor(place, name, label, leave) {
-    this.#place = place;
-    this.#bar = element("progress", { max: 1 });
+  constructor(place, name, label, stop) {
     this.#bar.setAttribute("aria-label", `Computing ${name}`);
-    this.#percent = element("span", { className: "percent" });
-    place.replaceChildren(
+    this.#shown = element(
+      "div",
+      { className: "work" },
       element("span", {}, `Computing ${name}`),
       this.#bar,
       this.#percent,
-      button(label, leave, "plain"),
+      button(label, stop, "plain"),
     );
-    place.hidden = false;
+    place.append(this.#shown);
   }
 
   /** Show the document of a computation. */
@@ -48,7 +41,6 @@ export class Work {
   }
 
   end() {
-    this.#place.hidden = true;
-    this.#place.replaceChildren();
+    this.#shown.remove();
   }
 }
