@@ -179,11 +179,7 @@ class Steps:
     def takes(self, sequence_id: bytes, by: int) -> bool:
         """Return whether a step may be added: as far as can be foreseen, it will not be refused."""
         position = self._sequences.last_seen(sequence_id)
-        return (
-            position is not None
-            and position >= _TAKEN_FROM[by]
-            and self._store.may_step(sequence_id)
-        )
+        return position is not None and position >= _TAKEN_FROM[by] and self._store.is_open()
 
     def add(self, sequence_id: bytes, by: int) -> WaitingStep:
         """Add a step forward (1) or back (-1), or a look (0)."""
@@ -203,10 +199,8 @@ class Steps:
         self._waiting[sequence_id] = [each for each in waiting if each.added > oldest]
         for each in given_up:
             each.settle(None)
-        # The next request for it is refused before its reply begins.
-        self._sequences.forget(sequence_id)
         _logger.warning("%d replies are aborted: their sequence is locked", len(given_up))
-        self._store.give_up_locked(sequence_id)
+        self._store.give_up_locked()
 
     def commit(self) -> None:
         """Make all that waits in one transaction; settle each whose sequence is not locked."""
