@@ -263,7 +263,7 @@ class Steps:
             position += waiting.by
             self._sequences.count_steps(waiting.by)
             try:
-                waiting.settle(self._sequences.at(sequence_id, position).pair.digits())
+                waiting.settle(self._sequences.at(sequence_id, position).digits())
             except (TermNotReady, IndexTooLarge):
                 # The next request for it is answered with the reason.
                 self._sequences.forget(sequence_id)

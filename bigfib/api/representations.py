@@ -8,7 +8,7 @@ from typing import Final
 import falcon
 
 from bigfib.api.commit import Committer, WaitingStep
-from bigfib.current_terms import Sequence
+from bigfib.numbers.decimals import DecimalPair
 from bigfib.sequences import format_id
 
 Header = tuple[str, str]
@@ -162,40 +162,37 @@ class SequenceReply:
     def __init__(self, committer: Committer) -> None:
         self._committer = committer
 
-    def __call__(self, resp: falcon.Response, sequence: Sequence) -> None:
-        """Show ``sequence`` in ``resp``."""
-        self.unchanged(resp, sequence)
-        pieces = self._document(sequence)
+    def __call__(self, resp: falcon.Response, sequence_id: bytes, pair: DecimalPair) -> None:
+        """Show a sequence and its current terms in ``resp``."""
+        self.unchanged(resp, pair)
+        pieces = self._document(sequence_id, pair)
         self._describe(resp, pieces)
         if sum(map(len, pieces)) <= _JOINED_UP_TO:
             resp.data = b"".join(pieces)
         else:
             resp.stream = iter(pieces)
 
-    def head(self, resp: falcon.Response, sequence: Sequence) -> None:
+    def head(self, resp: falcon.Response, sequence_id: bytes, pair: DecimalPair) -> None:
         """Give ``resp`` the headers of the document, without the document."""
-        self.unchanged(resp, sequence)
-        self._describe(resp, self._document(sequence))
+        self.unchanged(resp, pair)
+        self._describe(resp, self._document(sequence_id, pair))
 
-    def unchanged(self, resp: falcon.Response, sequence: Sequence) -> None:
+    def unchanged(self, resp: falcon.Response, pair: DecimalPair) -> None:
         """Give ``resp`` the headers of a 304, which describe no content.
 
         Given the length of a document that does not follow, Node's ``fetch`` waits for the document
         and opens another connection for the next request.
         """
         self._committer.commit()
-        resp.etag = str(sequence.pair.position)
+        resp.etag = str(pair.position)
         resp.cache_control = ["no-cache"]
 
     @staticmethod
-    def _document(sequence: Sequence) -> list[bytes]:
+    def _document(sequence_id: bytes, pair: DecimalPair) -> list[bytes]:
         """Return the document in pieces, so that a long value is not copied."""
-        value = sequence.pair.digits(b'"}')
-        opening = b'{"id":"%b",' % format_id(sequence.id).encode()
-        facts = b'"position":"%d","digits":"%d","value":"' % (
-            sequence.pair.position,
-            sequence.pair.digit_count,
-        )
+        value = pair.digits(b'"}')
+        opening = b'{"id":"%b",' % format_id(sequence_id).encode()
+        facts = b'"position":"%d","digits":"%d","value":"' % (pair.position, pair.digit_count)
         return [opening, facts, value]
 
     @staticmethod

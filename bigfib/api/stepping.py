@@ -100,8 +100,7 @@ class Stepping:
         return answer
 
     def _current(self, sequence_id: bytes) -> Answer:
-        sequence = self._sequences.current(sequence_id)
-        return self._reply(_OK, sequence.pair.digits(MADE))
+        return self._reply(_OK, self._sequences.current(sequence_id).digits(MADE))
 
     def _head(self, sequence_id: bytes) -> Answer:
         status, headers, _ = self._current(sequence_id)
@@ -109,20 +108,20 @@ class Stepping:
 
     def _next(self, sequence_id: bytes) -> Answer:
         try:
-            sequence = self._sequences.forward(sequence_id)
+            pair = self._sequences.forward(sequence_id)
         except (NoRoom, TooManySequences) as error:
             return self._no_room(error)
-        return self._reply(_OK, sequence.pair.digits(MADE))
+        return self._reply(_OK, pair.digits(MADE))
 
     def _previous(self, sequence_id: bytes) -> Answer:
         try:
-            sequence = self._sequences.back(sequence_id)
+            pair = self._sequences.back(sequence_id)
         except StartOfSequence:
             # This shows the position as a term would, and waits for the commit likewise.
             return self._reply(_AT_START, b"-1" + closing(_AT_START))
         except NoRoom as error:
             return self._no_room(error)
-        return self._reply(_OK, sequence.pair.digits(MADE))
+        return self._reply(_OK, pair.digits(MADE))
 
     def _no_room(self, error: Exception) -> Answer:
         _logger.error("%s; the sequence stays where it is", error)

@@ -19,7 +19,7 @@ from bigfib.state import reader
 
 if TYPE_CHECKING:
     from bigfib.cli.arguments import Commands
-    from bigfib.current_terms import Sequence
+    from bigfib.numbers.decimals import DecimalPair
     from bigfib.sequences import Sequences
 
 
@@ -111,7 +111,7 @@ def _seek(command: argparse.Namespace) -> None:
     _move(command, lambda sequences: sequences.seek(SHARED, int(position)))
 
 
-def _move(command: argparse.Namespace, move: "Callable[[Sequences], Sequence]") -> None:
+def _move(command: argparse.Namespace, move: "Callable[[Sequences], DecimalPair]") -> None:
     """Move the shared sequence of the log or database, and print its term."""
     from bigfib.sequences import Sequences
     from bigfib.stores import open_store
@@ -120,11 +120,11 @@ def _move(command: argparse.Namespace, move: "Callable[[Sequences], Sequence]") 
     with explain_lock(), closing(open_store(settings, expire=False).store) as store:
         sequences = Sequences(store)
         sequences.pair_at = large_terms.pair
-        sequence = move(sequences)
+        pair = move(sequences)
         store.commit()
         # Not read again from the log: the step is made, whether or not that can be read.
         log = store.log_facts()
-    _show_shared(command, sequence.pair.digits().decode(), sequence.pair.position)
+    _show_shared(command, pair.digits().decode(), pair.position)
     if command.verbose and log:
         _show_log(settings.file, log.size, log.records)
 

@@ -19,12 +19,11 @@ import bigfib
 from bigfib.api.access_log import logged
 from bigfib.api.app import create_app
 from bigfib.api.commit import NotMade
-from bigfib.current_terms import farthest_within
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import Jobs, TermNotReady
 from bigfib.numbers import kernel
 from bigfib.numbers.fibonacci import IndexTooLarge
-from bigfib.sequences import SHARED, Sequences
+from bigfib.sequences import SHARED, Sequences, farthest_within
 from bigfib.server import CannotServe, listener, systemd, watchdog
 from bigfib.server.bjoern.idle import ConnectionWatch
 from bigfib.server.bjoern.loop import IterationHook

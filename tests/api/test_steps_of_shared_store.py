@@ -106,7 +106,7 @@ def test_beyond_what_is_computed_at_once(sequences: Sequences, steps: Steps, dat
     with closing(Postgres(database, permanent=SHARED)) as other:
         assert other.step(SHARED, 100, 0, 10**9) == INLINE_LIMIT + 110
         behind = [steps.add(SHARED, by) for by in (1, 1)]
-        assert behind[1].digits() == Sequences(other).current(SHARED).pair.digits()
+        assert behind[1].digits() == Sequences(other).current(SHARED).digits()
         # So far away nothing is at hand, and nothing is stepped.
         other.put(SHARED, 5 * INLINE_LIMIT)
         with pytest.raises(NotMade):
