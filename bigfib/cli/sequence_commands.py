@@ -64,9 +64,9 @@ def _current(command: argparse.Namespace) -> None:
         return
     settings = settings_of(command)
     if settings.store:
-        from bigfib.stores import find_in_database
+        from bigfib.state.postgres.store import find
 
-        position = find_in_database(settings.store, SHARED) or 0
+        position = find(settings.store, SHARED) or 0
     else:
         if command.file or command.store:
             # A log that a flag names is expected to exist; elsewhere nobody has stepped yet.
