@@ -19,7 +19,7 @@ from gmpy2 import mpz
 from bigfib.metrics import Counter, Gauge
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.numbers.fibonacci import MAX_INDEX, IndexTooLarge, InvalidIndex, parse_index
-from bigfib.settings import CACHE_BYTES, MAX_SEQUENCES
+from bigfib.settings import Settings
 from bigfib.state.store import (
     PositionMismatch,
     SequenceExists,
@@ -105,8 +105,8 @@ class Sequences:
         self,
         store: Store,
         *,
-        cache_bytes: int = CACHE_BYTES,
-        max_sequences: int = MAX_SEQUENCES,
+        cache_bytes: int = Settings.cache_bytes,
+        max_sequences: int = Settings.max_sequences,
         farthest: int = MAX_INDEX - 1,
     ) -> None:
         """Serve the sequences in ``store``, at most ``max_sequences`` besides the shared one.

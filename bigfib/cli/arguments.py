@@ -62,7 +62,7 @@ def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
         elif isinstance(default, Enum):
             options["choices"] = [member.value for member in type(default)]
         added = parser.add_argument(
-            *setting.metadata["flags"],
+            *setting.metadata["flags"].split(),
             dest=setting.name,
             help=_help(setting.metadata["meaning"], setting.name, shown),
             **options,
