@@ -163,19 +163,17 @@ class SequenceReply:
         self._committer = committer
 
     def __call__(self, resp: falcon.Response, sequence_id: bytes, pair: DecimalPair) -> None:
-        """Show a sequence and its current terms in ``resp``."""
+        """Show a sequence and its current term in ``resp``."""
         self.unchanged(resp, pair)
-        pieces = self._document(sequence_id, pair)
-        self._describe(resp, pieces)
-        if sum(map(len, pieces)) <= _JOINED_UP_TO:
-            resp.data = b"".join(pieces)
+        value = pair.digits(b'"}')
+        facts = (format_id(sequence_id).encode(), pair.position, pair.digit_count)
+        opening = b'{"id":"%b","position":"%d","digits":"%d","value":"' % facts
+        resp.content_type = JSON
+        if len(value) <= _JOINED_UP_TO:
+            resp.data = opening + value
         else:
-            resp.stream = iter(pieces)
-
-    def head(self, resp: falcon.Response, sequence_id: bytes, pair: DecimalPair) -> None:
-        """Give ``resp`` the headers of the document, without the document."""
-        self.unchanged(resp, pair)
-        self._describe(resp, self._document(sequence_id, pair))
+            resp.content_length = len(opening) + len(value)
+            resp.stream = iter((opening, value))
 
     def unchanged(self, resp: falcon.Response, pair: DecimalPair) -> None:
         """Give ``resp`` the headers of a 304, which describe no content.
@@ -186,19 +184,6 @@ class SequenceReply:
         self._committer.commit()
         resp.etag = str(pair.position)
         resp.cache_control = ["no-cache"]
-
-    @staticmethod
-    def _document(sequence_id: bytes, pair: DecimalPair) -> list[bytes]:
-        """Return the document in pieces, so that a long value is not copied."""
-        value = pair.digits(b'"}')
-        opening = b'{"id":"%b",' % format_id(sequence_id).encode()
-        facts = b'"position":"%d","digits":"%d","value":"' % (pair.position, pair.digit_count)
-        return [opening, facts, value]
-
-    @staticmethod
-    def _describe(resp: falcon.Response, pieces: list[bytes]) -> None:
-        resp.content_type = JSON
-        resp.content_length = sum(map(len, pieces))
 
 
 def keep_for_ever(resp: falcon.Response) -> None:

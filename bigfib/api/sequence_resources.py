@@ -120,8 +120,6 @@ class SequenceResource(_OneSequence):
         if requests.is_known(req, str(pair.position)):
             self._show.unchanged(resp, pair)
             resp.status = falcon.HTTP_304
-        elif req.method == "HEAD":
-            self._show.head(resp, one, pair)
         else:
             self._show(resp, one, pair)
 
