@@ -5,7 +5,7 @@ from threading import Event
 import falcon
 from falcon.routing import map_http_methods
 
-from bigfib.api import problems, requests
+from bigfib.api import problems
 from bigfib.api.commit import Committer, Steps
 from bigfib.api.front import Front
 from bigfib.api.guards import Guard
@@ -64,7 +64,6 @@ def create_app(
     resources["/metrics"] = Scrape(metrics, store, committer, sequences)
     routed = falcon.App(middleware=Guard())
     problems.add_to(routed)
-    routed.req_options.media_handlers = requests.json_only()
     for route, resource in resources.items():
         routed.add_route(route, resource)
     return Front(stepping, routed, committer, measured)

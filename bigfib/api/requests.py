@@ -6,11 +6,11 @@ import re
 from typing import Any, Final
 
 import falcon
-import falcon.media
 from falcon.util import mediatypes
 from gmpy2 import mpz
 
 from bigfib.api.problems import Problem
+from bigfib.api.representations import JSON
 from bigfib.numbers.fibonacci import InvalidIndex, parse_index
 
 MAX_BODY_BYTES: Final = 1 << 20
@@ -160,9 +160,8 @@ def document(req: falcon.Request) -> Any:
     """Return the JSON document in the body.
 
     Raises:
-        Problem: 400, it is a part of a document (RFC 9110, 14.5); 413, the body is longer than
-            `MAX_BODY_BYTES`; 415, it is not JSON.
-        HTTPError: 400, there is none, or it is malformed or not as long as stated.
+        Problem: 400, it is a part of a document (RFC 9110, 14.5), malformed, or not as long as
+            stated; 413, the body is longer than `MAX_BODY_BYTES`; 415, it is not JSON.
     """
     if req.get_header("Content-Range") is not None:
         raise Problem(
@@ -176,22 +175,11 @@ def document(req: falcon.Request) -> Any:
     # Of several Content-Length headers bjoern obeys the last one, and some proxies the first.
     if length != (req.content_length or 0):
         raise Problem(400, "The body is not as long as Content-Length says; state that once.")
-    # Media types are compared without case; Falcon compares them with it.
-    req.content_type = req.content_type and req.content_type.lower()
+    # Media types are compared without case (RFC 9110, 8.3.1).
+    kind = (req.content_type or JSON).partition(";")[0].strip().lower()
+    if kind != JSON:
+        raise Problem(415, f"Send the document as {JSON}.")
     try:
-        return req.get_media()
-    except falcon.HTTPUnsupportedMediaType as error:
-        raise Problem(415, f"Send the document as {falcon.MEDIA_JSON}.") from error
-
-
-def json_only() -> falcon.media.Handlers:
-    """Return the handlers for the bodies of requests: JSON only."""
-    handler = falcon.media.JSONHandler(loads=_loads)
-    return falcon.media.Handlers({falcon.MEDIA_JSON: handler})
-
-
-def _loads(text: str | bytes) -> Any:
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        return json.loads(body.read().decode())
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, "The body is no JSON document, or is nested too deeply.") from error

@@ -14,9 +14,6 @@ from bigfib.api.stepping import Stepping
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex, parse_index
 from bigfib.sequences import Sequences, UnknownSequence, format_id, parse_id, parse_position
 
-_OPTIONS = falcon.RequestOptions()
-_OPTIONS.media_handlers = requests.json_only()
-
 _LENGTH = 1000
 
 _BLANKS = " \t\n\r\f\v"
@@ -34,10 +31,10 @@ class _Sequences:
 
     def current(self, sequence_id: bytes) -> Any:
         _SAID.append(sequence_id)
-        return SimpleNamespace(pair=SimpleNamespace(digits=bytes), lsn=0)
+        return SimpleNamespace(digits=bytes)
 
 
-def _reply(_status: str, _rest: bytes, _lsn: int) -> Answer:
+def _reply(_status: str, _rest: bytes) -> Answer:
     return "200 OK", [], []
 
 
@@ -55,7 +52,7 @@ def _request(method: str = "GET", query: str = "", body: bytes = b"", **headers:
         "wsgi.errors": io.StringIO(),
         **headers,
     }
-    return falcon.Request(environ, _OPTIONS)
+    return falcon.Request(environ)
 
 
 def _index(text: str) -> None:
