@@ -8,7 +8,6 @@ from falcon.routing import map_http_methods
 from bigfib.api import problems
 from bigfib.api.commit import Committer, Steps
 from bigfib.api.front import Front
-from bigfib.api.guards import Guard
 from bigfib.api.operations import Interface, Live, Ready, Scrape, Stats
 from bigfib.api.page import Page
 from bigfib.api.ranges import TermRange
@@ -62,7 +61,7 @@ def create_app(
     )
     metrics = Metrics(store, sequences, jobs, measured, shared)
     resources["/metrics"] = Scrape(metrics, store, committer, sequences)
-    routed = falcon.App(middleware=Guard())
+    routed = falcon.App()
     problems.add_to(routed)
     for route, resource in resources.items():
         routed.add_route(route, resource)

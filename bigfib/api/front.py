@@ -1,9 +1,15 @@
-"""Answer ``/api0`` ahead of Falcon, and measure every request.
+"""Answer ``/api0`` ahead of Falcon; refuse what must not reach a resource; measure every request.
 
 Falcon's request and response objects cost more than all the rest of a small request: an empty
 Falcon application takes 4.2 us in process, bare WSGI 0.1, and through Falcon ``/api0`` keeps 0.40
 to 0.66 of its speed. So whatever `Stepping` answers is answered here, without them. Falcon has the
 rest: all other paths, what is refused under ``/api0``, and errors that nobody has foreseen.
+
+Two kinds of requests are refused whatever they ask for. **Bodies in chunks**: bjoern gives them to
+nobody, and takes their trailers for headers. **Changes that a page of another site makes a browser
+ask for**: such a page needs only an image with the address of ``/api0/next``, and could step
+sequences that only its visitors can reach. Browsers send where a request comes from (W3C, Fetch
+Metadata Request Headers); a client that does not is no browser, or an old one.
 """
 
 import re
@@ -15,13 +21,18 @@ from typing import Any, Final
 import falcon
 
 from bigfib.api.commit import Committer
-from bigfib.api.guards import CROSS_SITE, refuse_other_sites
+from bigfib.api.problems import Problem
 from bigfib.api.representations import Answer, Body, CommonHeaders, Header
 from bigfib.api.stepping import Environ, Stepping
 from bigfib.metrics import EDGES, UNMATCHED, Places, RequestHistogram
 
 # Browsers take a body for what its type says. The replies of `/api0` are compatible to the byte.
 _NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
+
+# `Sec-Fetch-Site` of a request that a page of another site has made a browser send.
+_CROSS_SITE: Final = "cross-site"
+
+_SAFE: Final = ("GET", "HEAD", "OPTIONS")
 
 # In the environment of a request: its route, as Falcon found it; the error that ended it.
 _ROUTE: Final = "bigfib.route"
@@ -65,7 +76,7 @@ class Front:
         }
         # Places and beginnings of the requests whose replies leave after this loop iteration.
         self._answered: list[tuple[int, float]] = []
-        routed.add_middleware(_RouteNote())
+        routed.add_middleware(_Guard())
         routed.add_sink(self._refuse, "|".join(rf"{re.escape(path)}\Z" for path in self._answers))
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
@@ -118,7 +129,7 @@ class Front:
         return self._counted(places[status], began, body)
 
     def _is_refused(self, environ: Environ, path: str) -> bool:
-        return environ["HTTP_SEC_FETCH_SITE"] == CROSS_SITE and path in self._stepping.changing
+        return environ["HTTP_SEC_FETCH_SITE"] == _CROSS_SITE and path in self._stepping.changing
 
     def _counted(self, place: int, began: float, body: Iterable[bytes]) -> Iterable[bytes]:
         """Return ``body``, and have its request counted when it is out of our hands.
@@ -149,13 +160,40 @@ class Front:
         req.uri_template = req.path
         if _ERROR in req.env:
             raise req.env[_ERROR]
-        refuse_other_sites(req, changes=req.path in self._stepping.changing)
+        _refuse_other_sites(req, changes=req.path in self._stepping.changing)
         raise falcon.HTTPMethodNotAllowed(self._answers[req.path])
 
 
-class _RouteNote:
-    """Note the route of each request in its environment."""
+class _Guard:
+    """Refuse requests before Falcon calls a resource, and note the route of each."""
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        """Refuse a body in chunks, before any header counts."""
+        if req.get_header("Transfer-Encoding") is not None:
+            raise Problem(411, "Send the body with a Content-Length, not in chunks.")
+
+    def process_resource(self, req: falcon.Request, *_: object) -> None:
+        """Refuse a change; called once the route is known, so that the refusal is counted there."""
+        _refuse_other_sites(req)
 
     def process_response(self, req: falcon.Request, *_: object) -> None:
-        """Note the route, also of a request that is refused."""
+        """Note the route in the environment, also of a request that is refused."""
         req.env[_ROUTE] = req.uri_template or UNMATCHED
+
+
+def _refuse_other_sites(req: falcon.Request, *, changes: bool = False) -> None:
+    """Refuse a request that a page of another site has caused, unless it is safe.
+
+    Args:
+        req: The request.
+        changes: Whether even a GET changes something at its path.
+
+    Raises:
+        Problem: 403.
+    """
+    if req.get_header("Sec-Fetch-Site") == _CROSS_SITE and (changes or req.method not in _SAFE):
+        raise Problem(
+            403,
+            "Cross-site requests may not change state (Sec-Fetch-Site): a page of another site has "
+            "sent this one. Open this address itself, or use a client that is not a browser.",
+        )
