@@ -91,17 +91,7 @@ class Summary:
 def _show_term(
     req: falcon.Request, resp: falcon.Response, n: mpz, parameters: dict[str, str], jobs: Jobs
 ) -> None:
-    base = _base(parameters)
-    media_type = requests.media_type(req, JSON, TEXT, OCTETS)
-    if media_type == OCTETS and base != _DECIMAL:
-        raise Problem(422, f"{OCTETS} has no base: leave it out, or accept {TEXT} or {JSON}.")
-    _require_given(n, jobs)
-    if abs(n) > terms.INLINE_LIMIT and (media_type == OCTETS or base != _DECIMAL):
-        raise Problem(
-            422,
-            f"Beyond F({terms.INLINE_LIMIT}) terms are given in decimal only, as {JSON} or {TEXT}.",
-            headers=_link_to_summary(n),
-        )
+    base, media_type = _form(req, n, parameters, jobs)
     opening, closing = b"", b""
     if media_type == OCTETS:
         length = terms.octets_length(n)
@@ -114,13 +104,10 @@ def _show_term(
             length += len(opening) + len(closing)
     # Only a client that asks for a base, be it 10, finds it in the document.
     etag = f"{n.digits()}.{parameters.get('base', '')}.{media_type.rpartition('/')[2]}"
-    if not _is_wanted(req, etag):
-        resp.accept_ranges = "bytes"
-        _describe(req, resp, etag, media_type, length)
-        return
-    part = requests.byte_range(req, etag, length)
+    wanted = _is_wanted(req, etag)
+    part = requests.byte_range(req, etag, length) if wanted else None
     first, last = part or (0, length - 1)
-    if abs(n) > terms.decimal_limit():
+    if wanted and abs(n) > terms.decimal_limit():
         try:
             file = jobs.open(int(abs(n)))
         except InProgress as reason:
@@ -128,7 +115,7 @@ def _show_term(
             return
         sign = b"-" if fibonacci.is_negative(n) else b""
         _send(resp, opening + sign, file, closing, first, last)
-    else:
+    elif wanted:
         value = terms.octets(n) if media_type == OCTETS else terms.text(n, base)
         body = opening + value + closing
         resp.data = body[first : last + 1] if part else body
@@ -139,12 +126,23 @@ def _show_term(
         resp.content_range = (first, last, length)
 
 
-def _base(parameters: dict[str, str]) -> int:
-    """Return the base asked for, or the default, 10.
+def _form(req: falcon.Request, n: mpz, parameters: dict[str, str], jobs: Jobs) -> tuple[int, str]:
+    """Return base and media type of the reply with F(n); refuse what is not given."""
+    base = _base(parameters)
+    media_type = requests.media_type(req, JSON, TEXT, OCTETS)
+    if media_type == OCTETS and base != _DECIMAL:
+        raise Problem(422, f"{OCTETS} has no base: leave it out, or accept {TEXT} or {JSON}.")
+    _require_given(n, jobs)
+    if abs(n) > terms.INLINE_LIMIT and (media_type == OCTETS or base != _DECIMAL):
+        raise Problem(
+            422,
+            f"Beyond F({terms.INLINE_LIMIT}) terms are given in decimal only, as {JSON} or {TEXT}.",
+            headers=_link_to_summary(n),
+        )
+    return base, media_type
 
-    Raises:
-        InvalidIndex: terms are not written in this base.
-    """
+
+def _base(parameters: dict[str, str]) -> int:
     base = int(requests.number(parameters, "base", _DECIMAL))
     if base not in terms.BASES:
         raise InvalidIndex(f"base is {terms.BASES[0]} to {terms.BASES[-1]}")
@@ -152,11 +150,7 @@ def _base(parameters: dict[str, str]) -> int:
 
 
 def _require_given(n: mpz, jobs: Jobs) -> None:
-    """Refuse a term that is not given in full.
-
-    Raises:
-        Problem: 422, the index is beyond the limit.
-    """
+    """Refuse a term that is too large to be given in full."""
     if abs(n) > jobs.max_term:
         limit = f"Terms are given in full from F(-{jobs.max_term}) to F({jobs.max_term})"
         raise Problem(
