@@ -29,7 +29,7 @@ from bigfib.server.bjoern.idle import ConnectionWatch
 from bigfib.server.bjoern.loop import IterationHook
 from bigfib.server.bjoern.request import WSGI, PartOfRequest, guarded, with_client_address
 from bigfib.server.stop import Stop
-from bigfib.server.supervisor import Place, supervise
+from bigfib.server.supervisor import Place, Supervisor
 from bigfib.settings import Settings
 from bigfib.stores import Opened, open_store
 from bigfib.terms import INLINE_LIMIT
@@ -66,7 +66,7 @@ def serve(settings: Settings) -> None:
     with contextlib.closing(
         inherited or listener.reserve(settings.host, settings.port)
     ) as reserved:
-        place = supervise(settings.workers, timeout)
+        place = Supervisor(settings.workers, timeout).run()
         if place is None:
             return
         host, port = reserved.getsockname()[:2]

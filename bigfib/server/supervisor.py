@@ -95,31 +95,15 @@ class Worker:
             os.kill(self.pid, signal.SIGKILL)
 
 
-def supervise(count: int, timeout: float | None = None) -> Place | None:
-    """Keep ``count`` workers running until SIGTERM or SIGINT.
-
-    The first has to be ready before the others are started. If it cannot serve, it says why, and
-    the supervisor ends.
-
-    Args:
-        count: How many.
-        timeout: Within how many seconds each worker has to report to the supervisor, and the
-            supervisor to systemd; None if nothing is expected.
-
-    Returns:
-        In a worker: its place. In the supervisor: None, when all have ended.
-
-    Raises:
-        CannotServe: The first worker cannot be started.
-        SystemExit: The first worker could not serve; with its status.
-    """
-    return _Supervisor(count, timeout).run()
-
-
-class _Supervisor:
-    """The process that starts the workers; for the arguments see `supervise`."""
+class Supervisor:
+    """The process that starts the workers."""
 
     def __init__(self, count: int, timeout: float | None) -> None:
+        """Prepare to start ``count`` workers.
+
+        Each has to report to the supervisor within ``timeout`` seconds, and the supervisor to
+        systemd; None if nothing is expected.
+        """
         self._pid = os.getpid()
         self._timeout = timeout
         self._workers = [Worker() for _ in range(count)]
@@ -133,7 +117,18 @@ class _Supervisor:
         self._mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
 
     def run(self) -> Place | None:
-        """Run until a signal; returns and raises as `supervise`."""
+        """Keep the workers running until SIGTERM or SIGINT.
+
+        The first has to be ready before the others are started. If it cannot serve, it reports why,
+        and the supervisor ends.
+
+        Returns:
+            In a worker: its place. In the supervisor: None, when all have ended.
+
+        Raises:
+            CannotServe: The first worker cannot be started.
+            SystemExit: The first worker could not serve; with its status.
+        """
         try:
             place = self._start(self._workers[0])
         except OSError as error:
