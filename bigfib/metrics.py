@@ -13,7 +13,7 @@ import mmap
 import os
 from bisect import bisect_left
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -286,11 +286,10 @@ class Metrics:
             "bigfib_digit_cache_misses_total": {(): jobs.misses},
         }
         if shared:
-            for one in (self._process, requests, self._commit_seconds, self._commit_changes):
-                shared.join(one)
-            for counters in self._counters.values():
-                for counter in counters.values():
-                    shared.join(counter)
+            counters = chain.from_iterable(each.values() for each in self._counters.values())
+            histograms = (requests, self._commit_seconds, self._commit_changes)
+            for instrument in (self._process, *histograms, *counters):
+                shared.join(instrument)
 
     def collect(self, position: int | None) -> "Iterator[Metric]":
         """Yield all metrics, as they are now.
