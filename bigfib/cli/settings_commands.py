@@ -34,7 +34,7 @@ def _settings(command: argparse.Namespace) -> None:
     if command.json:
         print_json({name: {"value": value, "source": source} for name, value, source in rows})
     elif sys.stdout.isatty():
-        print_table(("setting", "value", "from"), [(n, _toml(v), source) for n, v, source in rows])
+        print_table(("setting", "value", "from"), *((n, _toml(v), source) for n, v, source in rows))
     else:
         # A settings file, in which settings with their defaults are commented out.
         for name, value, source in rows:
