@@ -59,7 +59,7 @@ def _number(least: int, most: int, meaning: str) -> Callable[[str], int]:
     """Return a parser of numbers from ``least`` to ``most``, whose error is the ``meaning``."""
 
     def parse(text: str) -> int:
-        # Short first: reading a number takes long if it has thousands of digits.
+        # The length first: converting thousands of digits takes long.
         if text.isascii() and text.isdecimal() and len(text) <= 18 and least <= int(text) <= most:
             return int(text)
         raise ValueError(meaning)
@@ -123,12 +123,12 @@ def user_path(find: Callable[[str], Path], name: str) -> Path | None:
         directory = find("bigfib")
     except RuntimeError:
         return None
-    # If HOME is not absolute, some versions of platformdirs return a path relative to the cwd.
+    # With a relative HOME some versions of platformdirs return a relative path.
     return directory / name if directory.is_absolute() else None
 
 
 class _UserPath:
-    """Look up the default of a path when it is read: with a path given no home is needed."""
+    """Look up the default of a path when it is read, so that a given path needs no home."""
 
     def __init__(self, find: Callable[[str], Path], name: str = "") -> None:
         self._find = find
@@ -308,13 +308,12 @@ def resolve(
     ]
     given: dict[str, tuple[str, str]] = {}
     for layer in layers:
-        # Both name the store, so either of them overrides both in a later layer.
+        # Both name the store, so each overrides both in the layers after its own.
         if {"file", "store"} & given.keys():
             layer = {n: layer[n] for n in layer if n not in ("file", "store")}
         elif {"file", "store"} <= layer.keys():
             raise InvalidSetting(
-                f"{layer['file'][0]} and {layer['store'][0]} both say where positions are kept; "
-                "give one"
+                f"{layer['file'][0]} and {layer['store'][0]} both name the store; give one"
             )
         given |= {n: layer[n] for n in layer if n not in given}
     parsers = {setting.name: setting.metadata["parse"] for setting in dataclasses.fields(Settings)}
@@ -333,8 +332,8 @@ def resolve(
 def without_password(store: str) -> str:
     """Return the connection string with its secrets replaced by ``***``.
 
-    An invalid one may have its password anywhere. Too much is hidden rather than too little: all up
-    to the last ``@``, except a user's name at the beginning.
+    An invalid string may have its password anywhere, so everything up to the last ``@`` is hidden,
+    except a user's name at the beginning.
     """
     if _KEYWORD.match(store):
         return f"{store.partition('=')[0]}=***"

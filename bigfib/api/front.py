@@ -1,15 +1,16 @@
-"""Answer ``/api0`` ahead of Falcon; refuse what must not reach a resource; measure every request.
+"""Answer ``/api0`` without Falcon, refuse forged requests, and measure every request.
 
 Falcon's request and response objects cost more than all the rest of a small request: an empty
 Falcon application takes 4.2 us in process, bare WSGI 0.1, and through Falcon ``/api0`` keeps 0.40
-to 0.66 of its speed. So whatever `Stepping` answers is answered here, without them. Falcon has the
-rest: all other paths, what is refused under ``/api0``, and errors that nobody has foreseen.
+to 0.66 of its speed. So `Stepping` answers ``/api0`` here. Falcon answers the rest: all other
+paths, refusals under ``/api0``, and unforeseen errors.
 
-Two kinds of requests are refused whatever they ask for. **Bodies in chunks**: bjoern gives them to
-nobody, and takes their trailers for headers. **Changes that a page of another site makes a browser
-ask for**: such a page needs only an image with the address of ``/api0/next``, and could step
-sequences that only its visitors can reach. Browsers send where a request comes from (W3C, Fetch
-Metadata Request Headers); a client that does not is no browser, or an old one.
+Two kinds of requests never reach a resource:
+
+* **Bodies in chunks.** bjoern drops them, and takes their trailers for headers.
+* **Changes requested by a page of another site.** Such a page needs only an image with the address
+  of ``/api0/next``, and could step sequences that only its visitors can reach. Browsers send where
+  a request comes from (W3C, Fetch Metadata Request Headers); other clients need not.
 """
 
 import re
@@ -132,7 +133,7 @@ class Front:
         return environ["HTTP_SEC_FETCH_SITE"] == _CROSS_SITE and path in self._stepping.changing
 
     def _counted(self, place: int, began: float, body: Iterable[bytes]) -> Iterable[bytes]:
-        """Return ``body``, and have its request counted when it is out of our hands.
+        """Return ``body``, and count its request when the server may send the last piece.
 
         Args:
             place: Where to count the request; see `RequestHistogram.places`.

@@ -32,7 +32,7 @@ _NO_STORE: Final = ("Cache-Control", "no-store")
 
 
 class Body:
-    """The pieces of a reply, and a function called when the server wants no more of them."""
+    """The pieces of a reply, and a function to call when the server needs no more of them."""
 
     __slots__ = ("_on_close", "_on_piece", "_pieces")
 
@@ -42,7 +42,7 @@ class Body:
         on_close: Callable[[], object],
         on_piece: Callable[[bytes], bytes] | None = None,
     ) -> None:
-        """Send ``pieces``, which are closed first if they have to be.
+        """Send ``pieces``; a generator is closed at the end.
 
         Args:
             pieces: The pieces.
@@ -79,7 +79,7 @@ class CommonHeaders:
         self.renew(time.perf_counter())
 
     def renew(self, now: float) -> None:
-        """Write them for the present second; it is ``now`` by `time.perf_counter`."""
+        """Set the headers for the current second; ``now`` is the time by `time.perf_counter`."""
         seconds = self._clock()
         self.headers: list[Header] = [("Date", formatdate(int(seconds), usegmt=True))]
         self.due = now + 1 - seconds % 1
@@ -187,6 +187,6 @@ class SequenceReply:
 
 
 def keep_for_ever(resp: falcon.Response) -> None:
-    """Let anybody keep the reply for ever: a term never changes."""
+    """Let any cache keep the reply for ever: a term never changes."""
     resp.cache_control = ["public", "max-age=31536000", "immutable"]
     resp.vary = ["Accept"]

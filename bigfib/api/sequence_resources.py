@@ -28,8 +28,8 @@ from bigfib.state.store import OutcomeUnknown, PositionMismatch, Unavailable
 
 _Made = TypeVar("_Made")
 
-# Each attempt after the first means that another client has moved the sequence to another position
-# from which it may be changed.
+# Each attempt after the first means that another client has just moved the sequence to another
+# position that the conditions allow.
 _ATTEMPTS: Final = 20
 
 
@@ -53,7 +53,7 @@ class SequenceCollection:
 
 
 class _OneSequence:
-    """Find and change one sequence."""
+    """Change one sequence under the conditions of a request."""
 
     def __init__(self, committer: Committer, sequences: Sequences) -> None:
         self._committer = committer

@@ -59,7 +59,7 @@ class Stepping:
             reply: Shows their terms.
             per_client: Whether each client has a private sequence, known by a cookie of 128 random
                 bits, or all clients share one.
-            steps: Makes many steps in one transaction, if the store is a shared one.
+            steps: Makes many steps in one transaction, if servers share the store.
         """
         self._sequences = sequences
         self._reply = reply
@@ -121,10 +121,10 @@ class Stepping:
         return self._reply(_NO_ROOM, b"-2" + closing(_NO_ROOM))
 
     def unavailable(self, path: str, error: Exception) -> Answer | None:
-        """Answer that the term cannot be had now, if that is what the error means."""
+        """Return the 503 for an error that means that the term is not ready, or None."""
         if isinstance(error, (TermNotReady, IndexTooLarge)):
             _logger.warning("%s: %s", path, error)
-            # A position beyond computing stays so.
+            # A position whose term is too large to compute has no time to retry.
             retry_after = getattr(error, "retry_after", None)
         elif isinstance(error, (Unavailable, OutcomeUnknown)):
             # The store has logged the reason.
@@ -157,10 +157,10 @@ class Stepping:
 def _later_if_detected(
     now: Callable[[Environ], Answer], later: Callable[[Environ], Answer]
 ) -> Callable[[Environ], Answer]:
-    """Return a function that answers ``later`` if the client detects a reply that is cut off.
+    """Return a function that answers ``later`` if the client will notice an aborted reply.
 
-    With HTTP/1.0, and if the client asks to close the connection, bjoern sends no chunks: the end
-    of the connection is the end of the reply.
+    It notices a missing last chunk. With HTTP/1.0, and with ``Connection: close``, bjoern sends no
+    chunks, and the reply ends where the connection does.
     """
 
     def answer(environ: Environ) -> Answer:

@@ -102,7 +102,7 @@ def _show_term(
             opening = b'{"n":"%d","digits":"%d","value":"' % (n, digits)
             closing = b'","base":"%d"}' % base if "base" in parameters else b'"}'
             length += len(opening) + len(closing)
-    # Only a client that asks for a base, be it 10, finds it in the document.
+    # The document has the base only if the request has one, even the default.
     etag = f"{n.digits()}.{parameters.get('base', '')}.{media_type.rpartition('/')[2]}"
     wanted = _is_wanted(req, etag)
     part = requests.byte_range(req, etag, length) if wanted else None
@@ -213,7 +213,7 @@ def _spliced(
     while left > 0:
         piece = file.read(min(left, _PIECE_BYTES))
         if not piece:
-            raise EOFError(f"{file.name} has become shorter while it was sent")
+            raise EOFError(f"{file.name} was truncated while it was sent")
         yield piece
         left -= len(piece)
     behind = len(opening) + size
@@ -237,7 +237,7 @@ def _show_residue(
 
 
 def _show_small(req: falcon.Request, resp: falcon.Response, media_type: str, body: bytes) -> None:
-    """Show a body that is quick to make; it is made even if only the headers are sent."""
+    """Show a body that is cheap to make; HEAD and 304 make it, too, for the tag."""
     etag = hashlib.blake2b(body, digest_size=8).hexdigest()
     if _is_wanted(req, etag):
         resp.data = body

@@ -71,7 +71,7 @@ def answer_to(path: Path | None) -> Iterator[TextIO]:
         # These signals remove the unfinished file, too, as Ctrl-C does.
         set_handler(_end, signal.SIGHUP, signal.SIGTERM)
         try:
-            # Never follow a link or open a pipe that is there under this name.
+            # Never follow a link or open a pipe that has this name.
             unfinished.unlink(missing_ok=True)
             with unfinished.open("x") as file:
                 if target.exists():

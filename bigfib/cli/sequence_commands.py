@@ -69,7 +69,7 @@ def _current(command: argparse.Namespace) -> None:
         position = find(settings.store, SHARED) or 0
     else:
         if command.file or command.store:
-            # A log that a flag names is expected to exist; elsewhere nobody has stepped yet.
+            # A log that a flag names must exist; without the default log nobody has stepped yet.
             require_log(settings.file)
         contents = reader.read(settings.file, synced=True)
         position = contents.position(SHARED)
@@ -122,7 +122,7 @@ def _move(command: argparse.Namespace, move: "Callable[[Sequences], DecimalPair]
         sequences.pair_at = large_terms.pair
         pair = move(sequences)
         store.commit()
-        # Not read again from the log: the step is made, whether or not that can be read.
+        # From memory: the step is made even if the log cannot be read again.
         log = store.log_facts()
     _show_shared(command, pair.digits().decode(), pair.position)
     if command.verbose and log:
@@ -147,7 +147,7 @@ def _show_shared(command: argparse.Namespace, digits: str, position: int) -> Non
 
 
 def _show(command: argparse.Namespace, sequence: dict[str, str]) -> None:
-    """Print the term of a sequence, which has its new position by now."""
+    """Print the term of a sequence that is at its new position."""
     command.moved = command.run is not _current
     if command.json:
         print_json(sequence)

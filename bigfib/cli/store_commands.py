@@ -45,7 +45,7 @@ def _copy(command: argparse.Namespace) -> None:
         Settings.resolve({"store": text}, {}) for text in (command.source, command.target)
     )
     if bool(source.store) == bool(target.store):
-        raise Failure("copy goes from a state log to a database, postgresql://..., or back")
+        raise Failure("give copy a state log and a database, postgresql://..., in either order")
     from bigfib.state.postgres import copy
 
     if target.store:

@@ -173,7 +173,7 @@ class _Server:
             sequences.pair_at = jobs.pair
             try:
                 position = sequences.position(SHARED)
-                # A large term is begun now, so that the first to ask for it waits for less.
+                # Start computing a large term now, so that the first client waits less.
                 with contextlib.suppress(TermNotReady):
                     jobs.pair(position)
             except IndexTooLarge as error:
@@ -191,7 +191,7 @@ class _Server:
             shared=self._place.shared if self._place else None,
             draining=stop.draining,
         )
-        # An attribute, because it must outlive the loop.
+        # An attribute, because the hook must outlive the loop.
         self._hook = IterationHook(self._listening, app.committer.end_iteration)
         if opened.store.syncs:
             self._hook.install()
@@ -239,9 +239,9 @@ def _notify_systemd() -> None:
 def _show_uncaught(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
-    """Show an uncaught exception, unless its only purpose was to have bjoern close a connection."""
+    """Show an uncaught exception, unless it was raised to make bjoern close a connection."""
     if kind is PartOfRequest:
-        _logger.warning("a client sent requests at once, the last of them in part; none was made")
+        _logger.warning("a client pipelined requests, the last one incomplete; none was answered")
     elif kind is not NotMade:
         sys.__excepthook__(kind, error, traceback)
 
