@@ -63,34 +63,44 @@ class Stepping:
         """
         self._sequences = sequences
         self._reply = reply
-        answer = self._for_client if per_client else self._for_all
-        current, following, previous = map(answer, (self._current, self._next, self._previous))
-        if steps:
-            current, following, previous = (
-                _later_if_detected(now, answer(self._together(steps, by, alone)))
-                for now, by, alone in (
-                    (current, 0, self._current),
-                    (following, 1, self._next),
-                    (previous, -1, self._previous),
-                )
-            )
+        self._per_client = per_client
         self.routes: dict[str, dict[str, Callable[[Environ], Answer]]] = {
-            "/api0/current": {"GET": current, "HEAD": answer(self._head)},
-            "/api0/next": {"GET": following},
-            "/api0/previous": {"GET": previous},
+            "/api0/current": {
+                "GET": self._for_client(self._current, 0, steps),
+                "HEAD": self._for_client(self._head),
+            },
+            "/api0/next": {"GET": self._for_client(self._next, 1, steps)},
+            "/api0/previous": {"GET": self._for_client(self._previous, -1, steps)},
         }
 
-    def _together(
-        self, steps: Steps, by: int, alone: Callable[[bytes], Answer]
-    ) -> Callable[[bytes], Answer]:
-        """Return a function that adds the step to ``steps`` if possible, or makes it ``alone``."""
+    def _for_client(
+        self, answer: Callable[[bytes], Answer], by: int = 0, steps: Steps | None = None
+    ) -> Callable[[Environ], Answer]:
+        """Return a function that finds the sequence of a request and answers for it.
 
-        def answer(sequence_id: bytes) -> Answer:
-            if steps.takes(sequence_id, by):
-                return self._reply.later(steps.add(sequence_id, by))
-            return alone(sequence_id)
+        Args:
+            answer: Answers for a sequence.
+            by: The step that it makes: 1, -1, or 0 for a look.
+            steps: Makes the step instead, where it takes it.
+        """
+        if not self._per_client and not steps:
+            return lambda _environ: answer(SHARED)
 
-        return answer
+        def find_and_answer(environ: Environ) -> Answer:
+            sequence_id, is_new = SHARED, False
+            if self._per_client:
+                cookie = _COOKIE.search(environ.get("HTTP_COOKIE", ""))
+                is_new = not cookie
+                sequence_id = bytes.fromhex(cookie[1]) if cookie else secrets.token_bytes(16)
+            if steps and _notices_abort(environ) and steps.takes(sequence_id, by):
+                status, headers, body = self._reply.later(steps.add(sequence_id, by))
+            else:
+                status, headers, body = answer(sequence_id)
+            if is_new:
+                headers.append(("Set-Cookie", _SET_COOKIE.format(sequence_id.hex())))
+            return status, headers, body
+
+        return find_and_answer
 
     def _current(self, sequence_id: bytes) -> Answer:
         return self._reply(_OK, self._sequences.current(sequence_id).digits(MADE))
@@ -136,39 +146,12 @@ class Stepping:
             headers.append(("Retry-After", str(retry_after)))
         return status, headers, body
 
-    @staticmethod
-    def _for_all(answer: Callable[[bytes], Answer]) -> Callable[[Environ], Answer]:
-        return lambda _environ: answer(SHARED)
 
-    @staticmethod
-    def _for_client(answer: Callable[[bytes], Answer]) -> Callable[[Environ], Answer]:
-        def identify_and_answer(environ: Environ) -> Answer:
-            cookie = _COOKIE.search(environ.get("HTTP_COOKIE", ""))
-            if cookie:
-                return answer(bytes.fromhex(cookie[1]))
-            sequence_id = secrets.token_bytes(16)
-            status, headers, body = answer(sequence_id)
-            headers.append(("Set-Cookie", _SET_COOKIE.format(sequence_id.hex())))
-            return status, headers, body
+def _notices_abort(environ: Environ) -> bool:
+    """Return whether the client will notice an aborted reply, by its missing last chunk.
 
-        return identify_and_answer
-
-
-def _later_if_detected(
-    now: Callable[[Environ], Answer], later: Callable[[Environ], Answer]
-) -> Callable[[Environ], Answer]:
-    """Return a function that answers ``later`` if the client will notice an aborted reply.
-
-    It notices a missing last chunk. With HTTP/1.0, and with ``Connection: close``, bjoern sends no
-    chunks, and the reply ends where the connection does.
+    With HTTP/1.0, and with ``Connection: close``, bjoern sends no chunks: the reply ends where the
+    connection does.
     """
-
-    def answer(environ: Environ) -> Answer:
-        if (
-            environ["SERVER_PROTOCOL"] == "HTTP/1.1"
-            and environ.get("HTTP_CONNECTION", "keep-alive").lower() == "keep-alive"
-        ):
-            return later(environ)
-        return now(environ)
-
-    return answer
+    connection: str = environ.get("HTTP_CONNECTION", "keep-alive")
+    return (environ["SERVER_PROTOCOL"], connection.lower()) == ("HTTP/1.1", "keep-alive")
