@@ -31,16 +31,16 @@ def create_app(
     shared: SharedMemory | None = None,
     draining: Event | None = None,
 ) -> Front:
-    """Return the application over ``sequences``.
+    """Return the application over the sequences in a store.
 
     Args:
-        store: The store of the sequences.
-        sequences: The sequences.
+        store: The store.
+        sequences: Its sequences.
         jobs: The computations of large terms.
         per_client: Whether ``/api0`` gives each client a sequence of its own.
-        shared_store: The same store, if it is one that many servers share.
+        shared_store: The same store, if servers share it.
         shared: The memory for the metrics of all workers, if there are several.
-        draining: Set once the service must not be sent requests any more.
+        draining: Set when the service must not be sent requests any more.
     """
     committer = Committer(store)
     steps = Steps(sequences, shared_store) if shared_store else None

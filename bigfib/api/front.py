@@ -41,12 +41,7 @@ _ERROR: Final = "bigfib.error"
 
 
 class Front:
-    """The application: ``/api0`` by `Stepping`, everything else by Falcon.
-
-    Attributes:
-        routed: The Falcon application.
-        committer: Commits what the replies show.
-    """
+    """The application: ``/api0`` by `Stepping`, everything else by Falcon."""
 
     def __init__(
         self,
@@ -55,14 +50,7 @@ class Front:
         committer: Committer,
         requests: RequestHistogram,
     ) -> None:
-        """Answer by ``stepping`` or ``routed``.
-
-        Args:
-            stepping: Answers ``/api0``.
-            routed: Answers the rest.
-            committer: Commits what the replies show.
-            requests: Counts the requests.
-        """
+        """Answer by ``stepping`` or ``routed``, the Falcon application; count in ``requests``."""
         self.routed = routed
         self.committer = committer
         self._stepping = stepping
@@ -185,12 +173,7 @@ class _Guard:
 def _refuse_other_sites(req: falcon.Request, *, changes: bool = False) -> None:
     """Refuse a request that a page of another site has caused, unless it is safe.
 
-    Args:
-        req: The request.
-        changes: Whether even a GET changes something at its path.
-
-    Raises:
-        Problem: 403.
+    At some paths even a GET ``changes`` something.
     """
     if req.get_header("Sec-Fetch-Site") == _CROSS_SITE and (changes or req.method not in _SAFE):
         raise Problem(

@@ -72,12 +72,8 @@ def media_type(req: falcon.Request, *offered: str) -> str:
     Names are compared without case, and empty members are ignored (RFC 9110, 8.3.1 and 5.6.1).
     bjoern joins several lines without a comma; it is added where the next type begins.
 
-    Args:
-        req: The request.
-        offered: The media types, in lower case.
-
     Raises:
-        Problem: 406, it accepts none of them.
+        Problem: 406, it accepts none of those ``offered``, which are in lower case.
     """
     # Quoted values, which may have commas, belong to parameters, and no offered type has any.
     unquoted = _QUOTED.sub('""', req.accept.lower())

@@ -65,12 +65,8 @@ class _OneSequence:
     ) -> _Made:
         """Make a change from a position that If-Match and If-None-Match allow.
 
-        The store compares positions when it makes the change, so that the conditions hold then.
-
-        Args:
-            req: The request.
-            sequence_id: The sequence to change.
-            change: Makes the change; takes the only position to make it from, or None for any.
+        ``change`` makes it, from the position that it is given, or from any if that is None. The
+        store compares positions when it makes the change, so that the conditions hold then.
 
         Raises:
             Problem: 412, the conditions do not allow a change at the sequence's position.

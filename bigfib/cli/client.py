@@ -90,10 +90,7 @@ def summary(url: str, n: str) -> Document:
 def progress(url: str, n: str, **parameters: str) -> Iterator[float]:
     """Have the service compute F(n); yield the share that is done until the term is ready.
 
-    Args:
-        url: The address of the service.
-        n: The index.
-        parameters: Query parameters of ``GET /api1/terms/{n}``.
+    The ``parameters`` are those of ``GET /api1/terms/{n}``.
     """
     address = _term_address(url, n, **parameters)
     pause = _FIRST_PAUSE
@@ -130,10 +127,7 @@ def term(url: str, n: str, media_type: str, **parameters: str) -> Iterator[str]:
 def lines(url: str, media_type: str, **parameters: str) -> Iterator[str]:
     """Yield a line for each of consecutive terms, from as many replies as it takes.
 
-    Args:
-        url: The address of the service.
-        media_type: The form of the lines.
-        parameters: Query parameters of ``GET /api1/terms``.
+    The ``parameters`` are those of ``GET /api1/terms``.
     """
     address: str | None = f"{url.rstrip('/')}{_TERMS}?{urlencode(parameters)}"
     while address:

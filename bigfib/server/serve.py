@@ -110,7 +110,7 @@ class _Server:
         Args:
             settings: The settings.
             listening: The listening socket.
-            timeout: Within how many seconds a supervisor expects each sign of life, if one does.
+            timeout: Seconds within which a supervisor expects each report; None if there is none.
             place: The place of this worker, if it is one of several.
             inherited: Whether others have the socket, too, and it listens on after the end.
         """

@@ -15,8 +15,8 @@ def notifying(notify: Callable[[], None], timeout: float | None, *loop: CodeType
     calls of the application, or within another call than last time.
 
     Args:
-        notify: Reports that the loop is alive.
-        timeout: Within how many seconds the supervisor expects each report; None if there is none.
+        notify: Reports to the supervisor.
+        timeout: Seconds within which the supervisor expects each report; None if there is none.
         loop: The functions that make up the loop; the outermost is called within the ``with``.
     """
     last: FrameType | None = None
