@@ -42,7 +42,7 @@ from benchmarks.sizes import POSITIONS, by_digits, label
 from benchmarks.yardsticks import IN_PIECES_FROM
 from bigfib.numbers.fibonacci import digit_count
 from bigfib.sequences import SHARED
-from bigfib.settings import MAX_TERM
+from bigfib.settings import Settings
 from bigfib.state.log import Log
 
 pytestmark = pytest.mark.usefixtures("load_generator")
@@ -222,7 +222,7 @@ def bench_current_beside_a_far_term(benchmark: BenchmarkFixture, tmp_path: Path)
     cache = ("--cache-dir", str(tmp_path / "cache"))
     with server(*command, *cache, cores=os.sched_getaffinity(0)) as service:
         # It takes longer than the load.
-        term = f"{service.url}/api1/terms/{MAX_TERM}"
+        term = f"{service.url}/api1/terms/{Settings.max_term}"
 
         def beside(measure: Callable[[], float]) -> float:
             assert urllib.request.urlopen(term).status == 202
@@ -249,11 +249,11 @@ def bench_current_beside_a_far_term(benchmark: BenchmarkFixture, tmp_path: Path)
 @pytest.mark.full
 def bench_far_term(benchmark: BenchmarkFixture, start: Start, tmp_path: Path) -> None:
     service = start(0)
-    term = f"{service.url}/api1/terms/{MAX_TERM}"
+    term = f"{service.url}/api1/terms/{Settings.max_term}"
     while urllib.request.urlopen(term).status == 202:
         time.sleep(0.1)
     plain_text = ("-H", "Accept: text/plain")
-    with yardstick("file", tmp_path / "cache" / f"{MAX_TERM}.digits") as file:
+    with yardstick("file", tmp_path / "cache" / f"{Settings.max_term}.digits") as file:
         measurements = {
             "yardstick a file": partial(seconds_per_request, file.url, 1, connections=2),
             "digits": partial(seconds_per_request, term, 1, *plain_text, connections=2),

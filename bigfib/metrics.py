@@ -1,19 +1,19 @@
 """Count what the service does, and collect the counts for Prometheus.
 
-Counters are plain numbers in memory, so that a request pays next to nothing for them; everything
-else is looked up when Prometheus asks. The workers of one service keep their numbers in memory that
-they share, each in a part of its own, so that any of them can report the sum. A worker started in
-the place of another goes on in its part, so that nothing counted is lost.
+Counters are plain numbers in memory, so that they cost a request next to nothing; everything else
+is looked up when Prometheus asks. The workers of a service share memory, in which each has a part
+for its numbers, so that any of them can report the sums. A worker started in the place of another
+continues its numbers.
 
-Requests are labelled with route, method and status. There are few of these whatever clients ask
-for: a path without a route counts as one route, an uncommon method as one method.
+Requests are labelled with route, method and status. The number of labels is bounded whatever
+clients ask for: all paths without a route are one route, all uncommon methods one method.
 """
 
 import mmap
 import os
 from bisect import bisect_left
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -56,7 +56,7 @@ EDGES: Final = (-inf, *_REQUEST_SECONDS)
 
 _REQUEST_VALUES: Final = len(_REQUEST_SECONDS) + 2
 
-# 1 MiB for each worker; the system provides memory only for what is used.
+# 1 MiB for each worker, of which the system allocates only what is used.
 _VALUES_OF_A_WORKER: Final = 1 << 17
 
 
@@ -86,7 +86,7 @@ class Counter(_Instrument):
 
 
 class Gauge(_Instrument):
-    """A number that goes up and down, and counts as long as its process lives."""
+    """A number that goes up and down; that of a process that has ended does not count."""
 
     def set(self, value: float) -> None:
         """Set the number to ``value``."""
@@ -131,9 +131,8 @@ class Places(dict[str, int]):
 class RequestHistogram(_Instrument):
     """Count requests by duration: a histogram for each route, method and status.
 
-    A request takes from the call of the application until its reply is out of the application's
-    hands: a reply in one piece when the server may send it, which is after its commit; a reply in
-    several pieces when the server wants no more of them.
+    The time runs from the call of the application until the server may send the reply, which is
+    after its commit. If the reply has several pieces, it runs until the server wants no more.
 
     The values are those of all histograms, one after the other.
     """
@@ -168,7 +167,7 @@ class RequestHistogram(_Instrument):
         for route, methods in self._methods.items():
             for method in METHODS:
                 for status in STATUSES:
-                    # Every request takes some time, so that the sum of seconds tells.
+                    # Every request takes time, so a sum of 0 seconds means that there was none.
                     counted = [values for values in self.of_workers if values[start]]
                     end = start + _REQUEST_VALUES
                     if counted or (status in _FAILURES and method in methods):
@@ -178,7 +177,7 @@ class RequestHistogram(_Instrument):
 
 
 class SharedMemory:
-    """Memory for the values of all workers. It has to be made before they are forked.
+    """Memory for the values of all workers; create it before they are forked.
 
     Every worker joins the same instruments in the same order.
 
@@ -199,7 +198,7 @@ class SharedMemory:
     def join(self, instrument: _Instrument) -> None:
         """Move the instrument's values into this memory.
 
-        What a worker before this one has counted in the same place is kept; a gauge is set anew.
+        Counts of an earlier worker in the same place are kept; a gauge is overwritten.
         """
         start, end = self._joined, self._joined + len(instrument.values)
         if end > _VALUES_OF_A_WORKER:
@@ -217,7 +216,7 @@ class SharedMemory:
 
 _OF_REQUESTS: Final = ("route", "method", "status")
 
-# Kind, labels and meaning of each metric, by name.
+# Kind, labels and help text of each metric, by name.
 _FAMILIES: Final[dict[str, tuple[str, tuple[str, ...], str]]] = {
     "bigfib_build_info": ("Gauge", ("version", "kernel"), "What is running."),
     "bigfib_http_requests_total": ("Counter", _OF_REQUESTS, "Requests answered."),
@@ -286,11 +285,10 @@ class Metrics:
             "bigfib_digit_cache_misses_total": {(): jobs.misses},
         }
         if shared:
-            for one in (self._process, requests, self._commit_seconds, self._commit_changes):
-                shared.join(one)
-            for counters in self._counters.values():
-                for counter in counters.values():
-                    shared.join(counter)
+            counters = chain.from_iterable(each.values() for each in self._counters.values())
+            histograms = (requests, self._commit_seconds, self._commit_changes)
+            for instrument in (self._process, *histograms, *counters):
+                shared.join(instrument)
 
     def collect(self, position: int | None) -> "Iterator[Metric]":
         """Yield all metrics, as they are now.

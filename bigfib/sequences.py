@@ -1,20 +1,25 @@
-"""Named positions in the Fibonacci sequence and their current terms.
+"""Named positions in the Fibonacci sequence, and their current terms.
 
 A sequence has an id and a position, 0 until it is first stepped. The store keeps the position. The
-term follows from the position; `current_terms` has it in memory.
+term follows from it, and stays in memory as long as there is room. Where servers share a store,
+another one may have stepped a sequence: the terms in memory then catch up with the position, step
+by step, or are computed again where that is cheaper.
 """
 
 import os
 import re
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from math import isqrt
 from typing import Final
 
 from gmpy2 import mpz
 
-from bigfib.current_terms import CurrentTerms, Sequence, walks
-from bigfib.metrics import Counter
+from bigfib.metrics import Counter, Gauge
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.numbers.fibonacci import MAX_INDEX, IndexTooLarge, InvalidIndex, parse_index
-from bigfib.settings import CACHE_BYTES, MAX_SEQUENCES
+from bigfib.settings import Settings
 from bigfib.state.store import (
     PositionMismatch,
     SequenceExists,
@@ -34,13 +39,17 @@ _ATTEMPTS: Final = 20
 
 _BEFORE_LIMIT: Final = INLINE_LIMIT - 1
 
+# Measured: a sequence at a small position takes 710 bytes, and each number of a long pair takes the
+# length of its terms.
+_SEQUENCE_BYTES: Final = 800
+_NUMBERS_HELD: Final = 6
+
+# 1 / log10(phi): a term grows by one digit in so many indices.
+_INDICES_A_DIGIT: Final = 4.784971966781666
+
 
 class UnknownSequence(LookupError):
     """There is no sequence of this id: never created, deleted, or expired."""
-
-
-class _Overtaken(Exception):
-    """Another server has changed the sequence between the lookup and the step."""
 
 
 class TooManySequences(Exception):
@@ -48,11 +57,7 @@ class TooManySequences(Exception):
 
 
 def parse_id(text: str) -> bytes:
-    """Return the id written as ``text``: ``shared``, or 32 hexadecimal digits in lower case.
-
-    Raises:
-        UnknownSequence: ``text`` is not an id.
-    """
+    """Return the id written as ``text``, or raise `UnknownSequence` if it is none."""
     if text == SHARED.decode():
         return SHARED
     if not _ID.fullmatch(text):
@@ -66,220 +71,144 @@ def format_id(sequence_id: bytes) -> str:
 
 
 def require_steps(steps: mpz) -> mpz:
-    """Return ``steps`` if it is a number of steps.
-
-    Raises:
-        InvalidIndex: it is less than 1.
-    """
+    """Return ``steps``, or raise `InvalidIndex` if it is less than 1."""
     if steps < 1:
         raise InvalidIndex("the number of steps must be at least 1")
     return steps
 
 
 def parse_position(text: str) -> mpz:
-    """Return the position written as ``text``.
-
-    Raises:
-        InvalidIndex: ``text`` is not a whole number of at least 0.
-        IndexTooLarge: as `parse_index`.
-    """
+    """Return the position written as ``text``; raise as `parse_index`, also if it is negative."""
     position = parse_index(text)
     if position < 0:
         raise InvalidIndex("a sequence begins at position 0; there is none before it")
     return position
 
 
-class Sequences(CurrentTerms):
-    """All sequences of a store.
+class Sequences:
+    """All sequences of a store, and their current terms, least recently used first out.
+
+    Methods return the current terms of a sequence, which only the methods here may move. Those that
+    need a sequence raise `UnknownSequence` if it is neither the shared one nor in the store. All
+    raise the errors of the `Store` methods that they call.
 
     Attributes:
-        steps_forward: Steps forward made by this process.
-        steps_back: Steps back made by this process.
+        steps_forward, steps_back: Steps made by this process.
+        cached_bytes, memory: The memory that the terms take, as a number and as a metric.
         farthest: The farthest position that a sequence may be moved to at once, at least
             `INLINE_LIMIT`.
-
-    All methods also raise the errors of the `Store` methods that they call.
+        pair_at: Returns the terms at a position. Beyond `INLINE_LIMIT` it may raise errors; the
+            methods here pass them on, and then nothing has changed.
     """
 
     def __init__(
         self,
         store: Store,
         *,
-        cache_bytes: int = CACHE_BYTES,
-        max_sequences: int = MAX_SEQUENCES,
+        cache_bytes: int = Settings.cache_bytes,
+        max_sequences: int = Settings.max_sequences,
         farthest: int = MAX_INDEX - 1,
     ) -> None:
-        """Serve the sequences in ``store``.
+        """Serve the sequences in ``store``, at most ``max_sequences`` besides the shared one.
 
-        Args:
-            store: The store of the positions.
-            cache_bytes: As `CurrentTerms` takes it.
-            max_sequences: The limit of sequences.
-            farthest: The farthest position that a sequence may be moved to at once.
+        Their terms take ``cache_bytes``, or more if those used last alone need more.
         """
-        super().__init__(cache_bytes)
-        self._store = store
+        self.steps_forward, self.steps_back = Counter(), Counter()
+        self.cached_bytes = 0
+        self.memory = Gauge()
         self.farthest = farthest
+        self.pair_at: Callable[[int], DecimalPair] = DecimalPair
+        self._store = store
         self._max_sequences = max_sequences
-        self.steps_forward = Counter()
-        self.steps_back = Counter()
+        self._cache_bytes = cache_bytes
+        self._cached: OrderedDict[bytes, DecimalPair] = OrderedDict()
 
-    def current(self, sequence_id: bytes) -> Sequence:
-        """Return the sequence, which is at 0 if it has never been stepped."""
-        position = self._store.find(sequence_id) or 0
-        sequence = self._cached.get(sequence_id)
-        if sequence is None or sequence.pair.position != position:
-            return self.at(sequence_id, position)
-        self._cached.move_to_end(sequence_id)
-        return sequence
+    def current(self, sequence_id: bytes) -> DecimalPair:
+        """Return the terms of the sequence, which is at 0 if it has never been stepped."""
+        return self.at(sequence_id, self._store.find(sequence_id) or 0)
 
-    def existing(self, sequence_id: bytes) -> Sequence:
-        """Return the sequence.
-
-        Raises:
-            UnknownSequence: it is neither the shared one nor in the store.
-        """
+    def existing(self, sequence_id: bytes) -> DecimalPair:
+        """Return the terms of the sequence, which must exist."""
         return self.at(sequence_id, self.position(sequence_id))
 
     def position(self, sequence_id: bytes) -> int:
-        """Return the position of the sequence, for which its term need not be ready.
-
-        Raises:
-            UnknownSequence: as `existing`.
-        """
+        """Return the position of the sequence, which must exist; its term need not be ready."""
         position = self._store.find(sequence_id)
         if position is None and sequence_id != SHARED:
             raise self._unknown(sequence_id)
         return position or 0
 
-    def create(self) -> Sequence:
-        """Create a sequence at 0, with 128 random bits as its id.
+    def create(self) -> bytes:
+        """Create a sequence at 0, and return its id, 128 random bits.
 
         Raises:
             TooManySequences: the limit of sequences is reached.
         """
         sequence_id = os.urandom(16)
         self._create(sequence_id, 0)
-        return self.at(sequence_id, 0)
+        return sequence_id
 
-    def forward(self, sequence_id: bytes) -> Sequence:
-        """Step the sequence forward and return it; if it does not exist, create it at 0 first.
+    def forward(self, sequence_id: bytes) -> DecimalPair:
+        """Step the sequence forward; if it does not exist, create it at 0 first.
 
         Raises:
             TooManySequences: it does not exist, and the limit of sequences is reached.
         """
         return self._step_by_one(sequence_id, 1, 0, _BEFORE_LIMIT)
 
-    def back(self, sequence_id: bytes) -> Sequence:
-        """Step the sequence back and return it.
+    def back(self, sequence_id: bytes) -> DecimalPair:
+        """Step the sequence back.
 
         Raises:
             StartOfSequence: it is at 0; nothing has changed.
         """
         return self._step_by_one(sequence_id, -1, 1, INLINE_LIMIT)
 
-    def _step_by_one(self, sequence_id: bytes, by: int, lowest: int, highest: int) -> Sequence:
+    def _step_by_one(self, sequence_id: bytes, by: int, lowest: int, highest: int) -> DecimalPair:
         """Step the sequence by one, from a position in ``lowest`` .. ``highest`` if possible.
 
-        This repeats what `_step` does in general, for the step that is nearly always made. Measured
-        at position 300 with the record of the step, without its sync: 0.54 of the time of `_step`,
+        This repeats what `step` does in general, for the step that is nearly always made. Measured
+        at position 300 with the record of the step, without its sync: 0.54 of the time of `step`,
         1.3 us instead of 2.4.
         """
-        sequence = self._cached.get(sequence_id)
-        if sequence is None:
-            sequence = self.current(sequence_id)
+        pair = self._cached.get(sequence_id)
+        if pair is None:
+            pair = self.current(sequence_id)
         else:
             self._cached.move_to_end(sequence_id)
-        pair = sequence.pair
         if not lowest <= pair.position <= highest:
-            return self._step(sequence_id, by, creates=True)
+            return self.step(sequence_id, by, creates=True)
         try:
             position = self._store.step(sequence_id, by, lowest, highest)
         except (SequenceNotFound, PositionMismatch):
-            return self._step(sequence_id, by, creates=True)
+            return self.step(sequence_id, by, creates=True)
+        length = pair.length
         if by > 0:
             self.steps_forward.values[0] += 1
             pair.forward()
         else:
             self.steps_back.values[0] += 1
             pair.back()
-        if pair.position != position:
-            self._catch_up(sequence, position)
-        elif pair.length != sequence.length_counted:
-            self._count(sequence)
-        return sequence
+        if pair.length != length:
+            self._resize(_NUMBERS_HELD * (pair.length - length))
+        return pair if pair.position == position else self._caught_up(sequence_id, pair, position)
 
-    def step(self, sequence_id: bytes, by: int, expected: int | None = None) -> Sequence:
-        """Step the sequence by ``by`` positions, and return it.
+    def step(
+        self, sequence_id: bytes, by: int, expected: int | None = None, *, creates: bool = False
+    ) -> DecimalPair:
+        """Step the sequence by ``by`` positions, back if it is negative.
 
         Args:
             sequence_id: The sequence.
-            by: The number of steps, negative to go back.
+            by: The number of steps.
             expected: The only position to step from; None for any.
+            creates: Whether to create the sequence at 0 first if it does not exist.
 
         Raises:
-            UnknownSequence: as `existing`.
             PositionMismatch: it is not at the expected position.
             StartOfSequence: the step leads to before 0; nothing has changed.
             IndexTooLarge: as `seek`, but not for steps of one.
         """
-        return self._step(sequence_id, by, expected)
-
-    def seek(self, sequence_id: bytes, position: int, expected: int | None = None) -> Sequence:
-        """Move the sequence to ``position`` >= 0, and return it.
-
-        Raises:
-            UnknownSequence, PositionMismatch: as `step`.
-            IndexTooLarge: ``position`` is beyond `farthest`.
-        """
-        self._require_near(position)
-        cached = self._cached.get(sequence_id)
-        if position <= INLINE_LIMIT or (cached and walks(cached.pair, position)):
-            pair = None
-        else:
-            # Check first, so that no terms are computed for a change that is refused, and have the
-            # terms before the change, so that a position is never without them.
-            found = self.position(sequence_id)
-            if expected is not None and found != expected:
-                raise PositionMismatch(found)
-            pair = self.pair_at(position)
-        try:
-            self._store.put(sequence_id, position, expected)
-        except SequenceNotFound:
-            if sequence_id != SHARED:
-                raise self._unknown(sequence_id) from None
-            if expected:
-                raise PositionMismatch(0) from None
-            try:
-                self._create(sequence_id, position)
-            except SequenceExists:
-                # Another server has created it at this moment.
-                self._store.put(sequence_id, position, expected)
-        return self._moved(sequence_id, position, pair)
-
-    def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
-        """Delete the sequence.
-
-        Raises:
-            UnknownSequence, PositionMismatch: as `step`.
-        """
-        try:
-            self._store.delete(sequence_id, expected)
-        except SequenceNotFound:
-            raise self._unknown(sequence_id) from None
-        self.forget(sequence_id)
-
-    def count_steps(self, by: int) -> None:
-        """Count steps that have been made, back if ``by`` is negative."""
-        if by > 0:
-            self.steps_forward.add(by)
-        else:
-            self.steps_back.add(-by)
-
-    def _step(
-        self, sequence_id: bytes, by: int, expected: int | None = None, *, creates: bool = False
-    ) -> Sequence:
-        """Step the sequence by ``by`` positions; if it does not exist, it may be created at 0."""
         start = self.last_seen(sequence_id) if expected is None else expected
         # Up to `INLINE_LIMIT` every term is ready, so the position need not be looked up first.
         if start is not None and 0 <= start + by <= INLINE_LIMIT:
@@ -295,21 +224,90 @@ class Sequences(CurrentTerms):
                     raise
             else:
                 self.count_steps(by)
-                return self._moved(sequence_id, position)
+                return self.at(sequence_id, position)
         for _ in range(_ATTEMPTS):
-            try:
-                return self._step_as_found(sequence_id, by, expected, creates=creates)
-            except _Overtaken:
-                continue
+            if pair := self._step_as_found(sequence_id, by, expected, creates=creates):
+                return pair
         raise Unavailable("other servers change this sequence all the time; try again")
+
+    def seek(self, sequence_id: bytes, position: int, expected: int | None = None) -> DecimalPair:
+        """Move the sequence to ``position`` >= 0.
+
+        Raises:
+            PositionMismatch: as `step`.
+            IndexTooLarge: ``position`` is beyond `farthest`.
+        """
+        self._require_near(position)
+        cached, pair = self._cached.get(sequence_id), None
+        if position > INLINE_LIMIT and not (cached and _walks(cached, position)):
+            # Check first, so that no terms are computed for a change that is refused, and have the
+            # terms before the change, so that a position is never without them.
+            found = self.position(sequence_id)
+            if expected is not None and found != expected:
+                raise PositionMismatch(found)
+            pair = self.pair_at(position)
+        try:
+            self._store.put(sequence_id, position, expected)
+        except SequenceNotFound:
+            if sequence_id != SHARED:
+                raise self._unknown(sequence_id) from None
+            # Another server may create it at this moment.
+            with suppress(SequenceExists):
+                self._store.create(SHARED, 0)
+            self._store.put(SHARED, position, expected)
+        return self._hold(sequence_id, pair) if pair else self.at(sequence_id, position)
+
+    def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
+        """Delete the sequence; raise `PositionMismatch` as `step`."""
+        try:
+            self._store.delete(sequence_id, expected)
+        except SequenceNotFound:
+            raise self._unknown(sequence_id) from None
+        self.forget(sequence_id)
+
+    def at(self, sequence_id: bytes, position: int) -> DecimalPair:
+        """Return the terms of the sequence at ``position``, which it has in the store."""
+        pair = self._cached.get(sequence_id)
+        if pair is None:
+            return self._hold(sequence_id, self.pair_at(position))
+        self._cached.move_to_end(sequence_id)
+        return pair if pair.position == position else self._caught_up(sequence_id, pair, position)
+
+    def last_seen(self, sequence_id: bytes) -> int | None:
+        """Return the position of the sequence's cached terms, or None if none are cached."""
+        pair = self._cached.get(sequence_id)
+        return None if pair is None else pair.position
+
+    def reach(self, sequence_id: bytes, least: int, most: int) -> tuple[int, int]:
+        """Return the lowest and the highest position from which steps lead to terms that are ready.
+
+        The terms to be shown are ``least`` to ``most`` positions away, negative ones before it.
+        """
+        pair = self._cached.get(sequence_id)
+        if pair is None or pair.position + most <= INLINE_LIMIT:
+            return max(0, -least), INLINE_LIMIT - most
+        walkable = isqrt(pair.length // 2) - max(abs(least), abs(most))
+        return pair.position - walkable, pair.position + walkable
+
+    def forget(self, sequence_id: bytes) -> None:
+        """Drop the cached terms of the sequence."""
+        pair = self._cached.pop(sequence_id, None)
+        if pair:
+            self._resize(-_memory(pair))
+
+    def count_steps(self, by: int) -> None:
+        """Count steps that have been made, back if ``by`` is negative."""
+        if by > 0:
+            self.steps_forward.add(by)
+        else:
+            self.steps_back.add(-by)
 
     def _step_as_found(
         self, sequence_id: bytes, by: int, expected: int | None, *, creates: bool
-    ) -> Sequence:
+    ) -> DecimalPair | None:
         """Look up the position, get the terms that the step leads to, then make the step.
 
-        Raises:
-            _Overtaken: another server has changed the sequence since the lookup.
+        Return None if another server has changed the sequence since the lookup.
         """
         found = self._store.find(sequence_id)
         if found is None and sequence_id != SHARED and not creates:
@@ -322,28 +320,21 @@ class Sequences(CurrentTerms):
             raise StartOfSequence("there is no term before F(0)")
         if abs(by) != 1:
             self._require_near(target)
-        sequence = self.at(sequence_id, position)
         pair = None
-        if target > INLINE_LIMIT and not walks(sequence.pair, target):
+        if not _walks(self.at(sequence_id, position), target) and target > INLINE_LIMIT:
             pair = self.pair_at(target)
+        lowest, highest = self.reach(sequence_id, by, by)
+        if expected is not None or pair:
+            lowest = highest = position
         try:
             if found is None:
                 self._create(sequence_id, target)
             else:
-                lowest, highest = self.reach(sequence_id, by, by)
-                if expected is not None or pair:
-                    lowest = highest = position
                 target = self._store.step(sequence_id, by, lowest, highest)
         except (SequenceNotFound, SequenceExists, PositionMismatch):
-            raise _Overtaken from None
+            return None
         self.count_steps(by)
-        return self._moved(sequence_id, target, pair)
-
-    def _moved(
-        self, sequence_id: bytes, position: int, pair: DecimalPair | None = None
-    ) -> Sequence:
-        """Return the sequence after a move to ``position``, whose terms are ``pair`` if given."""
-        return self._hold(sequence_id, pair) if pair else self.at(sequence_id, position)
+        return self._hold(sequence_id, pair) if pair else self.at(sequence_id, target)
 
     def _create(self, sequence_id: bytes, position: int) -> None:
         # The shared sequence always exists and does not count.
@@ -364,3 +355,46 @@ class Sequences(CurrentTerms):
     def _unknown(self, sequence_id: bytes) -> UnknownSequence:
         self.forget(sequence_id)
         return UnknownSequence("there is no such sequence")
+
+    def _hold(self, sequence_id: bytes, pair: DecimalPair) -> DecimalPair:
+        self.forget(sequence_id)
+        self._cached[sequence_id] = pair
+        self._resize(_memory(pair))
+        return pair
+
+    def _caught_up(self, sequence_id: bytes, pair: DecimalPair, position: int) -> DecimalPair:
+        """Return the terms at ``position``: ``pair`` moved there, or new ones."""
+        if not _walks(pair, position):
+            return self._hold(sequence_id, self.pair_at(position))
+        length = pair.length
+        move = pair.forward if position > pair.position else pair.back
+        for _ in range(abs(position - pair.position)):
+            move()
+        self._resize(_NUMBERS_HELD * (pair.length - length))
+        return pair
+
+    def _resize(self, by: int) -> None:
+        """Count ``by`` more bytes, and drop the least recently used terms beyond the limit."""
+        self.cached_bytes += by
+        while self.cached_bytes > self._cache_bytes and len(self._cached) > 1:
+            self.cached_bytes -= _memory(self._cached.popitem(last=False)[1])
+        self.memory.set(self.cached_bytes)
+
+
+def _memory(pair: DecimalPair) -> int:
+    return _SEQUENCE_BYTES + _NUMBERS_HELD * pair.length
+
+
+def _walks(pair: DecimalPair, position: int) -> bool:
+    """Return whether stepping to ``position`` is cheaper than computing the terms there.
+
+    Measured: computing a pair of 200, 20 thousand and 200 thousand digits takes as long as 10, 107
+    and 315 steps.
+    """
+    distance = position - pair.position
+    return distance * distance <= pair.length // 2
+
+
+def farthest_within(cache_bytes: int) -> int:
+    """Return the farthest position at which the terms of a sequence fit in ``cache_bytes``."""
+    return int(cache_bytes / _NUMBERS_HELD * _INDICES_A_DIGIT)

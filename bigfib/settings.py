@@ -20,18 +20,6 @@ from bigfib.numbers.fibonacci import MAX_INDEX
 REWRITE_BYTES: Final = 1 << 20
 """Default of ``rewrite_bytes``: a log of 50 thousand records, which is read in less than 0.1 s."""
 
-CACHE_BYTES: Final = 64 << 20
-"""Default of ``cache_bytes``: 80 thousand sequences at small terms, 500 at 20 thousand digits."""
-
-MAX_SEQUENCES: Final = 1_000_000
-"""Default of ``max_sequences``: a service with as many takes 152 MB."""
-
-MAX_TERM: Final = 100_000_000
-"""Default of ``max_term``: 21 million digits, computed in 2 s on two cores with 105 MB."""
-
-DISK_CACHE_BYTES: Final = 1 << 30
-"""Default of ``disk_cache_bytes``: fifty terms at ``MAX_TERM``."""
-
 CONFIG: Final = "config"
 """Name of the setting that names the settings file."""
 
@@ -66,28 +54,19 @@ class InvalidSetting(ValueError):
     """A setting has an invalid value; the message says which are valid."""
 
 
-def _port(text: str) -> int:
-    if text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= 65535:
-        return int(text)
-    raise ValueError("a port is a number from 0 to 65535 (0 takes any free one)")
+def _number(least: int, most: int, meaning: str) -> Callable[[str], int]:
+    """Return a parser of numbers from ``least`` to ``most``, whose error is the ``meaning``."""
+
+    def parse(text: str) -> int:
+        # The length first: converting thousands of digits takes long.
+        if text.isascii() and text.isdecimal() and len(text) <= 18 and least <= int(text) <= most:
+            return int(text)
+        raise ValueError(meaning)
+
+    return parse
 
 
-def _whole(text: str) -> int:
-    if text.isascii() and text.isdecimal() and len(text) <= 18:
-        return int(text)
-    raise ValueError("it is a whole number, in digits")
-
-
-def _index(text: str) -> int:
-    if text.isascii() and text.isdecimal() and int(text[:12]) <= MAX_INDEX and len(text) <= 12:
-        return int(text)
-    raise ValueError(f"the largest term is a number from 0 to {MAX_INDEX}")
-
-
-def _days(text: str) -> int:
-    if text.isascii() and text.isdecimal() and int(text[:8]) >= 1 and len(text) <= 6:
-        return int(text)
-    raise ValueError("a time to live is a number of days, at least 1")
+_whole: Final = _number(0, 10**18, "it is a whole number, in digits")
 
 
 def _path(text: str) -> Path:
@@ -108,12 +87,6 @@ def _store(text: str) -> str:
     if not text or "://" in text or _KEYWORD.match(text):
         raise ValueError("a store is the path of a state log, or postgresql://...")
     return str(_path(text))
-
-
-def _workers(text: str) -> int:
-    if text.isascii() and text.isdecimal() and len(text) <= 3 and int(text) >= 1:
-        return int(text)
-    raise ValueError("workers are a number from 1 to 999")
 
 
 def _durability(text: str) -> Durability:
@@ -149,12 +122,12 @@ def user_path(find: Callable[[str], Path], name: str) -> Path | None:
         directory = find("bigfib")
     except RuntimeError:
         return None
-    # If HOME is not absolute, some versions of platformdirs return a path relative to the cwd.
+    # With a relative HOME some versions of platformdirs return a relative path.
     return directory / name if directory.is_absolute() else None
 
 
 class _UserPath:
-    """Look up the default of a path when it is read: with a path given no home is needed."""
+    """Look up the default of a path when it is read, so that a given path needs no home."""
 
     def __init__(self, find: Callable[[str], Path], name: str = "") -> None:
         self._find = find
@@ -183,8 +156,8 @@ class _UserPath:
         return str(user_path(self._find, self._file) or "none without a home directory")
 
 
-def _setting(default: Any, meaning: str, *flags: str, parse: Callable[[str], Any]) -> Any:
-    return field(default=default, metadata={"flags": flags, "meaning": meaning, "parse": parse})
+def _setting(flags: str, parse: Callable[[str], Any], default: Any, meaning: str) -> Any:
+    return field(default=default, metadata={"flags": flags, "parse": parse, "meaning": meaning})
 
 
 @dataclass(frozen=True)
@@ -194,90 +167,96 @@ class Settings:
     ``store`` is the URL of a database, or empty if positions are kept in the state log ``file``.
     """
 
-    port: int = _setting(8080, "port to listen on", "-p", "--port", parse=_port)
-    host: str = _setting("127.0.0.1", "address or name to listen on", "--host", parse=str)
+    port: int = _setting(
+        "-p --port",
+        _number(0, 65535, "a port is a number from 0 to 65535 (0 takes any free one)"),
+        8080,
+        "port to listen on",
+    )
+    host: str = _setting("--host", str, "127.0.0.1", "address or name to listen on")
     file: Path = _setting(
+        "-f --file",
+        _path,
         _UserPath(platformdirs.user_state_path, "state.log"),
-        *("state log, which keeps the position of every sequence", "-f", "--file"),
-        parse=_path,
+        "state log, which keeps the position of every sequence",
     )
     store: str = _setting(
+        "--store",
+        _store,
         "",
         "where positions are kept: the path of a state log, as with --file, or a database that "
         "services share, postgresql://USER@HOST,HOST/DATABASE as in libpq",
-        "--store",
-        parse=_store,
     )
     durability: Durability = _setting(
+        "--durability",
+        _durability,
         Durability.FSYNC,
         "what an acknowledged step survives: fsync, power loss; os, the end of the process only",
-        *("--durability",),
-        parse=_durability,
     )
     rewrite_bytes: int = _setting(
+        "--rewrite-bytes",
+        _whole,
         REWRITE_BYTES,
         "size in bytes from which the state log is compacted when most of it is out of date; a log "
         "of the default size is read in less than 0.1 s",
-        *("--rewrite-bytes",),
-        parse=_whole,
     )
     sequence_ttl: int = _setting(
+        "--sequence-ttl",
+        _number(1, 999_999, "a time to live is a number of days, at least 1"),
         90,
         "days after which a sequence that is not stepped may be deleted; never the shared one",
-        *("--sequence-ttl",),
-        parse=_days,
     )
     max_sequences: int = _setting(
-        MAX_SEQUENCES,
-        "maximum number of sequences, not counting the shared one",
         "--max-sequences",
-        parse=_whole,
+        _whole,
+        1_000_000,  # A service with as many takes 152 MB.
+        "maximum number of sequences, not counting the shared one",
     )
     cache_bytes: int = _setting(
-        CACHE_BYTES,
+        "--cache-bytes",
+        _whole,
+        64 << 20,  # 80 thousand sequences at small terms, 500 at 20 thousand digits.
         "bytes of memory for the terms of recently used sequences; others are computed on request",
-        *("--cache-bytes",),
-        parse=_whole,
     )
     max_term: int = _setting(
-        MAX_TERM,
+        "--max-term",
+        _number(0, MAX_INDEX, f"the largest term is a number from 0 to {MAX_INDEX}"),
+        100_000_000,  # 21 million digits, computed in 2 s on two cores with 105 MB.
         "largest N whose term is computed over HTTP; large ones in the background",
-        *("--max-term",),
-        parse=_index,
     )
     cache_dir: Path = _setting(
+        "--cache-dir",
+        _path,
         _UserPath(platformdirs.user_cache_path),
         "directory for the digits of large terms; services may share it",
-        "--cache-dir",
-        parse=_path,
     )
     disk_cache_bytes: int = _setting(
-        DISK_CACHE_BYTES,
-        "maximum size of that directory in bytes; the least recently used terms are deleted",
         "--disk-cache-bytes",
-        parse=_whole,
+        _whole,
+        1 << 30,  # Fifty terms at the default of `max_term`.
+        "maximum size of that directory in bytes; the least recently used terms are deleted",
     )
     per_client: bool = _setting(
-        False, "give each client its own sequence, by a cookie", "--per-client", parse=_switch
+        "--per-client", _switch, False, "give each client its own sequence, by a cookie"
     )
     workers: int = _setting(
+        "--workers",
+        _number(1, 999, "workers are a number from 1 to 999"),
         1,
         "number of processes that serve on the port; they need a shared store",
-        "--workers",
-        parse=_workers,
     )
     one_cpu: bool = _setting(
-        False, "run on one CPU; each worker on its own", "-t", "--one-cpu", parse=_switch
+        "-t --one-cpu", _switch, False, "run on one CPU; each worker on its own"
     )
     access_log: bool = _setting(
-        False, "log every request to standard error", "--access-log", parse=_switch
+        "--access-log", _switch, False, "log every request to standard error"
     )
-    debug: bool = _setting(False, "the same as --access-log", "-d", "--debug", parse=_switch)
+    debug: bool = _setting("-d --debug", _switch, False, "the same as --access-log")
     log_format: LogFormat = _setting(
+        "--log-format",
+        _log_format,
         LogFormat.TEXT,
         "format of messages on standard error: text, for people; json, a document a line",
-        "--log-format",
-        parse=_log_format,
     )
 
     @classmethod
@@ -287,16 +266,7 @@ class Settings:
         environ: Mapping[str, str],
         file: "SettingsFile | None" = None,
     ) -> "Settings":
-        """Combine flags, variables, settings file and defaults.
-
-        Args:
-            flags: Values of flags by field name; None or absent for those not given.
-            environ: The environment.
-            file: The content of the settings file.
-
-        Raises:
-            InvalidSetting: A text is not a valid value of its setting.
-        """
+        """Return the settings; arguments and errors as `resolve`."""
         return resolve(flags, environ, file)[0]
 
 
@@ -315,10 +285,19 @@ class SettingsFile(NamedTuple):
 def resolve(
     flags: Mapping[str, str | None], environ: Mapping[str, str], file: SettingsFile | None = None
 ) -> tuple[Settings, dict[str, str]]:
-    """Return the settings, as `Settings.resolve`, and the source of each by field name.
+    """Combine flags, variables, settings file and defaults.
 
-    A source is the flag, the variable or the path of the file; settings with their default have
-    none. An empty variable counts as unset.
+    Args:
+        flags: Values of flags by field name; None or absent for those not given.
+        environ: The environment. An empty variable counts as unset.
+        file: The content of the settings file.
+
+    Returns:
+        The settings, and by field name the source of each that does not have its default: the flag,
+        the variable, or the path of the file.
+
+    Raises:
+        InvalidSetting: A text is not a valid value of its setting.
     """
     names = [setting.name for setting in dataclasses.fields(Settings)]
     layers = [
@@ -328,13 +307,12 @@ def resolve(
     ]
     given: dict[str, tuple[str, str]] = {}
     for layer in layers:
-        # Both name the store, so either of them overrides both in a later layer.
+        # Both name the store, so each overrides both in the layers after its own.
         if {"file", "store"} & given.keys():
             layer = {n: layer[n] for n in layer if n not in ("file", "store")}
         elif {"file", "store"} <= layer.keys():
             raise InvalidSetting(
-                f"{layer['file'][0]} and {layer['store'][0]} both say where positions are kept; "
-                "give one"
+                f"{layer['file'][0]} and {layer['store'][0]} both name the store; give one"
             )
         given |= {n: layer[n] for n in layer if n not in given}
     parsers = {setting.name: setting.metadata["parse"] for setting in dataclasses.fields(Settings)}
@@ -353,8 +331,8 @@ def resolve(
 def without_password(store: str) -> str:
     """Return the connection string with its secrets replaced by ``***``.
 
-    An invalid one may have its password anywhere. Too much is hidden rather than too little: all up
-    to the last ``@``, except a user's name at the beginning.
+    An invalid string may have its password anywhere, so everything up to the last ``@`` is hidden,
+    except a user's name at the beginning.
     """
     if _KEYWORD.match(store):
         return f"{store.partition('=')[0]}=***"
@@ -376,11 +354,8 @@ def _hide_secret(found: re.Match[str]) -> str:
 
 def flag(name: str) -> str:
     """Return the long flag of the setting ``name``."""
-    return next(
-        str(setting.metadata["flags"][-1])
-        for setting in dataclasses.fields(Settings)
-        if setting.name == name
-    )
+    fields = {setting.name: setting for setting in dataclasses.fields(Settings)}
+    return str(fields[name].metadata["flags"]).rpartition(" ")[2]
 
 
 def variable(name: str) -> str:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from bigfib.sequences import SHARED
 from bigfib.settings import Durability, Settings
 from bigfib.state import log
-from bigfib.state.store import SharedStore, Store, StoreError
+from bigfib.state.store import SharedStore, Store
 
 
 class Opened(NamedTuple):
@@ -47,10 +47,8 @@ def open_store(settings: Settings, owner_url: str = "", *, expire: bool = True) 
             settings.durability.value,
             settings.durability is Durability.FSYNC,
         )
-    try:
-        from bigfib.state.postgres.store import Postgres
-    except ImportError as error:
-        raise driver_missing(error) from error
+    from bigfib.state.postgres.store import Postgres
+
     days_kept = settings.sequence_ttl if expire else None
     store = Postgres(settings.store, days_kept=days_kept, permanent=SHARED)
     durability = f"synchronous_commit {store.synchronous_commit}"
@@ -66,24 +64,4 @@ def open_log(settings: Settings, owner_url: str = "", *, expire: bool = True) ->
         rewrite_bytes=settings.rewrite_bytes,
         days_kept=settings.sequence_ttl if expire else None,
         permanent=SHARED,
-    )
-
-
-def find_in_database(conninfo: str, sequence_id: bytes) -> int | None:
-    """Return the position of a sequence in a database, or None; change nothing there.
-
-    Raises:
-        StoreError: As `open_store`.
-    """
-    try:
-        from bigfib.state.postgres import store
-    except ImportError as error:
-        raise driver_missing(error) from error
-    return store.find(conninfo, sequence_id)
-
-
-def driver_missing(error: ImportError) -> StoreError:
-    """Return the error that names the package to install for a database."""
-    return StoreError(
-        f"a store in a database needs psycopg: pip install 'bigfib[postgres]' ({error})"
     )

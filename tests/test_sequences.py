@@ -39,11 +39,11 @@ def test_steps_are_in_the_log(path: Path) -> None:
         sequences = Sequences(log)
         for _ in range(10):
             sequence = sequences.forward(SHARED)
-        assert sequence.pair.digits() == b"55"
-        assert sequences.back(SHARED).pair.digits() == b"34"
+        assert sequence.digits() == b"55"
+        assert sequences.back(SHARED).digits() == b"34"
         assert log.position(SHARED) == 9
     with Log(path) as log:
-        assert Sequences(log).current(SHARED).pair.digits() == b"34"
+        assert Sequences(log).current(SHARED).digits() == b"34"
 
 
 def test_the_start_is_left_alone(path: Path) -> None:
@@ -55,7 +55,7 @@ def test_the_start_is_left_alone(path: Path) -> None:
         with pytest.raises(StartOfSequence):
             sequences.step(SHARED, -2)
         assert log.end == end
-        assert sequences.current(SHARED).pair.position == 0
+        assert sequences.current(SHARED).position == 0
 
 
 class TestMoves:
@@ -74,20 +74,20 @@ class TestMoves:
                     position += by
                     sequences.step(SHARED, by)
                 sequence = sequences.current(SHARED)
-                assert sequence.pair.position == log.position(SHARED) == position
-                assert sequence.pair.digits() == term(position)
+                assert sequence.position == log.position(SHARED) == position
+                assert sequence.digits() == term(position)
 
     def test_every_short_distance(self, path: Path) -> None:
         with Log(path, Durability.OS) as log:
             sequences = Sequences(log)
             for distance in range(-25, 26):
                 sequences.seek(SHARED, 5000)
-                assert sequences.step(SHARED, distance).pair.digits() == term(5000 + distance)
+                assert sequences.step(SHARED, distance).digits() == term(5000 + distance)
 
     def test_as_far_as_moves_go_and_on_by_steps(self, path: Path) -> None:
         with Log(path) as log:
             sequences = Sequences(log, farthest=FARTHEST)
-            assert sequences.seek(SHARED, FARTHEST).pair.digits() == term(FARTHEST)
+            assert sequences.seek(SHARED, FARTHEST).digits() == term(FARTHEST)
             end = log.end
             for too_far in (FARTHEST + 1, 10**30):
                 with pytest.raises(IndexTooLarge, match="1000000"):
@@ -95,14 +95,14 @@ class TestMoves:
             with pytest.raises(IndexTooLarge, match="steps of one"):
                 sequences.step(SHARED, 2)
             assert log.end == end
-            assert sequences.step(SHARED, 1).pair.digits() == term(FARTHEST + 1)
-            assert sequences.step(SHARED, -2).pair.digits() == term(FARTHEST - 1)
+            assert sequences.step(SHARED, 1).digits() == term(FARTHEST + 1)
+            assert sequences.step(SHARED, -2).digits() == term(FARTHEST - 1)
 
     def test_a_move_is_in_the_log(self, path: Path) -> None:
         with Log(path) as log:
             Sequences(log).seek(SHARED, 300)
         with Log(path) as log:
-            assert Sequences(log).current(SHARED).pair.digits() == term(300)
+            assert Sequences(log).current(SHARED).digits() == term(300)
 
 
 class TestOwn:
@@ -110,18 +110,18 @@ class TestOwn:
         with Log(path) as log:
             sequences = Sequences(log)
             sequence = sequences.create()
-            assert len(sequence.id) == 16
-            assert sequences.existing(sequence.id).pair.position == 0
-            sequences.step(sequence.id, 10)
-            sequences.delete(sequence.id)
+            assert len(sequence) == 16
+            assert sequences.existing(sequence).position == 0
+            sequences.step(sequence, 10)
+            sequences.delete(sequence)
             with pytest.raises(UnknownSequence):
-                sequences.existing(sequence.id)
+                sequences.existing(sequence)
         with Log(path) as log, pytest.raises(UnknownSequence):
-            Sequences(log).existing(sequence.id)
+            Sequences(log).existing(sequence)
 
     def test_the_shared_one_needs_no_creation(self, path: Path) -> None:
         with Log(path) as log:
-            assert Sequences(log).existing(SHARED).pair.position == 0
+            assert Sequences(log).existing(SHARED).position == 0
 
     def test_as_many_as_there_may_be(self, path: Path) -> None:
         with Log(path) as log:
@@ -136,11 +136,11 @@ class TestOwn:
                 sequences.forward(b"another of 16 by")
             assert log.end == end
             # Those that are there go on, and so does the shared one.
-            assert sequences.forward(first.id).pair.position == 1
-            assert sequences.forward(SHARED).pair.position == 1
-            sequences.delete(first.id)
+            assert sequences.forward(first).position == 1
+            assert sequences.forward(SHARED).position == 1
+            sequences.delete(first)
             sequences.delete(bytes(16))
-            assert sequences.create().pair.position == 0
+            assert sequences.existing(sequences.create()).position == 0
 
     def test_ids_as_text(self) -> None:
         assert parse_id("shared") == SHARED
@@ -158,7 +158,7 @@ class TestMemory:
             sequences = Sequences(log, cache_bytes=100_000)
             for step in (1, 2):
                 for number in range(1000):
-                    assert sequences.forward(b"%d" % number).pair.position == step
+                    assert sequences.forward(b"%d" % number).position == step
             assert sequences.cached_bytes <= 100_000
 
     def test_the_count_is_that_of_what_is_there(self, path: Path) -> None:
@@ -166,7 +166,7 @@ class TestMemory:
         randomness = random.Random(5)
         with Log(path, Durability.OS) as log:
             sequences = Sequences(log, cache_bytes=200_000)
-            ids = [sequences.create().id for _ in range(50)]
+            ids = [sequences.create() for _ in range(50)]
             for _ in range(2000):
                 sequence_id = randomness.choice(ids)
                 sequences.step(sequence_id, 5 + int(10 ** randomness.uniform(0, 3)))
@@ -194,7 +194,7 @@ class TestMemory:
             sequences = Sequences(log, cache_bytes=16 << 20)
             before = resident_bytes()
             for _ in range(10_000):
-                sequence = sequences.seek(sequences.create().id, 95_700)
-                assert len(sequence.pair.digits()) == 20_000
+                sequence = sequences.seek(sequences.create(), 95_700)
+                assert len(sequence.digits()) == 20_000
             assert sequences.cached_bytes <= 16 << 20
             assert resident_bytes() - before < 32 << 20

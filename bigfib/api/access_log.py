@@ -1,8 +1,7 @@
 """Log a line for every request, if ``--access-log`` asks for it.
 
-The line is in the Common Log Format, followed by the milliseconds that the request has taken. It
-has no query, and only the beginning of an id: a reader of the log must not be able to step the
-sequences of others.
+A line has the Common Log Format and the milliseconds that the request took. It has no query and
+only the beginning of an id, because whoever knows the id of a sequence may step it.
 """
 
 import logging
@@ -19,19 +18,14 @@ _logger = logging.getLogger("bigfib.access")
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
-# An id, also a mistyped one. An index of as many digits is shortened, too.
+# An id, even a mistyped one. An index of as many digits is shortened, too.
 _LONG: Final = re.compile(r"([0-9a-fA-F]{6})[0-9a-fA-F]{10,}")
 
 _LONGEST_PATH: Final = 200
 
 
 def logged(app: Application, committer: Committer) -> Application:
-    """Return ``app`` with a line in the log for every reply that it has handed over.
-
-    Args:
-        app: The application.
-        committer: Commits the changes that its replies show.
-    """
+    """Return ``app`` with a line in the log for every reply, once ``committer`` lets it leave."""
 
     def logged_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = _Request(environ)
@@ -63,7 +57,7 @@ class _Request:
         self.sent = 0
 
     def count(self, piece: bytes) -> bytes:
-        """Count a piece as sent: bjoern reports no more than that it wants the next."""
+        """Count a piece as sent: bjoern only reports that it wants the next one."""
         self.sent += len(piece)
         return piece
 

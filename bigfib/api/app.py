@@ -5,10 +5,9 @@ from threading import Event
 import falcon
 from falcon.routing import map_http_methods
 
-from bigfib.api import problems, requests
+from bigfib.api import problems
 from bigfib.api.commit import Committer, Steps
 from bigfib.api.front import Front
-from bigfib.api.guards import Guard
 from bigfib.api.operations import Interface, Live, Ready, Scrape, Stats
 from bigfib.api.page import Page
 from bigfib.api.ranges import TermRange
@@ -32,16 +31,16 @@ def create_app(
     shared: SharedMemory | None = None,
     draining: Event | None = None,
 ) -> Front:
-    """Return the application over ``sequences``.
+    """Return the application over the sequences in a store.
 
     Args:
-        store: The store of the sequences.
-        sequences: The sequences.
+        store: The store.
+        sequences: Its sequences.
         jobs: The computations of large terms.
         per_client: Whether ``/api0`` gives each client a sequence of its own.
-        shared_store: The same store, if it is one that many servers share.
+        shared_store: The same store, if servers share it.
         shared: The memory for the metrics of all workers, if there are several.
-        draining: Set once the service must not be sent requests any more.
+        draining: Set when the service must not be sent requests any more.
     """
     committer = Committer(store)
     steps = Steps(sequences, shared_store) if shared_store else None
@@ -62,9 +61,8 @@ def create_app(
     )
     metrics = Metrics(store, sequences, jobs, measured, shared)
     resources["/metrics"] = Scrape(metrics, store, committer, sequences)
-    routed = falcon.App(middleware=Guard())
+    routed = falcon.App()
     problems.add_to(routed)
-    routed.req_options.media_handlers = requests.json_only()
     for route, resource in resources.items():
         routed.add_route(route, resource)
     return Front(stepping, routed, committer, measured)

@@ -1,20 +1,19 @@
 """Let no reply leave before the changes that it shows are committed to the store.
 
-**A state log** commits once for all requests of a loop iteration: bjoern writes replies in a later
-iteration of its event loop than the one in which it has read the requests, and at the end of each
-(see `bigfib.server.bjoern.loop`) `Committer.end_iteration` is called. With 64 connections, this
-serves ten times as many replies a second as one ``fdatasync`` for each. Where iterations cannot be
-followed, each reply commits before it begins.
+**A state log** commits once for all requests of a loop iteration. bjoern reads requests in one
+iteration of its event loop and writes their replies in the next; in between
+`bigfib.server.bjoern.loop` calls `Committer.end_iteration`. With 64 connections, this serves ten
+times as many replies a second as one ``fdatasync`` for each. Where iterations cannot be followed,
+each reply commits before it begins.
 
 **A shared store** commits each change by itself. A transaction takes as long for one step as for
-many, and a server with one thread waits for it. So steps of ``/api0`` wait in `Steps` as long as
-requests are read, and the first reply that is to go on makes one transaction for all. A sequence
+many, and a server with one thread waits for it. So steps of ``/api0`` wait in `Steps` while bjoern
+reads requests, and the first reply that bjoern continues makes one transaction for all. A sequence
 that many requests step is moved once, and each reply shows the term after its own step.
 
 By then the replies have begun. If a step is refused or its outcome is unknown, its reply is aborted
-in the middle of its body; so steps that could be refused are not taken. A step of a sequence that
-others hold locked in the store stays for the next transactions, with those that are added
-meanwhile, until `WAIT_SECONDS` have passed since it was added.
+in the middle of its body; so steps that could be refused are not taken. If other sessions hold a
+sequence locked in the store, its steps stay for the next transactions, for `WAIT_SECONDS` at most.
 """
 
 import logging
@@ -40,8 +39,8 @@ from bigfib.state.store import (
 
 _logger = logging.getLogger(__name__)
 
-# The position from which a step, forward, back or a look, will hardly be refused. Forward: a
-# sequence that is not at 0 is in the store. Back: others can hardly have led it to 0 meanwhile.
+# The lowest position from which a step is taken, by its direction; 0 is a look. Forward: a sequence
+# beyond 0 is in the store. Back: other servers can hardly have moved it to 0 since it was seen.
 _TAKEN_FROM: Final = {0: 0, 1: 1, -1: 1000}
 
 
@@ -130,13 +129,9 @@ class WaitingStep:
         return self._steps is None
 
     def settles(self, share: float) -> bool:
-        """Make the transaction, and again while others hold the sequence locked.
+        """Make transactions until the step is settled, and return whether it is.
 
-        Args:
-            share: What share of `WAIT_SECONDS` may have passed in the end.
-
-        Returns:
-            Whether it is settled.
+        While others hold the sequence locked, return False after ``share`` of `WAIT_SECONDS`.
         """
         while self._steps and not (
             self.locked and time.monotonic() >= self.added + share * WAIT_SECONDS
@@ -179,11 +174,7 @@ class Steps:
     def takes(self, sequence_id: bytes, by: int) -> bool:
         """Return whether a step may be added: as far as can be foreseen, it will not be refused."""
         position = self._sequences.last_seen(sequence_id)
-        return (
-            position is not None
-            and position >= _TAKEN_FROM[by]
-            and self._store.may_step(sequence_id)
-        )
+        return position is not None and position >= _TAKEN_FROM[by] and self._store.is_open()
 
     def add(self, sequence_id: bytes, by: int) -> WaitingStep:
         """Add a step forward (1) or back (-1), or a look (0)."""
@@ -203,13 +194,11 @@ class Steps:
         self._waiting[sequence_id] = [each for each in waiting if each.added > oldest]
         for each in given_up:
             each.settle(None)
-        # The next request for it is refused before its reply begins.
-        self._sequences.forget(sequence_id)
         _logger.warning("%d replies are aborted: their sequence is locked", len(given_up))
-        self._store.give_up_locked(sequence_id)
+        self._store.give_up_locked()
 
     def commit(self) -> None:
-        """Make all that waits in one transaction; settle each whose sequence is not locked."""
+        """Make all waiting steps in one transaction; settle those whose sequence is not locked."""
         batch = [of_one for of_one in self._waiting.values() if of_one]
         self._waiting = {}
         stepped = [of_one for of_one in batch if any(waiting.by for waiting in of_one)]
@@ -219,7 +208,7 @@ class Steps:
         except (Unavailable, NoRoom, OutcomeUnknown) as error:
             _logger.warning("%d replies are aborted: %s", sum(map(len, batch)), error)
         finally:
-            # Even after an unforeseen error, none may wait for ever.
+            # Even after an unforeseen error, no reply may wait for ever.
             for waiting in chain.from_iterable(batch):
                 if not waiting.settled and waiting.sequence_id not in self._waiting:
                     waiting.settle(None)
@@ -251,7 +240,7 @@ class Steps:
         return stores.Steps(sequence_id, at, *self._sequences.reach(sequence_id, least, most))
 
     def _settle(self, of_one: list[WaitingStep], position: int | None) -> None:
-        """Settle the steps of one sequence, which ``position`` is the outcome of."""
+        """Settle the steps of one sequence by its position in the answer of `step_all`."""
         sequence_id = of_one[0].sequence_id
         if position == LOCKED:
             for waiting in of_one:
@@ -269,7 +258,7 @@ class Steps:
             position += waiting.by
             self._sequences.count_steps(waiting.by)
             try:
-                waiting.settle(self._sequences.at(sequence_id, position).pair.digits())
+                waiting.settle(self._sequences.at(sequence_id, position).digits())
             except (TermNotReady, IndexTooLarge):
                 # The next request for it is answered with the reason.
                 self._sequences.forget(sequence_id)

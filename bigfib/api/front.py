@@ -1,9 +1,16 @@
-"""Answer ``/api0`` ahead of Falcon, and measure every request.
+"""Answer ``/api0`` without Falcon, refuse forged requests, and measure every request.
 
 Falcon's request and response objects cost more than all the rest of a small request: an empty
 Falcon application takes 4.2 us in process, bare WSGI 0.1, and through Falcon ``/api0`` keeps 0.40
-to 0.66 of its speed. So whatever `Stepping` answers is answered here, without them. Falcon has the
-rest: all other paths, what is refused under ``/api0``, and errors that nobody has foreseen.
+to 0.66 of its speed. So `Stepping` answers ``/api0`` here. Falcon answers the rest: all other
+paths, refusals under ``/api0``, and unforeseen errors.
+
+Two kinds of requests never reach a resource:
+
+* **Bodies in chunks.** bjoern drops them, and takes their trailers for headers.
+* **Changes requested by a page of another site.** Such a page needs only an image with the address
+  of ``/api0/next``, and could step sequences that only its visitors can reach. Browsers send where
+  a request comes from (W3C, Fetch Metadata Request Headers); other clients need not.
 """
 
 import re
@@ -15,7 +22,7 @@ from typing import Any, Final
 import falcon
 
 from bigfib.api.commit import Committer
-from bigfib.api.guards import CROSS_SITE, refuse_other_sites
+from bigfib.api.problems import Problem
 from bigfib.api.representations import Answer, Body, CommonHeaders, Header
 from bigfib.api.stepping import Environ, Stepping
 from bigfib.metrics import EDGES, UNMATCHED, Places, RequestHistogram
@@ -23,18 +30,18 @@ from bigfib.metrics import EDGES, UNMATCHED, Places, RequestHistogram
 # Browsers take a body for what its type says. The replies of `/api0` are compatible to the byte.
 _NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
 
+# `Sec-Fetch-Site` of a request that a page of another site has made a browser send.
+_CROSS_SITE: Final = "cross-site"
+
+_SAFE: Final = ("GET", "HEAD", "OPTIONS")
+
 # In the environment of a request: its route, as Falcon found it; the error that ended it.
 _ROUTE: Final = "bigfib.route"
 _ERROR: Final = "bigfib.error"
 
 
 class Front:
-    """The application: ``/api0`` by `Stepping`, everything else by Falcon.
-
-    Attributes:
-        routed: The Falcon application.
-        committer: Commits what the replies show.
-    """
+    """The application: ``/api0`` by `Stepping`, everything else by Falcon."""
 
     def __init__(
         self,
@@ -43,14 +50,7 @@ class Front:
         committer: Committer,
         requests: RequestHistogram,
     ) -> None:
-        """Answer by ``stepping`` or ``routed``.
-
-        Args:
-            stepping: Answers ``/api0``.
-            routed: Answers the rest.
-            committer: Commits what the replies show.
-            requests: Counts the requests.
-        """
+        """Answer by ``stepping`` or ``routed``, the Falcon application; count in ``requests``."""
         self.routed = routed
         self.committer = committer
         self._stepping = stepping
@@ -65,7 +65,7 @@ class Front:
         }
         # Places and beginnings of the requests whose replies leave after this loop iteration.
         self._answered: list[tuple[int, float]] = []
-        routed.add_middleware(_RouteNote())
+        routed.add_middleware(_Guard())
         routed.add_sink(self._refuse, "|".join(rf"{re.escape(path)}\Z" for path in self._answers))
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
@@ -118,10 +118,10 @@ class Front:
         return self._counted(places[status], began, body)
 
     def _is_refused(self, environ: Environ, path: str) -> bool:
-        return environ["HTTP_SEC_FETCH_SITE"] == CROSS_SITE and path in self._stepping.changing
+        return environ["HTTP_SEC_FETCH_SITE"] == _CROSS_SITE and path in self._stepping.changing
 
     def _counted(self, place: int, began: float, body: Iterable[bytes]) -> Iterable[bytes]:
-        """Return ``body``, and have its request counted when it is out of our hands.
+        """Return ``body``, and count its request when the server may send the last piece.
 
         Args:
             place: Where to count the request; see `RequestHistogram.places`.
@@ -149,13 +149,35 @@ class Front:
         req.uri_template = req.path
         if _ERROR in req.env:
             raise req.env[_ERROR]
-        refuse_other_sites(req, changes=req.path in self._stepping.changing)
+        _refuse_other_sites(req, changes=req.path in self._stepping.changing)
         raise falcon.HTTPMethodNotAllowed(self._answers[req.path])
 
 
-class _RouteNote:
-    """Note the route of each request in its environment."""
+class _Guard:
+    """Refuse requests before Falcon calls a resource, and note the route of each."""
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        """Refuse a body in chunks, before any header counts."""
+        if req.get_header("Transfer-Encoding") is not None:
+            raise Problem(411, "Send the body with a Content-Length, not in chunks.")
+
+    def process_resource(self, req: falcon.Request, *_: object) -> None:
+        """Refuse a change; called once the route is known, so that the refusal is counted there."""
+        _refuse_other_sites(req)
 
     def process_response(self, req: falcon.Request, *_: object) -> None:
-        """Note the route, also of a request that is refused."""
+        """Note the route in the environment, also of a request that is refused."""
         req.env[_ROUTE] = req.uri_template or UNMATCHED
+
+
+def _refuse_other_sites(req: falcon.Request, *, changes: bool = False) -> None:
+    """Refuse a request that a page of another site has caused, unless it is safe.
+
+    At some paths even a GET ``changes`` something.
+    """
+    if req.get_header("Sec-Fetch-Site") == _CROSS_SITE and (changes or req.method not in _SAFE):
+        raise Problem(
+            403,
+            "Cross-site requests may not change state (Sec-Fetch-Site): a page of another site has "
+            "sent this one. Open this address itself, or use a client that is not a browser.",
+        )

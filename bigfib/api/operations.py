@@ -33,12 +33,12 @@ def _say(resp: falcon.Response, line: str) -> None:
 class _Health:
     """Run health checks.
 
-    ``?verbose`` shows the result of each check in a line. Other parameters are ignored, because
-    probes of some kinds send their own.
+    ``?verbose`` shows the result of each check in a line. Other parameters are ignored: some probes
+    send their own.
     """
 
     def __init__(self, word: str, checks: Mapping[str, Callable[[], object]]) -> None:
-        """Run these checks at every request.
+        """Run ``checks`` at every request.
 
         Args:
             word: The reply if all pass.
@@ -59,7 +59,7 @@ class _Health:
             try:
                 check()
             except (Draining, Unavailable, OutcomeUnknown, NoRoom) as error:
-                # The reason, which may show where the store is, is for standard error only.
+                # The error may name the store's host, so it goes to standard error only.
                 reason = error if isinstance(error, Draining) else "it cannot be asked"
                 lines.append(f"[-] {name} failed: {reason}")
                 word, resp.status = f"not {self._word}", falcon.HTTP_503
@@ -114,7 +114,7 @@ class Scrape(Collector):
         try:
             encode, content_type = choose_encoder(req.accept)
         except TypeError:
-            # The library fails to compare a malformed version.
+            # prometheus_client fails at a malformed version.
             encode, content_type = choose_encoder("")
         resp.content_type = content_type
         resp.cache_control = ["no-store"]
@@ -128,7 +128,7 @@ class Scrape(Collector):
 
     def _shared_position(self) -> int | None:
         """Return the position of the shared sequence, or None if the store is out of reach."""
-        # If that is known, requests must not wait for a scrape.
+        # A scrape must not wait for a store that is known to be out of reach.
         if self._store.is_lost():
             return None
         try:
@@ -136,7 +136,7 @@ class Scrape(Collector):
             position = self._sequences.position(SHARED)
         except (Unavailable, OutcomeUnknown, NoRoom, CommitFailed):
             return None
-        # As every reply that shows it: a step whose client has gone may be uncommitted.
+        # Like any position that is shown: if a client has gone, its step may be uncommitted.
         self._committer.commit()
         return position
 
@@ -165,7 +165,7 @@ class Interface:
         """
         text = (resources.files("bigfib.api") / "openapi.json").read_text()
         for name, limit in {"max_term": max_term, "farthest": farthest}.items():
-            # A string that has nothing else stands for a number.
+            # A string of nothing but the placeholder becomes a number.
             text = text.replace(f'"<{name}>"', str(limit)).replace(f"<{name}>", str(limit))
         text = text.replace("<version>", bigfib.__version__)
         self._document = json.dumps(json.loads(text)).encode()

@@ -1,7 +1,7 @@
 """Every error that a client can meet, as a problem document (RFC 9457).
 
-An error has the type ``application/problem+json`` whatever ``Accept`` says: a client that asked for
-another type is served better by a reason than by an empty body.
+An error has the type ``application/problem+json`` whatever ``Accept`` says: a client that cannot
+read it still gains more from a reason than from an empty body.
 """
 
 import json
@@ -29,7 +29,7 @@ RETRY_AFTER: Final = 1
 
 
 class Problem(falcon.HTTPError):
-    """An error with its own detail, and perhaps members beyond those that all have."""
+    """An error with a detail of its own, and perhaps additional members."""
 
     def __init__(
         self, status: int, detail: str, *, headers: dict[str, str] | None = None, **members: str
@@ -61,7 +61,7 @@ class _Row(NamedTuple):
         status: The HTTP status; its reason phrase is the title.
         detail: The detail, in which ``{error}`` is the exception.
         headers: Headers of the reply, likewise.
-        log: Whether the message of the exception is for the operator: it is logged, not shown.
+        log: Whether to log the exception, which only operators may see.
     """
 
     status: int

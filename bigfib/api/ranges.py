@@ -1,4 +1,4 @@
-"""Serve terms in a row, one a line: ``/api1/terms``."""
+"""Serve consecutive terms, one a line: ``/api1/terms``."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
@@ -13,10 +13,10 @@ from bigfib.api.representations import LINES_OF_JSON, TEXT, Body, keep_for_ever
 from bigfib.numbers.fibonacci import InvalidIndex
 
 MAX_LINES: Final = 10_000
-"""Terms in one reply at most."""
+"""Maximum number of terms in a reply."""
 
 MAX_STREAMS: Final = 32
-"""Replies with terms in a row under way at most; near the limit each takes 1.5 MB."""
+"""Maximum number of such replies at a time; near the largest terms each takes 1.5 MB."""
 
 # Lines are joined until a chunk is this long. Other requests wait while a chunk is computed.
 _CHUNK_BYTES: Final = 1 << 14
@@ -31,7 +31,7 @@ class TermRange:
         self._open_streams = 0
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Send terms in a row, one a line."""
+        """Send consecutive terms, one a line."""
         parameters = requests.parameters(req, "from", "count", "format")
         media_type, line = _line(req, parameters.get("format"))
         first = requests.number(parameters, "from", 0)
@@ -43,8 +43,8 @@ class TermRange:
         if self._open_streams >= MAX_STREAMS:
             raise Problem(
                 503,
-                f"Terms in a row are being sent to {MAX_STREAMS} clients, the most that the "
-                "service serves at a time; try again in 1 s.",
+                f"The service is sending consecutive terms to {MAX_STREAMS} clients, which is its "
+                "limit; try again in 1 s.",
                 headers={"Retry-After": "1"},
             )
         sent = min(count, MAX_LINES)

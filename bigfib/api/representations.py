@@ -8,7 +8,7 @@ from typing import Final
 import falcon
 
 from bigfib.api.commit import Committer, WaitingStep
-from bigfib.current_terms import Sequence
+from bigfib.numbers.decimals import DecimalPair
 from bigfib.sequences import format_id
 
 Header = tuple[str, str]
@@ -32,7 +32,7 @@ _NO_STORE: Final = ("Cache-Control", "no-store")
 
 
 class Body:
-    """The pieces of a reply, and a function called when the server wants no more of them."""
+    """The pieces of a reply, and a function to call when the server needs no more of them."""
 
     __slots__ = ("_on_close", "_on_piece", "_pieces")
 
@@ -42,7 +42,7 @@ class Body:
         on_close: Callable[[], object],
         on_piece: Callable[[bytes], bytes] | None = None,
     ) -> None:
-        """Send ``pieces``, which are closed first if they have to be.
+        """Send ``pieces``; a generator is closed at the end.
 
         Args:
             pieces: The pieces.
@@ -79,7 +79,7 @@ class CommonHeaders:
         self.renew(time.perf_counter())
 
     def renew(self, now: float) -> None:
-        """Write them for the present second; it is ``now`` by `time.perf_counter`."""
+        """Set the headers for the current second; ``now`` is the time by `time.perf_counter`."""
         seconds = self._clock()
         self.headers: list[Header] = [("Date", formatdate(int(seconds), usegmt=True))]
         self.due = now + 1 - seconds % 1
@@ -162,49 +162,31 @@ class SequenceReply:
     def __init__(self, committer: Committer) -> None:
         self._committer = committer
 
-    def __call__(self, resp: falcon.Response, sequence: Sequence) -> None:
-        """Show ``sequence`` in ``resp``."""
-        self.unchanged(resp, sequence)
-        pieces = self._document(sequence)
-        self._describe(resp, pieces)
-        if sum(map(len, pieces)) <= _JOINED_UP_TO:
-            resp.data = b"".join(pieces)
+    def __call__(self, resp: falcon.Response, sequence_id: bytes, pair: DecimalPair) -> None:
+        """Show a sequence and its current term in ``resp``."""
+        self.unchanged(resp, pair)
+        value = pair.digits(b'"}')
+        facts = (format_id(sequence_id).encode(), pair.position, pair.digit_count)
+        opening = b'{"id":"%b","position":"%d","digits":"%d","value":"' % facts
+        resp.content_type = JSON
+        if len(value) <= _JOINED_UP_TO:
+            resp.data = opening + value
         else:
-            resp.stream = iter(pieces)
+            resp.content_length = len(opening) + len(value)
+            resp.stream = iter((opening, value))
 
-    def head(self, resp: falcon.Response, sequence: Sequence) -> None:
-        """Give ``resp`` the headers of the document, without the document."""
-        self.unchanged(resp, sequence)
-        self._describe(resp, self._document(sequence))
-
-    def unchanged(self, resp: falcon.Response, sequence: Sequence) -> None:
+    def unchanged(self, resp: falcon.Response, pair: DecimalPair) -> None:
         """Give ``resp`` the headers of a 304, which describe no content.
 
         Given the length of a document that does not follow, Node's ``fetch`` waits for the document
         and opens another connection for the next request.
         """
         self._committer.commit()
-        resp.etag = str(sequence.pair.position)
+        resp.etag = str(pair.position)
         resp.cache_control = ["no-cache"]
-
-    @staticmethod
-    def _document(sequence: Sequence) -> list[bytes]:
-        """Return the document in pieces, so that a long value is not copied."""
-        value = sequence.pair.digits(b'"}')
-        opening = b'{"id":"%b",' % format_id(sequence.id).encode()
-        facts = b'"position":"%d","digits":"%d","value":"' % (
-            sequence.pair.position,
-            sequence.pair.digit_count,
-        )
-        return [opening, facts, value]
-
-    @staticmethod
-    def _describe(resp: falcon.Response, pieces: list[bytes]) -> None:
-        resp.content_type = JSON
-        resp.content_length = sum(map(len, pieces))
 
 
 def keep_for_ever(resp: falcon.Response) -> None:
-    """Let anybody keep the reply for ever: a term never changes."""
+    """Let any cache keep the reply for ever: a term never changes."""
     resp.cache_control = ["public", "max-age=31536000", "immutable"]
     resp.vary = ["Accept"]

@@ -6,11 +6,11 @@ import re
 from typing import Any, Final
 
 import falcon
-import falcon.media
 from falcon.util import mediatypes
 from gmpy2 import mpz
 
 from bigfib.api.problems import Problem
+from bigfib.api.representations import JSON
 from bigfib.numbers.fibonacci import InvalidIndex, parse_index
 
 MAX_BODY_BYTES: Final = 1 << 20
@@ -18,12 +18,11 @@ MAX_BODY_BYTES: Final = 1 << 20
 
 _POSITION: Final = re.compile(r"0|[1-9][0-9]*", re.ASCII)
 
-# The value of If-None-Match other than `*`. Commas are optional, because bjoern joins several lines
-# without one.
+# The value of If-None-Match other than `*`. Commas are optional: bjoern joins lines without one.
 _TAG: Final = re.compile(r'"([^"]*)"')
 _TAGS: Final = re.compile(r'[ \t,]*(?:(?:W/)?"[^"]*"[ \t,]*)*')
 
-# An unclosed string reaches to the end, so that the time to find all is linear.
+# An unclosed string extends to the end, which keeps the search linear.
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"?')
 
 # A media range has one slash. Another one without a comma before it belongs to the next line. The
@@ -33,15 +32,15 @@ _END_OF_LINE: Final = re.compile(
     r"video|\*)/)"
 )
 
-# No reply is so long that a position in it has more digits; Python refuses to read thousands.
+# No reply has offsets of more digits, and Python refuses to convert thousands of them.
 _RANGE: Final = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.ASCII)
 
 
 def parameters(req: falcon.Request, *names: str) -> dict[str, str]:
-    """Return the query parameters, each of which must be one of ``names`` and be given once.
+    """Return the query parameters; only ``names`` are allowed, and each only once.
 
     Raises:
-        Problem: 422, another one is given, or one is given twice.
+        Problem: 422.
     """
     given = {}
     for name, value in req.params.items():
@@ -73,14 +72,10 @@ def media_type(req: falcon.Request, *offered: str) -> str:
     Names are compared without case, and empty members are ignored (RFC 9110, 8.3.1 and 5.6.1).
     bjoern joins several lines without a comma; it is added where the next type begins.
 
-    Args:
-        req: The request.
-        offered: The media types, in lower case.
-
     Raises:
-        Problem: 406, it accepts none of them.
+        Problem: 406, it accepts none of those ``offered``, which are in lower case.
     """
-    # The types offered have no parameters: quoted values do not matter, but a comma in one would.
+    # Quoted values, which may have commas, belong to parameters, and no offered type has any.
     unquoted = _QUOTED.sub('""', req.accept.lower())
     ranges = _END_OF_LINE.sub(r"\1,", unquoted).split(",")
     accept = ",".join(one for one in ranges if one.strip())
@@ -97,8 +92,8 @@ def meets_if_match(req: falcon.Request, etag: str) -> bool:
     """Return whether ``If-Match`` (RFC 9110, 13.1.1) allows the request."""
     if req.get_header("If-Match", default="*").strip() == "*":
         return True
-    # A malformed value matches nothing: a client that meant to be careful must not step. Nor does
-    # the quoted tag `"*"`, which Falcon takes for a bare `*`.
+    # A malformed value matches nothing: such a client wants a condition, so nothing may change. Nor
+    # does the quoted tag `"*"` match, which Falcon takes for a bare `*`.
     return any(
         isinstance(tag, falcon.ETag) and tag.strong_compare(falcon.ETag(etag))
         for tag in req.if_match or ()
@@ -116,8 +111,8 @@ def positions_to_match(req: falcon.Request) -> list[int]:
 def meets_if_none_match(req: falcon.Request, etag: str) -> bool:
     """Return whether ``If-None-Match`` (RFC 9110, 13.1.2) allows a change of this version.
 
-    Tags are compared weakly. A malformed value matches every tag, as ``*`` does: a client that
-    meant to be careful must not step.
+    Tags are compared weakly. A malformed value matches every tag, as ``*`` does: such a client
+    wants a condition, so nothing may change.
     """
     header = req.get_header("If-None-Match", default="")
     return bool(_TAGS.fullmatch(header)) and etag not in _TAG.findall(header)
@@ -160,9 +155,8 @@ def document(req: falcon.Request) -> Any:
     """Return the JSON document in the body.
 
     Raises:
-        Problem: 400, it is a part of a document (RFC 9110, 14.5); 413, the body is longer than
-            `MAX_BODY_BYTES`; 415, it is not JSON.
-        HTTPError: 400, there is none, or it is malformed or not as long as stated.
+        Problem: 400, it is a part of a document (RFC 9110, 14.5), malformed, or not as long as
+            stated; 413, the body is longer than `MAX_BODY_BYTES`; 415, it is not JSON.
     """
     if req.get_header("Content-Range") is not None:
         raise Problem(
@@ -173,25 +167,14 @@ def document(req: falcon.Request) -> Any:
     body = req.env["wsgi.input"]
     length = body.seek(0, os.SEEK_END)
     body.seek(0)
-    # Of several Content-Length headers bjoern obeys the last one, and some proxies the first.
+    # Of several Content-Length headers bjoern uses the last one, some proxies the first.
     if length != (req.content_length or 0):
         raise Problem(400, "The body is not as long as Content-Length says; state that once.")
-    # Media types are compared without case; Falcon compares them with it.
-    req.content_type = req.content_type and req.content_type.lower()
+    # Media types are compared without case (RFC 9110, 8.3.1).
+    kind = (req.content_type or JSON).partition(";")[0].strip().lower()
+    if kind != JSON:
+        raise Problem(415, f"Send the document as {JSON}.")
     try:
-        return req.get_media()
-    except falcon.HTTPUnsupportedMediaType as error:
-        raise Problem(415, f"Send the document as {falcon.MEDIA_JSON}.") from error
-
-
-def json_only() -> falcon.media.Handlers:
-    """Return the handlers for the bodies of requests: JSON only."""
-    handler = falcon.media.JSONHandler(loads=_loads)
-    return falcon.media.Handlers({falcon.MEDIA_JSON: handler})
-
-
-def _loads(text: str | bytes) -> Any:
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        return json.loads(body.read().decode())
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, "The body is no JSON document, or is nested too deeply.") from error

@@ -15,7 +15,6 @@ from bigfib.api import requests
 from bigfib.api.commit import Committer
 from bigfib.api.problems import CreationUnknown, Problem
 from bigfib.api.representations import SequenceReply
-from bigfib.current_terms import Sequence
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.sequences import (
     SHARED,
@@ -29,8 +28,8 @@ from bigfib.state.store import OutcomeUnknown, PositionMismatch, Unavailable
 
 _Made = TypeVar("_Made")
 
-# Each attempt after the first means that another client has moved the sequence to another position
-# from which it may be changed.
+# Each attempt after the first means that another client has just moved the sequence to another
+# position that the conditions allow.
 _ATTEMPTS: Final = 20
 
 
@@ -45,36 +44,29 @@ class SequenceCollection:
         """Create a sequence at position 0."""
         requests.parameters(req)
         try:
-            sequence = self._sequences.create()
+            sequence_id = self._sequences.create()
         except OutcomeUnknown as error:
             raise CreationUnknown from error
         resp.status = falcon.HTTP_201
-        resp.location = f"/api1/sequences/{format_id(sequence.id)}"
-        self._show(resp, sequence)
+        resp.location = f"/api1/sequences/{format_id(sequence_id)}"
+        self._show(resp, sequence_id, self._sequences.at(sequence_id, 0))
 
 
 class _OneSequence:
-    """Find and change one sequence."""
+    """Change one sequence under the conditions of a request."""
 
     def __init__(self, committer: Committer, sequences: Sequences) -> None:
         self._committer = committer
         self._sequences = sequences
         self._show = SequenceReply(committer)
 
-    def _existing(self, sequence_id: str) -> Sequence:
-        return self._sequences.existing(parse_id(sequence_id))
-
     def _change(
         self, req: falcon.Request, sequence_id: bytes, change: Callable[[int | None], _Made]
     ) -> _Made:
         """Make a change from a position that If-Match and If-None-Match allow.
 
-        The store compares positions when it makes the change, so that the conditions hold then.
-
-        Args:
-            req: The request.
-            sequence_id: The sequence to change.
-            change: Makes the change; takes the only position to make it from, or None for any.
+        ``change`` makes it, from the position that it is given, or from any if that is None. The
+        store compares positions when it makes the change, so that the conditions hold then.
 
         Raises:
             Problem: 412, the conditions do not allow a change at the sequence's position.
@@ -118,15 +110,14 @@ class SequenceResource(_OneSequence):
     def on_get(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
         """Show the sequence, or send 304 if the client has its position."""
         requests.parameters(req)
-        sequence = self._existing(sequence_id)
-        self._require_match(req, sequence.pair.position)
-        if requests.is_known(req, str(sequence.pair.position)):
-            self._show.unchanged(resp, sequence)
+        one = parse_id(sequence_id)
+        pair = self._sequences.existing(one)
+        self._require_match(req, pair.position)
+        if requests.is_known(req, str(pair.position)):
+            self._show.unchanged(resp, pair)
             resp.status = falcon.HTTP_304
-        elif req.method == "HEAD":
-            self._show.head(resp, sequence)
         else:
-            self._show(resp, sequence)
+            self._show(resp, one, pair)
 
     on_head = on_get
 
@@ -135,10 +126,10 @@ class SequenceResource(_OneSequence):
         requests.parameters(req)
         one = parse_id(sequence_id)
         position = int(_position(requests.document(req)))
-        self._show(
-            resp,
-            self._change(req, one, lambda expected: self._sequences.seek(one, position, expected)),
+        pair = self._change(
+            req, one, lambda expected: self._sequences.seek(one, position, expected)
         )
+        self._show(resp, one, pair)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
         """Delete the sequence."""
@@ -168,13 +159,11 @@ class SequenceStep(_OneSequence):
         by = int(self._direction * steps)
         one = parse_id(sequence_id)
         try:
-            sequence = self._change(
-                req, one, lambda expected: self._sequences.step(one, by, expected)
-            )
+            pair = self._change(req, one, lambda expected: self._sequences.step(one, by, expected))
         except StartOfSequence:
             position = self._sequences.position(one)
             raise self._unchanged(409, position, "there is no term before F(0)") from None
-        self._show(resp, sequence)
+        self._show(resp, one, pair)
 
 
 def _position(document: object) -> mpz:

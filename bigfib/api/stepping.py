@@ -30,13 +30,6 @@ _NO_ROOM: Final = "507 Insufficient Storage"
 
 _COOKIE: Final = re.compile(r"(?:^|;)\s*bigfib=([0-9a-f]{32})\s*(?:;|$)", re.ASCII)
 
-# bjoern joins several Cookie lines with nothing between them, so that the cookie may come right
-# after the value of another, and right before the name of another. Finding it takes up to three
-# times as long.
-_JOINED_COOKIE: Final = re.compile(
-    r"(?:^|;)\s*(?:[^;=\s]+=[^;]*?)??bigfib=([0-9a-f]{32})\s*(?:;|$|[^;=\s]+=)", re.ASCII
-)
-
 # Kept for 400 days, the longest that browsers allow. Not `Secure`: the service speaks plain HTTP,
 # on loopback or to a proxy.
 _SET_COOKIE: Final = "bigfib={}; Max-Age=34560000; Path=/api0; HttpOnly; SameSite=Lax"
@@ -66,42 +59,51 @@ class Stepping:
             reply: Shows their terms.
             per_client: Whether each client has a private sequence, known by a cookie of 128 random
                 bits, or all clients share one.
-            steps: Makes many steps in one transaction, if the store is a shared one.
+            steps: Makes many steps in one transaction, if servers share the store.
         """
         self._sequences = sequences
         self._reply = reply
-        answer = self._for_client if per_client else self._for_all
-        current, following, previous = map(answer, (self._current, self._next, self._previous))
-        if steps:
-            current, following, previous = (
-                _later_if_detected(now, answer(self._together(steps, by, alone)))
-                for now, by, alone in (
-                    (current, 0, self._current),
-                    (following, 1, self._next),
-                    (previous, -1, self._previous),
-                )
-            )
+        self._per_client = per_client
         self.routes: dict[str, dict[str, Callable[[Environ], Answer]]] = {
-            "/api0/current": {"GET": current, "HEAD": answer(self._head)},
-            "/api0/next": {"GET": following},
-            "/api0/previous": {"GET": previous},
+            "/api0/current": {
+                "GET": self._for_client(self._current, 0, steps),
+                "HEAD": self._for_client(self._head),
+            },
+            "/api0/next": {"GET": self._for_client(self._next, 1, steps)},
+            "/api0/previous": {"GET": self._for_client(self._previous, -1, steps)},
         }
 
-    def _together(
-        self, steps: Steps, by: int, alone: Callable[[bytes], Answer]
-    ) -> Callable[[bytes], Answer]:
-        """Return a function that adds the step to ``steps`` if possible, or makes it ``alone``."""
+    def _for_client(
+        self, answer: Callable[[bytes], Answer], by: int = 0, steps: Steps | None = None
+    ) -> Callable[[Environ], Answer]:
+        """Return a function that finds the sequence of a request and answers for it.
 
-        def answer(sequence_id: bytes) -> Answer:
-            if steps.takes(sequence_id, by):
-                return self._reply.later(steps.add(sequence_id, by))
-            return alone(sequence_id)
+        Args:
+            answer: Answers for a sequence.
+            by: The step that it makes: 1, -1, or 0 for a look.
+            steps: Makes the step instead, where it takes it.
+        """
+        if not self._per_client and not steps:
+            return lambda _environ: answer(SHARED)
 
-        return answer
+        def find_and_answer(environ: Environ) -> Answer:
+            sequence_id, is_new = SHARED, False
+            if self._per_client:
+                cookie = _COOKIE.search(environ.get("HTTP_COOKIE", ""))
+                is_new = not cookie
+                sequence_id = bytes.fromhex(cookie[1]) if cookie else secrets.token_bytes(16)
+            if steps and _notices_abort(environ) and steps.takes(sequence_id, by):
+                status, headers, body = self._reply.later(steps.add(sequence_id, by))
+            else:
+                status, headers, body = answer(sequence_id)
+            if is_new:
+                headers.append(("Set-Cookie", _SET_COOKIE.format(sequence_id.hex())))
+            return status, headers, body
+
+        return find_and_answer
 
     def _current(self, sequence_id: bytes) -> Answer:
-        sequence = self._sequences.current(sequence_id)
-        return self._reply(_OK, sequence.pair.digits(MADE))
+        return self._reply(_OK, self._sequences.current(sequence_id).digits(MADE))
 
     def _head(self, sequence_id: bytes) -> Answer:
         status, headers, _ = self._current(sequence_id)
@@ -109,30 +111,30 @@ class Stepping:
 
     def _next(self, sequence_id: bytes) -> Answer:
         try:
-            sequence = self._sequences.forward(sequence_id)
+            pair = self._sequences.forward(sequence_id)
         except (NoRoom, TooManySequences) as error:
             return self._no_room(error)
-        return self._reply(_OK, sequence.pair.digits(MADE))
+        return self._reply(_OK, pair.digits(MADE))
 
     def _previous(self, sequence_id: bytes) -> Answer:
         try:
-            sequence = self._sequences.back(sequence_id)
+            pair = self._sequences.back(sequence_id)
         except StartOfSequence:
             # This shows the position as a term would, and waits for the commit likewise.
             return self._reply(_AT_START, b"-1" + closing(_AT_START))
         except NoRoom as error:
             return self._no_room(error)
-        return self._reply(_OK, sequence.pair.digits(MADE))
+        return self._reply(_OK, pair.digits(MADE))
 
     def _no_room(self, error: Exception) -> Answer:
         _logger.error("%s; the sequence stays where it is", error)
         return self._reply(_NO_ROOM, b"-2" + closing(_NO_ROOM))
 
     def unavailable(self, path: str, error: Exception) -> Answer | None:
-        """Answer that the term cannot be had now, if that is what the error means."""
+        """Return the 503 for an error that means that the term is not ready, or None."""
         if isinstance(error, (TermNotReady, IndexTooLarge)):
             _logger.warning("%s: %s", path, error)
-            # A position beyond computing stays so.
+            # A position whose term is too large to compute has no time to retry.
             retry_after = getattr(error, "retry_after", None)
         elif isinstance(error, (Unavailable, OutcomeUnknown)):
             # The store has logged the reason.
@@ -144,40 +146,12 @@ class Stepping:
             headers.append(("Retry-After", str(retry_after)))
         return status, headers, body
 
-    @staticmethod
-    def _for_all(answer: Callable[[bytes], Answer]) -> Callable[[Environ], Answer]:
-        return lambda _environ: answer(SHARED)
 
-    @staticmethod
-    def _for_client(answer: Callable[[bytes], Answer]) -> Callable[[Environ], Answer]:
-        def identify_and_answer(environ: Environ) -> Answer:
-            header = environ.get("HTTP_COOKIE", "")
-            cookie = _COOKIE.search(header) or _JOINED_COOKIE.search(header)
-            if cookie:
-                return answer(bytes.fromhex(cookie[1]))
-            sequence_id = secrets.token_bytes(16)
-            status, headers, body = answer(sequence_id)
-            headers.append(("Set-Cookie", _SET_COOKIE.format(sequence_id.hex())))
-            return status, headers, body
+def _notices_abort(environ: Environ) -> bool:
+    """Return whether the client will notice an aborted reply, by its missing last chunk.
 
-        return identify_and_answer
-
-
-def _later_if_detected(
-    now: Callable[[Environ], Answer], later: Callable[[Environ], Answer]
-) -> Callable[[Environ], Answer]:
-    """Return a function that answers ``later`` if the client detects a reply that is cut off.
-
-    With HTTP/1.0, and if the client asks to close the connection, bjoern sends no chunks: the end
-    of the connection is the end of the reply.
+    With HTTP/1.0, and with ``Connection: close``, bjoern sends no chunks: the reply ends where the
+    connection does.
     """
-
-    def answer(environ: Environ) -> Answer:
-        if (
-            environ["SERVER_PROTOCOL"] == "HTTP/1.1"
-            and environ.get("HTTP_CONNECTION", "keep-alive").lower() == "keep-alive"
-        ):
-            return later(environ)
-        return now(environ)
-
-    return answer
+    connection: str = environ.get("HTTP_CONNECTION", "keep-alive")
+    return (environ["SERVER_PROTOCOL"], connection.lower()) == ("HTTP/1.1", "keep-alive")

@@ -91,6 +91,43 @@ class Summary:
 def _show_term(
     req: falcon.Request, resp: falcon.Response, n: mpz, parameters: dict[str, str], jobs: Jobs
 ) -> None:
+    base, media_type = _form(req, n, parameters, jobs)
+    opening, closing = b"", b""
+    if media_type == OCTETS:
+        length = terms.octets_length(n)
+    else:
+        length = terms.text_length(n, base)
+        if media_type == JSON:
+            digits = length - fibonacci.is_negative(n)
+            opening = b'{"n":"%d","digits":"%d","value":"' % (n, digits)
+            closing = b'","base":"%d"}' % base if "base" in parameters else b'"}'
+            length += len(opening) + len(closing)
+    # The document has the base only if the request has one, even the default.
+    etag = f"{n.digits()}.{parameters.get('base', '')}.{media_type.rpartition('/')[2]}"
+    wanted = _is_wanted(req, etag)
+    part = requests.byte_range(req, etag, length) if wanted else None
+    first, last = part or (0, length - 1)
+    if wanted and abs(n) > terms.decimal_limit():
+        try:
+            file = jobs.open(int(abs(n)))
+        except InProgress as reason:
+            _accept(resp, n, reason)
+            return
+        sign = b"-" if fibonacci.is_negative(n) else b""
+        _send(resp, opening + sign, file, closing, first, last)
+    elif wanted:
+        value = terms.octets(n) if media_type == OCTETS else terms.text(n, base)
+        body = opening + value + closing
+        resp.data = body[first : last + 1] if part else body
+    resp.accept_ranges = "bytes"
+    _describe(req, resp, etag, media_type, length)
+    if part:
+        resp.status = falcon.HTTP_206
+        resp.content_range = (first, last, length)
+
+
+def _form(req: falcon.Request, n: mpz, parameters: dict[str, str], jobs: Jobs) -> tuple[int, str]:
+    """Return base and media type of the reply with F(n); refuse what is not given."""
     base = _base(parameters)
     media_type = requests.media_type(req, JSON, TEXT, OCTETS)
     if media_type == OCTETS and base != _DECIMAL:
@@ -102,49 +139,10 @@ def _show_term(
             f"Beyond F({terms.INLINE_LIMIT}) terms are given in decimal only, as {JSON} or {TEXT}.",
             headers=_link_to_summary(n),
         )
-    opening, closing = b"", b""
-    if media_type == OCTETS:
-        length = terms.octets_length(n)
-    else:
-        length = terms.text_length(n, base)
-        if media_type == JSON:
-            digits = length - fibonacci.is_negative(n)
-            opening = b'{"n":"%d","digits":"%d","value":"' % (n, digits)
-            closing = b'","base":"%d"}' % base if "base" in parameters else b'"}'
-            length += len(opening) + len(closing)
-    # Only a client that asks for a base, be it 10, finds it in the document.
-    etag = f"{n.digits()}.{parameters.get('base', '')}.{media_type.rpartition('/')[2]}"
-    if not _is_wanted(req, etag):
-        resp.accept_ranges = "bytes"
-        _describe(req, resp, etag, media_type, length)
-        return
-    part = requests.byte_range(req, etag, length)
-    first, last = part or (0, length - 1)
-    if abs(n) > terms.decimal_limit():
-        try:
-            file = jobs.open(int(abs(n)))
-        except InProgress as reason:
-            _accept(resp, n, reason)
-            return
-        sign = b"-" if fibonacci.is_negative(n) else b""
-        _send(resp, opening + sign, file, closing, first, last)
-    else:
-        value = terms.octets(n) if media_type == OCTETS else terms.text(n, base)
-        body = opening + value + closing
-        resp.data = body[first : last + 1] if part else body
-    resp.accept_ranges = "bytes"
-    _describe(req, resp, etag, media_type, length)
-    if part:
-        resp.status = falcon.HTTP_206
-        resp.content_range = (first, last, length)
+    return base, media_type
 
 
 def _base(parameters: dict[str, str]) -> int:
-    """Return the base asked for, or the default, 10.
-
-    Raises:
-        InvalidIndex: terms are not written in this base.
-    """
     base = int(requests.number(parameters, "base", _DECIMAL))
     if base not in terms.BASES:
         raise InvalidIndex(f"base is {terms.BASES[0]} to {terms.BASES[-1]}")
@@ -152,11 +150,7 @@ def _base(parameters: dict[str, str]) -> int:
 
 
 def _require_given(n: mpz, jobs: Jobs) -> None:
-    """Refuse a term that is not given in full.
-
-    Raises:
-        Problem: 422, the index is beyond the limit.
-    """
+    """Refuse a term that is too large to be given in full."""
     if abs(n) > jobs.max_term:
         limit = f"Terms are given in full from F(-{jobs.max_term}) to F({jobs.max_term})"
         raise Problem(
@@ -219,7 +213,7 @@ def _spliced(
     while left > 0:
         piece = file.read(min(left, _PIECE_BYTES))
         if not piece:
-            raise EOFError(f"{file.name} has become shorter while it was sent")
+            raise EOFError(f"{file.name} was truncated while it was sent")
         yield piece
         left -= len(piece)
     behind = len(opening) + size
@@ -243,7 +237,7 @@ def _show_residue(
 
 
 def _show_small(req: falcon.Request, resp: falcon.Response, media_type: str, body: bytes) -> None:
-    """Show a body that is quick to make; it is made even if only the headers are sent."""
+    """Show a body that is cheap to make; HEAD and 304 make it, too, for the tag."""
     etag = hashlib.blake2b(body, digest_size=8).hexdigest()
     if _is_wanted(req, etag):
         resp.data = body

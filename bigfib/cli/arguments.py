@@ -62,7 +62,7 @@ def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
         elif isinstance(default, Enum):
             options["choices"] = [member.value for member in type(default)]
         added = parser.add_argument(
-            *setting.metadata["flags"],
+            *setting.metadata["flags"].split(),
             dest=setting.name,
             help=_help(setting.metadata["meaning"], setting.name, shown),
             **options,
@@ -75,7 +75,7 @@ def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
 
 def _help(meaning: str, name: str, default: object) -> str:
     text = f"{meaning} [{variable(name)}, default: {default}]"
-    # argparse takes % for the beginning of a format.
+    # argparse would expand a bare %.
     return text.replace("%", "%%")
 
 
@@ -94,7 +94,7 @@ class _Switch(argparse.BooleanOptionalAction):
 
 
 def complete(action: argparse.Action, kind: str) -> None:
-    """Note that shells complete the value by ``FILE`` or ``DIRECTORY``, as shtab calls them."""
+    """Let shells complete the value; ``kind`` is ``FILE`` or ``DIRECTORY``, as shtab has it."""
     action.completes = kind  # type: ignore[attr-defined]  # read by `main`
 
 
@@ -113,7 +113,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_of(command: argparse.Namespace, *, warn: bool = True) -> Settings:
-    """Return the settings of the command; also log warnings of unknown variables if ``warn``."""
+    """Return the settings of the command, and log unknown variables if ``warn``."""
     if warn:
         warn_of_unknown_variables()
     file = settings_file.read(command.config, os.environ)

@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     _open_closed_streams()
     # Names of files need not be valid text; print them all the same.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    # Until `serve` configures logging, Python writes messages to stderr by its last resort.
+    # Until `serve` configures logging, messages reach stderr by Python's handler of last resort.
     assert logging.lastResort is not None  # noqa: S101 - nobody has removed it
     logging.lastResort.setFormatter(logging.Formatter("bigfib: %(message)s"))
     logging.raiseExceptions = False
@@ -88,9 +88,9 @@ def _run(arguments: list[str]) -> int:
     except OutcomeUnknown as error:
         return _fail(f"{error}; whether it has changed, ask with `current`", 1)
     except OSError as error:
-        # Python would complain again when it flushes at exit.
+        # Python would report the same error again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # The reader has seen enough.
+        if isinstance(error, BrokenPipeError):  # The reader wants no more.
             return 1
         what = error.filename or "cannot write the answer"
         moved = "; the step was made: see `current`" if getattr(command, "moved", False) else ""
@@ -119,7 +119,7 @@ def _remedy(error: LogError) -> str:
 
 
 def _fail(message: str, status: int) -> int:
-    # Logged, not printed: a service may have been configured to write JSON.
+    # Logged, not printed: `serve` may have been configured to log JSON.
     _logger.error("%s", message)
     return status
 
@@ -127,12 +127,12 @@ def _fail(message: str, status: int) -> int:
 def _open_closed_streams() -> None:
     """Open each of stdin, stdout and stderr that the caller closed.
 
-    The next file opened, the state log, would take the descriptor of stderr and receive messages.
+    Otherwise the state log might get the descriptor of stderr, and receive messages.
     """
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115 - for good
     if sys.stdout is None:
-        # Opened for reading: an answer that nobody receives is a failure.
+        # Opened for reading, so that writing fails: an answer that is lost is a failure.
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for good
@@ -156,7 +156,7 @@ class _Parser(argparse.ArgumentParser):
     commands: Mapping[str, argparse.ArgumentParser]
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        # Find out here if help cannot be written, and not when Python ends.
+        # Fail here if help cannot be written, and not when Python exits.
         sys.stdout.flush()
         # Not by argparse: before Python 3.12 a full stderr changes the exit status.
         with contextlib.suppress(OSError):
@@ -247,7 +247,7 @@ def _completion(command: argparse.Namespace) -> None:
 
 
 def _set_completions(parser: argparse.ArgumentParser) -> None:
-    """Translate what `arguments.complete` noted into what shtab looks for."""
+    """Give each value that `arguments.complete` marked the attribute that shtab reads."""
     import shtab
 
     for action in parser._actions:

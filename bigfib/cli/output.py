@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn, TextIO
@@ -11,8 +11,6 @@ from typing import Final, NoReturn, TextIO
 # A terminal shows only the ends of a term longer than this.
 _SHOWN_WHOLE: Final = 1000
 _SHOWN_ENDS: Final = 40
-
-_UNFOLDED: Final = 10_000
 
 
 class Failure(Exception):
@@ -39,18 +37,12 @@ def print_json(document: Mapping[str, object], file: TextIO | None = None) -> No
     print(as_json(document), file=file)
 
 
-def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(*rows: Sequence[str]) -> None:
     """Print a table for a person at a terminal."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*head, box=None, pad_edge=False, header_style="")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        # A plain string would have its brackets taken for styles.
-        table.add_row(*map(Text, row))
-    # A long line wrapped by the terminal can be copied; a folded cell cannot.
-    Console(width=_UNFOLDED).print(table)
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
 
 
 def print_note(text: str) -> None:
@@ -79,7 +71,7 @@ def answer_to(path: Path | None) -> Iterator[TextIO]:
         # These signals remove the unfinished file, too, as Ctrl-C does.
         set_handler(_end, signal.SIGHUP, signal.SIGTERM)
         try:
-            # Never follow a link or open a pipe that is there under this name.
+            # Never follow a link or open a pipe that has this name.
             unfinished.unlink(missing_ok=True)
             with unfinished.open("x") as file:
                 if target.exists():

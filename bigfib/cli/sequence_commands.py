@@ -18,7 +18,7 @@ from bigfib.sequences import SHARED, format_id, parse_position, require_steps
 
 if TYPE_CHECKING:
     from bigfib.cli.arguments import Commands
-    from bigfib.current_terms import Sequence
+    from bigfib.numbers.decimals import DecimalPair
     from bigfib.sequences import Sequences
 
 
@@ -63,12 +63,12 @@ def _current(command: argparse.Namespace) -> None:
         return
     settings = settings_of(command)
     if settings.store:
-        from bigfib.stores import find_in_database
+        from bigfib.state.postgres.store import find
 
-        position = find_in_database(settings.store, SHARED) or 0
+        position = find(settings.store, SHARED) or 0
     else:
         if command.file or command.store:
-            # A log that a flag names is expected to exist; elsewhere nobody has stepped yet.
+            # A log that a flag names must exist; without the default log nobody has stepped yet.
             require_log(settings.file)
         from bigfib.state import reader
 
@@ -112,7 +112,7 @@ def _seek(command: argparse.Namespace) -> None:
     _move(command, lambda sequences: sequences.seek(SHARED, int(position)))
 
 
-def _move(command: argparse.Namespace, move: "Callable[[Sequences], Sequence]") -> None:
+def _move(command: argparse.Namespace, move: "Callable[[Sequences], DecimalPair]") -> None:
     """Move the shared sequence of the log or database, and print its term."""
     from bigfib.sequences import Sequences
     from bigfib.stores import open_store
@@ -121,11 +121,11 @@ def _move(command: argparse.Namespace, move: "Callable[[Sequences], Sequence]") 
     with explain_lock(), closing(open_store(settings, expire=False).store) as store:
         sequences = Sequences(store)
         sequences.pair_at = large_terms.pair
-        sequence = move(sequences)
+        pair = move(sequences)
         store.commit()
-        # Not read again from the log: the step is made, whether or not that can be read.
+        # From memory: the step is made even if the log cannot be read again.
         log = store.log_facts()
-    _show_shared(command, sequence.pair.digits().decode(), sequence.pair.position)
+    _show_shared(command, pair.digits().decode(), pair.position)
     if command.verbose and log:
         _show_log(settings.file, log.size, log.records)
 
@@ -148,7 +148,7 @@ def _show_shared(command: argparse.Namespace, digits: str, position: int) -> Non
 
 
 def _show(command: argparse.Namespace, sequence: dict[str, str]) -> None:
-    """Print the term of a sequence, which has its new position by now."""
+    """Print the term of a sequence that is at its new position."""
     command.moved = command.run is not _current
     if command.json:
         print_json(sequence)

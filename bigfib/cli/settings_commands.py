@@ -34,7 +34,7 @@ def _settings(command: argparse.Namespace) -> None:
     if command.json:
         print_json({name: {"value": value, "source": source} for name, value, source in rows})
     elif sys.stdout.isatty():
-        print_table(("setting", "value", "from"), [(n, _toml(v), source) for n, v, source in rows])
+        print_table(("setting", "value", "from"), *((n, _toml(v), source) for n, v, source in rows))
     else:
         # A settings file, in which settings with their defaults are commented out.
         for name, value, source in rows:
@@ -42,7 +42,7 @@ def _settings(command: argparse.Namespace) -> None:
             if source.startswith("default"):
                 print(f"# {line}")
             elif "\\ud" in ascii(value):
-                print(f"# {line}  # {_comment(source)}; TOML cannot say it: it is no UTF-8")
+                print(f"# {line}  # {_comment(source)}; TOML cannot have it: it is no UTF-8")
             else:
                 print(f"{line}  # {_comment(source)}")
 
@@ -74,5 +74,5 @@ def _toml(value: str | int) -> str:
 
 
 def _comment(text: str) -> str:
-    """Return the text as a TOML comment may have it."""
+    """Return the text with ? for characters that a TOML comment may not have."""
     return "".join(character if character.isprintable() else "?" for character in text)

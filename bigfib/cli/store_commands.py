@@ -31,31 +31,23 @@ def add_to(commands: "Commands") -> None:
 
 
 def _init(command: argparse.Namespace) -> None:
-    from bigfib.stores import driver_missing
-
     settings = settings_of(command)
     if not settings.store:
         raise Failure("a state log needs no preparation; name a database with --store")
-    try:
-        from bigfib.state.postgres import schema
-    except ImportError as error:
-        raise driver_missing(error) from error
+    from bigfib.state.postgres import schema
+
     made = schema.init(settings.store)
     print(f"version {schema.VERSION}: {'made' if made else 'is there already'}")
 
 
 def _copy(command: argparse.Namespace) -> None:
-    from bigfib.stores import driver_missing
-
     source, target = (
         Settings.resolve({"store": text}, {}) for text in (command.source, command.target)
     )
     if bool(source.store) == bool(target.store):
-        raise Failure("copy goes from a state log to a database, postgresql://..., or back")
-    try:
-        from bigfib.state.postgres import copy
-    except ImportError as error:
-        raise driver_missing(error) from error
+        raise Failure("give copy a state log and a database, postgresql://..., in either order")
+    from bigfib.state.postgres import copy
+
     if target.store:
         require_log(source.file)
         count = copy.log_to_database(source.file, target.store)

@@ -57,7 +57,7 @@ def _base(text: str) -> int:
 
 def _term(command: argparse.Namespace) -> None:
     n = parse_index(command.n)
-    # The file first: if it cannot be written, the command fails before the computation.
+    # Open the file first, to fail before the computation if it cannot be written.
     with answer_to(command.output) as file:
         if command.summary or command.modulo is not None:
             document = _facts(command, n)

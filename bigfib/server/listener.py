@@ -18,22 +18,20 @@ _FIRST_INHERITED: Final = 3
 def inherit() -> socket.socket | None:
     """Return the listening socket that was opened before this process, or None.
 
-    The opener, such as systemd, keeps it open, too: clients that connect between the end of this
-    process and the start of the next wait instead of being refused.
+    The opener, such as systemd, keeps it open, too, so that clients wait during a restart and are
+    not refused.
 
     Raises:
         CannotServe: There are several, or it is not TCP, or does not listen.
     """
-    # Child processes must not take the sockets for theirs.
+    # Child processes must not inherit the variables.
     pid, count, _ = (
         os.environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
     )
     if pid != str(os.getpid()) or count in ("", "0"):
         return None
     if count != "1":
-        raise CannotServe(
-            f"there are {count} sockets handed over; leave one ListenStream= in the unit"
-        )
+        raise CannotServe(f"{count} sockets are handed over; leave one ListenStream= in the unit")
     try:
         os.set_inheritable(_FIRST_INHERITED, False)
         listener = socket.socket(fileno=_FIRST_INHERITED)
@@ -91,13 +89,13 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
 
 
 def reserve(host: str, port: int) -> socket.socket:
-    """Return a socket that reserves the port for those who share it, and takes no connections.
+    """Return a socket that reserves a port for workers to share, and accepts no connections.
 
     Raises:
         CannotServe: As `bind`.
     """
     with contextlib.closing(bind(host, port)) as alone:
-        # Only a socket that does not share the port finds out that another process has it.
+        # Only a socket that does not share the port fails if another process has it.
         listen(alone)
         port = alone.getsockname()[1]
     return bind(host, port, shared=True)
@@ -129,8 +127,8 @@ def is_loopback(listener: socket.socket) -> bool:
 
 
 def _configure(listener: socket.socket) -> None:
-    # Accepted sockets inherit it. Without it each chunk of digits waits until the client has
-    # acknowledged the one before.
+    # Accepted sockets inherit TCP_NODELAY. Without it each chunk of digits waits until the client
+    # has acknowledged the one before.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # bjoern accepts one connection an event; a client that has gone by then must not block it.
     listener.setblocking(False)

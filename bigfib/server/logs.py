@@ -42,9 +42,9 @@ else:
 class RepeatLimiter(_Handler):
     """Write each message, but repeats of a warning or an error only every `QUIET_SECONDS`.
 
-    A different message of the same logger is written at once, after the number of repeats before
-    it, so that the last line always is the present state. (A `logging.Filter` could drop repeats,
-    but not write their number, neither then nor at the end.)
+    A different message of the same logger is written at once, after the number of repeats of the
+    last one, so that the last line always has the current state. (A `logging.Filter` could drop
+    repeats, but not write their number.)
     """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
@@ -72,7 +72,7 @@ class RepeatLimiter(_Handler):
         super().emit(record)
 
     def close(self) -> None:
-        """Write the numbers of repeats that are left."""
+        """Write the numbers of repeats that are not written yet."""
         for last in self._last.values():
             self._write_repeats(last)
         super().close()

@@ -19,18 +19,17 @@ import bigfib
 from bigfib.api.access_log import logged
 from bigfib.api.app import create_app
 from bigfib.api.commit import NotMade
-from bigfib.current_terms import farthest_within
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import Jobs, TermNotReady
 from bigfib.numbers import kernel
 from bigfib.numbers.fibonacci import IndexTooLarge
-from bigfib.sequences import SHARED, Sequences
+from bigfib.sequences import SHARED, Sequences, farthest_within
 from bigfib.server import CannotServe, listener, systemd, watchdog
 from bigfib.server.bjoern.idle import ConnectionWatch
 from bigfib.server.bjoern.loop import IterationHook
 from bigfib.server.bjoern.request import WSGI, PartOfRequest, guarded, with_client_address
 from bigfib.server.stop import Stop
-from bigfib.server.supervisor import Place, supervise
+from bigfib.server.supervisor import Place, Supervisor
 from bigfib.settings import Settings
 from bigfib.stores import Opened, open_store
 from bigfib.terms import INLINE_LIMIT
@@ -67,7 +66,7 @@ def serve(settings: Settings) -> None:
     with contextlib.closing(
         inherited or listener.reserve(settings.host, settings.port)
     ) as reserved:
-        place = supervise(settings.workers, timeout)
+        place = Supervisor(settings.workers, timeout).run()
         if place is None:
             return
         host, port = reserved.getsockname()[:2]
@@ -111,7 +110,7 @@ class _Server:
         Args:
             settings: The settings.
             listening: The listening socket.
-            timeout: Within how many seconds a supervisor expects each sign of life, if one does.
+            timeout: Seconds within which a supervisor expects each report; None if there is none.
             place: The place of this worker, if it is one of several.
             inherited: Whether others have the socket, too, and it listens on after the end.
         """
@@ -174,7 +173,7 @@ class _Server:
             sequences.pair_at = jobs.pair
             try:
                 position = sequences.position(SHARED)
-                # A large term is begun now, so that the first to ask for it waits for less.
+                # Start computing a large term now, so that the first client waits less.
                 with contextlib.suppress(TermNotReady):
                     jobs.pair(position)
             except IndexTooLarge as error:
@@ -192,7 +191,7 @@ class _Server:
             shared=self._place.shared if self._place else None,
             draining=stop.draining,
         )
-        # An attribute, because it must outlive the loop.
+        # An attribute, because the hook must outlive the loop.
         self._hook = IterationHook(self._listening, app.committer.end_iteration)
         if opened.store.syncs:
             self._hook.install()
@@ -240,9 +239,9 @@ def _notify_systemd() -> None:
 def _show_uncaught(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
-    """Show an uncaught exception, unless its only purpose was to have bjoern close a connection."""
+    """Show an uncaught exception, unless it was raised to make bjoern close a connection."""
     if kind is PartOfRequest:
-        _logger.warning("a client sent requests at once, the last of them in part; none was made")
+        _logger.warning("a client pipelined requests, the last one incomplete; none was answered")
     elif kind is not NotMade:
         sys.__excepthook__(kind, error, traceback)
 

@@ -1,15 +1,15 @@
 """Stop the service on SIGTERM or SIGINT, after the replies that are under way.
 
 bjoern runs libev's event loop and has it handle SIGINT: the loop then stops accepting, and returns
-when the last connection is closed. An idle keep-alive client delays that for ever, and no Python
-code runs in the thread of the loop any more. Hence:
+when the last connection is closed. An idle keep-alive client would delay that for ever, and Python
+code no longer runs in the thread of the loop. Hence:
 
 * SIGTERM is handled in Python, which bjoern lets run ten times a second. The handler raises a
   SIGINT for libev and has the connections drained (see `bigfib.server.bjoern.idle`).
 * SIGINT from outside is blocked, so that libev sees only the one from the handler. A thread waits
   for it and turns it into a SIGTERM, unless this process was started to ignore it.
 * Clients that connected before the signal are served, even if bjoern has not accepted them yet: the
-  stop begins when no connection is waiting, or after the tenth look.
+  stop begins when no connection is waiting, or after the tenth attempt.
 * Every reply from then on has ``Connection: close``.
 * No handler raises an exception: bjoern crashes if one does before the loop runs.
 """
@@ -62,7 +62,7 @@ class Stop:
     def by_signal(self) -> Iterator[None]:
         """Let signals stop the loop that runs in this context."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        # A shell without job control has a command in the background ignore SIGINT.
+        # A shell without job control starts commands in the background with SIGINT ignored.
         ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         signal.signal(signal.SIGINT, self._interrupt)
         signal.signal(signal.SIGTERM, self._begin)
@@ -71,7 +71,7 @@ class Stop:
         try:
             yield
         finally:
-            # Python restores the default action when it exits; a second SIGTERM would then kill.
+            # Python restores the default action at exit, by which a second SIGTERM would kill.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def announced_by(self, app: WSGI) -> WSGI:

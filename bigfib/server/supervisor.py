@@ -1,9 +1,9 @@
 """Keep several processes serving on one port.
 
-The workers are forks of the supervisor, which itself does nothing but wait for signals. A worker
-that ends is started again, after a pause that grows while it keeps ending; one that stops reporting
-that it answers requests is killed. All end together: when the supervisor is told to, and when it is
-killed. systemd knows the supervisor only.
+The workers are forks of the supervisor, which only waits for signals. A worker that ends is started
+again, after a pause that grows while it keeps ending. A worker that stops reporting that it answers
+requests is killed. When the supervisor is stopped or killed, all workers end. systemd knows only
+the supervisor.
 """
 
 import contextlib
@@ -20,28 +20,28 @@ from bigfib.server import CannotServe, systemd
 
 _logger = logging.getLogger(__name__)
 
-# The pause in seconds before a worker is started again: doubled each time it ends, and the first
-# again when it has run for longer than the longest.
+# The pause in seconds before a worker is started again. It doubles each time the worker ends, and
+# starts over after a run that was longer than the longest pause.
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 
 STARTING_SECONDS: Final = 10.0
 """How long a worker may take to connect to its store, before it is expected to report."""
 
-# Longer than a worker lets the replies under way take.
+# Longer than the 5 s that a worker gives the replies under way.
 _STOPPING_SECONDS: Final = 10.0
 
 _FOR_EVER: Final = 3600.0
 
-# What a worker reports with. Real-time signals are queued, so none is lost.
+# Sent by a worker as its report. Real-time signals are queued, so none is lost.
 _ALIVE: Final = signal.SIGRTMIN
 
 
 class Place(NamedTuple):
-    """What a worker knows of itself.
+    """What a worker knows about its place among the others.
 
     Attributes:
-        number: Which of the workers it is, from 0; its successor has the same.
+        number: Its number, from 0, which the worker started in its place gets, too.
         notify: Reports that it answers requests; to be called at intervals.
         shared: The memory for the metrics of all workers.
     """
@@ -95,45 +95,40 @@ class Worker:
             os.kill(self.pid, signal.SIGKILL)
 
 
-def supervise(count: int, timeout: float | None = None) -> Place | None:
-    """Keep ``count`` workers running until SIGTERM or SIGINT.
-
-    The first has to be ready before the others are started. If it cannot serve, it says why, and
-    the supervisor ends.
-
-    Args:
-        count: How many.
-        timeout: Within how many seconds each worker has to report to the supervisor, and the
-            supervisor to systemd; None if nothing is expected.
-
-    Returns:
-        In a worker: its place. In the supervisor: None, when all have ended.
-
-    Raises:
-        CannotServe: The first worker cannot be started.
-        SystemExit: The first worker could not serve; with its status.
-    """
-    return _Supervisor(count, timeout).run()
-
-
-class _Supervisor:
-    """The process that starts the workers; for the arguments see `supervise`."""
+class Supervisor:
+    """The process that starts the workers."""
 
     def __init__(self, count: int, timeout: float | None) -> None:
+        """Prepare to start ``count`` workers.
+
+        Each has to report to the supervisor within ``timeout`` seconds, and the supervisor to
+        systemd; None if nothing is expected.
+        """
         self._pid = os.getpid()
         self._timeout = timeout
         self._workers = [Worker() for _ in range(count)]
         self._shared = SharedMemory(count)
         self._ready = False
         self._stops_on = {signal.SIGTERM}
-        # A shell without job control has a command in the background ignore SIGINT.
+        # A shell without job control starts commands in the background with SIGINT ignored.
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             self._stops_on.add(signal.SIGINT)
         self._signals = {*self._stops_on, signal.SIGCHLD, _ALIVE}
         self._mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
 
     def run(self) -> Place | None:
-        """Run until a signal; returns and raises as `supervise`."""
+        """Keep the workers running until SIGTERM or SIGINT.
+
+        The first has to be ready before the others are started. If it cannot serve, it reports why,
+        and the supervisor ends.
+
+        Returns:
+            In a worker: its place. In the supervisor: None, when all have ended.
+
+        Raises:
+            CannotServe: The first worker cannot be started.
+            SystemExit: The first worker could not serve; with its status.
+        """
         try:
             place = self._start(self._workers[0])
         except OSError as error:
@@ -197,7 +192,7 @@ class _Supervisor:
                 worker.kill_if_silent(self._timeout)
 
     def _seconds_left(self) -> float:
-        """Return after how long there is something to do though no signal comes."""
+        """Return the seconds after which there is something to do even without a signal."""
         if not self._ready:
             return _FOR_EVER
         waits = [max(0.0, each.due - time.monotonic()) for each in self._workers if not each.pid]

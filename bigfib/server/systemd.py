@@ -1,7 +1,7 @@
 """Notify systemd, and read how often it wants to be notified.
 
-Two small protocols of environment variables and datagrams, which other supervisors speak, too:
-sd_notify(3) and sd_watchdog_enabled(3). Without the variables nothing happens.
+sd_notify(3) and sd_watchdog_enabled(3) are two protocols of environment variables and datagrams,
+which other supervisors use, too. Without the variables nothing is sent.
 """
 
 import functools
@@ -12,7 +12,7 @@ from typing import Final
 
 _logger = logging.getLogger(__name__)
 
-# The event loop checks for signals as often.
+# bjoern checks for signals at this interval.
 _LEAST_WATCHDOG_SECONDS: Final = 0.1
 
 
@@ -34,7 +34,7 @@ def notify(*assignments: str) -> None:
 
 @functools.cache
 def _sender() -> socket.socket:
-    # Kept open, because connections may have taken all descriptors by the next notification.
+    # Kept open: at the next notification, connections may have taken all descriptors.
     sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     # A receiver that does not read must not block the service.
     sender.setblocking(False)

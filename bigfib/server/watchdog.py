@@ -11,12 +11,12 @@ def notifying(notify: Callable[[], None], timeout: float | None, *loop: CodeType
     """Call ``notify`` now, and four times in every ``timeout`` seconds while the loop is alive.
 
     bjoern has no timers, but checks for signals ten times a second. Python also runs a signal
-    handler within a request, which may be one that never ends. So the loop counts as alive when it
-    is between two calls, or within another call than the last time.
+    handler within a request, which may never end. So the loop counts as alive if it is between two
+    calls of the application, or within another call than last time.
 
     Args:
-        notify: Reports that the loop is alive.
-        timeout: Within how many seconds the supervisor expects each report; None if there is none.
+        notify: Reports to the supervisor.
+        timeout: Seconds within which the supervisor expects each report; None if there is none.
         loop: The functions that make up the loop; the outermost is called within the ``with``.
     """
     last: FrameType | None = None

@@ -189,8 +189,8 @@ class Store(Protocol):
 class SharedStore(Store, Protocol):
     """A store that many servers share, and that makes many steps at once."""
 
-    def may_step(self, sequence_id: bytes) -> bool:
-        """Return whether the sequence can be stepped, as far as is known without a query."""
+    def is_open(self) -> bool:
+        """Return whether the store can take steps, as far as is known without a query."""
 
     def step_all(self, steps: Sequence[Steps], looks: Sequence[bytes] = ()) -> list[int | None]:
         """Step many sequences, and look up others, in one transaction.
@@ -206,5 +206,5 @@ class SharedStore(Store, Protocol):
             is no such sequence, or its position does not allow the steps. `step` tells which.
         """
 
-    def give_up_locked(self, sequence_id: bytes) -> None:
-        """Note that the sequence has been locked for `WAIT_SECONDS`, and still is."""
+    def give_up_locked(self) -> None:
+        """Note that steps of a locked sequence have waited for `WAIT_SECONDS` in vain."""

@@ -488,9 +488,9 @@ class TestDurability:
             app = create_app(log, sequences, jobs(path), per_client=False)
             sequence = sequences.create()
             log.commit()
-            own = f"{COLLECTION}/{sequence.id.hex()}"
+            own = f"{COLLECTION}/{sequence.hex()}"
             # Another client's step, whose reply has not left yet.
-            sequences.forward(sequence.id)
+            sequences.forward(sequence)
             under_way = log.end
             assert log.committed < under_way
             # The position is in the headers, which leave before the server asks for the body.

@@ -107,11 +107,11 @@ class TestSequences:
 
     def test_steps_forward_and_back_give_the_terms_on_the_way(self, store: Store) -> None:
         sequences = Sequences(store)
-        values = [sequences.forward(SHARED).pair.digits() for _ in range(6)]
+        values = [sequences.forward(SHARED).digits() for _ in range(6)]
         assert values == [b"1", b"1", b"2", b"3", b"5", b"8"]
-        assert sequences.back(SHARED).pair.digits() == b"5"
-        assert sequences.step(SHARED, 5).pair.digits() == b"55"
-        assert sequences.step(SHARED, -10).pair.digits() == b"0"
+        assert sequences.back(SHARED).digits() == b"5"
+        assert sequences.step(SHARED, 5).digits() == b"55"
+        assert sequences.step(SHARED, -10).digits() == b"0"
         for by in (-1, -2):
             with pytest.raises(StartOfSequence):
                 sequences.step(SHARED, by)
@@ -121,8 +121,8 @@ class TestSequences:
 
     def test_a_step_from_the_position_expected_only(self, store: Store) -> None:
         sequences = Sequences(store)
-        one = sequences.create().id
-        assert sequences.step(one, 3, 0).pair.position == 3
+        one = sequences.create()
+        assert sequences.step(one, 3, 0).position == 3
         with pytest.raises(PositionMismatch) as mismatch:
             sequences.step(one, 1, 0)
         assert mismatch.value.position == 3
@@ -136,13 +136,13 @@ class TestSequences:
 
     def test_as_many_as_there_may_be(self, store: Store) -> None:
         sequences = Sequences(store, max_sequences=2)
-        assert sequences.forward(SHARED).pair.position == 1
+        assert sequences.forward(SHARED).position == 1
         first = sequences.create()
         sequences.forward(ONE)
         for _ in range(2):
             with pytest.raises(TooManySequences, match="2"):
                 sequences.create()
-        sequences.delete(first.id)
+        sequences.delete(first)
         sequences.create()
 
     def test_steps_across_the_limit_of_what_is_computed_at_once(self, store: Store) -> None:
@@ -151,7 +151,7 @@ class TestSequences:
         sequences.seek(SHARED, INLINE_LIMIT)
         for by in (1, 1, 1, -1, -1, -1, 2, -5):
             sequence = sequences.step(SHARED, by)
-        assert sequence.pair.position == store.find(SHARED) == INLINE_LIMIT - 3
+        assert sequence.position == store.find(SHARED) == INLINE_LIMIT - 3
         assert asked == [INLINE_LIMIT]
 
 
@@ -168,15 +168,15 @@ class TestManyOnOneDatabase:
     def test_terms_in_memory_follow(self, servers: list[Sequences]) -> None:
         a, b, _ = servers
         a.seek(SHARED, 300)
-        assert b.current(SHARED).pair.position == 300
+        assert b.current(SHARED).position == 300
         for number in range(1, 30):
-            assert a.forward(SHARED).pair.position == 300 + 2 * number - 1
-            assert b.forward(SHARED).pair.position == 300 + 2 * number
+            assert a.forward(SHARED).position == 300 + 2 * number - 1
+            assert b.forward(SHARED).position == 300 + 2 * number
         a.seek(SHARED, 1)
-        assert b.back(SHARED).pair.digits() == b"0"
+        assert b.back(SHARED).digits() == b"0"
         with pytest.raises(StartOfSequence):
             a.back(SHARED)
-        assert b.forward(SHARED).pair.digits() == b"1"
+        assert b.forward(SHARED).digits() == b"1"
 
     def test_a_few_steps_behind_are_walked(self, servers: list[Sequences]) -> None:
         a, b, _ = servers
@@ -184,16 +184,16 @@ class TestManyOnOneDatabase:
         b.current(SHARED)
         asked = computed(b)
         a.step(SHARED, 50)
-        assert b.forward(SHARED).pair.digits() == a.current(SHARED).pair.digits()
+        assert b.forward(SHARED).digits() == a.current(SHARED).digits()
         assert asked == [], "50 steps are cheaper than 20 thousand digits"
         a.step(SHARED, 5000)
-        assert b.forward(SHARED).pair.digits() == a.current(SHARED).pair.digits()
+        assert b.forward(SHARED).digits() == a.current(SHARED).digits()
         assert asked == [105_052], "5000 are not"
 
     def test_one_that_another_has_deleted_is_unknown(self, servers: list[Sequences]) -> None:
         a, b, _ = servers
-        one = a.create().id
-        assert b.step(one, 2).pair.position == 2
+        one = a.create()
+        assert b.step(one, 2).position == 2
         a.delete(one)
         with pytest.raises(UnknownSequence):
             b.step(one, 2)

@@ -3,21 +3,22 @@
 bjoern has no time-outs, holds the body of a request in memory before the application sees it, and
 spins when no file descriptor is left. It does not list its connections, but the kernel knows, for
 each descriptor, how many bytes were received and how many of those sent were acknowledged
-(``TCP_INFO``, see tcp(7) and <linux/tcp.h>; both counts since Linux 4.2). A thread looks at some
-descriptors after the other, so that a request pays nothing for it. Three rules:
+(``TCP_INFO``, see tcp(7) and <linux/tcp.h>; both counts since Linux 4.2). A thread looks at a few
+descriptors at a time, which costs requests nothing. Three rules:
 
-* **Time.** A client that has acknowledged nothing new for `PATIENCE` seconds, nor begun a request,
-  is closed: it is idle, or has not finished its request, or does not read its reply.
-* **Descriptors.** When connections have taken half of those that the process may have, the time is
-  `SHORT_PATIENCE`.
-* **Memory.** A client that has sent more than `MOST_HELD` bytes since the last reply is closed, and
-  while all together have sent more than `MOST_HELD_BY_ALL`, so is the one that sent most.
+* **Time.** A connection is closed if its client has neither acknowledged anything new nor begun a
+  request for `PATIENCE` seconds: it is idle, or stalls in its request, or does not read its reply.
+* **Descriptors.** When connections take more than half of those that the process may have, the time
+  is `SHORT_PATIENCE`.
+* **Memory.** A connection is closed if its client has sent more than `MOST_HELD` bytes since the
+  last reply. While all clients have sent more than `MOST_HELD_BY_ALL`, the connection of the client
+  that sent most is closed.
 
-When the service stops, a connection is closed once nothing has come by it for `SILENT_SECONDS`, and
-after `DRAIN_SECONDS` in any case.
+When the service stops, a connection is closed when nothing has been received for `SILENT_SECONDS`,
+and after `DRAIN_SECONDS` in any case.
 
-bjoern closes a connection whose end it reads. Of an idle one only the receiving side is shut down:
-a request that arrives at that moment is either not read, or answered.
+bjoern closes a connection when it reads end-of-file. Of an idle connection only the receiving side
+is shut down: a request that arrives at that moment is either not read, or answered.
 """
 
 import errno
@@ -47,16 +48,16 @@ DRAIN_SECONDS: Final = 5.0
 """Seconds that replies under way have when the service stops."""
 
 MOST_HELD: Final = 4 << 20
-"""Bytes of one request: a document has a quarter of that at most, its headers 80 KiB."""
+"""Bytes of one request: a valid document has at most a quarter of that, its headers 80 KiB."""
 
 MOST_HELD_BY_ALL: Final = 64 << 20
 """Bytes of all requests that are not answered yet."""
 
-# To look at so many takes 1 ms, and at 10,000 connections 2 s with the pauses.
+# Looking at so many takes 1 ms; at 10,000, with the pauses, 2 s.
 _AT_ONCE: Final = 250
 _PAUSE: Final = 0.05
 
-# A service without connections uses fewer descriptors.
+# More descriptors than a service without connections uses.
 _MARGIN: Final = 32
 
 # <linux/tcp.h>, struct tcp_info: tcpi_state, tcpi_last_data_recv in milliseconds, tcpi_bytes_acked
@@ -129,7 +130,7 @@ class ConnectionWatch:
         self._seen: dict[int, _Seen] = {}
         self._next = 0
         self._highest = 0
-        # Descriptors of our own: there may be no free one when a connection is to be closed.
+        # Reserved, because there may be no free descriptor when a connection is to be closed.
         self._nothing = socket.socket()
         self._duplicate = self._nothing.dup()
         self._ended = threading.Event()
@@ -153,13 +154,13 @@ class ConnectionWatch:
 
     def _run(self) -> None:
         while not self._ended.wait(_PAUSE):
-            # bjoern accepts until it hears of the stop, so all are looked at again and again.
+            # bjoern accepts connections until it learns of the stop, so look again and again.
             while not self.look() and self._deadline is not None:
                 pass
 
     def look(self) -> bool:
         """Look at the next few descriptors; return whether these were the last."""
-        # The system gives out the lowest free number, so those in use lie close together.
+        # The kernel assigns the lowest free number, so those in use lie close together.
         end = 2 * self._highest + _MARGIN
         until = min(self._next + _AT_ONCE, end)
         now = self._clock()
@@ -196,13 +197,13 @@ class ConnectionWatch:
         elif seen.held > MOST_HELD:
             self._close(fd, seen, at_once=True)
         elif now - seen.since > self._patience:
-            # A client that does not read keeps bjoern waiting for room to write.
+            # If the client does not read, bjoern waits to write and does not read end-of-file.
             self._close(fd, seen, at_once=_is_unread(fd))
 
     def _facts(self, fd: int, seen: _Seen | None) -> _Facts | None:
         """Return what is known of the connection ``fd``, or None if it is not one of ours."""
         try:
-            # The family does not matter to what is asked here.
+            # The address family does not matter for these options.
             connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
         except OSError:
             return None
@@ -220,13 +221,13 @@ class ConnectionWatch:
     def _close(self, fd: int, seen: _Seen, *, at_once: bool = False) -> None:
         """Shut the connection down.
 
-        bjoern runs meanwhile: it may close the connection at any moment, and the next one may get
-        its number. A duplicate of the descriptor keeps referring to the same connection.
+        bjoern may close the connection at any moment, and its descriptor may then be that of the
+        next one. A duplicate keeps referring to the same connection.
 
         Args:
             fd: The descriptor.
             seen: The connection, as it was looked at.
-            at_once: Whether to break off a request or a reply; not if one has come or gone since.
+            at_once: Whether to abort a request or a reply, unless bytes were exchanged since.
         """
         try:
             os.dup2(fd, self._duplicate.fileno(), inheritable=False)
@@ -242,7 +243,7 @@ class ConnectionWatch:
                 self._duplicate.shutdown(socket.SHUT_RD)
             elif facts[1:3] == (seen.acknowledged, seen.answered + seen.held):
                 if self._deadline is None:
-                    # Otherwise a client that is still sending would wait to go on, and the kernel
+                    # Without a reset, a client that is still sending would wait, and the kernel
                     # would keep what the client does not read.
                     self._duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 self._duplicate.shutdown(socket.SHUT_RDWR)

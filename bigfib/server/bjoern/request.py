@@ -1,12 +1,12 @@
 """Read and correct the `Request` that bjoern 3.2.2 keeps for each connection.
 
-bjoern's parser (http-parser 1.0) knows things of a request that the WSGI environment does not show,
-or shows in a form that a client can forge. Five defects need them:
+bjoern's parser (http-parser 1.0) knows facts of a request that the WSGI environment does not have,
+or has in a form that a client can forge. Five defects need them:
 
 * **Upgrade and CONNECT.** At such a request the parser stops for good: it keeps its state for the
   next request, takes a body for a request, and ends in a segmentation fault or in replies to the
   wrong client. The connection is closed after the reply.
-* **Chunks.** bjoern gives a body sent in chunks to nobody, and takes trailers for headers, also for
+* **Chunks.** bjoern drops a body sent in chunks, and takes trailers for headers, even for
   conditions such as ``If-Match``. Such a request is marked by its ``HTTP_TRANSFER_ENCODING``, even
   where the client has hidden that header, so that the application refuses it before it reads any.
 * **Other transfer codings**, such as ``gzip, chunked``, are unknown to the parser, which takes the

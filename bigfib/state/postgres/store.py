@@ -6,12 +6,12 @@ names what it changes and from where, so no server has to ask first.
 
 A locked row must not delay other sequences more than necessary. A batch steps the sequences that
 are free and reports the others as `LOCKED`; its caller decides how long to retry. A single change
-blocks the thread until the row is free. If that takes all of `WAIT_SECONDS`, the next changes wait
-for locked rows no longer than one attempt takes, for `_REST_FACTOR` times as long: rows that stay
-locked cost this server a sixth of its time at most.
+blocks the thread until the row is free, for `WAIT_SECONDS` at most, and after a wait in vain no
+longer than has passed since: requests that queue meanwhile have waited already.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
@@ -48,9 +48,6 @@ _logger = logging.getLogger(__name__)
 
 # How long in seconds `check` waits for a table that others hold locked.
 _CHECK_SECONDS: Final = 0.5
-
-# After a wait for a locked row that was in vain, waits are short for so many times as long.
-_REST_FACTOR: Final = 5
 
 COUNT_SECONDS: Final = 5.0
 """How old a count of all sequences may be, in seconds, when one is created."""
@@ -128,10 +125,8 @@ class Postgres:
         # The last count without the permanent one, plus what this server has created since.
         self._count = 0
         self._count_due = 0.0
-        # When changes may wait for locked rows again, by `time.monotonic`, and the sequences that
-        # were locked for too long before.
-        self._waits_from = 0.0
-        self._locked_long: set[bytes] = set()
+        # When a wait for a locked row last was in vain, by `time.monotonic`.
+        self._gave_up_at = -math.inf
         self._connection = Connection(conninfo)
         self._expiry: Expiry | None = None
         if days_kept is not None:
@@ -149,9 +144,9 @@ class Postgres:
         """The server's setting: when a transaction counts as committed."""
         return self._connection.synchronous_commit
 
-    def may_step(self, sequence_id: bytes) -> bool:
-        """Return whether the sequence can be stepped; see `SharedStore.may_step`."""
-        return sequence_id not in self._locked_long and self._connection.is_open()
+    def is_open(self) -> bool:
+        """Return whether there is a connection; see `SharedStore.is_open`."""
+        return self._connection.is_open()
 
     def log_facts(self) -> None:
         """Return None: there is no log; see `Store.log_facts`."""
@@ -195,10 +190,9 @@ class Postgres:
                     make()
         return positions
 
-    def give_up_locked(self, sequence_id: bytes) -> None:
-        """Note a wait that was in vain; see `SharedStore.give_up_locked`."""
-        self._waits_from = time.monotonic() + _REST_FACTOR * WAIT_SECONDS
-        self._locked_long.add(sequence_id)
+    def give_up_locked(self) -> None:
+        """Note a wait in vain, and reconnect if the whole table is locked."""
+        self._gave_up_at = time.monotonic()
         if self._connection.require_table():
             # Without the id: it is the only right that stepping a sequence takes.
             _logger.warning("store at %s: others hold a sequence locked", self.host)
@@ -324,19 +318,14 @@ class Postgres:
         Raises:
             SequenceLocked, Unavailable, NoRoom, OutcomeUnknown: As `Store` has them.
         """
-        may_wait = time.monotonic() >= self._waits_from
-        if may_wait:
-            self._locked_long.clear()
         try:
-            rows = self._run(statement, wait=WAIT_SECONDS if may_wait else 0)[0]
+            waited_ago = time.monotonic() - self._gave_up_at
+            rows = self._run(statement, wait=min(WAIT_SECONDS, waited_ago))[0]
         except Refused as refusal:
-            if may_wait:
-                self.give_up_locked(sequence_id)
-            self._locked_long.add(sequence_id)
+            self.give_up_locked()
             if self._connection.is_lost():
                 raise Unavailable(str(refusal)) from refusal
             raise SequenceLocked from refusal
-        self._locked_long.discard(sequence_id)
         if rows:
             self.on_commit(None, 1)
             if sequence_id != self._permanent:

@@ -224,10 +224,10 @@ class TestReadiness:
             run(database, "UPDATE bigfib_schema SET version = 2")
             with pytest.raises(Unavailable, match="version 2"):
                 store.check()
-            assert not store.may_step(ONE)
+            assert not store.is_open()
             run(database, "UPDATE bigfib_schema SET version = 1")
             until = time.monotonic() + 20
-            while not store.may_step(ONE):
+            while not store.is_open():
                 assert time.monotonic() < until
             store.check()
 
@@ -244,7 +244,7 @@ class TestReadiness:
                     store.check()
                 assert time.monotonic() - began < ANSWER_SECONDS / 2
             until = time.monotonic() + 20
-            while not store.may_step(ONE):
+            while not store.is_open():
                 assert time.monotonic() < until
             store.check()
             assert store.find(ONE) == 5
@@ -298,7 +298,7 @@ class TestLoss:
                     store.step(ONE, 1, 0, 9)
                 with pytest.raises(Unavailable):
                     store.check()
-                assert not store.may_step(ONE), "nobody is kept waiting"
+                assert not store.is_open(), "nobody is kept waiting"
                 other.rollback()
             assert self._found_again(store) == 0
             assert store.step(ONE, 1, 0, 9) == 1

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -26,20 +27,20 @@ class TestLockedSequence:
             store.create(ONE, 5)
             store.create(OTHER, 5)
             other.execute("SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [ONE])
-            for _ in range(3):
+            changes: list[Callable[[], object]] = [
+                lambda: store.step(ONE, 1, 0, 9),
+                lambda: store.put(ONE, 7),
+                lambda: store.delete(ONE),
+            ]
+            for number, change in enumerate(changes):
                 with pytest.raises(SequenceLocked, match="nothing has changed"):
-                    store.step(ONE, 1, 0, 9)
+                    change()
                 assert store.find(ONE) == 5
-                assert store.step(OTHER, 1, 0, 9)
-            with pytest.raises(SequenceLocked):
-                store.put(ONE, 7)
-            with pytest.raises(SequenceLocked):
-                store.delete(ONE)
-            assert (store.may_step(ONE), store.may_step(OTHER)) == (False, True)
+                assert store.step(OTHER, 1, 0, 9) == 6 + number
+            assert store.is_open()
             store.check()
             other.rollback()
             assert store.step(ONE, 1, 0, 9) == 6
-            assert store.may_step(ONE)
 
     @pytest.mark.parametrize("held", [0.4, 2.3])
     def test_a_change_waits_for_a_row_that_is_held_for_a_while(
@@ -153,7 +154,9 @@ class TestLockedSequence:
             with pytest.raises(SequenceNotFound):
                 self._stepped_at_last(store)
 
-    def test_a_wait_in_vain_makes_the_next_ones_short(self, database: str) -> None:
+    def test_after_a_wait_in_vain_changes_wait_no_longer_than_has_passed_since(
+        self, database: str
+    ) -> None:
         many = [b"%016d" % number for number in range(50)]
         with opened(database) as store, psycopg.connect(database) as other:
             for one in (*many, OTHER):
@@ -166,7 +169,16 @@ class TestLockedSequence:
             # Were each waited for as long as the first, it would take more than two minutes.
             assert time.monotonic() - began < 15
             other.rollback()
-            assert [self._stepped_at_last(store, one) for one in many] == [6] * 50
+            assert [store.step(one, 1, 0, 9) for one in many] == [6] * 50
+
+    def test_a_row_that_was_waited_for_in_vain_is_waited_for_again(self, database: str) -> None:
+        with opened(database) as store, held_for(database, ONE, 3.5) as hold:
+            store.create(ONE, 5)
+            hold()
+            with pytest.raises(SequenceLocked):
+                store.step(ONE, 1, 0, 9)
+            time.sleep(0.6)
+            assert store.step(ONE, 1, 0, 9) == 6
 
     def test_slow_step_is_not_reported_as_locked(self, database: str) -> None:
         with opened(database) as store:
@@ -186,7 +198,7 @@ class TestLockedSequence:
             assert not isinstance(error.value, SequenceLocked)
             with pytest.raises(Unavailable, match="too long"):
                 store.step_all([Steps(ONE, 1, 0, 9)])
-            assert store.may_step(ONE)
+            assert store.is_open()
             run(database, "DROP TRIGGER t ON bigfib_sequences")
             assert store.find(ONE) == 5, "nothing has changed"
             assert store.step(ONE, 1, 0, 9) == 6
