@@ -19,7 +19,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TextIO
@@ -218,43 +217,14 @@ def _compute(pipe: TextIO, compute: Callable[[Report], Iterable[Text]]) -> None:
 def digits(n: int, report: Report) -> Text:
     """Return the decimal digits of F(n), n >= 0: from the C kernel in ASCII, or from `decimal`.
 
-    The kernel uses threads. A second core reduces the time of `decimal` to 0.83 at 10^8; a third
-    would have nothing to do.
+    The kernel uses threads, `decimal` one core: it holds the interpreter's lock.
 
     Raises:
         doubling.WrongResult: The digits do not pass the kernel's check.
     """
-    cores = len(os.sched_getaffinity(0))
     if found := kernel.load():
-        return doubling.digits_by_kernel(found, n, cores, report)
-    return doubling.digits(n, report, squares_apart if cores > 1 else None)
-
-
-def squares_apart(first: Decimal, second: Decimal) -> tuple[Decimal, Decimal]:
-    """Return the squares of both numbers, the second one computed in a forked process.
-
-    Python's ``decimal`` holds the interpreter's lock, so a thread would gain nothing.
-
-    Raises:
-        MemoryError: There is not enough memory.
-    """
-    try:
-        child, pipe = _fork(lambda pipe: pipe.write(str(doubling.square(second))))
-    except OSError:
-        # No process can be started: compute both here.
-        return doubling.square(first), doubling.square(second)
-    try:
-        with pipe:
-            first = doubling.square(first)
-            text = pipe.read()
-    except BaseException:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        raise
-    if os.waitpid(child, 0)[1] != 0:
-        # It was killed or had no memory. Now that the other square is done, there may be enough.
-        return first, doubling.square(second)
-    return first, Decimal(text)
+        return doubling.digits_by_kernel(found, n, len(os.sched_getaffinity(0)), report)
+    return doubling.digits(n, report)
 
 
 def _fork(work: Callable[[TextIO], object]) -> tuple[int, TextIO]:
