@@ -4,8 +4,8 @@ A sequence has an id and a position, 0 until it is first stepped. The store keep
 term follows from the position; `current_terms` has it in memory.
 """
 
+import os
 import re
-import secrets
 from typing import Final
 
 from gmpy2 import mpz
@@ -158,7 +158,7 @@ class Sequences(CurrentTerms):
         Raises:
             TooManySequences: the limit of sequences is reached.
         """
-        sequence_id = secrets.token_bytes(16)
+        sequence_id = os.urandom(16)
         self._create(sequence_id, 0)
         return self.at(sequence_id, 0)
 
