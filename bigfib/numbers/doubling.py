@@ -159,11 +159,16 @@ def _countdown(lengths: list[int]) -> list[tuple[int, int]]:
     return list(zip(lengths, range(len(lengths) - 1, -1, -1), strict=True))
 
 
+def random_prime() -> mpz:
+    """Return a prime of 61 bits by which results of the kernel are checked."""
+    start = 1 << _CHECK_BITS - 1 | int.from_bytes(os.urandom(_CHECK_BITS // 8), "big")
+    return gmpy2.next_prime(mpz(start))
+
+
 def _check(kernel: Kernel, n: int, number: Number) -> None:
     for _ in range(2):
-        start = 1 << _CHECK_BITS - 1 | int.from_bytes(os.urandom(_CHECK_BITS // 8), "big")
-        prime = gmpy2.next_prime(mpz(start))
-        if kernel.residue(number.address, number.limbs, int(prime)) != fibonacci.residue(n, prime):
+        prime = random_prime()
+        if number.residue(kernel, int(prime)) != fibonacci.residue(n, prime):
             raise WrongResult(
                 f"F({n}) was computed and is wrong: the memory or the processor of this machine is "
                 "at fault; check them"
