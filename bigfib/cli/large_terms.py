@@ -23,7 +23,7 @@ def digits(n: mpz, base: int = 10) -> Iterator[str]:
     Raises:
         Failure: There is not enough memory, or the process that computes was killed.
     """
-    if abs(n) <= (terms.decimal_limit() if base == 10 else terms.INLINE_LIMIT):
+    if abs(n) <= terms.INLINE_LIMIT or (base == 10 and abs(n) <= terms.decimal_limit()):
         yield terms.text(n, base).decode()
         return
     from bigfib import computation

@@ -6,9 +6,8 @@ and without it Python's ``decimal`` (`digits`), which multiplies by exact number
 transforms and writes text in linear time.
 
 Compared with ``gmpy2.fib(n).digits()`` on one core, ``decimal`` is 0.8 times as fast at 10^6, 1.4
-times at 10^7, 1.55 times at 10^8 and 1.7 times at 2 * 10^8, with a sixth more memory. Its
-transforms grow in steps by a factor of 4/3 or 3/2; it gains least just after a step (3.0, 6.0, 12
-million).
+times at 10^7, 1.55 times at 10^8, 1.7 times at 2 * 10^8, with a sixth more memory. Its transforms
+grow in steps by a factor of 4/3 or 3/2; it gains least just after a step (3.0, 6.0, 12 million).
 
 Other formulas at 10^8, in the same unit: F and L (Lucas) by a product and a square, 1.43; F(n) and
 F(n-1) by two squares, as here, 1.55.
@@ -160,11 +159,16 @@ def _countdown(lengths: list[int]) -> list[tuple[int, int]]:
     return list(zip(lengths, range(len(lengths) - 1, -1, -1), strict=True))
 
 
+def random_prime() -> mpz:
+    """Return a prime of 61 bits by which results of the kernel are checked."""
+    start = 1 << _CHECK_BITS - 1 | int.from_bytes(os.urandom(_CHECK_BITS // 8), "big")
+    return gmpy2.next_prime(mpz(start))
+
+
 def _check(kernel: Kernel, n: int, number: Number) -> None:
     for _ in range(2):
-        start = 1 << _CHECK_BITS - 1 | int.from_bytes(os.urandom(_CHECK_BITS // 8), "big")
-        prime = gmpy2.next_prime(mpz(start))
-        if kernel.residue(number.address, number.limbs, int(prime)) != fibonacci.residue(n, prime):
+        prime = random_prime()
+        if number.residue(kernel, int(prime)) != fibonacci.residue(n, prime):
             raise WrongResult(
                 f"F({n}) was computed and is wrong: the memory or the processor of this machine is "
                 "at fault; check them"

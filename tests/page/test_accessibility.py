@@ -64,6 +64,10 @@ def test_axe_finds_nothing_in_what_a_visitor_opens(
     page.get_by_role("button", name="Keyboard").click()
     check(page, "with the list of keys")
     page.keyboard.press("Escape")
+    _check_refusals_and_progress(page)
+
+
+def _check_refusals_and_progress(page: Page) -> None:
     page.route("**/api1/terms/40000", lambda route: route.abort())
     show(page, "40000")
     expect(page.locator("#refusal")).to_contain_text("The service does not answer")
