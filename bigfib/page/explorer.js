@@ -101,22 +101,22 @@ async function computed(name, request, signal) {
       await watch(job, retryAfter(answer.headers), (document) => work.show(document), signal);
     }
   } finally {
-    // Somebody who asks for another term has his own bar there by now.
-    if (!signal.aborted) {
-      work?.end();
-    }
+    work?.end();
   }
 }
 
 async function cancel(job) {
   stop.abort();
-  at("computation").hidden = true;
   try {
     await ask("DELETE", job);
-    found("Cancelled.");
   } catch (error) {
-    report(error);
+    // It has ended by itself, or another client has cancelled it.
+    if (!(error instanceof Problem && error.status === 404)) {
+      report(error);
+      return;
+    }
   }
+  found("Cancelled.");
 }
 
 async function showResidue(n, signal) {

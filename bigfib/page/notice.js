@@ -20,24 +20,23 @@ export function complain(place, title, detail, ...buttons) {
   say(place, title, detail, ...buttons, button("Close", () => place.replaceChildren(), "plain"));
 }
 
-/** Show how far the work on `name` is, and a button to have no more of it. */
+/** Show the progress of a computation, and a button to stop waiting for it. */
 export class Work {
-  #place;
-  #bar;
-  #percent;
+  #bar = element("progress", { max: 1 });
+  #percent = element("span", { className: "percent" });
+  #shown;
 
-  constructor(place, name, label, leave) {
-    this.#place = place;
-    this.#bar = element("progress", { max: 1 });
+  constructor(place, name, label, stop) {
     this.#bar.setAttribute("aria-label", `Computing ${name}`);
-    this.#percent = element("span", { className: "percent" });
-    place.replaceChildren(
+    this.#shown = element(
+      "div",
+      { className: "work" },
       element("span", {}, `Computing ${name}`),
       this.#bar,
       this.#percent,
-      button(label, leave, "plain"),
+      button(label, stop, "plain"),
     );
-    place.hidden = false;
+    place.append(this.#shown);
   }
 
   /** Show the document of a computation. */
@@ -48,7 +47,6 @@ export class Work {
   }
 
   end() {
-    this.#place.hidden = true;
-    this.#place.replaceChildren();
+    this.#shown.remove();
   }
 }

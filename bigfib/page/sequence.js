@@ -23,7 +23,7 @@ const REMEMBERED = "bigfib.own";
 const UNNOTICED_MS = 300;
 
 // How often to look whether others have stepped it; less often, the longer a look takes.
-const LOOK_MS = 4000;
+const LOOK_MS = 1000;
 const LOOKS_SHARE = 20;
 
 const LONGEST_PAUSE_MS = 15_000;
