@@ -278,8 +278,8 @@ def test_the_page_passes(serve: Serve, proxy: Callable[..., Address]) -> None:
     page = service.ask("/")[1].decode()
     with contextlib.closing(HTTPConnection(*address, timeout=20)) as connection:
         for path in ("/", *re.findall(r'(?:href|src)="(/page/[^"]+)"', page)):
-            direct, content = service.ask(path)
-            connection.request("GET", path)
+            direct, content = service.ask(path, headers={"Host": "fib.example"})
+            connection.request("GET", path, headers={"Host": "fib.example"})
             reply = connection.getresponse()
             assert (reply.status, reply.read()) == (200, content)
             for name in ("Content-Type", "Content-Security-Policy", "ETag", "Cache-Control"):

@@ -5,7 +5,9 @@ from other sites; the content security policy does not let the browser do so.
 """
 
 import hashlib
+import html
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from typing import Final
 
@@ -18,6 +20,7 @@ _TYPES: Final = {
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
+    "png": "image/png",
 }
 
 # Run scripts and send requests of this service only (Content Security Policy).
@@ -27,11 +30,23 @@ _POLICY: Final = (
 )
 
 
+# Where `index.html` needs the address of the service: OpenGraph has no relative addresses.
+_ORIGIN: Final = b"{origin}"
+
+
 @dataclass(frozen=True)
 class _File:
     content: bytes
     media_type: str
-    etag: str
+
+    @cached_property
+    def etag(self) -> str:
+        return hashlib.blake2b(self.content, digest_size=8).hexdigest()
+
+    def at(self, origin: str) -> "_File":
+        """Return the file as it is served at this address."""
+        address = html.escape(origin).encode()
+        return _File(self.content.replace(_ORIGIN, address), self.media_type)
 
 
 class Page:
@@ -41,9 +56,7 @@ class Page:
         """Read the files."""
         self._files = {
             "" if file.name == "index.html" else file.name: _File(
-                content := file.read_bytes(),
-                _TYPES[file.name.rpartition(".")[2]],
-                hashlib.blake2b(content, digest_size=8).hexdigest(),
+                file.read_bytes(), _TYPES[file.name.rpartition(".")[2]]
             )
             for file in (resources.files("bigfib") / "page").iterdir()
             if file.name.rpartition(".")[2] in _TYPES
@@ -54,6 +67,8 @@ class Page:
         file = self._files.get(name)
         if file is None:
             raise falcon.HTTPNotFound
+        if not name:
+            file = file.at(req.forwarded_prefix)
         resp.etag = file.etag
         # Revalidated each time, so that page and scripts are of one version after an upgrade.
         resp.cache_control = ["no-cache"]

@@ -1,34 +1,37 @@
 /**
  * A chart that grows as one steps: digits above, milliseconds below, against the position.
  *
- * Two charts with one axis rather than one with two: no line has to be told from another by its
- * colour. Values are BigInt, times microseconds; only their ratios become Numbers.
+ * Two charts with one axis rather than one with two: nobody has to distinguish lines by colour.
+ * Values are BigInt, times microseconds; only their ratios become Numbers.
  */
 
-import { element } from "./notice.js";
-import { grouped } from "./term.js";
+import { drawn, element } from "./dom.js";
+import { grouped } from "./numbers.js";
+import { extremes, scaleFromZero, scaleOf } from "./scales.js";
 
 /** Most steps that are kept. */
 const KEPT = 300;
 
 const IN_TABLE = 10;
 
+// `unit` is what a logarithmic axis begins with after 0.
 const PANELS = [
-  { of: "digits", title: "Digits", write: (value) => grouped(value.toString()) },
-  { of: "micros", title: "Milliseconds", write: milliseconds },
+  { of: "digits", title: "Digits", unit: 1n, write: (value) => grouped(value.toString()) },
+  { of: "micros", title: "Milliseconds", unit: 1000n, write: milliseconds },
 ];
 
 const PANEL_HEIGHT = 112;
 const LEFT = 64;
 const RIGHT = 12;
 const TOP = 46;
-const BOTTOM = 24;
+const BOTTOM = 44;
 
 /** What a digit of a label takes at most, and what is between two labels at least. */
 const DIGIT = 7;
 const GAP = 24;
 
 const MOST_TICKS = 5;
+const MOST_LINES = 3;
 
 export function milliseconds(micros) {
   const ms = Number(micros) / 1000;
@@ -42,7 +45,7 @@ export class Chart {
   #steps = [];
   #width = 0;
   #svg = drawn("svg", { role: "img" });
-  #empty = element("p", { className: "empty" }, "Step, and it begins here.");
+  #empty = element("p", { className: "empty" }, "Press Next: each step becomes a point here.");
   #rows = element("tbody");
   #table;
 
@@ -107,18 +110,17 @@ export class Chart {
       width: this.#width,
       height,
       viewBox: `0 0 ${this.#width} ${height}`,
-      "aria-label": this.#describe(),
     })) {
       this.#svg.setAttribute(name, value);
     }
     const positions = this.#steps.map((step) => step.position);
-    const [low, high] = extremes(positions);
-    const x = scale(low, high, LEFT, this.#width - RIGHT);
-    const axis = this.#axis(low, high, x, height - BOTTOM);
+    const x = scaleOf(positions, 1n, LEFT, this.#width - RIGHT);
+    const axis = this.#axis(x, height - BOTTOM);
     const top = (row) => TOP + row * (PANEL_HEIGHT + TOP);
     const panels = PANELS.map((panel, row) => this.#panel(panel, x, top(row)));
     this.#svg.replaceChildren(...panels, axis);
-    for (const label of axis.children) {
+    this.#svg.setAttribute("aria-label", this.#describe());
+    for (const label of axis.querySelectorAll(".tick")) {
       const { x: left, width } = label.getBBox();
       if (left + width > this.#width) {
         label.setAttribute("x", this.#width);
@@ -129,47 +131,42 @@ export class Chart {
 
   #describe() {
     const last = this.#steps.at(-1);
+    const titles = [...this.#svg.querySelectorAll(".title")].map((title) => title.textContent);
     const [low, high] = extremes(this.#steps.map((step) => step.position)).map(String);
     return (
-      `Digits and milliseconds of ${this.#steps.length} steps, positions ${grouped(low)} to ` +
+      `${titles.join(", ")}: ${this.#steps.length} steps, positions ${grouped(low)} to ` +
       `${grouped(high)}; the last one has ${grouped(last.digits.toString())} digits and took ` +
       `${milliseconds(last.micros)} ms.`
     );
   }
 
-  #axis(low, high, x, y) {
+  #axis(x, y) {
     const group = drawn("g", { class: "axis" });
-    const widest = DIGIT * grouped(high.toString()).length + GAP;
+    const widest = DIGIT * grouped(x.high.toString()).length + GAP;
     const room = Math.floor((this.#width - LEFT - RIGHT) / widest);
-    const step = niceStep(high - low, Math.min(Math.max(room, 1), MOST_TICKS));
-    for (let tick = ((low + step - 1n) / step) * step; tick <= high; tick += step) {
-      const label = drawn("text", { x: x(tick), y: y + 16, "text-anchor": "middle" });
-      label.textContent = grouped(tick.toString());
-      group.append(label);
+    for (const tick of x.ticks(Math.min(Math.max(room, 1), MOST_TICKS))) {
+      const place = { x: x.at(tick), y: y + 16, "text-anchor": "middle", class: "tick" };
+      group.append(drawn("text", place, grouped(tick.toString())));
     }
+    const middle = { x: (LEFT + this.#width - RIGHT) / 2, y: y + 38, "text-anchor": "middle" };
+    group.append(drawn("text", { ...middle, class: "title" }, `Position${x.remark}`));
     return group;
   }
 
-  #panel({ of, title, write }, x, top) {
+  #panel({ of, title, unit, write }, x, top) {
     const bottom = top + PANEL_HEIGHT;
     const group = drawn("g", { class: of });
-    const heading = drawn("text", { x: 0, y: top - 20, class: "title" });
-    heading.textContent = title;
-    group.append(heading);
-
-    const highest = extremes(this.#steps.map((step) => step[of]))[1];
-    const step = niceStep(highest, 3);
-    const ceiling = ((highest + step - 1n) / step || 1n) * step;
-    const y = scale(0n, ceiling, bottom - 2, top);
-    for (let tick = 0n; tick <= ceiling; tick += step) {
-      const at = y(tick);
-      const label = drawn("text", { x: LEFT - 10, y: at + 4, "text-anchor": "end" });
-      label.textContent = write(tick);
-      const line = { x1: LEFT, x2: this.#width - RIGHT, y1: at, y2: at, class: "rule" };
-      group.append(drawn("line", line), label);
+    const values = this.#steps.map((step) => step[of]);
+    const y = scaleFromZero(values, unit, bottom - 2, top, MOST_LINES);
+    const heading = { x: 0, y: top - 20, class: "title" };
+    group.append(drawn("text", heading, `${title}${y.remark}`));
+    for (const tick of y.ticks(MOST_LINES)) {
+      const line = { x1: LEFT, x2: this.#width - RIGHT, y1: y.at(tick), y2: y.at(tick) };
+      const label = { x: LEFT - 10, y: y.at(tick) + 4, "text-anchor": "end" };
+      group.append(drawn("line", { ...line, class: "rule" }), drawn("text", label, write(tick)));
     }
 
-    const places = this.#steps.map((one) => [x(one.position), y(one[of]), one]);
+    const places = this.#steps.map((one) => [x.at(one.position), y.at(one[of]), one]);
     if (of === "digits") {
       const inOrder = places.toSorted(([left], [right]) => left - right);
       const points = inOrder.map(([left, up]) => `${left},${up}`).join(" ");
@@ -185,43 +182,10 @@ export class Chart {
           ? drawn("circle", { cx: left, cy: up, r: 3 })
           : drawn("path", { d: `M${left} ${up - 4}l4 4l-4 4l-4-4z` });
       mark.classList.toggle("last", index === places.length - 1);
-      const hint = drawn("title", {});
       const value = `${write(one[of])} ${title.toLowerCase()}`;
-      hint.textContent = `${grouped(one.position.toString())}: ${value}`;
-      mark.append(hint);
+      mark.append(drawn("title", {}, `${grouped(one.position.toString())}: ${value}`));
       group.append(mark);
     }
     return group;
   }
-}
-
-function drawn(name, attributes) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [attribute, value] of Object.entries(attributes)) {
-    made.setAttribute(attribute, value);
-  }
-  return made;
-}
-
-function extremes(values) {
-  return values.reduce(
-    ([low, high], value) => [value < low ? value : low, value > high ? value : high],
-    [values[0], values[0]],
-  );
-}
-
-/** Return what maps low .. high to from .. to. */
-function scale(low, high, from, to) {
-  const span = high - low || 1n;
-  return (value) => {
-    const share = Number(((value - low) * 10_000n) / span) / 10_000;
-    return Math.round((from + share * (to - from)) * 10) / 10;
-  };
-}
-
-/** Return 1, 2 or 5 times a power of ten, of which `count` or a few less make up `span`. */
-function niceStep(span, count) {
-  const rough = (span + BigInt(count) - 1n) / BigInt(count) || 1n;
-  const power = 10n ** BigInt(rough.toString().length - 1);
-  return [1n, 2n, 5n, 10n].map((times) => times * power).find((step) => step >= rough);
 }

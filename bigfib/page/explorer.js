@@ -1,8 +1,14 @@
-/** Any term: its digits, its residue, its summary; of a huge one, how far its computation is. */
+/** Any term: its digits, its residue, its summary; while a large one is computed, the progress. */
 
-import { Work, button, complain, element } from "./notice.js";
+import { copyButton } from "./clipboard.js";
+import { button, element } from "./dom.js";
+import { Frequencies } from "./frequencies.js";
+import { Work, complain } from "./notice.js";
+import { firstGroup, grouped, groups, read, requireNumber } from "./numbers.js";
+import { programs } from "./programs.js";
 import { Lost, Problem, ask, isAborted, retryAfter, watch } from "./service.js";
-import { END, TermView, grouped, parts, plain } from "./term.js";
+import { END, TermView, parts } from "./term.js";
+import { fromQuery, path, query } from "./wanted.js";
 
 // Of a long term this much is got at first, and the end.
 const FIRST = 1024;
@@ -10,43 +16,109 @@ const FIRST = 1024;
 // Counts are shown as they are, but for those that fill the page themselves.
 const LONGEST_COUNT = 400;
 
+// Of shorter terms frequencies say nothing.
+const FEWEST_COUNTED = 100n;
+
+// Programs that ask for a longer term wait for its computation.
+const WAITED_FOR = 100_000n;
+
 const TEXT = { Accept: "text/plain" };
 
 const at = (id) => document.getElementById(id);
 const form = at("explorer");
+const fields = form.elements;
 const view = new TermView(at("found-term"), (error) => report(error));
+const frequencies = new Frequencies(at("frequencies"));
+const ways = { digits: showDigits, summary: showSummary, residue: showResidue };
+let shown = null; // What is shown: its query, and its programs.
+let address = location.search; // The query of the page's address.
 let stop = new AbortController();
 
-form.addEventListener("change", () => {
+// --- What is wanted ------------------------------------------------------------------------------
+
+requireNumber(fields.n, "a whole number, such as 100, −8, 1,000,000, 1e6 or 10^6", () => true);
+requireNumber(fields.modulo, "a whole number, at least 1");
+
+/** Show the field of what is chosen only. */
+function showFields() {
   for (const label of form.querySelectorAll("[data-of]")) {
-    label.hidden = label.dataset.of !== form.elements.what.value;
-    // What cannot be seen need not be right.
+    label.hidden = label.dataset.of !== fields.what.value;
+    // The browser must not check a field that is hidden.
     label.querySelector("input").disabled = label.hidden;
   }
-});
+}
 
+form.addEventListener("change", showFields);
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  find(plain(form.elements.n.value), form.elements.what.value);
+  find({
+    n: read(fields.n.value),
+    what: fields.what.value,
+    base: read(fields.base.value),
+    modulo: read(fields.modulo.value),
+  });
 });
 
-async function find(n, what) {
+/** Show what the address of the page wants, if anything. */
+function followLink() {
+  address = location.search;
+  const wanted = fromQuery(address);
+  if (!wanted) {
+    clear();
+    return;
+  }
+  for (const [name, value] of Object.entries(wanted)) {
+    fields[name].value = value;
+    fields[name].dispatchEvent?.(new Event("input"));
+  }
+  showFields();
+  if (form.checkValidity()) {
+    find(wanted, "replaceState");
+  } else {
+    clear();
+    complain(at("refusal"), "This link names no term", "Write the index below, and press Show.");
+  }
+}
+
+/** Have the address of the page name what is shown, so that it can be kept and gone back to. */
+function putIntoAddress(wanted, how) {
+  const search = query(wanted) ?? "";
+  if (search !== address) {
+    address = search;
+    history[how](null, "", location.pathname + search + location.hash);
+  }
+}
+
+// --- Finding it ----------------------------------------------------------------------------------
+
+function clear() {
   stop.abort();
   stop = new AbortController();
   at("refusal").replaceChildren();
   at("found").hidden = true;
-  view.clear();
   at("found-summary").hidden = true;
+  view.clear();
+  frequencies.clear();
+}
+
+async function find(wanted, how = "pushState") {
+  clear();
+  putIntoAddress(wanted, how);
   try {
-    await { digits: showDigits, summary: showSummary, residue: showResidue }[what](n, stop.signal);
+    await ways[wanted.what](wanted, stop.signal);
   } catch (error) {
-    report(error, n);
+    report(error, wanted);
   }
 }
 
-function report(error, n) {
+function report(error, wanted) {
   if (error instanceof Problem) {
-    const instead = error.related ? [button("Show its summary", () => find(n, "summary"))] : [];
+    const summary = () => {
+      fields.what.value = "summary";
+      showFields();
+      find({ ...wanted, what: "summary" });
+    };
+    const instead = error.related ? [button("Show its summary", summary)] : [];
     complain(at("refusal"), error.title, error.detail, ...instead);
   } else if (error instanceof Lost) {
     complain(at("refusal"), "The service does not answer", "Nothing is lost by asking again.");
@@ -55,36 +127,43 @@ function report(error, n) {
   }
 }
 
-const path = (n) => `/api1/terms/${encodeURIComponent(n)}`;
-
-function found(sentence) {
+function found(sentence, wanted = null, waits = false) {
   at("found-said").textContent = sentence;
   at("found").hidden = false;
+  at("programs").hidden = wanted === null;
+  at("found-tools").hidden = wanted === null || query(wanted) === null;
+  if (wanted) {
+    shown = { query: query(wanted), programs: programs(location.origin, wanted, waits) };
+    showProgram();
+  }
 }
 
-async function showDigits(n, signal) {
-  const base = form.elements.base.value;
+async function showDigits(wanted, signal) {
+  const { n, base } = wanted;
   const name = `F(${grouped(n)})`;
-  const whole = base === "10" ? path(n) : `${path(n)}?base=${base}`;
   const get = (more, read) => {
     const headers = { ...TEXT, ...more };
-    return computed(name, () => ask("GET", whole, { headers, read, signal }), signal);
+    return computed(name, () => ask("GET", path(wanted), { headers, read, signal }), signal);
   };
-  const first = await get({ Range: `bytes=0-${FIRST - 1}` });
+  const range = async (bytes) => get({ Range: `bytes=${bytes}` });
+  const first = await range(`0-${FIRST - 1}`);
   const length = BigInt(first.headers.get("Content-Range").split("/")[1]);
-  const last = length > FIRST ? await get({ Range: `bytes=-${END}` }) : first;
-  const sign = BigInt(first.body.startsWith("-"));
-  const digits = length - sign;
+  const last = length > FIRST ? await range(`-${END}`) : first;
+  const sign = first.body.startsWith("-") ? 1 : 0;
+  const digits = length - BigInt(sign);
   view.show({
     ...parts(name, first.body),
     digits,
     tail: last.body.slice(-END),
+    part: async (from, end) => (await range(`${sign + from}-${sign + end - 1}`)).body,
     whole: async () => (await get({})).body,
     file: async () => (await get({}, "blob")).body,
     filename: `fibonacci-${n.slice(0, 30)}${base === "10" ? "" : `-base-${base}`}.txt`,
   });
+  frequencies.clear(base === "10" && digits > FEWEST_COUNTED ? path(wanted) : null);
   const inBase = base === "10" ? "" : ` in base ${base}`;
-  found(`${name}${inBase}, ${grouped(digits.toString())} digit${digits === 1n ? "" : "s"}`);
+  const count = `${grouped(digits.toString())} digit${digits === 1n ? "" : "s"}`;
+  found(`${name}${inBase}, ${count}`, wanted, digits > WAITED_FOR);
 }
 
 /** Ask until what is asked for is computed. */
@@ -119,28 +198,55 @@ async function cancel(job) {
   found("Cancelled.");
 }
 
-async function showResidue(n, signal) {
-  const modulus = plain(form.elements.modulo.value);
-  const query = `?modulo=${encodeURIComponent(modulus)}`;
-  const { body } = await ask("GET", path(n) + query, { headers: TEXT, signal });
-  const name = `F(${grouped(n)}) mod ${grouped(modulus)}`;
+async function showResidue(wanted, signal) {
+  const { n, modulo } = wanted;
+  const { body } = await ask("GET", path(wanted), { headers: TEXT, signal });
+  const name = `F(${grouped(n)}) mod ${grouped(modulo)}`;
   view.show({ ...parts(name, body), filename: `fibonacci-${n.slice(0, 30)}-residue.txt` });
-  found(name);
+  found(name, wanted);
 }
 
-async function showSummary(n, signal) {
-  const summary = (await ask("GET", `${path(n)}/summary`, { read: "json", signal })).body;
+async function showSummary(wanted, signal) {
+  const summary = (await ask("GET", path(wanted), { read: "json", signal })).body;
+  const leading = summary.leading.replace("-", "");
+  const sign = summary.leading.startsWith("-") ? ["−"] : [];
+  const isShortened = BigInt(summary.digits) > BigInt(leading.length);
   const facts = [
-    ["Digits", grouped(summary.digits, LONGEST_COUNT)],
-    ["First digits", summary.leading.replace("-", "−")],
-    ["Last digits", summary.trailing],
-    ["Bytes in binary", grouped(summary.bytes, LONGEST_COUNT)],
+    ["Digits", "", grouped(summary.digits, LONGEST_COUNT)],
+    ["First digits", "first", ...sign, ...groups(leading, firstGroup(summary.digits))],
+    ["Last digits", "last", ...groups(summary.trailing, firstGroup(summary.trailing.length))],
+    ["Bytes in binary", "", grouped(summary.bytes, LONGEST_COUNT)],
   ];
   at("found-summary").replaceChildren(
-    ...facts.map(([name, value]) =>
-      element("div", {}, element("dt", {}, name), element("dd", {}, value)),
-    ),
+    ...facts.map(([name, end, ...value]) => {
+      const className = `digits ${isShortened ? end : ""}`;
+      return element(
+        "div",
+        {},
+        element("dt", {}, name),
+        element("dd", { className }, ...value),
+      );
+    }),
   );
   at("found-summary").hidden = false;
-  found(`F(${grouped(n)})`);
+  found(`F(${grouped(wanted.n)})`, wanted);
 }
+
+// --- Taking it along -----------------------------------------------------------------------------
+
+function showProgram() {
+  at("program").textContent = shown.programs[at("languages").elements.language.value];
+}
+
+at("languages").addEventListener("change", showProgram);
+at("program").after(copyButton("Copy program", async () => at("program").textContent));
+// Without the fragment, which is the address of a private sequence.
+const link = async () => location.origin + location.pathname + shown.query;
+at("found-tools").append(copyButton("Copy link", link));
+
+addEventListener("popstate", () => {
+  if (location.search !== address) {
+    followLink();
+  }
+});
+followLink();

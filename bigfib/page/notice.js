@@ -1,23 +1,17 @@
-/** What the page says besides terms: what went wrong, and how far what takes long is. */
+/** Report on the page what went wrong, and how far a computation is. */
 
-export function element(name, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
-}
+import { button, element } from "./dom.js";
 
-export function button(label, onclick, className = "") {
-  return element("button", { type: "button", className, onclick }, label);
-}
-
-/** Say something in `place`, an alert, with buttons to do about it what can be done. */
+/** Show a message in `place`, an alert, with buttons for what can be done about it. */
 export function say(place, title, detail, ...buttons) {
   place.replaceChildren(element("strong", {}, title), element("p", {}, detail), ...buttons);
 }
 
-/** Say what went wrong; it stays until it is closed, or something else is done. */
+/** Show what came of somebody's action; it stays until it is closed, or until the next one. */
 export function complain(place, title, detail, ...buttons) {
   say(place, title, detail, ...buttons, button("Close", () => place.replaceChildren(), "plain"));
+  // Somebody who steps by keyboard may have scrolled to another part of the page.
+  place.scrollIntoView({ block: "nearest" });
 }
 
 /** Show the progress of a computation, and a button to stop waiting for it. */

@@ -1,52 +1,44 @@
 /**
- * The sequence that one steps: shared by all, or one's own.
- *
- * The fragment of the page's address names one's own sequence. So it can be bookmarked and opened
- * elsewhere, and is sent neither to servers nor to their logs. The browser also remembers the one
- * that was created here, so that "My own" finds it again.
+ * Step a sequence: the shared one, or a private one.
  *
  * A change is never repeated by itself when its answer is lost, for it may have been made: the page
- * says so, asks until the service is back, and shows where the sequence then stands. A step of
- * one's own sequence is made only from the position that is shown (`If-Match`); that of the shared
- * one from wherever others have moved it by then.
+ * reports that, asks until the service is back, and shows where the sequence then is. A step of a
+ * private sequence is made only from the position that is shown (`If-Match`); that of the shared one
+ * from wherever other clients have moved it by then.
  */
 
 import { Chart, milliseconds } from "./chart.js";
-import { Work, button, complain, say } from "./notice.js";
+import { button } from "./dom.js";
+import { Work, complain, say } from "./notice.js";
+import { grouped, read, requireNumber } from "./numbers.js";
+import { LONGEST_PAUSE_MS, Outage } from "./outage.js";
+import { SHARED, forget, named, remember, remembered } from "./private.js";
 import { Lost, Problem, ask, isAborted, retryAfter, watch } from "./service.js";
-import { TermView, grouped, parts, plain } from "./term.js";
+import { TermView, parts } from "./term.js";
 
-const SHARED = "shared";
-const REMEMBERED = "bigfib.own";
-
-// Who has clicked and sees nothing happen for as long, is told that it was taken.
+// If nothing has happened this long after a click, the controls show that it was taken.
 const UNNOTICED_MS = 300;
 
 // How often to look whether others have stepped it; less often, the longer a look takes.
 const LOOK_MS = 1000;
 const LOOKS_SHARE = 20;
 
-const LONGEST_PAUSE_MS = 15_000;
-
-const ASKS_AGAIN = "This page asks again by itself, and goes on when it is back.";
-
 const at = (id) => document.getElementById(id);
 const chart = new Chart(at("chart"));
 const view = new TermView(at("current"), (error) => report(error));
+const outage = new Outage(at("away"), at("back"), () => enqueue(look));
 
 let id = SHARED;
-let kept = null; // One's own, as long as the page is open.
 let position = null; // None is shown yet.
-let away = null; // While the service is: how long to wait, and the timer of that.
 let lookTimer;
 let lookTook = 0;
 let stop = new AbortController();
 let queue = Promise.resolve();
-let dropped = 0; // How much of it was not done.
-let asked = 0; // How much of what somebody has asked for is not done yet.
+let dropped = 0; // How many actions were not done.
+let asked = 0; // How many actions are not done yet.
 let busyTimer;
 
-/** Do it after all that is to be done before. */
+/** Do it after everything asked for before. */
 function enqueue(action) {
   queue = queue.then(action).catch(reportError);
 }
@@ -54,37 +46,6 @@ function enqueue(action) {
 // --- Which one -----------------------------------------------------------------------------------
 
 const address = () => `/api1/sequences/${id}`;
-
-const named = () => /^#([0-9a-f]{32})$/.exec(location.hash)?.[1] ?? SHARED;
-
-// A browser may be told to keep nothing; then this page does, and the address.
-function remembered() {
-  try {
-    return localStorage.getItem(REMEMBERED) ?? kept;
-  } catch {
-    return kept;
-  }
-}
-
-function remember(own) {
-  kept = own;
-  try {
-    localStorage.setItem(REMEMBERED, own);
-  } catch {
-    // See above.
-  }
-}
-
-function forget() {
-  if (remembered() === id) {
-    kept = null;
-    try {
-      localStorage.removeItem(REMEMBERED);
-    } catch {
-      // See above.
-    }
-  }
-}
 
 function open() {
   stop.abort();
@@ -94,13 +55,12 @@ function open() {
   const isShared = id === SHARED;
   at("shared").ariaPressed = String(isShared);
   at("own").ariaPressed = String(!isShared);
+  at("everyone").hidden = !isShared;
   at("keep").hidden = isShared;
-  // It was about the sequence that is left.
+  // These are about the sequence that was shown before.
   at("removal").close();
   at("problem").replaceChildren();
-  if (away) {
-    away.unsure = null;
-  }
+  outage.unsure = null;
   chart.clear();
   unknown();
   enqueue(look);
@@ -120,7 +80,7 @@ function openOwn() {
   }
   const before = dropped;
   const create = async (signal) => {
-    // Whoever has clicked twice is content with one.
+    // Two clicks create one.
     if (!remembered()) {
       remember((await ask("POST", "/api1/sequences", { read: "json" })).body.id);
     }
@@ -156,19 +116,19 @@ function unknown() {
   at("said").textContent = "";
 }
 
-/** Say that there is no such sequence, and show a way on. */
+/** Report that there is no such sequence, and offer another one. */
 function showGone() {
   clearTimeout(lookTimer);
   unknown();
   position = null;
   at("keep").hidden = true;
-  forget();
+  forget(id);
   say(
     at("problem"),
-    "This sequence is gone",
-    "It has been deleted, nobody has stepped it for too long, or its address is not as it was.",
-    // A new one would take the place of the one that this browser still knows.
-    button(remembered() ? "Open my own" : "Begin a new one", openOwn, "main"),
+    "There is no such sequence",
+    "It was deleted, it expired because nobody stepped it, or the address is incomplete.",
+    // Creating one would make the browser forget the one that it still knows.
+    button(remembered() ? "Open my private sequence" : "Create one", openOwn, "main"),
   );
 }
 
@@ -178,7 +138,7 @@ function report(error) {
   } else if (error instanceof Problem) {
     complain(at("problem"), error.title, error.detail);
   } else if (error instanceof Lost) {
-    leave("The service does not answer");
+    outage.begin("The service does not answer");
   } else if (!isAborted(error)) {
     throw error;
   }
@@ -186,7 +146,7 @@ function report(error) {
 
 // --- Looking -------------------------------------------------------------------------------------
 
-/** Show the sequence as it stands. It is up to date, then, and the service is there. */
+/** Show the sequence as it is now. */
 async function look() {
   clearTimeout(lookTimer);
   const { signal } = stop;
@@ -198,13 +158,13 @@ async function look() {
       show(answer.body);
       lookTook = answer.ms;
     }
-    comeBack();
+    endOutage();
     lookAgain(Math.max(LOOK_MS, LOOKS_SHARE * lookTook));
   } catch (error) {
     if (error instanceof Problem && error.status === 503) {
-      leave(error.title, error.detail);
+      outage.begin(error.title, error.detail);
     } else if (error instanceof Problem && error.status === 404) {
-      comeBack();
+      endOutage();
       report(error);
     } else if (error instanceof Problem) {
       report(error);
@@ -224,7 +184,7 @@ function lookAgain(ms) {
   }, ms);
 }
 
-/** Do it again and again while the term that it needs is being computed; nothing has changed. */
+/** Repeat a request while the term that it needs is being computed; nothing has changed. */
 async function outlast(request) {
   const { signal } = stop;
   let work;
@@ -250,64 +210,37 @@ async function outlast(request) {
 function stopWaiting() {
   stop.abort();
   stop = new AbortController();
-  if (position !== null || away) {
+  if (position !== null || outage.isNow) {
     lookAgain(0);
   }
 }
 
-// --- The service away and back -------------------------------------------------------------------
-
-function leave(title, detail = ASKS_AGAIN) {
-  const pause = away ? Math.min(away.pause * 2, LONGEST_PAUSE_MS) : 500;
-  clearTimeout(away?.timer);
-  at("back").textContent = "";
-  if (away?.title !== title) {
-    say(at("away"), title, detail, button("Try now", tryNow));
-  }
-  away = { ...away, pause, title, timer: setTimeout(tryNow, pause) };
-  document.body.classList.add("is-away");
-}
-
-function tryNow() {
-  enqueue(look);
-}
-
-function comeBack() {
-  if (!away) {
-    return;
-  }
-  clearTimeout(away.timer);
-  const { unsure } = away;
-  away = null;
-  at("away").replaceChildren();
-  document.body.classList.remove("is-away");
-  if (unsure) {
+function endOutage() {
+  const from = outage.end();
+  if (from !== null) {
     complain(
       at("problem"),
-      "The last change may have been made or not",
-      // What was sent may still be on its way, and be made after this.
-      `Its answer was lost. The sequence was at position ${grouped(unsure)} when it was sent; ` +
-        "where it is now is shown above, and may still change. Nothing has been sent again.",
+      "The last change may or may not have been made",
+      // The request may still be on its way, and be made later.
+      `Its answer was lost. The sequence was at position ${grouped(from)} when it was sent; ` +
+        "where it is now is shown below, and may still change. Nothing has been sent again.",
     );
-  } else {
-    at("back").textContent = "The service is back.";
   }
 }
 
 // --- Changing ------------------------------------------------------------------------------------
 
 /**
- * Do what somebody has asked for, after all that he asked for before.
+ * Do what somebody has asked for, after everything asked for before.
  *
- * It is not done if the service is away, when he asks or when it would be its turn; nor if he has
- * turned to another sequence by then.
+ * It is not done if the service is away by then, or if another sequence is shown by then.
  *
- * @param action is given the signal of that
- * @param drop is called instead if he has
+ * @param action is called with the signal that another sequence is shown
+ * @param drop is called instead of `action` if one is
  */
 function attempt(action, drop = sayNotDone) {
-  if (away) {
-    sayNotSent();
+  if (outage.isNow) {
+    outage.refuse();
     return;
   }
   const { signal } = stop;
@@ -319,13 +252,13 @@ function attempt(action, drop = sayNotDone) {
         drop();
         return;
       }
-      if (away) {
-        sayNotSent();
+      if (outage.isNow) {
+        outage.refuse();
         return;
       }
       await action(signal);
     } catch (error) {
-      // What is wrong with another sequence is not said of this one.
+      // A problem of the sequence shown before is none of this one.
       if (!(signal.aborted && error instanceof Problem)) {
         report(error);
       }
@@ -340,17 +273,13 @@ function attempt(action, drop = sayNotDone) {
   });
 }
 
-function sayNotSent() {
-  say(at("away"), `Not sent. ${away.title}`, ASKS_AGAIN, button("Try now", tryNow));
-}
-
 function sayNotDone() {
   dropped += 1;
   complain(
     at("problem"),
     "Not done",
-    "What you asked for was still waiting when you stopped that, or turned to something else. Do " +
-      "it again if you still want it.",
+    "It still waited when you stopped waiting or opened another sequence. Do it again if you " +
+      "still want it.",
   );
 }
 
@@ -383,7 +312,7 @@ function change(method, path, body) {
         report(error);
       }
       if (error instanceof Lost) {
-        away.unsure = from;
+        outage.unsure = from;
       } else if (error instanceof Problem && error.status !== 404) {
         lookAgain(0);
       }
@@ -394,19 +323,21 @@ function change(method, path, body) {
 function complainOfMove(from, to) {
   complain(
     at("problem"),
-    "It has been moved meanwhile",
-    "Somebody else has moved it, or a change whose answer was lost. It is at position " +
-      `${grouped(to)}, no longer at ${grouped(from)}, so that nothing was changed now. ` +
+    "The sequence has been moved meanwhile",
+    "Another client has moved it, or a change whose answer was lost. It is at position " +
+      `${grouped(to)}, no longer at ${grouped(from)}, and your step was not made. ` +
       "Do it again if you still want it.",
   );
 }
 
 function step(direction) {
   if (at("steps").reportValidity()) {
-    change("POST", `${address()}/${direction}?by=${encodeURIComponent(plain(at("by").value))}`);
+    change("POST", `${address()}/${direction}?by=${encodeURIComponent(read(at("by").value))}`);
   }
 }
 
+requireNumber(at("by"), "a whole number, such as 10, 1,000 or 1e6");
+requireNumber(at("target"), "a whole number, such as 1000, 1,000,000 or 1e6");
 at("previous").addEventListener("click", () => step("previous"));
 at("steps").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -414,7 +345,7 @@ at("steps").addEventListener("submit", (event) => {
 });
 at("seek").addEventListener("submit", (event) => {
   event.preventDefault();
-  change("PUT", address(), JSON.stringify({ position: plain(at("target").value) }));
+  change("PUT", address(), JSON.stringify({ position: read(at("target").value) }));
 });
 
 at("shared").addEventListener("click", () => goTo(SHARED));
@@ -423,20 +354,21 @@ at("remove").addEventListener("click", () => at("removal").showModal());
 at("keep-it").addEventListener("click", () => at("removal").close());
 at("forget").addEventListener("click", () => {
   at("removal").close();
-  forget();
+  forget(id);
   goTo(SHARED);
 });
 at("delete").addEventListener("click", () => {
   at("removal").close();
   attempt(async (signal) => {
+    const deleted = id;
     await ask("DELETE", address());
-    forget();
+    forget(deleted);
     signal.throwIfAborted();
     goTo(SHARED);
   });
 });
 
 addEventListener("hashchange", open);
-addEventListener("online", tryNow);
+addEventListener("online", () => enqueue(look));
 document.addEventListener("visibilitychange", () => lookAgain(0));
 open();

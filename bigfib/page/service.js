@@ -4,7 +4,7 @@
  * Numbers of the service are strings here, too: they have no ceiling, and Number has one.
  */
 
-import { grouped } from "./term.js";
+import { grouped } from "./numbers.js";
 
 // Who has not begun to answer by then is taken to be away; a long body has longer.
 const BEGIN_MS = 10_000;

@@ -21,6 +21,7 @@ TYPES = {
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
+    "png": "image/png",
 }
 
 POLICY = {
@@ -46,17 +47,21 @@ def test_the_page(client: falcon.testing.TestClient) -> None:
     reply = client.simulate_get("/")
     assert reply.status_code == 200
     assert reply.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert reply.content == (FILES / "index.html").read_bytes()
+    content = (FILES / "index.html").read_text("utf-8")
+    assert reply.text == content.replace("{origin}", "http://falconframework.org")
     assert reply.content.decode("utf-8").startswith("<!DOCTYPE html>")
     assert '<meta charset="utf-8">' in reply.text
 
 
 def test_it_needs_nothing_that_is_not_there(client: falcon.testing.TestClient) -> None:
-    named = set(re.findall(r'(?:href|src)="([^"]+)"', client.simulate_get("/").text))
+    text = client.simulate_get("/").text
+    named = set(re.findall(r'(?:href|src)="([^"]+)"', text))
+    named |= set(re.findall(r'"http://falconframework.org(/page/[^"]+)"', text))
     for name in PARTS:
         if name.endswith(".js"):
-            imported = re.findall(r'from "\./([^"]+)"', (FILES / name).read_text())
-            named |= {f"/page/{other}" for other in imported}
+            script = (FILES / name).read_text()
+            named |= {f"/page/{other}" for other in re.findall(r'from "\./([^"]+)"', script)}
+            named |= set(re.findall(r'new Worker\("([^"]+)"', script))
     assert {f"/page/{name}" for name in PARTS} <= named
     for target in named:
         assert client.simulate_get(target).status_code == 200, target
@@ -104,7 +109,24 @@ def test_a_part_has_its_type(client: falcon.testing.TestClient, name: str) -> No
     reply = client.simulate_get(f"/page/{name}")
     assert reply.headers["Content-Type"] == TYPES[name.rpartition(".")[2]]
     assert reply.content == (FILES / name).read_bytes()
-    assert reply.content.decode("utf-8")
+    if not name.endswith(".png"):
+        assert reply.content.decode("utf-8")
+
+
+def test_the_page_names_its_address_as_the_client_or_its_proxy_knows_it(
+    client: falcon.testing.TestClient,
+) -> None:
+    tags = set()
+    for headers, origin in (
+        ({"Host": "fib.example:8080"}, "http://fib.example:8080"),
+        ({"X-Forwarded-Proto": "https", "Host": "fib.example"}, "https://fib.example"),
+        ({"Host": 'x"><script>'}, "http://x&quot;&gt;&lt;script&gt;"),
+    ):
+        reply = client.simulate_get("/", headers=headers)
+        assert f'<meta property="og:url" content="{origin}/">' in reply.text
+        assert "{origin}" not in reply.text
+        tags.add(reply.headers["ETag"])
+    assert len(tags) == 3
 
 
 def test_tags_differ(client: falcon.testing.TestClient) -> None:

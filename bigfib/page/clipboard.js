@@ -1,0 +1,60 @@
+/** Copy to the clipboard. */
+
+import { button, element } from "./dom.js";
+
+const SHOWN_MS = 2000;
+
+/**
+ * Return a button that copies.
+ *
+ * @param text returns a promise of what to copy
+ * @param failed is called with the error if there is no such text
+ */
+export function copyButton(label, text, failed = () => {}) {
+  const made = button(label, click, "plain copy");
+  made.ariaLive = "polite";
+  async function click() {
+    let missing;
+    made.setAttribute("aria-busy", "true");
+    try {
+      await copy(() =>
+        text().catch((error) => {
+          missing = error;
+          throw error;
+        }),
+      );
+      made.textContent = "Copied";
+    } catch {
+      made.textContent = "Not copied";
+      if (missing) {
+        failed(missing);
+      }
+    } finally {
+      made.removeAttribute("aria-busy");
+      setTimeout(() => {
+        made.textContent = label;
+      }, SHOWN_MS);
+    }
+  }
+  return made;
+}
+
+async function copy(text) {
+  if (navigator.clipboard) {
+    // Safari demands the item while the click is recent; the text may follow.
+    const blob = text().then((copied) => new Blob([copied], { type: "text/plain" }));
+    await navigator.clipboard.write([new ClipboardItem({ "text/plain": blob })]);
+    return;
+  }
+  // Over HTTP, other than from this computer, browsers have no other way.
+  const focused = document.activeElement;
+  const field = element("textarea", { value: await text(), className: "unseen" });
+  document.body.append(field);
+  field.select();
+  const isCopied = document.execCommand("copy");
+  field.remove();
+  focused.focus();
+  if (!isCopied) {
+    throw new Error("the browser does not copy");
+  }
+}

@@ -1,0 +1,61 @@
+/**
+ * What somebody wants to see of a term: its path in the API, and in the address of the page.
+ *
+ * It is `{n, what, base, modulo}`: `what` is "digits", "summary" or "residue", and the numbers are
+ * strings.
+ */
+
+import { read } from "./numbers.js";
+
+const DECIMAL = "10";
+
+// Servers refuse longer addresses.
+const LONGEST_LINK = 2000;
+
+/** Return the path of the resource that has it. */
+export function path({ n, what, base, modulo }) {
+  const term = `/api1/terms/${n}`;
+  if (what === "summary") {
+    return `${term}/summary`;
+  }
+  if (what === "residue") {
+    return `${term}?modulo=${modulo}`;
+  }
+  return base === DECIMAL ? term : `${term}?base=${base}`;
+}
+
+/** Return the query by which the page shows it again, or null if it is too long for an address. */
+export function query({ n, what, base, modulo }) {
+  const members = { n };
+  if (what === "summary") {
+    members.show = what;
+  } else if (what === "residue") {
+    members.modulo = modulo;
+  } else if (base !== DECIMAL) {
+    members.base = base;
+  }
+  const written = `?${new URLSearchParams(members)}`;
+  return written.length > LONGEST_LINK ? null : written;
+}
+
+/** Return what a query wants, null if it wants nothing; the numbers may be as people write them. */
+export function fromQuery(written) {
+  const given = new URLSearchParams(written);
+  if (!given.has("n")) {
+    return null;
+  }
+  const number = (name, otherwise) => {
+    const value = given.get(name) ?? otherwise;
+    return read(value) ?? value;
+  };
+  let what = given.get("show") === "summary" ? "summary" : "digits";
+  if (given.has("modulo")) {
+    what = "residue";
+  }
+  return {
+    n: number("n"),
+    what,
+    base: number("base", DECIMAL),
+    modulo: number("modulo", "1000000007"),
+  };
+}

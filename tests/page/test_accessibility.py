@@ -1,0 +1,87 @@
+"""What axe-core finds on the page: in every state, at both sizes, in light and in the dark."""
+
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.page.conftest import Open
+from tests.page.test_page import AXE, is_at, seek, show
+from tests.service import Serve
+
+LOOKS: dict[str, dict[str, Any]] = {
+    f"{width}x{height} {scheme}": {
+        "viewport": {"width": width, "height": height},
+        "color_scheme": scheme,
+    }
+    for width, height in ((1280, 720), (390, 844))
+    for scheme in ("light", "dark")
+}
+
+
+def check(page: Page, state: str) -> None:
+    """Fail if axe-core finds anything, or if something has to be scrolled to the side."""
+    found = page.evaluate("axe.run()")
+    violations = [
+        (state, violation["id"], node["html"], node["failureSummary"])
+        for violation in found["violations"]
+        for node in violation["nodes"]
+    ]
+    assert violations == []
+    assert len(found["passes"]) > 10
+    assert page.evaluate("document.documentElement.scrollWidth") == page.evaluate("innerWidth")
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_axe_finds_nothing_in_what_a_visitor_opens(
+    serve: Serve, open_page: Open, look: str
+) -> None:
+    page = open_page(serve(), "?n=1e5", **LOOKS[look])
+    page.evaluate(AXE)
+    is_at(page, 0)
+    expect(page.locator("#found-said")).to_have_text("F(100,000), 20,899 digits")
+    check(page, "first")
+    page.get_by_role("button", name="Private").click()
+    expect(page.locator("#keep")).to_be_visible()
+    is_at(page, 0)
+    for n in range(1, 4):
+        page.get_by_role("button", name="Next").click()
+        is_at(page, n)
+    seek(page, "1e5")
+    expect(page.locator("#position")).to_have_text("100,000")
+    for term in ("#current", "#found-term"):
+        page.locator(f"{term} .more").click()
+        page.locator(term).get_by_label("Go to digit").fill("10,005")
+        page.locator(term).get_by_role("button", name="Find").click()
+        expect(page.locator(f"{term} output")).to_have_text(re.compile(r"Digit 10,005 is \d\."))
+    page.get_by_text("How often each digit occurs").click()
+    expect(page.locator("#frequencies tbody tr")).to_have_count(10)
+    page.get_by_text("As curl, Python or JavaScript").click()
+    page.get_by_text("The last steps in numbers").click()
+    expect(page.locator("#chart .axis .title")).to_have_text("Position (logarithmic)")
+    check(page, "with everything open")
+    page.get_by_role("button", name="Keyboard").click()
+    check(page, "with the list of keys")
+    page.keyboard.press("Escape")
+    page.route("**/api1/terms/40000", lambda route: route.abort())
+    show(page, "40000")
+    expect(page.locator("#refusal")).to_contain_text("The service does not answer")
+
+    def answer(route: Route) -> None:
+        route.fulfill(status=202, headers={"Location": "/api1/terms/7/job"}, json={})
+
+    page.route("**/api1/terms/7", answer)
+    page.route(
+        "**/api1/terms/7/job",
+        lambda route: route.fulfill(json={"n": "7", "state": "running", "progress": 0.5}),
+    )
+    show(page, "7")
+    expect(page.locator("#computation .percent")).to_have_text("50 %")
+    check(page, "with progress")
+    show(page, "1e12")
+    expect(page.locator("#refusal")).to_contain_text("Terms are given in full")
+    page.get_by_role("button", name="Show its summary").click()
+    expect(page.locator("#found-summary")).to_contain_text("208,987,640,250")
+    expect(page.get_by_role("radio", name="Summary")).to_be_checked()
+    check(page, "with a summary")
