@@ -30,6 +30,7 @@ const outage = new Outage(at("away"), at("back"), () => enqueue(look));
 
 let id = SHARED;
 let position = null; // None is shown yet.
+let tag = null; // The ETag of what is shown.
 let lookTimer;
 let lookTook = 0;
 let stop = new AbortController();
@@ -51,7 +52,7 @@ function open() {
   stop.abort();
   stop = new AbortController();
   id = named();
-  position = null;
+  position = tag = null;
   const isShared = id === SHARED;
   at("shared").ariaPressed = String(isShared);
   at("own").ariaPressed = String(!isShared);
@@ -95,8 +96,9 @@ function openOwn() {
 
 // --- What is shown -------------------------------------------------------------------------------
 
-function show(sequence) {
+function show({ headers, body: sequence }) {
   position = sequence.position;
+  tag = headers.get("ETag");
   const name = `F(${grouped(position)})`;
   at("name").textContent = grouped(position);
   at("position").textContent = grouped(position);
@@ -120,7 +122,7 @@ function unknown() {
 function showGone() {
   clearTimeout(lookTimer);
   unknown();
-  position = null;
+  position = tag = null;
   at("keep").hidden = true;
   forget(id);
   say(
@@ -151,11 +153,11 @@ async function look() {
   clearTimeout(lookTimer);
   const { signal } = stop;
   try {
-    const headers = position === null ? {} : { "If-None-Match": `"${position}"` };
+    const headers = tag === null ? {} : { "If-None-Match": tag };
     const answer = await outlast(() => ask("GET", address(), { headers, signal, read: "json" }));
     signal.throwIfAborted();
     if (answer.status === 200) {
-      show(answer.body);
+      show(answer);
       lookTook = answer.ms;
     }
     endOutage();
@@ -291,14 +293,14 @@ function change(method, path, body) {
     }
     at("problem").replaceChildren();
     const from = position;
-    const headers = id === SHARED ? {} : { "If-Match": `"${from}"` };
+    const headers = id === SHARED ? {} : { "If-Match": tag };
     if (body) {
       headers["Content-Type"] = "application/json";
     }
     try {
       const answer = await outlast(() => ask(method, path, { headers, body, read: "json" }));
       signal.throwIfAborted();
-      show(answer.body);
+      show(answer);
       lookTook = answer.ms;
       at("took").textContent = `${milliseconds(answer.ms * 1000)} ms`;
       chart.add(answer.body.position, answer.body.digits, answer.ms);
@@ -307,7 +309,8 @@ function change(method, path, body) {
         throw error;
       }
       if (error instanceof Problem && error.status === 412) {
-        complainOfMove(from, JSON.parse(error.headers.get("ETag")));
+        // The position comes first in a tag.
+        complainOfMove(from, /\d+/.exec(error.headers.get("ETag"))[0]);
       } else {
         report(error);
       }
