@@ -9,7 +9,7 @@ import { drawn, element } from "./dom.js";
 import { grouped } from "./numbers.js";
 import { extremes, scaleFromZero, scaleOf } from "./scales.js";
 
-/** Most steps that are kept. */
+/** Maximum number of steps shown. */
 const KEPT = 300;
 
 const IN_TABLE = 10;
@@ -26,7 +26,7 @@ const RIGHT = 12;
 const TOP = 46;
 const BOTTOM = 44;
 
-/** What a digit of a label takes at most, and what is between two labels at least. */
+/** The width of a digit in a label, and the least distance of two labels. */
 const DIGIT = 7;
 const GAP = 24;
 

@@ -1,14 +1,14 @@
 /**
  * All digits of a term, a page at a time, from anywhere in it.
  *
- * A term may have millions of digits, which would take a browser seconds to lay out. A page has ten
- * thousand: they are got when they are looked at, and shown at once.
+ * Laying out millions of digits takes a browser seconds. A page has ten thousand: they are requested
+ * when they are looked at.
  */
 
 import { button, element } from "./dom.js";
 import { firstGroup, grouped, groups, read, requireNumber } from "./numbers.js";
 
-// Whole groups of three, so that none is divided.
+// A multiple of three, so that no group is divided.
 const PARAGRAPH = 999;
 const PAGE = 10 * PARAGRAPH;
 
@@ -18,8 +18,8 @@ export class Digits {
   #page = 0;
   #generation = 0;
   #text = element("div", { className: "whole", tabIndex: 0 });
-  #earlier = button("Earlier", () => this.#turn(-1), "small");
-  #later = button("Later", () => this.#turn(1), "small");
+  #earlier = button("Earlier", () => this.#moveBy(-1), "small");
+  #later = button("Later", () => this.#moveBy(1), "small");
   #range = element("span", { className: "range" });
   #field = element("input", { name: "digit", required: true, inputMode: "numeric" });
   #answer = element("output");
@@ -86,7 +86,7 @@ export class Digits {
     return Math.max(Math.floor((index - (this.#count % 3)) / PAGE), 0);
   }
 
-  #turn(by) {
+  #moveBy(by) {
     this.#answer.textContent = "";
     this.#show(this.#page + by);
   }

@@ -1,16 +1,16 @@
 /**
- * What is asked of the service, and what can come of it: an answer, a problem, or nothing at all.
+ * Send requests to the service, and read its answers, or its problems, or that there is no answer.
  *
- * Numbers of the service are strings here, too: they have no ceiling, and Number has one.
+ * Its numbers are strings here, too: they have no ceiling, and Number has one.
  */
 
 import { grouped } from "./numbers.js";
 
-// Who has not begun to answer by then is taken to be away; a long body has longer.
+// Timeouts of the beginning of an answer, and of its end.
 const BEGIN_MS = 10_000;
 const END_MS = 120_000;
 
-// HTTP's own names of them are for programs.
+// For people; HTTP's own names are for programs.
 const TITLES = {
   409: "It does not go that far back",
   413: "That is too long",
@@ -21,13 +21,13 @@ const TITLES = {
   507: "The service is full",
 };
 
-/** The service has answered that it does not do this, and why (RFC 9457). */
+/** The service has refused a request, and says why (RFC 9457). */
 export class Problem extends Error {
   constructor(status, { title, detail }, headers) {
     super(detail);
     this.status = status;
     this.title = TITLES[status] ?? title;
-    // Numbers in it are grouped as all others on the page; what is part of a path is none.
+    // Group its numbers as all others on the page, but not those in a path.
     this.detail = detail.replace(/(?<![\w/.])\d{4,}(?!\w)/g, (number) => grouped(number, Infinity));
     this.headers = headers;
   }
@@ -48,14 +48,14 @@ export class Problem extends Error {
   }
 }
 
-/** There is no answer, or one that ends before its end: what became of a change is unknown. */
+/** There is no answer, or only a part of it: it is unknown whether a change was made. */
 export class Lost extends Error {}
 
-/** Somebody no longer wants what is under way. */
+/** Return whether the error only means that the request was cancelled. */
 export const isAborted = (error) => error.name === "AbortError";
 
 /**
- * Ask, and read the whole answer.
+ * Send a request, and read the whole answer.
  *
  * @returns status, headers, body (as `read` has it: "text", "json" or "blob") and the milliseconds
  *   it took.
@@ -63,14 +63,14 @@ export const isAborted = (error) => error.name === "AbortError";
  * @throws {Lost}
  */
 export async function ask(method, path, { headers, body, read = "text", signal } = {}) {
-  const patience = new AbortController();
-  let timer = setTimeout(() => patience.abort(), BEGIN_MS);
-  const signals = signal ? [patience.signal, signal] : [patience.signal];
+  const timeout = new AbortController();
+  let timer = setTimeout(() => timeout.abort(), BEGIN_MS);
+  const signals = signal ? [timeout.signal, signal] : [timeout.signal];
   const began = performance.now();
   try {
     const answer = await fetch(path, { method, headers, body, signal: AbortSignal.any(signals) });
     clearTimeout(timer);
-    timer = setTimeout(() => patience.abort(), END_MS);
+    timer = setTimeout(() => timeout.abort(), END_MS);
     if (answer.status >= 400) {
       throw await problem(answer);
     }
@@ -88,7 +88,7 @@ export async function ask(method, path, { headers, body, read = "text", signal }
 /** Return the milliseconds that the answer took, without what the browser does before and after. */
 function sinceRequest(url, began) {
   const timing = performance.getEntriesByName(url).at(-1);
-  // The browser keeps a few hundred, and then no more.
+  // Browsers record a few hundred requests, and then no more until these are cleared.
   performance.clearResourceTimings();
   const isOfThis = timing?.startTime >= began && timing.requestStart;
   return isOfThis ? timing.responseEnd - timing.requestStart : null;
@@ -98,12 +98,12 @@ async function problem(answer) {
   if (answer.headers.get("Content-Type") === "application/problem+json") {
     return new Problem(answer.status, await answer.json(), answer.headers);
   }
-  // A proxy says so: of 5xx, that there is nobody behind it.
+  // A proxy answers: with 5xx it cannot reach the service.
   if (answer.status >= 500) {
     throw new Lost(`a proxy answers ${answer.status}`);
   }
   const title = answer.status === 429 ? "Too Many Requests" : `Status ${answer.status}`;
-  const detail = "The way to the service is barred for now. Try again in a while.";
+  const detail = "A proxy before the service refuses this for now. Try again in a while.";
   return new Problem(answer.status, { title, detail }, answer.headers);
 }
 
@@ -120,11 +120,11 @@ function sleep(ms, signal) {
 export const retryAfter = (headers) => Number(headers.get("Retry-After") ?? 1);
 
 /**
- * Watch a computation until what waits for it is worth asking for again.
+ * Poll a computation until the request that waits for it should be repeated.
  *
- * @param path where its document is
- * @param seconds as `Retry-After` says; it may be over before
- * @param show is given each document
+ * @param path the path of its document
+ * @param seconds the longest time, from `Retry-After`
+ * @param show is called with each document
  */
 export async function watch(path, seconds, show, signal) {
   const end = performance.now() + seconds * 1000;
@@ -138,7 +138,7 @@ export async function watch(path, seconds, show, signal) {
       }
     } catch (error) {
       if (error instanceof Problem && error.status === 404) {
-        return; // Nothing computes it any more: it is done, or cancelled.
+        return; // It is done, or cancelled.
       }
       throw error;
     }
