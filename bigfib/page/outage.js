@@ -49,7 +49,12 @@ export class Outage {
 
   /** Report that something was not sent. */
   refuse() {
-    say(this.#place, `Not sent. ${this.#title}`, ASKS_AGAIN, this.#tryNow());
+    say(
+      this.#place,
+      `Not sent. ${this.#title}`,
+      "This page asks again by itself. Repeat your step when the service is back.",
+      this.#tryNow(),
+    );
     this.#place.scrollIntoView({ block: "nearest" });
   }
 
