@@ -134,8 +134,8 @@ def test_any_digit_is_found_by_its_number(serve: Serve, open_page: Open) -> None
         first, last = re.findall(r"[\d,]+", term.locator(".range").inner_text())[:2]
         shown = whole[int(first.replace(",", "")) - 1 : int(last.replace(",", ""))]
         assert term.get_by_role("group").evaluate("one => one.textContent") == shown
-    for k in ("0", "62,697", "-1", "x"):
-        find_digit(term, k)
+    for wrong in ("0", "62,697", "-1", "x"):
+        find_digit(term, wrong)
         expect(term.get_by_label("Go to digit")).to_be_focused()
         expect(term.locator("output")).to_have_text(f"Digit 62,696 is {whole[-1]}.")
 
@@ -151,7 +151,7 @@ def test_pages_of_digits_are_the_whole_term(serve: Serve, open_page: Open) -> No
     earlier = term.get_by_role("button", name="Earlier")
     later = term.get_by_role("button", name="Later")
     expect(earlier).to_be_disabled()
-    pieces = []
+    pieces: list[str] = []
     for _ in range(5):
         expect(region.locator("p").first).to_have_attribute(
             "data-from", f"{sum(map(len, pieces)) + 1:,}"

@@ -74,6 +74,11 @@ def test_back_and_forward_show_the_terms_looked_up(serve: Serve, open_page: Open
     page.go_back()
     expect(page.locator("#found")).to_be_hidden()
     assert page.url == f"{service.url}/"
+    # A link that is written in another way leaves no entry of its own.
+    page.goto(f"{service.url}/?n=1e1")
+    expect(said).to_have_text("F(10), 2 digits")
+    page.go_back()
+    assert page.url == f"{service.url}/"
 
 
 @pytest.mark.parametrize("link", ["?n=x", "?n=", "?n=5&base=99", "?n=5&modulo=x"])
