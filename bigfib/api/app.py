@@ -6,7 +6,7 @@ import falcon
 from falcon.routing import map_http_methods
 
 from bigfib.api import problems
-from bigfib.api.commit import Committer, Steps
+from bigfib.api.commit import Committer, StepQueue
 from bigfib.api.front import Front
 from bigfib.api.operations import Interface, Live, Ready, Scrape, Stats
 from bigfib.api.page import Page
@@ -43,8 +43,8 @@ def create_app(
         draining: Set when the service must not be sent requests any more.
     """
     committer = Committer(store)
-    steps = Steps(sequences, shared_store) if shared_store else None
-    stepping = Stepping(sequences, ValueReply(committer), per_client, steps)
+    queue = StepQueue(sequences, shared_store) if shared_store else None
+    stepping = Stepping(sequences, ValueReply(committer), per_client, queue)
     resources = {
         "/livez": Live(),
         "/readyz": Ready(store, draining or Event()),

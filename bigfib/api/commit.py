@@ -7,9 +7,9 @@ times as many replies a second as one ``fdatasync`` for each. Where iterations c
 each reply commits before it begins.
 
 **A shared store** commits each change by itself. A transaction takes as long for one step as for
-many, and a server with one thread waits for it. So steps of ``/api0`` wait in `Steps` while bjoern
-reads requests, and the first reply that bjoern continues makes one transaction for all. A sequence
-that many requests step is moved once, and each reply shows the term after its own step.
+many, and a server with one thread waits for it. So steps of ``/api0`` wait in a `StepQueue` while
+bjoern reads requests, and the first reply that bjoern continues makes one transaction for all. A
+sequence that many requests step is moved once; each reply shows the term after its own step.
 
 By then the replies have begun. If a step is refused or its outcome is unknown, its reply is aborted
 in the middle of its body; so steps that could be refused are not taken. If other sessions hold a
@@ -25,7 +25,6 @@ from typing import Final, NoReturn
 from bigfib.jobs import TermNotReady
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import Sequences
-from bigfib.state import store as stores
 from bigfib.state.errors import CommitFailed
 from bigfib.state.store import (
     LOCKED,
@@ -33,6 +32,7 @@ from bigfib.state.store import (
     NoRoom,
     OutcomeUnknown,
     SharedStore,
+    Steps,
     Store,
     Unavailable,
 )
@@ -113,10 +113,10 @@ class WaitingStep:
         locked: Whether a transaction has found its sequence locked.
     """
 
-    __slots__ = ("_digits", "_steps", "added", "by", "locked", "sequence_id")
+    __slots__ = ("_digits", "_queue", "added", "by", "locked", "sequence_id")
 
-    def __init__(self, steps: "Steps", sequence_id: bytes, by: int) -> None:
-        self._steps: Steps | None = steps
+    def __init__(self, queue: "StepQueue", sequence_id: bytes, by: int) -> None:
+        self._queue: StepQueue | None = queue
         self._digits: bytes | None = None
         self.sequence_id = sequence_id
         self.by = by
@@ -126,18 +126,18 @@ class WaitingStep:
     @property
     def settled(self) -> bool:
         """Whether its outcome is known, or known to stay unknown."""
-        return self._steps is None
+        return self._queue is None
 
     def settles(self, share: float) -> bool:
         """Make transactions until the step is settled, and return whether it is.
 
         While others hold the sequence locked, return False after ``share`` of `WAIT_SECONDS`.
         """
-        while self._steps and not (
+        while self._queue and not (
             self.locked and time.monotonic() >= self.added + share * WAIT_SECONDS
         ):
-            self._steps.commit()
-        return self._steps is None
+            self._queue.commit()
+        return self._queue is None
 
     def digits(self) -> bytes:
         """Return the term at the sequence's position after the step, which is then committed.
@@ -145,24 +145,24 @@ class WaitingStep:
         Raises:
             NotMade: there is none.
         """
-        if self._steps and not self.settles(1):
-            self._steps.give_up_locked(self.sequence_id)
+        if self._queue and not self.settles(1):
+            self._queue.give_up_locked(self.sequence_id)
         if self._digits is None:
             raise NotMade
         return self._digits
 
     def settle(self, digits: bytes | None) -> None:
         """Set the outcome: the term after the step, or None if it is refused or unknown."""
-        self._steps = None
+        self._queue = None
         self._digits = digits
 
     def withdraw(self) -> None:
         """Remove the step unless it is settled: its client has gone."""
-        if self._steps:
-            self._steps.remove(self)
+        if self._queue:
+            self._queue.remove(self)
 
 
-class Steps:
+class StepQueue:
     """The steps that wait for the next transaction of a shared store."""
 
     def __init__(self, sequences: Sequences, store: SharedStore) -> None:
@@ -230,14 +230,14 @@ class Steps:
         for of_one, position in zip(looked_at, positions[len(stepped) :], strict=True):
             self._settle(of_one, position or 0)
 
-    def _sum(self, of_one: list[WaitingStep]) -> stores.Steps:
+    def _sum(self, of_one: list[WaitingStep]) -> Steps:
         """Return the steps of one sequence as one."""
         at = least = most = 0
         for waiting in of_one:
             at += waiting.by
             least, most = min(least, at), max(most, at)
         sequence_id = of_one[0].sequence_id
-        return stores.Steps(sequence_id, at, *self._sequences.reach(sequence_id, least, most))
+        return Steps(sequence_id, at, *self._sequences.reach(sequence_id, least, most))
 
     def _settle(self, of_one: list[WaitingStep], position: int | None) -> None:
         """Settle the steps of one sequence by its position in the answer of `step_all`."""

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Final
 
-from bigfib.api.commit import Steps
+from bigfib.api.commit import StepQueue
 from bigfib.api.problems import RETRY_AFTER
 from bigfib.api.representations import MADE, Answer, ValueReply, closing
 from bigfib.jobs import TermNotReady
@@ -50,7 +50,7 @@ class Stepping:
         sequences: Sequences,
         reply: ValueReply,
         per_client: bool,
-        steps: Steps | None = None,
+        queue: StepQueue | None = None,
     ) -> None:
         """Step ``sequences``.
 
@@ -59,31 +59,31 @@ class Stepping:
             reply: Shows their terms.
             per_client: Whether each client has a private sequence, known by a cookie of 128 random
                 bits, or all clients share one.
-            steps: Makes many steps in one transaction, if servers share the store.
+            queue: Makes many steps in one transaction, if servers share the store.
         """
         self._sequences = sequences
         self._reply = reply
         self._per_client = per_client
         self.routes: dict[str, dict[str, Callable[[Environ], Answer]]] = {
             "/api0/current": {
-                "GET": self._for_client(self._current, 0, steps),
+                "GET": self._for_client(self._current, 0, queue),
                 "HEAD": self._for_client(self._head),
             },
-            "/api0/next": {"GET": self._for_client(self._next, 1, steps)},
-            "/api0/previous": {"GET": self._for_client(self._previous, -1, steps)},
+            "/api0/next": {"GET": self._for_client(self._next, 1, queue)},
+            "/api0/previous": {"GET": self._for_client(self._previous, -1, queue)},
         }
 
     def _for_client(
-        self, answer: Callable[[bytes], Answer], by: int = 0, steps: Steps | None = None
+        self, answer: Callable[[bytes], Answer], by: int = 0, queue: StepQueue | None = None
     ) -> Callable[[Environ], Answer]:
         """Return a function that finds the sequence of a request and answers for it.
 
         Args:
             answer: Answers for a sequence.
             by: The step that it makes: 1, -1, or 0 for a look.
-            steps: Makes the step instead, where it takes it.
+            queue: Makes the step instead, if it takes it.
         """
-        if not self._per_client and not steps:
+        if not self._per_client and not queue:
             return lambda _environ: answer(SHARED)
 
         def find_and_answer(environ: Environ) -> Answer:
@@ -92,8 +92,8 @@ class Stepping:
                 cookie = _COOKIE.search(environ.get("HTTP_COOKIE", ""))
                 is_new = not cookie
                 sequence_id = bytes.fromhex(cookie[1]) if cookie else secrets.token_bytes(16)
-            if steps and _notices_abort(environ) and steps.takes(sequence_id, by):
-                status, headers, body = self._reply.later(steps.add(sequence_id, by))
+            if queue and _notices_abort(environ) and queue.takes(sequence_id, by):
+                status, headers, body = self._reply.later(queue.add(sequence_id, by))
             else:
                 status, headers, body = answer(sequence_id)
             if is_new:

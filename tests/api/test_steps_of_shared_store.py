@@ -8,7 +8,7 @@ from typing import NoReturn
 import psycopg
 import pytest
 
-from bigfib.api.commit import Committer, NotMade, Steps
+from bigfib.api.commit import Committer, NotMade, StepQueue
 from bigfib.api.representations import ValueReply
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.sequences import SHARED, Sequences
@@ -31,59 +31,59 @@ def sequences(store: Postgres) -> Sequences:
 
 
 @pytest.fixture
-def steps(sequences: Sequences, store: Postgres) -> Steps:
-    return Steps(sequences, store)
+def queue(sequences: Sequences, store: Postgres) -> StepQueue:
+    return StepQueue(sequences, store)
 
 
 def test_each_is_told_the_term_after_its_own_step(
-    sequences: Sequences, steps: Steps, store: Postgres
+    sequences: Sequences, queue: StepQueue, store: Postgres
 ) -> None:
     sequences.seek(SHARED, 10)
-    waiting = [steps.add(SHARED, by) for by in (1, 1, -1, 0, 1)]
+    waiting = [queue.add(SHARED, by) for by in (1, 1, -1, 0, 1)]
     assert store.find(SHARED) == 10, "nothing is made yet"
     assert [each.digits() for each in waiting] == [b"89", b"144", b"89", b"89", b"144"]
     assert store.find(SHARED) == 12
 
 
-def test_a_look_changes_nothing(sequences: Sequences, steps: Steps, store: Postgres) -> None:
+def test_a_look_changes_nothing(sequences: Sequences, queue: StepQueue, store: Postgres) -> None:
     sequences.seek(SHARED, 10)
     store.put(SHARED, 30)
-    assert [steps.add(one, 0).digits() for one in (SHARED, ONE)] == [b"832040", b"0"]
+    assert [queue.add(one, 0).digits() for one in (SHARED, ONE)] == [b"832040", b"0"]
     assert (store.find(SHARED), store.find(ONE)) == (30, None)
 
 
-def test_what_could_be_refused_is_not_taken(sequences: Sequences, steps: Steps) -> None:
-    assert not steps.takes(SHARED, 1), "nobody has seen it"
+def test_what_could_be_refused_is_not_taken(sequences: Sequences, queue: StepQueue) -> None:
+    assert not queue.takes(SHARED, 1), "nobody has seen it"
     sequences.current(SHARED)
-    assert not steps.takes(SHARED, 1), "it may not be in the store"
+    assert not queue.takes(SHARED, 1), "it may not be in the store"
     sequences.seek(SHARED, 1)
-    assert steps.takes(SHARED, 1)
-    assert not steps.takes(SHARED, -1), "others may be faster"
+    assert queue.takes(SHARED, 1)
+    assert not queue.takes(SHARED, -1), "others may be faster"
     sequences.seek(SHARED, 1000)
-    assert steps.takes(SHARED, -1)
+    assert queue.takes(SHARED, -1)
 
 
-def test_together_or_not_at_all(sequences: Sequences, steps: Steps, store: Postgres) -> None:
+def test_together_or_not_at_all(sequences: Sequences, queue: StepQueue, store: Postgres) -> None:
     sequences.seek(SHARED, 1000)
-    waiting = [steps.add(SHARED, -1) for _ in range(3)]
-    other = steps.add(SHARED, 1)
+    waiting = [queue.add(SHARED, -1) for _ in range(3)]
+    other = queue.add(SHARED, 1)
     store.put(SHARED, 2)
     for each in (*waiting, other):
         with pytest.raises(NotMade):
             each.digits()
     assert store.find(SHARED) == 2
     # The next is asked for by itself, and told why.
-    assert not steps.takes(SHARED, -1)
+    assert not queue.takes(SHARED, -1)
 
 
 def test_a_client_that_has_gone_makes_no_step(
-    sequences: Sequences, steps: Steps, store: Postgres
+    sequences: Sequences, queue: StepQueue, store: Postgres
 ) -> None:
     sequences.seek(SHARED, 10)
     reply = ValueReply(Committer(store))
     bodies = []
     for _ in range(3):
-        body = iter(reply.later(steps.add(SHARED, 1))[2])
+        body = iter(reply.later(queue.add(SHARED, 1))[2])
         assert next(body) == b"{"
         bodies.append(body)
     # So does bjoern, by dropping it.
@@ -95,7 +95,9 @@ def test_a_client_that_has_gone_makes_no_step(
     assert store.find(SHARED) == 12
 
 
-def test_beyond_what_is_computed_at_once(sequences: Sequences, steps: Steps, database: str) -> None:
+def test_beyond_what_is_computed_at_once(
+    sequences: Sequences, queue: StepQueue, database: str
+) -> None:
     sequences.seek(SHARED, INLINE_LIMIT + 10)
     computed: list[int] = []
 
@@ -105,18 +107,18 @@ def test_beyond_what_is_computed_at_once(sequences: Sequences, steps: Steps, dat
     sequences.pair_at = pair_at  # type: ignore[assignment]
     with closing(Postgres(database, permanent=SHARED)) as other:
         assert other.step(SHARED, 100, 0, 10**9) == INLINE_LIMIT + 110
-        behind = [steps.add(SHARED, by) for by in (1, 1)]
+        behind = [queue.add(SHARED, by) for by in (1, 1)]
         assert behind[1].digits() == Sequences(other).current(SHARED).digits()
         # So far away nothing is at hand, and nothing is stepped.
         other.put(SHARED, 5 * INLINE_LIMIT)
         with pytest.raises(NotMade):
-            steps.add(SHARED, 1).digits()
+            queue.add(SHARED, 1).digits()
         assert other.find(SHARED) == 5 * INLINE_LIMIT
     assert computed == []
 
 
 def test_an_error_of_our_own_leaves_nobody_waiting(
-    sequences: Sequences, steps: Steps, store: Postgres
+    sequences: Sequences, queue: StepQueue, store: Postgres
 ) -> None:
     for one in (SHARED, ONE):
         store.create(one, 10)
@@ -127,7 +129,7 @@ def test_an_error_of_our_own_leaves_nobody_waiting(
 
     sequences.pair_at = fail
     store.put(ONE, 5000)
-    waiting = [steps.add(one, 1) for one in (ONE, SHARED, SHARED)]
+    waiting = [queue.add(one, 1) for one in (ONE, SHARED, SHARED)]
     with pytest.raises(ZeroDivisionError):
         waiting[1].digits()
     for each in waiting:
@@ -136,36 +138,36 @@ def test_an_error_of_our_own_leaves_nobody_waiting(
         with pytest.raises(NotMade):
             each.digits()
     sequences.pair_at = DecimalPair
-    assert steps.add(SHARED, 1).digits() == b"233"
+    assert queue.add(SHARED, 1).digits() == b"233"
 
 
 def test_a_locked_sequence_keeps_nobody_from_the_others(
-    sequences: Sequences, steps: Steps, store: Postgres, database: str
+    sequences: Sequences, queue: StepQueue, store: Postgres, database: str
 ) -> None:
     for one in (SHARED, ONE):
         store.create(one, 10)
         sequences.current(one)
     with psycopg.connect(database) as other:
         other.execute("SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [ONE])
-        locked, free = steps.add(ONE, 1), steps.add(SHARED, 1)
+        locked, free = queue.add(ONE, 1), queue.add(SHARED, 1)
         assert free.digits() == b"89"
         with pytest.raises(NotMade):
             locked.digits()
-        again, free = steps.add(ONE, 1), steps.add(SHARED, 1)
+        again, free = queue.add(ONE, 1), queue.add(SHARED, 1)
         assert free.digits() == b"144"
     assert again.digits() == b"89", "it has been waited for a second time"
 
 
 def test_steps_of_a_locked_sequence_wait_for_it_with_those_added_meanwhile(
-    sequences: Sequences, steps: Steps, store: Postgres, database: str
+    sequences: Sequences, queue: StepQueue, store: Postgres, database: str
 ) -> None:
     sequences.seek(SHARED, 10)
     store.create(ONE, 10)
     with psycopg.connect(database) as other:
         other.execute("SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [SHARED])
-        early = [steps.add(SHARED, 1) for _ in range(2)]
+        early = [queue.add(SHARED, 1) for _ in range(2)]
         assert not early[0].settles(0.02)
-        gone, late, free = steps.add(SHARED, 1), steps.add(SHARED, 1), steps.add(ONE, 0)
+        gone, late, free = queue.add(SHARED, 1), queue.add(SHARED, 1), queue.add(ONE, 0)
         assert free.digits() == b"55"
         gone.withdraw()
         assert not late.settles(0.02)
@@ -174,10 +176,10 @@ def test_steps_of_a_locked_sequence_wait_for_it_with_those_added_meanwhile(
 
 
 def test_a_reply_of_a_locked_sequence_lets_others_leave_before_it(
-    sequences: Sequences, steps: Steps, store: Postgres, database: str
+    sequences: Sequences, queue: StepQueue, store: Postgres, database: str
 ) -> None:
     sequences.seek(SHARED, 10)
-    body = iter(ValueReply(Committer(store)).later(steps.add(SHARED, 1))[2])
+    body = iter(ValueReply(Committer(store)).later(queue.add(SHARED, 1))[2])
     with psycopg.connect(database) as other:
         other.execute("SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [SHARED])
         began = time.monotonic()
@@ -189,14 +191,14 @@ def test_a_reply_of_a_locked_sequence_lets_others_leave_before_it(
 
 
 def test_steps_that_waited_too_long_are_given_up_without_the_later_ones(
-    sequences: Sequences, steps: Steps, store: Postgres, database: str
+    sequences: Sequences, queue: StepQueue, store: Postgres, database: str
 ) -> None:
     sequences.seek(SHARED, 10)
     with psycopg.connect(database) as other:
         other.execute("SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [SHARED])
-        early = [steps.add(SHARED, 1) for _ in range(2)]
+        early = [queue.add(SHARED, 1) for _ in range(2)]
         assert not early[0].settles(0.5)
-        late = steps.add(SHARED, 1)
+        late = queue.add(SHARED, 1)
         for each in early:
             with pytest.raises(NotMade):
                 each.digits()
@@ -207,13 +209,13 @@ def test_steps_that_waited_too_long_are_given_up_without_the_later_ones(
 @pytest.mark.parametrize("by", [-1, -3])
 def test_steps_back_where_another_server_went_to_the_start_are_refused(
     sequences: Sequences,
-    steps: Steps,
+    queue: StepQueue,
     store: Postgres,
     by: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def step_in_one_transaction() -> None:
-        waiting = [steps.add(SHARED, -1) for _ in range(-by)]
+        waiting = [queue.add(SHARED, -1) for _ in range(-by)]
         waiting[0].digits()
 
     ways: list[Callable[[], object]] = [step_in_one_transaction, lambda: sequences.step(SHARED, by)]
