@@ -49,16 +49,12 @@ export class Outage {
 
   /** Report that something was not sent. */
   refuse() {
-<<<<<<< HEAD
-    say(this.#place, `Not sent. ${this.#title}`, ASKS_AGAIN, this.#tryNow());
-=======
     say(
       this.#place,
       `Not sent. ${this.#title}`,
       "This page asks again by itself. Repeat your step when the service is back.",
       this.#tryNow(),
     );
->>>>>>> wt-page
     this.#place.scrollIntoView({ block: "nearest" });
   }
 
