@@ -7,11 +7,12 @@ EXTRAS ?=
 VENV := .venv
 READY := $(VENV)/.ready
 DEV := $(VENV)/.dev
-PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --editable
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
+PYTEST := $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 MAN := build/bigfib.1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run man test torture bench bench-quick bench-compare bench-accept picture lint dist clean
+.PHONY: help install run man test test-all torture bench bench-quick bench-compare bench-accept picture lint dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
@@ -21,7 +22,8 @@ install: $(READY)  ## build .venv with what serving needs; add extras with EXTRA
 run: $(READY)  ## serve; hand over arguments with ARGS='-p 9000'
 	@exec $(VENV)/bin/bigfib serve $(ARGS)
 
-man: $(DEV)  ## write the man page, build/bigfib.1
+man: $(READY)  ## write the man page, build/bigfib.1
+	@$(PIP) argparse-manpage
 	@mkdir -p $(dir $(MAN))
 	@HOME=/HOME $(VENV)/bin/argparse-manpage --module bigfib.cli.main --function parser --output $(MAN) \
 	  --project-name bigfib --manual-title 'User Commands' \
@@ -31,8 +33,11 @@ man: $(DEV)  ## write the man page, build/bigfib.1
 	@sed -i 's|/HOME/|~/|g; 1s/\\-/-/g' $(MAN)
 	@echo $(MAN)
 
-test: $(DEV)  ## run the tests; hand over arguments with ARGS='-k log'
-	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
+test: $(DEV)  ## run the tests, in three minutes; hand over arguments with ARGS='-k log'
+	$(PYTEST) $(ARGS)
+
+test-all: $(DEV)  ## run the tests and the campaigns, in ten minutes
+	$(PYTEST) --all $(ARGS)
 
 torture: $(DEV)  ## cause twenty times the faults, fuzz, and soak; takes an hour
 	$(VENV)/bin/python -m pytest --torture tests/state tests/test_durability.py \
@@ -61,7 +66,7 @@ lint: $(DEV)  ## check style and types
 	$(VENV)/bin/lint-imports
 
 dist: $(READY)  ## build and check dist/: a source package and a wheel with the kernel
-	@$(PIP) '.[release]'
+	@$(PIP) --editable '.[release]'
 	@rm -rf dist build/wheel
 	$(VENV)/bin/python -m build --outdir build/wheel
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" auditwheel repair --wheel-dir dist build/wheel/*.whl
@@ -81,11 +86,11 @@ $(READY): pyproject.toml hatch_build.py bigfib/numbers/kernel.c
 	  echo "$(PYTHON) cannot build an environment; as root: apt install python3-venv" >&2; exit 1; }
 	@echo "installing bigfib and the packages that it serves with into $(VENV), some 5 MB" >&2
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(PIP) '.$(if $(EXTRAS),[$(EXTRAS)])'
+	@$(PIP) --editable '.$(if $(EXTRAS),[$(EXTRAS)])'
 	@$(VENV)/bin/bigfib --version -v | grep kernel >&2
 	@touch $@
 
 $(DEV): $(READY)
 	@echo "installing what tests, benchmarks and lint need into $(VENV), some 100 MB" >&2
-	@$(PIP) '.[dev]'
+	@$(PIP) --editable '.[dev]'
 	@touch $@

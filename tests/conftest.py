@@ -20,11 +20,23 @@ _TRIED = pytest.StashKey[Counter[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--torture", action="store_true", help="cause twenty times as many faults")
+    parser.addoption("--all", action="store_true", help="run the campaigns, too")
+    parser.addoption(
+        "--torture", action="store_true", help="the same, with twenty times as many faults"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_TRIED] = Counter()
+    config.addinivalue_line("markers", "campaign: takes long; run by `make test-all`")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("all") or config.getoption("torture"):
+        return
+    campaigns = [item for item in items if item.get_closest_marker("campaign")]
+    config.hook.pytest_deselected(items=campaigns)
+    items[:] = [item for item in items if item not in campaigns]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

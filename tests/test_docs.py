@@ -3,14 +3,11 @@
 import ast
 import dataclasses
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -119,34 +116,3 @@ def test_http_lists_the_requests_that_there_are(serve: Serve) -> None:
     }
     # The files of the page are named beside it.
     assert named == there - {("GET", "/page/{name}")}
-
-
-def test_backup_that_is_restored_has_the_steps_made_before_it(serve: Serve, tmp_path: Path) -> None:
-    """The commands of docs/operations.md, as they stand there."""
-    blocks: dict[str, str] = dict(
-        re.findall(r"^```sh (\w+)\n(.*?)^```", (DOCS / "operations.md").read_text(), re.M | re.S)
-    )
-    environ: dict[str, Any] = {
-        **os.environ,
-        "HOME": str(tmp_path),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-
-    def run(block: str) -> str:
-        script = ["bash", "-ec", blocks[block]]
-        done = subprocess.run(
-            script, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
-        )
-        return done.stdout
-
-    log = tmp_path / ".local" / "state" / "bigfib" / "state.log"
-    service = serve("-f", str(log))
-    for _ in range(7):
-        service.value("next")
-    assert run("backup").endswith(": whole\n")
-    service.value("next")
-    assert service.stop(signal.SIGTERM) == 0
-    run("restore")
-    restored = serve("-f", str(log))
-    assert restored.start_position == 7
-    assert restored.value("current") == 13

@@ -128,7 +128,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("man") / "bigfib.1"
     # The environment of the tests is made already.
     variables = [f"VENV={sys.prefix}", f"MAN={path}"]
-    run("make", "-C", str(ROOT), "-o", f"{sys.prefix}/.dev", "man", *variables)
+    run("make", "-C", str(ROOT), "-o", f"{sys.prefix}/.ready", "man", *variables)
     return path
 
 
