@@ -1,33 +1,27 @@
-"""Compute large terms in child processes, so that neither lack of memory nor time harms the parent.
+"""Compute large terms for a command in a child process.
 
-There are two kinds of children, which speak the same protocol:
+Neither ``decimal`` nor GMP lets other code of its process run meanwhile, and GMP aborts its process
+when there is not enough memory. So a command forks a child (`Computation`), shows its progress, and
+can be interrupted. A service starts a program instead (`storing`).
 
-* A command forks a child and reads the text of its result from it (`Computation`).
-* The service starts ``python -m bigfib.computation`` to put a term into the digit cache
-  (`StoringProcess`), and never waits for it.
-
-A child writes lines to its parent. ``progress`` and a number from 0 to 1 may come many times; then
-comes ``done``, followed by the result, or ``storage`` and the reason why it cannot be stored. A
-child that ends without either has failed, and `failure_of` its exit status is the reason.
+Both kinds of children write the same lines to their parent. ``progress`` and a number from 0 to 1
+may come many times. Then comes ``done``, followed by the result, or (of `storing` only) ``storage``
+and why the term cannot be stored. A child that ends without either has failed, and its exit status
+says why (`failure_of`).
 """
 
 import contextlib
 import fcntl
 import os
-import resource
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from decimal import Decimal
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
 from bigfib import terms
-from bigfib.digit_cache import DigitCache
 from bigfib.numbers import doubling, fibonacci, kernel
 from bigfib.numbers.decimals import DecimalPair
+from bigfib.signals import die_with, set_handler
 
 Report = Callable[[float], None]
 """Called with the share of the work that is done, from 0 to 1."""
@@ -43,15 +37,6 @@ _NO_MEMORY: Final = 3
 # Exit status of a child whose result did not pass its own check.
 _WRONG: Final = 4
 
-# Measured at 10^7 .. 10^9: a process maps at most 23 MB and 0.75 bytes for each index.
-_MIN_MEMORY: Final = 64 << 20
-
-# Measured beside a service under full load on both cores: see `bench_current_beside_a_far_term`.
-_NICENESS: Final = 19
-
-# From <sys/prctl.h>.
-_PR_SET_PDEATHSIG: Final = 1
-
 
 def failure_of(status: int) -> str:
     """Return why a child ended without a result, from its exit status (negative: a signal)."""
@@ -65,6 +50,17 @@ def failure_of(status: int) -> str:
     return f"its process ended with status {status}"
 
 
+def exit_status(work: Callable[[], object]) -> int:
+    """Call ``work`` in a child process, and return the exit status for `failure_of`."""
+    try:
+        work()
+    except MemoryError:
+        return _NO_MEMORY
+    except doubling.WrongResult:
+        return _WRONG
+    return 0
+
+
 def parse_report(line: str) -> tuple[str, str]:
     """Return the first word of a line that a child wrote, and the rest."""
     word, _, rest = line.rstrip("\n").partition(" ")
@@ -76,11 +72,7 @@ class ComputationFailed(Exception):
 
 
 class Computation:
-    """Compute text in a forked process, within a ``with`` statement.
-
-    Neither Python's ``decimal`` nor GMP lets other code run meanwhile. The parent only waits: it
-    can show progress, is interrupted at once, and survives when GMP aborts the child for lack of
-    memory. Leaving the ``with`` statement kills the child.
+    """Compute text in a forked process, within a ``with`` statement, which kills it at the end.
 
     Attributes:
         what: The name of the result in messages.
@@ -218,43 +210,14 @@ def _compute(pipe: TextIO, compute: Callable[[Report], Iterable[Text]]) -> None:
 def digits(n: int, report: Report) -> Text:
     """Return the decimal digits of F(n), n >= 0: from the C kernel in ASCII, or from `decimal`.
 
-    The kernel uses threads. A second core reduces the time of `decimal` to 0.83 at 10^8; a third
-    would have nothing to do.
+    The kernel uses threads, `decimal` one core: it holds the interpreter's lock.
 
     Raises:
         doubling.WrongResult: The digits do not pass the kernel's check.
     """
-    cores = len(os.sched_getaffinity(0))
     if found := kernel.load():
-        return doubling.digits_by_kernel(found, n, cores, report)
-    return doubling.digits(n, report, squares_apart if cores > 1 else None)
-
-
-def squares_apart(first: Decimal, second: Decimal) -> tuple[Decimal, Decimal]:
-    """Return the squares of both numbers, the second one computed in a forked process.
-
-    Python's ``decimal`` holds the interpreter's lock, so a thread would gain nothing.
-
-    Raises:
-        MemoryError: There is not enough memory.
-    """
-    try:
-        child, pipe = _fork(lambda pipe: pipe.write(str(doubling.square(second))))
-    except OSError:
-        # No process can be started: compute both here.
-        return doubling.square(first), doubling.square(second)
-    try:
-        with pipe:
-            first = doubling.square(first)
-            text = pipe.read()
-    except BaseException:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        raise
-    if os.waitpid(child, 0)[1] != 0:
-        # It was killed or had no memory. Now that the other square is done, there may be enough.
-        return first, doubling.square(second)
-    return first, Decimal(text)
+        return doubling.digits_by_kernel(found, n, len(os.sched_getaffinity(0)), report)
+    return doubling.digits(n, report)
 
 
 def _fork(work: Callable[[TextIO], object]) -> tuple[int, TextIO]:
@@ -281,145 +244,9 @@ def _fork(work: Callable[[TextIO], object]) -> tuple[int, TextIO]:
             set_handler(signal.SIG_DFL, signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
             die_with(parent)
             with open(writer, "w", encoding="ascii") as pipe:  # noqa: PTH123 - it has no path
-                work(pipe)
-            status = 0
-        except MemoryError:
-            status = _NO_MEMORY
-        except doubling.WrongResult:
-            status = _WRONG
+                status = exit_status(lambda: work(pipe))
         finally:
             # The child must never run the rest of the program.
             os._exit(status)
     os.close(writer)
     return child, open(reader, encoding="ascii")  # noqa: PTH123 - the caller closes it
-
-
-class StoringProcess:
-    """Put F(n) into the digit cache in a child process, without waiting for it.
-
-    Attributes:
-        pid: The child's process id.
-        report: Word and rest of the last line that the child wrote, as of the last `poll`.
-    """
-
-    def __init__(self, n: int, cache: DigitCache) -> None:
-        """Start the child.
-
-        Raises:
-            OSError: No process can be started.
-        """
-        arguments = (os.getpid(), n, cache.directory, cache.max_bytes)
-        # A Ctrl-C is for the service, also before the child has a process group of its own.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 - numbers and a path
-                [sys.executable, "-m", "bigfib.computation", *map(str, arguments)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                # Python looks for modules in this directory first.
-                cwd="/",
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self.pid = self._process.pid
-        self.report = ("", "")
-        # Not left to the child, whose start alone takes a while.
-        os.setpriority(os.PRIO_PROCESS, self.pid, _NICENESS)
-        assert self._process.stdout is not None  # noqa: S101 - PIPE
-        self._output = self._process.stdout
-        os.set_blocking(self._output.fileno(), False)
-        self._written = ""
-
-    def poll(self) -> int | None:
-        """Update `report`, and return the exit status if the child has ended."""
-        # In this order nothing is missed that the child wrote before its end.
-        status = self._process.poll()
-        if not self._output.closed:
-            self._written += (self._output.read() or b"").decode()
-            self.report = parse_report(self._written.rpartition("\n")[0].rpartition("\n")[2])
-        if status is not None:
-            self._output.close()
-        return status
-
-    def kill(self) -> None:
-        """Kill the child without waiting for its end, which `poll` returns later."""
-        self._output.close()
-        self._process.kill()
-
-    def wait(self) -> None:
-        """Wait for the child's end."""
-        self._process.wait()
-
-
-def set_handler(
-    handler: Callable[[int, Any], Any] | signal.Handlers, *numbers: signal.Signals
-) -> None:
-    """Set the handler of signals, except of those that this process was started to ignore.
-
-    nohup ignores SIGHUP, and a shell ignores SIGINT for a background command.
-    """
-    for number in numbers:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, handler)
-
-
-def die_with(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
-    """Have the kernel send this process a signal when its parent ends.
-
-    Raises:
-        SystemExit: The parent has ended already.
-    """
-    import ctypes
-
-    # Without prctl in the C library an orphan runs on until it writes to its closed pipe.
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl:
-        prctl(_PR_SET_PDEATHSIG, number)
-    if os.getppid() != parent:
-        raise SystemExit(1)
-
-
-def store(n: int, cache: DigitCache) -> None:
-    """Put F(n) into the digit cache unless it is there, and report to the parent on stdout.
-
-    Raises:
-        SystemExit: There is not enough memory, or the result is wrong.
-    """
-    try:
-        with cache.lock(n):
-            seal = cache.check(n)
-            if seal is None:
-                text = digits(n, lambda done: print("progress", done, flush=True))
-                seal = cache.store(n, text)
-    except MemoryError:
-        raise SystemExit(_NO_MEMORY) from None
-    except doubling.WrongResult:
-        raise SystemExit(_WRONG) from None
-    except (OSError, ValueError) as error:
-        print("storage", str(error).replace("\n", " "), flush=True)
-    else:
-        print("done", *seal, flush=True)
-
-
-def _yield_to_parent(parent: int, n: int) -> None:
-    """Make sure that this process, which computes F(n), never harms the service."""
-    die_with(parent)
-    # A Ctrl-C is for the service. A session of its own would do as well, but Linux divides the
-    # cores among sessions first, and by niceness only within a session.
-    os.setpgid(0, 0)
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    # What is mapped already: Python and, on some systems, the archive of all locales.
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + _MIN_MEMORY + n
-    if hard != resource.RLIM_INFINITY:
-        limit = min(limit, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    with contextlib.suppress(OSError):
-        # If the system runs out of memory, the kernel kills this process and not the service.
-        Path("/proc/self/oom_score_adj").write_text("1000")
-
-
-if __name__ == "__main__":
-    _parent, _n, _directory, _max_bytes = sys.argv[1:]
-    _yield_to_parent(int(_parent), int(_n))
-    store(int(_n), DigitCache(Path(_directory), int(_max_bytes)))

@@ -14,12 +14,13 @@ from enum import Enum
 from typing import BinaryIO, Final
 
 from bigfib import terms
-from bigfib.computation import StoringProcess, failure_of
+from bigfib.computation import failure_of
 from bigfib.digit_cache import DigitCache, Seal, seal
 from bigfib.metrics import Counter, Gauge
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import DecimalPair
 from bigfib.numbers.fibonacci import IndexTooLarge
+from bigfib.storing import StoringProcess
 
 _logger = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote
 
 import platformdirs
 
@@ -347,6 +346,8 @@ def _hide_password(found: re.Match[str]) -> str:
 
 
 def _hide_secret(found: re.Match[str]) -> str:
+    from urllib.parse import unquote
+
     key = unquote(found[2]).lower()
     return f"{found[1]}{found[2]}=***" if "password" in key or "secret" in key else found[0]
 

@@ -1,8 +1,6 @@
-"""Large terms on two cores, against FLINT; the second process killed."""
+"""Large terms in child processes, against FLINT."""
 
 import os
-import signal
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -10,38 +8,21 @@ from flint import fmpz
 
 from bigfib import computation
 from bigfib.computation import ComputationFailed
-from bigfib.numbers import doubling
 from bigfib.numbers import kernel as kernels
 from bigfib.numbers.kernel import Kernel
 from tests.numbers.kernels import broken
-
-NUMBER = "7" * 300_000
 
 
 def children() -> str:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
 
 
-@pytest.mark.parametrize("cores", [1, 2])
 @pytest.mark.parametrize("n", [12_345_678, 20_000_001])
-def test_digits_on_one_core_and_on_two_are_those_of_flint(
-    monkeypatch: pytest.MonkeyPatch, cores: int, n: int
-) -> None:
+def test_digits_without_the_kernel_equal_flint(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
     monkeypatch.setattr(kernels, "load", lambda: None)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
-    monkeypatch.setattr(doubling, "SQUARES_APART_FROM", 5_000_000)
-    fork, forks = os.fork, []
-
-    def counted() -> int:
-        forks.append(n)
-        return fork()
-
-    monkeypatch.setattr(os, "fork", counted)
     told: list[float] = []
     assert computation.digits(n, told.append) == fmpz.fib_ui(fmpz(n)).str(base=10)
     assert told[-1] == 1
-    assert bool(forks) == (cores > 1)
-    assert children() == ""
 
 
 @pytest.mark.parametrize("cores", [1, 2])
@@ -69,46 +50,6 @@ def test_wrong_digits_are_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         computation.of_term(1_000_000) as computing,
     ):
         list(computing.progress())
-
-
-def square_of(digit: int) -> Decimal:
-    """Return (digit * 111...1)^2, as FLINT multiplies."""
-    number = fmpz(NUMBER) // 7 * digit
-    return Decimal((number * number).str(base=10))
-
-
-def test_squares_apart_are_those_of_flint() -> None:
-    first, second = Decimal(NUMBER), Decimal(NUMBER.replace("7", "3"))
-    assert computation.squares_apart(first, second) == (square_of(7), square_of(3))
-    assert children() == ""
-
-
-def test_square_whose_process_is_killed_is_computed_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it would have done is done after all."""
-    fork, killed = os.fork, []
-
-    def fork_and_kill() -> int:
-        child = fork()
-        if child:
-            os.kill(child, signal.SIGKILL)
-            killed.append(child)
-        return child
-
-    monkeypatch.setattr(os, "fork", fork_and_kill)
-    numbers = Decimal(NUMBER), Decimal(NUMBER.replace("7", "3"))
-    assert computation.squares_apart(*numbers) == (square_of(7), square_of(3))
-    assert killed
-    assert children() == ""
-
-
-def test_interrupt_while_squaring_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(_: Decimal) -> Decimal:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(doubling, "square", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        computation.squares_apart(Decimal(2), Decimal(3))
-    assert children() == ""
 
 
 def test_computation_left_early_leaves_no_process() -> None:

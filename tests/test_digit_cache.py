@@ -1,7 +1,6 @@
 """The digit cache as a directory of files; test_large_term_cache.py has services use it."""
 
 import errno
-import io
 import os
 import select
 import socket
@@ -11,6 +10,7 @@ import pytest
 from flint import fmpz
 
 from bigfib.digit_cache import DigitCache, holds_term, seal
+from bigfib.numbers import kernel
 
 N = 30_000
 
@@ -160,11 +160,26 @@ class TestLock:
         assert names(cache) == ["lock"]
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 10, 4_900, 4_904, 4_905, 4_909, 9_804])
-def test_terms_about_as_long_as_a_piece(tmp_path: Path, n: int) -> None:
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 4_900, 4_904, 4_905, 9_804, 352_780, 352_785, 705_570])
+@pytest.mark.parametrize("by_kernel", [True, False])
+def test_only_the_digits_of_a_term_are_held_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int, by_kernel: bool
+) -> None:
+    """Of lengths about those of the pieces in which they are checked."""
+    if by_kernel and kernel.load() is None:
+        pytest.skip(kernel.description())
+    if not by_kernel:
+        monkeypatch.setattr(kernel, "load", lambda: None)
+    right = digits(n).encode()
+    middle = len(right) // 2
+    other = b"%d" % ((right[middle] - 47) % 10)
     path = tmp_path / "term"
-    for changed in (b"", b"0"):
-        path.write_bytes(digits(n).encode() + changed)
+    for written in (
+        right,
+        right + b"0",
+        right[:middle] + other + right[middle + 1 :],
+        right[:-1] + b"/",
+    ):
+        path.write_bytes(written)
         with path.open("rb") as file:
-            assert isinstance(file, io.BufferedReader)
-            assert holds_term(file, n) == (not changed)
+            assert holds_term(file, n) == (written == right)

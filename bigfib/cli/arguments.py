@@ -1,21 +1,17 @@
 """Arguments that commands share: settings, the address of a service, the form of the output."""
 
 import argparse
-import dataclasses
 import logging
 import os
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
-
-from bigfib.cli import settings_file
-from bigfib.settings import CONFIG, Settings, unknown_variables, variable
+from typing import TYPE_CHECKING, Any
 
 _logger = logging.getLogger(__name__)
 
-ALL_SETTINGS: Final = [setting.name for setting in dataclasses.fields(Settings)]
-
 if TYPE_CHECKING:
+    from bigfib.settings import Settings
+
     Commands = argparse._SubParsersAction[Any]
 
 
@@ -41,18 +37,29 @@ def add_group(commands: "Commands", name: str, meaning: str, names: str) -> "Com
 
 
 def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Add flags for the settings ``names`` and for the settings file.
+    """Add flags for the settings ``names`` (all without any) and for the settings file.
 
     Their values stay text, which `Settings.resolve` parses.
     """
+    # Imported here and below: commands without settings start in two thirds of the time.
+    import dataclasses
+
+    from bigfib.cli import settings_file
+    from bigfib.settings import CONFIG, Settings, variable
+
+    def described(meaning: str, name: str, default: object) -> str:
+        text = f"{meaning} [{variable(name)}, default: {default}]"
+        # argparse would expand a bare %.
+        return text.replace("%", "%%")
+
     config = parser.add_argument(
         "--config",
         metavar="FILE",
-        help=_help("settings file, in TOML", CONFIG, settings_file.default_path() or "none"),
+        help=described("settings file, in TOML", CONFIG, settings_file.default_path() or "none"),
     )
     complete(config, "FILE")
     for setting in dataclasses.fields(Settings):
-        if setting.name not in names:
+        if names and setting.name not in names:
             continue
         default = setting.default
         shown = getattr(default, "value", default)
@@ -64,19 +71,13 @@ def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
         added = parser.add_argument(
             *setting.metadata["flags"].split(),
             dest=setting.name,
-            help=_help(setting.metadata["meaning"], setting.name, shown),
+            help=described(setting.metadata["meaning"], setting.name, shown),
             **options,
         )
         if setting.name in ("file", "store"):
             complete(added, "FILE")
         elif setting.name == "cache_dir":
             complete(added, "DIRECTORY")
-
-
-def _help(meaning: str, name: str, default: object) -> str:
-    text = f"{meaning} [{variable(name)}, default: {default}]"
-    # argparse would expand a bare %.
-    return text.replace("%", "%%")
 
 
 class _Switch(argparse.BooleanOptionalAction):
@@ -112,15 +113,20 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def settings_of(command: argparse.Namespace, *, warn: bool = True) -> Settings:
+def settings_of(command: argparse.Namespace, *, warn: bool = True) -> "Settings":
     """Return the settings of the command, and log unknown variables if ``warn``."""
     if warn:
         warn_of_unknown_variables()
+    from bigfib.cli import settings_file
+    from bigfib.settings import Settings
+
     file = settings_file.read(command.config, os.environ)
     return Settings.resolve(vars(command), os.environ, file)
 
 
 def warn_of_unknown_variables() -> None:
     """Log a warning for each ``BIGFIB_*`` variable that is not a setting."""
+    from bigfib.settings import unknown_variables
+
     for warning in unknown_variables(os.environ):
         _logger.warning("%s", warning)

@@ -23,7 +23,7 @@ def digits(n: mpz, base: int = 10) -> Iterator[str]:
     Raises:
         Failure: There is not enough memory, or the process that computes was killed.
     """
-    if abs(n) <= (terms.decimal_limit() if base == 10 else terms.INLINE_LIMIT):
+    if abs(n) <= terms.INLINE_LIMIT or (base == 10 and abs(n) <= terms.decimal_limit()):
         yield terms.text(n, base).decode()
         return
     from bigfib import computation
@@ -97,6 +97,11 @@ def _watch(what: str, progress: Iterator[float]) -> None:
     done = next(progress, None)
     if done is None:
         return
+    # No bar without a terminal, even if the environment forces colours.
+    if not sys.stderr.isatty():
+        for _ in progress:
+            pass
+        return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
 
@@ -104,8 +109,6 @@ def _watch(what: str, progress: Iterator[float]) -> None:
     bar = Progress(
         *("{task.description}", BarColumn(), TaskProgressColumn(), TimeElapsedColumn()),
         console=terminal,
-        # No bar without a terminal, even if the environment forces colours.
-        disable=not sys.stderr.isatty(),
         transient=True,
     )
     with bar:

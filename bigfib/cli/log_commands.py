@@ -12,7 +12,6 @@ from gmpy2 import mpz
 from bigfib.cli.arguments import add_command, add_group, add_settings, settings_of
 from bigfib.cli.output import Failure, print_json
 from bigfib.sequences import format_id
-from bigfib.state import reader
 from bigfib.state.errors import LogError, Unusable
 
 if TYPE_CHECKING:
@@ -78,6 +77,8 @@ def _existing(command: argparse.Namespace) -> Path:
 
 def _verify(command: argparse.Namespace) -> None:
     path = _existing(command)
+    from bigfib.state import reader
+
     contents = reader.read(path)
     state = "whole"
     if contents.fault:
@@ -91,6 +92,8 @@ def _verify(command: argparse.Namespace) -> None:
 
 def _dump(command: argparse.Namespace) -> None:
     path = _existing(command)
+    from bigfib.state import reader
+
     with reader.opened(path) as records:
         for offset, record in records:
             name = format_id(record.sequence_id)
@@ -125,6 +128,7 @@ def _compact(command: argparse.Namespace) -> None:
 
 
 def _repair(command: argparse.Namespace) -> None:
+    from bigfib.state import reader
     from bigfib.state.errors import Locked
     from bigfib.state.files import Held
     from bigfib.state.repair import repair

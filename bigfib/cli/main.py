@@ -5,23 +5,16 @@ Whatever only some commands need is imported when they run, so that the others s
 
 import argparse
 import contextlib
+import importlib
 import logging
 import os
 import shlex
 import sys
 from collections.abc import Mapping
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import bigfib
-from bigfib.cli import (
-    log_commands,
-    sequence_commands,
-    settings_commands,
-    store_commands,
-    term_commands,
-)
 from bigfib.cli.arguments import (
-    ALL_SETTINGS,
     add_command,
     add_settings,
     settings_of,
@@ -29,12 +22,25 @@ from bigfib.cli.arguments import (
 )
 from bigfib.cli.output import Failure
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
-from bigfib.settings import InvalidSetting
 from bigfib.state.errors import Damaged, LogError, Unreadable, Unusable
 from bigfib.state.store import OutcomeUnknown, StoreError, TablesMissing, Unavailable
 from bigfib.terms import InvalidModulus
 
+if TYPE_CHECKING:
+    from bigfib.cli.arguments import Commands
+
 _logger = logging.getLogger(__name__)
+
+_PROG: Final = "bigfib"
+
+_MODULES: Final = {
+    "sequence_commands": ["current", "c", "next", "n", "previous", "p", "seek", "create", "delete"],
+    "term_commands": ["term", "terms"],
+    "store_commands": ["store"],
+    "log_commands": ["log"],
+    "settings_commands": ["settings"],
+}
+"""The commands in each module of `bigfib.cli`."""
 
 _DESCRIPTION: Final = """\
 The Fibonacci sequence as a service without a ceiling.
@@ -77,7 +83,7 @@ def _run(arguments: list[str]) -> int:
         command = _parse(arguments)
         command.run(command)
         sys.stdout.flush()
-    except (InvalidIndex, InvalidModulus, InvalidSetting) as error:
+    except (InvalidIndex, InvalidModulus) as error:
         return _fail(str(error), 2)
     except TablesMissing as error:
         return _fail(f"{error}; make them with `bigfib store init`", 1)
@@ -88,17 +94,17 @@ def _run(arguments: list[str]) -> int:
     except OutcomeUnknown as error:
         return _fail(f"{error}; whether it has changed, ask with `current`", 1)
     except OSError as error:
-        # Python would report the same error again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # The reader wants no more.
-            return 1
-        what = error.filename or "cannot write the answer"
-        moved = "; the step was made: see `current`" if getattr(command, "moved", False) else ""
-        return _fail(f"{what}: {error.strerror}{moved}", 1)
+        return _fail_to_write(error, moved=getattr(command, "moved", False))
     except MemoryError:
         return _fail("there is not enough memory for terms as large as these", 1)
     except KeyboardInterrupt:
         return 130
+    except ValueError as error:
+        from bigfib.settings import InvalidSetting
+
+        if isinstance(error, InvalidSetting):
+            return _fail(str(error), 2)
+        raise
     return 0
 
 
@@ -122,6 +128,15 @@ def _fail(message: str, status: int) -> int:
     # Logged, not printed: `serve` may have been configured to log JSON.
     _logger.error("%s", message)
     return status
+
+
+def _fail_to_write(error: OSError, *, moved: bool) -> int:
+    # Python would report the same error again when it flushes at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):  # The reader wants no more.
+        return 1
+    made = "; the step was made: see `current`" if moved else ""
+    return _fail(f"{error.filename or 'cannot write the answer'}: {error.strerror}{made}", 1)
 
 
 def _open_closed_streams() -> None:
@@ -168,6 +183,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
+    for module, names in _MODULES.items():
+        if arguments and arguments[0] in names:
+            # Importing the others takes longer than a short term.
+            single = _Parser(prog=_PROG)
+            _add_module(module, single.add_subparsers())
+            return single.parse_args(arguments)
     whole = parser()
     return whole.parse_args(_command_first(arguments, whole.commands["serve"], set(whole.commands)))
 
@@ -175,7 +196,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 def parser() -> _Parser:
     """Return the parser of the whole command line; argparse-manpage calls it, too."""
     whole = _Parser(
-        prog="bigfib",
+        prog=_PROG,
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -191,18 +212,20 @@ def parser() -> _Parser:
     serve = add_command(
         commands, "serve", _serve, "Serve over HTTP until SIGTERM or Ctrl-C (the default)."
     )
-    add_settings(serve, *ALL_SETTINGS)
-    sequence_commands.add_to(commands)
-    term_commands.add_to(commands)
-    store_commands.add_to(commands)
-    log_commands.add_to(commands)
-    settings_commands.add_to(commands)
+    add_settings(serve)
+    for module in _MODULES:
+        _add_module(module, commands)
     completion = add_command(
         commands, "completion", _completion, "Print the script with which a shell completes bigfib."
     )
     completion.add_argument("shell", choices=["bash", "zsh", "fish"], help="the shell")
     whole.commands = commands.choices
     return whole
+
+
+def _add_module(module: str, commands: "Commands") -> None:
+    """Add the commands of a module."""
+    importlib.import_module(f"bigfib.cli.{module}").add_to(commands)
 
 
 def _command_first(
@@ -241,7 +264,7 @@ def _completion(command: argparse.Namespace) -> None:
 
     whole = parser()
     # Without a command bigfib serves.
-    add_settings(whole, *ALL_SETTINGS)
+    add_settings(whole)
     _set_completions(whole)
     print(shtab.complete(whole, command.shell))
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn, TextIO
 
+from bigfib.signals import set_handler
+
 # A terminal shows only the ends of a term longer than this.
 _SHOWN_WHOLE: Final = 1000
 _SHOWN_ENDS: Final = 40
@@ -57,8 +59,6 @@ def answer_to(path: Path | None) -> Iterator[TextIO]:
     if path is None or str(path) == "-":
         yield sys.stdout
         return
-    from bigfib.computation import set_handler
-
     try:
         if path.exists() and not path.is_file():
             # Write into a device or pipe instead of replacing it.

@@ -15,7 +15,6 @@ from bigfib.cli.output import Failure, print_json, print_note, shortened
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.numbers.fibonacci import parse_index
 from bigfib.sequences import SHARED, format_id, parse_position, require_steps
-from bigfib.state import reader
 
 if TYPE_CHECKING:
     from bigfib.cli.arguments import Commands
@@ -71,6 +70,8 @@ def _current(command: argparse.Namespace) -> None:
         if command.file or command.store:
             # A log that a flag names must exist; without the default log nobody has stepped yet.
             require_log(settings.file)
+        from bigfib.state import reader
+
         contents = reader.read(settings.file, synced=True)
         position = contents.position(SHARED)
     _show_shared(command, "".join(large_terms.digits(mpz(position))), position)

@@ -1,19 +1,19 @@
 """The command ``settings``, which shows every setting and its source."""
 
 import argparse
+import dataclasses
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from bigfib.cli import settings_file
 from bigfib.cli.arguments import (
-    ALL_SETTINGS,
     add_command,
     add_settings,
     warn_of_unknown_variables,
 )
 from bigfib.cli.output import print_json, print_table
-from bigfib.settings import InvalidSetting, resolve, without_password
+from bigfib.settings import InvalidSetting, Settings, resolve, without_password
 
 if TYPE_CHECKING:
     from bigfib.cli.arguments import Commands
@@ -24,7 +24,7 @@ def add_to(commands: "Commands") -> None:
     shown = add_command(
         commands, "settings", _settings, "Show every setting, its value and its source."
     )
-    add_settings(shown, *ALL_SETTINGS)
+    add_settings(shown)
     shown.add_argument("--json", action="store_true", help="print a JSON document")
 
 
@@ -52,7 +52,7 @@ def _rows(command: argparse.Namespace) -> list[tuple[str, str | int, str]]:
     file = settings_file.read(command.config, os.environ)
     settings, sources = resolve(vars(command), os.environ, file)
     rows: list[tuple[str, str | int, str]] = []
-    for name in ALL_SETTINGS:
+    for name in (setting.name for setting in dataclasses.fields(Settings)):
         source = sources.get(name, "default")
         try:
             value = getattr(settings, name)

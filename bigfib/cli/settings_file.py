@@ -14,11 +14,6 @@ import platformdirs
 
 from bigfib.settings import CONFIG, InvalidSetting, Settings, SettingsFile, user_path, variable
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 _MOST_BYTES: Final = 1 << 20
 
 
@@ -49,7 +44,7 @@ def read(named: str | None, environ: Mapping[str, str]) -> SettingsFile | None:
         return None
     try:
         path = path.expanduser()
-        document = tomllib.loads(_content(path).decode("utf-8-sig"))
+        document = _parse(_content(path).decode("utf-8-sig"))
         return SettingsFile(path, {name: _text(path, name, document[name]) for name in document})
     except FileNotFoundError:
         if named is None:
@@ -77,6 +72,15 @@ def _content(path: Path) -> bytes:
     if len(content) > _MOST_BYTES:
         raise InvalidSetting(f"settings file {path}: it is longer than {_MOST_BYTES} bytes")
     return content
+
+
+def _parse(text: str) -> dict[str, Any]:
+    # Imported here: most commands have no settings file.
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(text)
 
 
 def _text(path: Path, name: str, value: Any) -> str:

@@ -1,20 +1,22 @@
-"""The decimal digits of a far term, by doubling in decimal arithmetic.
+"""Compute the decimal digits of a large term by doubling in decimal arithmetic.
 
-To convert a long binary number to decimal costs six times as much as the term itself. Python's
-``decimal`` (libmpdec) multiplies long decimal numbers by exact number-theoretic transforms, and
-writes them out in linear time, so that no conversion is needed. Beside ``gmpy2.fib(n).digits()``,
-measured on one core: 0.8 times as fast at 10^6, 1.4 times at 10^7, 1.55 times at 10^8, 1.7 times at
-2 * 10^8, with a sixth more memory. Its transforms grow in steps, of a factor of 4/3 and 3/2: behind
-each (3.0, 6.0, 12 million) it gains least.
+Converting a long binary number to decimal takes six times as long as computing it. Both ways here
+multiply decimal numbers, so that nothing has to be converted: the C kernel (`digits_by_kernel`),
+and without it Python's ``decimal`` (`digits`), which multiplies by exact number-theoretic
+transforms and writes text in linear time.
 
-Compared, at 10^8 against GMP: F and L (Lucas) by a product and a square, 1.43; F(n) and F(n-1) by
-two squares, as here, 1.55; with the squares in two processes, 1.87.
+Compared with ``gmpy2.fib(n).digits()`` on one core, ``decimal`` is 0.8 times as fast at 10^6, 1.4
+times at 10^7, 1.55 times at 10^8, 1.7 times at 2 * 10^8, with a sixth more memory. Its transforms
+grow in steps by a factor of 4/3 or 3/2; it gains least just after a step (3.0, 6.0, 12 million).
+
+Other formulas at 10^8, in the same unit: F and L (Lucas) by a product and a square, 1.43; F(n) and
+F(n-1) by two squares, as here, 1.55.
 """
 
 import decimal
+import os
 from collections.abc import Callable
 from decimal import Decimal
-from random import SystemRandom
 from typing import Final
 
 import gmpy2
@@ -25,46 +27,29 @@ from bigfib.numbers.fibonacci import MAX_INDEX, term
 from bigfib.numbers.kernel import EVEN, LIMB_DIGITS, ODD, Kernel, Number, Products
 
 DOUBLING_FROM: Final = 6_500_000
-"""From this index on doubling is faster than GMP: 0.93 times as fast just below, 1.1 above."""
+"""Index from which ``decimal`` is faster than GMP: 0.93 times as fast just below, 1.1 above."""
 
 _EXACT: Final = decimal.Context(
     prec=decimal.MAX_PREC, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN, traps=[decimal.Inexact]
 )
 
-# As far as this GMP is faster, whatever follows.
+# Bits of the index up to which GMP is faster for the first terms.
 _START_BITS: Final = 13
 
-SQUARES_APART_FROM: Final = 12_000_000
-"""From this index on two squares gain by being computed at the same time in two processes.
 
-Measured with the last two doublings apart: nothing gained or lost at 2 * 10^7, a tenth at 5 * 10^7.
-"""
-
-Squares = Callable[[Decimal, Decimal], tuple[Decimal, Decimal]]
-"""What computes the squares of two numbers."""
-
-
-def square(number: Decimal) -> Decimal:
-    """Return the square, exactly."""
-    return _EXACT.multiply(number, number)
-
-
-def digits(
-    n: int, report: Callable[[float], None] = lambda _: None, apart: Squares | None = None
-) -> str:
-    """Return the decimal digits of F(n), for n >= 0.
+def digits(n: int, report: Callable[[float], None] = lambda _: None) -> str:
+    """Return the decimal digits of F(n), n >= 0, computed by ``decimal`` or GMP.
 
     F(2k-1) = F(k)^2 + F(k-1)^2 and F(2k+1) = 4 F(k)^2 - F(k-1)^2 + 2 (-1)^k, and F(2k) is their
     difference; so does GMP (The GNU MP manual, "Fibonacci Numbers Algorithm").
 
     Args:
         n: The index.
-        report: Is told how much of the work is done, from 0 to 1.
-        apart: What computes the squares of long numbers, if there is a second core for it.
+        report: Called with the share of the work that is done, from 0 to 1.
 
     Raises:
         IndexTooLarge: as `fibonacci.term`.
-        MemoryError: there is not enough memory; where GMP is faster, the process is aborted.
+        MemoryError: there is not enough memory; below `DOUBLING_FROM` GMP aborts the process.
     """
     if not DOUBLING_FROM <= n <= MAX_INDEX:
         text: str = term(n).digits()
@@ -76,10 +61,9 @@ def digits(
         rounds -= 1
         bit = n >> rounds & 1
         twice = Decimal(-2 if k % 2 else 2)
-        if apart and k >= SQUARES_APART_FROM:
-            this, before = _doubled(*apart(this, before), bit, twice)
-        elif rounds:
-            this, before = _doubled(square(this), square(before), bit, twice)
+        if rounds:
+            squares = _EXACT.multiply(this, this), _EXACT.multiply(before, before)
+            this, before = _doubled(*squares, bit, twice)
         else:
             this = _last(this, before, bit, twice)
         k = 2 * k + bit
@@ -106,7 +90,7 @@ def _last(this: Decimal, before: Decimal, bit: int, twice: Decimal) -> Decimal:
     return _EXACT.multiply(this, _EXACT.add(this, _EXACT.add(before, before)))
 
 
-# As far as GMP is about as fast as the kernel.
+# The same for the kernel.
 _KERNEL_START_BITS: Final = 17
 
 # The length of terms grows by log10(phi) digits an index.
@@ -116,7 +100,7 @@ _CHECK_BITS: Final = 61
 
 
 class WrongResult(Exception):
-    """A term is not what the recurrence says; the message says what that means."""
+    """A result contradicts the recurrence; the message says what that means."""
 
 
 def digits_by_kernel(
@@ -130,8 +114,8 @@ def digits_by_kernel(
     Args:
         kernel: The kernel.
         n: The index.
-        threads: How many compute at the same time; three have something to do.
-        report: Is told how much of the work is done, from 0 to 1.
+        threads: Number of threads that compute; more than three have nothing to do.
+        report: Called with the share of the work that is done, from 0 to 1.
 
     Raises:
         IndexTooLarge: as `fibonacci.term`.
@@ -166,20 +150,25 @@ def digits_by_kernel(
 
 
 def _limbs(n: int) -> int:
-    """Return as many limbs as F(n) has, or one more."""
+    """Return the number of limbs of F(n), or one more."""
     return int(n * _DIGITS_AN_INDEX) // LIMB_DIGITS + 1
 
 
 def _countdown(lengths: list[int]) -> list[tuple[int, int]]:
-    """Return each length with how many there are after it."""
+    """Return each length with the number of lengths after it."""
     return list(zip(lengths, range(len(lengths) - 1, -1, -1), strict=True))
+
+
+def random_prime() -> mpz:
+    """Return a prime of 61 bits by which results of the kernel are checked."""
+    start = 1 << _CHECK_BITS - 1 | int.from_bytes(os.urandom(_CHECK_BITS // 8), "big")
+    return gmpy2.next_prime(mpz(start))
 
 
 def _check(kernel: Kernel, n: int, number: Number) -> None:
     for _ in range(2):
-        start = 1 << _CHECK_BITS - 1 | SystemRandom().getrandbits(_CHECK_BITS - 1)
-        prime = gmpy2.next_prime(mpz(start))
-        if kernel.residue(number.address, number.limbs, int(prime)) != fibonacci.residue(n, prime):
+        prime = random_prime()
+        if number.residue(kernel, int(prime)) != fibonacci.residue(n, prime):
             raise WrongResult(
                 f"F({n}) was computed and is wrong: the memory or the processor of this machine is "
                 "at fault; check them"

@@ -190,6 +190,10 @@ class Number:
         self.limbs = -(-len(digits) // LIMB_DIGITS)
         kernel.read(self.address, digits, len(digits))
 
+    def residue(self, kernel: Kernel, modulus: int) -> int:
+        """Return the number modulo ``modulus``, which is below 2^62."""
+        return kernel.residue(self.address, self.limbs, modulus)
+
 
 class Products:
     """Memory and threads to compute products."""

@@ -70,18 +70,10 @@ def done(service: Service, n: int) -> bool:
     return job(service, n) == {"n": str(n), "state": "done", "progress": 1, "seconds_left": 0}
 
 
-def workers(service: Service) -> dict[int, list[int]]:
-    """Return the processes of the service, and theirs."""
-
-    def children(pid: int) -> list[int]:
-        try:
-            return [
-                int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-            ]
-        except FileNotFoundError:
-            return []
-
-    return {pid: children(pid) for pid in children(service.process.pid)}
+def workers(service: Service) -> list[int]:
+    """Return the processes that compute for the service."""
+    pid = service.process.pid
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def gone(pid: int) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bigfib.cli import main
 from bigfib.numbers import kernel
 from bigfib.state import reader
 from tests.cli.command import (
@@ -192,6 +193,15 @@ class TestHelp:
         for command in ("serve", "current", "next", "previous", "term", "log"):
             assert command in shown
 
+    def test_help_of_each_command_is_the_same_where_only_that_command_is_loaded(
+        self, bigfib: Command
+    ) -> None:
+        whole = main.parser().commands
+        assert len(whole) > 15
+        for name, command in whole.items():
+            help_text = bigfib.prints(name, "--help")
+            assert help_text.split() == command.format_help().split(), name
+
     def test_with_a_percent_sign_in_a_default(self, bigfib: Command) -> None:
         for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
             bigfib.environ[name] = "/50%d"
@@ -268,12 +278,20 @@ class TestUnknownVariables:
         assert bigfib.prints("current") == "0\n"
 
 
-@pytest.mark.parametrize("arguments", [["current"], ["next"], ["--help"]])
-def test_command_without_a_service_loads_neither_the_server_nor_shtab(
-    bigfib: Command, arguments: list[str]
+@pytest.mark.parametrize(
+    ("arguments", "more"),
+    [
+        (["current"], ["bigfib.cli.store_commands"]),
+        (["next"], []),
+        (["--help"], []),
+        (["term", "7000000"], ["bigfib.settings", "bigfib.sequences", "bigfib.state.reader"]),
+    ],
+)
+def test_command_without_a_service_loads_neither_the_server_nor_what_it_does_not_use(
+    bigfib: Command, arguments: list[str], more: list[str]
 ) -> None:
     unwanted = ["falcon", "bjoern", "http", "psycopg", "prometheus_client", "rich", "shtab"]
-    unwanted += ["bigfib.server", "bigfib.api", "bigfib.state.postgres"]
+    unwanted += ["bigfib.server", "bigfib.api", "bigfib.state.postgres", *more]
     program = (
         f"import sys\n"
         f"from bigfib.cli.main import main\n"

@@ -1,8 +1,6 @@
 """Digits by doubling, in decimal and by the kernel, against FLINT and GMP."""
 
 import random
-from decimal import Decimal
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import gmpy2
@@ -24,7 +22,6 @@ def expected(n: int) -> str:
 def from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Double also where GMP would be faster, so that many more indices can be tried."""
     monkeypatch.setattr(doubling, "DOUBLING_FROM", 1 << 13)
-    monkeypatch.setattr(doubling, "SQUARES_APART_FROM", 20_000)
 
 
 @pytest.mark.usefixtures("from_the_start")
@@ -38,19 +35,6 @@ class TestAllKindsOfIndices:
     def test_one_after_the_other(self) -> None:
         for n in self.INDICES:
             assert doubling.digits(n) == expected(n)
-
-    def test_at_the_same_time(self) -> None:
-        taken = []
-        with ThreadPool(2) as pool:
-
-            def apart(first: Decimal, second: Decimal) -> tuple[Decimal, Decimal]:
-                taken.append(first)
-                one, other = pool.map(lambda number: doubling.square(number), [first, second])
-                return one, other
-
-            for n in self.INDICES:
-                assert doubling.digits(n, apart=apart) == expected(n)
-        assert taken
 
     def test_the_report_rises_to_the_end(self) -> None:
         told: list[float] = []
