@@ -49,7 +49,7 @@ def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
 
     def described(meaning: str, name: str, default: object) -> str:
         text = f"{meaning} [{variable(name)}, default: {default}]"
-        # argparse takes % for the beginning of a format.
+        # argparse would expand a bare %.
         return text.replace("%", "%%")
 
     config = parser.add_argument(

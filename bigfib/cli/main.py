@@ -139,6 +139,15 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
+def _fail_to_write(error: OSError, *, moved: bool) -> int:
+    # Python would report the same error again when it flushes at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):  # The reader wants no more.
+        return 1
+    made = "; the step was made: see `current`" if moved else ""
+    return _fail(f"{error.filename or 'cannot write the answer'}: {error.strerror}{made}", 1)
+
+
 def _open_closed_streams() -> None:
     """Open each of stdin, stdout and stderr that the caller closed.
 
