@@ -108,15 +108,6 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-def _fail_to_write(error: OSError, *, moved: bool) -> int:
-    # Python would report the same error again when it flushes at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if isinstance(error, BrokenPipeError):  # The reader wants no more.
-        return 1
-    what = error.filename or "cannot write the answer"
-    return _fail(f"{what}: {error.strerror}{'; the step was made: see `current`' * moved}", 1)
-
-
 def _print_version_and_kernel() -> None:
     from bigfib.numbers import kernel
 
