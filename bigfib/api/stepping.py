@@ -30,6 +30,13 @@ _NO_ROOM: Final = "507 Insufficient Storage"
 
 _COOKIE: Final = re.compile(r"(?:^|;)\s*bigfib=([0-9a-f]{32})\s*(?:;|$)", re.ASCII)
 
+# bjoern joins several Cookie lines with nothing between them, so that the cookie may come right
+# after the value of another, and right before the name of another. Finding it takes up to three
+# times as long.
+_JOINED_COOKIE: Final = re.compile(
+    r"(?:^|;)\s*(?:[^;=\s]+=[^;]*?)??bigfib=([0-9a-f]{32})\s*(?:;|$|[^;=\s]+=)", re.ASCII
+)
+
 # Kept for 400 days, the longest that browsers allow. Not `Secure`: the service speaks plain HTTP,
 # on loopback or to a proxy.
 _SET_COOKIE: Final = "bigfib={}; Max-Age=34560000; Path=/api0; HttpOnly; SameSite=Lax"
@@ -89,7 +96,8 @@ class Stepping:
         def find_and_answer(environ: Environ) -> Answer:
             sequence_id, is_new = SHARED, False
             if self._per_client:
-                cookie = _COOKIE.search(environ.get("HTTP_COOKIE", ""))
+                header = environ.get("HTTP_COOKIE", "")
+                cookie = _COOKIE.search(header) or _JOINED_COOKIE.search(header)
                 is_new = not cookie
                 sequence_id = bytes.fromhex(cookie[1]) if cookie else secrets.token_bytes(16)
             if queue and _notices_abort(environ) and queue.takes(sequence_id, by):

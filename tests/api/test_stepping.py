@@ -298,6 +298,30 @@ class TestPerClient:
         assert body == b'{"value":"1","status":"200"}'
         assert re.match(r"bigfib=[0-9a-f]{32};", reply.headers["Set-Cookie"])
 
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            ["a=b", "{}"],
+            ["{}", "a=b"],
+            ["{}", "abc=d; e=f"],
+            ["a=b; c=d", "{}; e=f", "g=h"],
+            ["a=b; c=", "{}"],
+            ["{}", "{}"],
+        ],
+        ids=str,
+    )
+    def test_lines_of_cookies_are_one(self, serve: Serve, lines: list[str]) -> None:
+        service = serve("--per-client")
+        cookie = service.ask("/api0/next")[0].headers["Set-Cookie"].split("; ")[0]
+        fields = "".join(f"Cookie: {line.format(cookie)}\r\n" for line in lines)
+        received = exchange(
+            service, f"GET /api0/next HTTP/1.1\r\n{fields}Connection: close\r\n\r\n".encode()
+        )
+        assert b"Set-Cookie" not in received
+        assert service.ask("/api0/next", headers={"Cookie": cookie})[1] == (
+            b'{"value":"2","status":"200"}'
+        )
+
     @pytest.mark.parametrize("repeated", ["=", "a=", ";", "bigfib=", "; a=bigfib=0", "a"])
     def test_a_long_cookie_is_read_in_no_time(self, serve: Serve, repeated: str) -> None:
         service = serve("--per-client")

@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -146,7 +147,7 @@ def _accept(text: str) -> None:
 
 def _cookie(text: str) -> None:
     name = "bigfib=" + "0123456789abcdef" * 2
-    for cookie in (text, f"{text[:3]};{name};{text[3:]}", f"{text}; {name}", f"{name} ;{text}"):
+    for cookie in (text, text[:3] + name + text[3:], text + name + "a=b", "a=b" + name + text):
         _one_cookie(cookie)
 
 
@@ -155,14 +156,29 @@ def _one_cookie(text: str) -> None:
     _, headers, _ = _STEPPING.routes["/api0/current"]["GET"]({"HTTP_COOKIE": text})
     (one,) = _SAID
     assert len(one) == 16
-    # An id is made, and set, just where none is given.
-    given = {
-        name.removeprefix("bigfib=")
-        for part in text.split(";")
-        if re.fullmatch("bigfib=[0-9a-f]{32}", name := part.strip(_BLANKS), re.ASCII)
-    }
+    # An id is made, and told, just where none is given.
+    given = {digits for part in text.split(";") for digits in _ids(part.strip(_BLANKS))}
     assert bool(headers) == (not given)
     assert headers or one.hex() in given
+
+
+def _ids(part: str) -> Iterator[str]:
+    """Yield the ids in what stands between semicolons: a cookie, or several that were joined."""
+    pieces = part.split("bigfib=")
+    for place in range(1, len(pieces)):
+        before, after = ("bigfib=".join(each) for each in (pieces[:place], pieces[place:]))
+        digits, after = after[:32], after[32:].strip(_BLANKS)
+        if (
+            len(digits) == 32
+            and all(digit in "0123456789abcdef" for digit in digits)
+            and all(not other or _begins_with_a_name(other) for other in (before, after))
+        ):
+            yield digits
+
+
+def _begins_with_a_name(text: str) -> bool:
+    name, equals, _ = text.partition("=")
+    return bool(name and equals) and not any(blank in name for blank in _BLANKS)
 
 
 def _query(text: str) -> None:

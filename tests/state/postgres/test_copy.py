@@ -135,8 +135,8 @@ class TestCommand:
         self, path: Path, database: str
     ) -> None:
         for arguments, says in (
-            ((path, path), "from a state log to a database"),
-            ((database, database), "from a state log to a database"),
+            ((path, path), "a state log and a database"),
+            ((database, database), "a state log and a database"),
             ((path, database), "there is no state log"),
             ((path, "mysql://x"), "a store is the path of a state log"),
             (("postgresql://127.0.0.1:1/x", path), "Connection refused"),
