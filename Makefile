@@ -33,10 +33,10 @@ man: $(READY)  ## write the man page, build/bigfib.1
 	@sed -i 's|/HOME/|~/|g; 1s/\\-/-/g' $(MAN)
 	@echo $(MAN)
 
-test: $(DEV)  ## run the tests, in three minutes; hand over arguments with ARGS='-k log'
+test: $(DEV)  ## run the tests, but no campaigns; hand over arguments with ARGS='-k log'
 	$(PYTEST) $(ARGS)
 
-test-all: $(DEV)  ## run the tests and the campaigns, in ten minutes
+test-all: $(DEV)  ## run the tests and the campaigns, as CI does; takes ten minutes
 	$(PYTEST) --all $(ARGS)
 
 torture: $(DEV)  ## cause twenty times the faults, fuzz, and soak; takes an hour
