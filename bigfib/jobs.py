@@ -25,7 +25,7 @@ from bigfib.storing import StoringProcess
 _logger = logging.getLogger(__name__)
 
 MAX_RUNNING: Final = 2
-"""Maximum number of terms computed at a time. Each may keep two cores busy."""
+"""Maximum number of terms computed at a time. Each may keep three cores busy."""
 
 MAX_QUEUED: Final = 64
 """Maximum number of terms in the queue."""

@@ -1,7 +1,7 @@
 """Log a line for every request, if ``--access-log`` asks for it.
 
 A line has the Common Log Format and the milliseconds that the request took. It has no query and
-only the beginning of an id, because whoever knows the id of a sequence may step it.
+only the beginning of an id, because the id of a sequence allows to step it.
 """
 
 import logging

@@ -32,7 +32,7 @@ _NO_STORE: Final = ("Cache-Control", "no-store")
 
 
 class Body:
-    """The pieces of a reply, and a function to call when the server needs no more of them."""
+    """The pieces of a reply, and a function to call when the server is done with them."""
 
     __slots__ = ("_on_close", "_on_piece", "_pieces")
 

@@ -142,7 +142,7 @@ class Stepping:
         """Return the 503 for an error that means that the term is not ready, or None."""
         if isinstance(error, (TermNotReady, IndexTooLarge)):
             _logger.warning("%s: %s", path, error)
-            # A position whose term is too large to compute has no time to retry.
+            # Where the term is too large to compute, a later retry would not help.
             retry_after = getattr(error, "retry_after", None)
         elif isinstance(error, (Unavailable, OutcomeUnknown)):
             # The store has logged the reason.

@@ -68,7 +68,7 @@ def _current(command: argparse.Namespace) -> None:
         position = find(settings.store, SHARED) or 0
     else:
         if command.file or command.store:
-            # A log that a flag names must exist; without the default log nobody has stepped yet.
+            # A log that a flag names must exist; without the default log, nothing was stepped.
             require_log(settings.file)
         from bigfib.state import reader
 

@@ -1,16 +1,21 @@
-"""What axe-core finds on the page: in every state, at both sizes, in light and in the dark."""
+"""axe-core finds nothing on the page: in every state, at both sizes, in light and in the dark."""
 
 import re
+import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.page.conftest import Open
-from tests.page.test_page import AXE, is_at, seek, show
+from tests.page.conftest import PHONE, Open
+from tests.page.test_page import is_at, seek, show
 from tests.service import Serve
 
-LOOKS: dict[str, dict[str, Any]] = {
+# axe-core 4.14.1, as in its npm package; see axe.LICENSE.
+AXE = (Path(__file__).parent / "axe.min.js").read_text()
+
+SIZES_AND_SCHEMES: dict[str, dict[str, Any]] = {
     f"{width}x{height} {scheme}": {
         "viewport": {"width": width, "height": height},
         "color_scheme": scheme,
@@ -33,11 +38,11 @@ def check(page: Page, state: str) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == page.evaluate("innerWidth")
 
 
-@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("look", SIZES_AND_SCHEMES)
 def test_axe_finds_nothing_in_what_a_visitor_opens(
     serve: Serve, open_page: Open, look: str
 ) -> None:
-    page = open_page(serve(), "?n=1e5", **LOOKS[look])
+    page = open_page(serve(), "?n=1e5", **SIZES_AND_SCHEMES[look])
     page.evaluate(AXE)
     is_at(page, 0)
     expect(page.locator("#found-said")).to_have_text("F(100,000), 20,899 digits")
@@ -89,3 +94,56 @@ def _check_refusals_and_progress(page: Page) -> None:
     expect(page.locator("#found-summary")).to_contain_text("208,987,640,250")
     expect(page.get_by_role("radio", name="Summary")).to_be_checked()
     check(page, "with a summary")
+
+
+LOOKS: dict[str, dict[str, Any]] = {
+    "light": {"viewport": {"width": 1280, "height": 900}},
+    "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+    "phone": PHONE,
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_axe_finds_nothing(serve: Serve, open_page: Open, look: str) -> None:
+    service = serve()
+    page = open_page(service, **LOOKS[look])
+    page.evaluate(AXE)
+    page.get_by_role("button", name="Private").click()
+    expect(page.locator("#keep")).to_be_visible()
+    is_at(page, 0)
+    page.get_by_role("button", name="Previous").click()
+    expect(page.locator("#problem")).to_contain_text("far back")
+    show(page, "1000000000000")
+    expect(page.locator("#refusal")).to_contain_text("Terms are given in full")
+    check(page, "with errors")
+    page.get_by_label("by how many terms").fill("5000")
+    page.get_by_role("button", name="Next").click()
+    expect(page.locator("#position")).to_have_text("5,000")
+    page.locator("#current .more").click()
+    page.locator("#chart summary").click()
+    show(page, "7" * 300, "Summary")
+    expect(page.locator("#found-summary")).to_be_visible()
+    page.evaluate("document.getElementById('controls').setAttribute('aria-busy', 'true')")
+    check(page, "with a long term, and busy")
+    page.evaluate("document.getElementById('controls').removeAttribute('aria-busy')")
+    page.get_by_role("button", name="Remove…").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    check(page, "with a dialog")
+    page.keyboard.press("Escape")
+    show(page, "99999999")
+    expect(page.get_by_role("progressbar")).to_be_visible()
+    service.stop(signal.SIGKILL)
+    expect(page.locator("#away")).to_contain_text("The service does not answer")
+    check(page, "with the service away")
+
+
+def test_dark_is_dark(serve: Serve, open_page: Open) -> None:
+    service = serve()
+
+    def paper(look: str) -> list[int]:
+        page = open_page(service, **LOOKS[look])
+        colour = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        return [int(part) for part in re.findall(r"\d+", colour)]
+
+    assert max(paper("dark")) < 60
+    assert min(paper("light")) > 200

@@ -6,19 +6,14 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from flint import fmpz, nmod_mat
 from playwright.sync_api import Locator, Page, Request, Route, expect
 
-from tests.page.conftest import PHONE, Open
+from tests.page.conftest import Open
 from tests.service import Serve, Service, full_disk
-
-# axe-core 4.14.1, as in its npm package; see axe.LICENSE.
-AXE = (Path(__file__).parent / "axe.min.js").read_text()
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -831,72 +826,6 @@ class TestKeyboard:
         page.keyboard.press("Enter")
         expect(page.locator("#found-said")).to_have_text("F(10) mod 7")
         assert digits(page.locator("#found-term")) == "6"
-
-
-LOOKS: dict[str, dict[str, Any]] = {
-    "light": {"viewport": {"width": 1280, "height": 900}},
-    "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
-    "phone": PHONE,
-}
-
-
-@pytest.mark.parametrize("look", LOOKS)
-def test_axe_finds_nothing(serve: Serve, open_page: Open, look: str) -> None:
-    service = serve()
-    page = open_page(service, **LOOKS[look])
-    page.evaluate(AXE)
-
-    def check(state: str) -> None:
-        found = page.evaluate("axe.run()")
-        violations = [
-            (state, violation["id"], node["html"], node["failureSummary"])
-            for violation in found["violations"]
-            for node in violation["nodes"]
-        ]
-        assert violations == []
-        assert len(found["passes"]) > 10
-        # Nothing is cut off, and nothing has to be scrolled to the side.
-        assert page.evaluate("document.documentElement.scrollWidth") == page.evaluate("innerWidth")
-
-    page.get_by_role("button", name="Private").click()
-    expect(page.locator("#keep")).to_be_visible()
-    is_at(page, 0)
-    page.get_by_role("button", name="Previous").click()
-    expect(page.locator("#problem")).to_contain_text("far back")
-    show(page, "1000000000000")
-    expect(page.locator("#refusal")).to_contain_text("Terms are given in full")
-    check("with errors")
-    page.get_by_label("by how many terms").fill("5000")
-    page.get_by_role("button", name="Next").click()
-    expect(page.locator("#position")).to_have_text("5,000")
-    page.locator("#current .more").click()
-    page.locator("#chart summary").click()
-    show(page, "7" * 300, "Summary")
-    expect(page.locator("#found-summary")).to_be_visible()
-    page.evaluate("document.getElementById('controls').setAttribute('aria-busy', 'true')")
-    check("with a long term, and busy")
-    page.evaluate("document.getElementById('controls').removeAttribute('aria-busy')")
-    page.get_by_role("button", name="Remove…").click()
-    expect(page.get_by_role("dialog")).to_be_visible()
-    check("with a dialog")
-    page.keyboard.press("Escape")
-    show(page, "99999999")
-    expect(page.get_by_role("progressbar")).to_be_visible()
-    service.stop(signal.SIGKILL)
-    expect(page.locator("#away")).to_contain_text("The service does not answer")
-    check("with the service away")
-
-
-def test_dark_is_dark(serve: Serve, open_page: Open) -> None:
-    service = serve()
-
-    def paper(look: str) -> list[int]:
-        page = open_page(service, **LOOKS[look])
-        colour = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
-        return [int(part) for part in re.findall(r"\d+", colour)]
-
-    assert max(paper("dark")) < 60
-    assert min(paper("light")) > 200
 
 
 def test_nothing_moves_for_those_who_want_it_so(serve: Serve, open_page: Open) -> None:
