@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from bigfib.sequences import SHARED
-from bigfib.settings import Durability, Settings
+from bigfib.settings import Settings
 from bigfib.state import log
 from bigfib.state.store import SharedStore, Store
 
@@ -16,14 +16,12 @@ class Opened(NamedTuple):
         shared: The same store if other servers may use it too, or else None.
         name: The store as messages name it.
         durability: What an acknowledged step survives, as messages state it.
-        syncs: Whether each commit waits for the disk, so that requests should share commits.
     """
 
     store: Store
     shared: SharedStore | None
     name: str
     durability: str
-    syncs: bool
 
 
 def open_store(settings: Settings, owner_url: str = "", *, expire: bool = True) -> Opened:
@@ -45,14 +43,13 @@ def open_store(settings: Settings, owner_url: str = "", *, expire: bool = True) 
             None,
             f"state log {settings.file}",
             settings.durability.value,
-            settings.durability is Durability.FSYNC,
         )
     from bigfib.state.postgres.store import Postgres
 
     days_kept = settings.sequence_ttl if expire else None
     store = Postgres(settings.store, days_kept=days_kept, permanent=SHARED)
     durability = f"synchronous_commit {store.synchronous_commit}"
-    return Opened(store, store, f"store {store.host}", durability, False)
+    return Opened(store, store, f"store {store.host}", durability)
 
 
 def open_log(settings: Settings, owner_url: str = "", *, expire: bool = True) -> log.Log:

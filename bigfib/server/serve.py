@@ -193,7 +193,7 @@ class _Server:
         )
         # An attribute, because the hook must outlive the loop.
         self._hook = IterationHook(self._listening, app.committer.end_iteration)
-        if opened.store.syncs:
+        if not opened.store.shared:
             self._hook.install()
         served = stop.announced_by(app)
         if settings.access_log or settings.debug:
