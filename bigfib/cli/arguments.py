@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 def add_command(
     commands: "Commands",
     name: str,
-    run: Callable[[argparse.Namespace], None],
+    run: Callable[[argparse.Namespace], int | None],
     meaning: str,
     *aliases: str,
 ) -> argparse.ArgumentParser:
-    """Add a command that calls ``run`` with its arguments."""
+    """Add a command that calls ``run`` with its arguments; it may return an exit status."""
     added: argparse.ArgumentParser = commands.add_parser(
         name, aliases=aliases, help=meaning, description=meaning, allow_abbrev=False
     )

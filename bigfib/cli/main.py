@@ -52,6 +52,7 @@ exit status:
   0    success; for `serve`: stopped by a signal, after its replies or 5 seconds
   1    the command failed, and one line on standard error says why and what to do
   2    the command was misused, or a setting has an invalid value
+  3    of `log verify`: the end of the log is torn, and will be cut off
   130  interrupted by Ctrl-C
   128 + the number of another signal that ended it
 
@@ -60,7 +61,7 @@ first of these counts. `bigfib settings` shows all settings, their values and th
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 1 (it failed) or 2 (it was misused)."""
+    """Run the command line and return its exit status, as the epilog has it."""
     _open_closed_streams()
     # Names of files need not be valid text; print them all the same.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -81,7 +82,7 @@ def _run(arguments: list[str]) -> int:
             _print_version_and_kernel()
             return 0
         command = _parse(arguments)
-        command.run(command)
+        status: int | None = command.run(command)
         sys.stdout.flush()
     except (InvalidIndex, InvalidModulus) as error:
         return _fail(str(error), 2)
@@ -105,7 +106,7 @@ def _run(arguments: list[str]) -> int:
         if isinstance(error, InvalidSetting):
             return _fail(str(error), 2)
         raise
-    return 0
+    return status or 0
 
 
 def _print_version_and_kernel() -> None:
