@@ -115,7 +115,7 @@ class TestExitStatus:
 
     def test_help_names_every_status(self, bigfib: Command) -> None:
         shown = bigfib.prints("--help").partition("exit status:\n")[2].partition("\n\n")[0]
-        assert re.findall(r"^  (\d+)", shown, re.MULTILINE) == ["0", "1", "2", "130", "128"]
+        assert re.findall(r"^  (\d+)", shown, re.MULTILINE) == ["0", "1", "2", "3", "130", "128"]
 
     def test_success_failure_and_misuse_exit_with_0_1_and_2(self, bigfib: Command) -> None:
         statuses = [bigfib(*arguments).returncode for arguments in (["c"], ["p"], ["bogus"])]
