@@ -13,7 +13,7 @@ longer than has passed since: requests that queue meanwhile have waited already.
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from typing import Final
 
@@ -21,7 +21,7 @@ from gmpy2 import mpz
 
 from bigfib.state.postgres import schema
 from bigfib.state.postgres.connection import TRY_CHANGE, Connection
-from bigfib.state.postgres.expiry import Expiry
+from bigfib.state.postgres.expiry import TODAY, Expiry
 from bigfib.state.postgres.session import (
     Broken,
     CannotConnect,
@@ -58,8 +58,6 @@ _COUNT_LIMIT_SECONDS: Final = 0.5
 # The server waits while it counts; the next count is not due before so many times as long.
 _COUNT_REST_FACTOR: Final = 50
 
-_DAY_SECONDS: Final = 86_400
-
 _FIND: Final = b"SELECT trunc(position) FROM bigfib_sequences WHERE id = $1::bytea"
 # Finds nothing where it would have to wait. The lock is that of an update that changes no key.
 _TRY_LOCK: Final = (
@@ -67,21 +65,22 @@ _TRY_LOCK: Final = (
 )
 _STEP: Final = (
     b"UPDATE bigfib_sequences SET position = position + $2::numeric, "
-    b"day = greatest(day, $5::integer) "
+    b"day = greatest(day, " + TODAY + b") "
     b"WHERE id = $1::bytea AND position >= $3::numeric AND position <= $4::numeric "
     b"RETURNING trunc(position)"
 )
 _PUT: Final = (
-    b"UPDATE bigfib_sequences SET position = $2::numeric, day = greatest(day, $3::integer) "
+    b"UPDATE bigfib_sequences SET position = $2::numeric, day = greatest(day, " + TODAY + b") "
     b"WHERE id = $1::bytea RETURNING trunc(position)"
 )
 _PUT_FROM: Final = (
-    b"UPDATE bigfib_sequences SET position = $2::numeric, day = greatest(day, $3::integer) "
-    b"WHERE id = $1::bytea AND position = $4::numeric RETURNING trunc(position)"
+    b"UPDATE bigfib_sequences SET position = $2::numeric, day = greatest(day, " + TODAY + b") "
+    b"WHERE id = $1::bytea AND position = $3::numeric RETURNING trunc(position)"
 )
 _CREATE: Final = (
     b"INSERT INTO bigfib_sequences (id, position, day) "
-    b"VALUES ($1::bytea, $2::numeric, $3::integer) ON CONFLICT (id) DO NOTHING RETURNING position"
+    b"VALUES ($1::bytea, $2::numeric, " + TODAY + b") "
+    b"ON CONFLICT (id) DO NOTHING RETURNING position"
 )
 _DELETE: Final = b"DELETE FROM bigfib_sequences WHERE id = $1::bytea RETURNING position"
 _DELETE_FROM: Final = (
@@ -106,7 +105,6 @@ class Postgres:
         *,
         days_kept: int | None = None,
         permanent: bytes = b"",
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """Connect to the database.
 
@@ -114,13 +112,11 @@ class Postgres:
             conninfo: Where it is, as libpq has it: ``postgresql://...``.
             days_kept: Sequences not touched for more days are deleted; None keeps all.
             permanent: The id of a sequence that is always kept.
-            clock: Seconds since 1970-01-01 (UTC).
 
         Raises:
             StoreError: No server can be connected to, or the database lacks the tables.
         """
         self._permanent = permanent
-        self._clock = clock
         self.on_commit: OnCommit = ignore_commit
         # The last count without the permanent one, plus what this server has created since.
         self._count = 0
@@ -130,8 +126,7 @@ class Postgres:
         self._connection = Connection(conninfo)
         self._expiry: Expiry | None = None
         if days_kept is not None:
-            kept = days_kept
-            self._expiry = Expiry(conninfo, lambda: self._today() - kept, _bytea(permanent))
+            self._expiry = Expiry(conninfo, days_kept, _bytea(permanent))
             self._expiry.start()
 
     @property
@@ -199,7 +194,7 @@ class Postgres:
 
     def put(self, sequence_id: bytes, position: int, expected: int | None = None) -> None:
         """Put the sequence at ``position``; see `Store.put`."""
-        parameters = (_bytea(sequence_id), _numeric(position), self._day())
+        parameters = (_bytea(sequence_id), _numeric(position))
         if expected is None:
             statement = Statement(_PUT, parameters)
         else:
@@ -209,7 +204,7 @@ class Postgres:
 
     def create(self, sequence_id: bytes, position: int) -> None:
         """Create the sequence; see `Store.create`."""
-        parameters = (_bytea(sequence_id), _numeric(position), self._day())
+        parameters = (_bytea(sequence_id), _numeric(position))
         if not self._change(sequence_id, Statement(_CREATE, parameters), more=1):
             raise SequenceExists
 
@@ -263,15 +258,9 @@ class Postgres:
             self._expiry.stop()
         self._connection.close()
 
-    def _today(self) -> int:
-        return int(self._clock()) // _DAY_SECONDS
-
-    def _day(self) -> bytes:
-        return b"%d" % self._today()
-
     def _step(self, steps: Steps) -> Statement:
         one, *numbers = steps
-        return Statement(_STEP, (_bytea(one), *map(_numeric, numbers), self._day()))
+        return Statement(_STEP, (_bytea(one), *map(_numeric, numbers)))
 
     def _reason(self, sequence_id: bytes) -> SequenceNotFound | PositionMismatch:
         """Return why a change of the sequence has found nothing to change."""
