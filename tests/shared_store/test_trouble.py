@@ -1,10 +1,12 @@
 """Servers whose database refuses them, is lost, or comes back."""
 
 import json
+import os
 import signal
 import socket
 import time
 from contextlib import closing
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -139,6 +141,20 @@ class TestTrouble:
         assert WORDS[what] in said
         assert "secret" not in said
         assert "Traceback" not in said
+
+    def test_idle_connection_is_kept_alive_within_20_seconds(
+        self, serve: Serve, cluster: Cluster
+    ) -> None:
+        service = serve("--store", cluster.url())
+        service.value("next")
+        # The kernel's timer of the connection: 2 is that of keepalive, and when it is due.
+        to = f"0100007F:{cluster.port:04X}"
+        lines = map(str.split, Path("/proc/net/tcp").read_text().splitlines()[1:])
+        timers = {fields[5] for fields in lines if (fields[2], fields[3]) == (to, "01")}
+        (timer,) = timers
+        kind, due = (int(part, 16) for part in timer.split(":"))
+        assert kind == 2
+        assert due / os.sysconf("SC_CLK_TCK") <= 20
 
     def test_creation_whose_connection_breaks_says_that_the_outcome_is_unknown(
         self, serve: Serve, database: str

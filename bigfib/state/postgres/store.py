@@ -19,7 +19,7 @@ from typing import Final
 
 from gmpy2 import mpz
 
-from bigfib.state.postgres import schema
+from bigfib.state.postgres import schema, standby
 from bigfib.state.postgres.connection import TRY_CHANGE, Connection
 from bigfib.state.postgres.expiry import TODAY, Expiry
 from bigfib.state.postgres.session import (
@@ -124,6 +124,7 @@ class Postgres:
         # When a wait for a locked row last was in vain, by `time.monotonic`.
         self._gave_up_at = -math.inf
         self._connection = Connection(conninfo)
+        self._find = standby.confirmed(_FIND) if self._connection.can_confirm else _FIND
         self._expiry: Expiry | None = None
         if days_kept is not None:
             self._expiry = Expiry(conninfo, days_kept, _bytea(permanent))
@@ -139,6 +140,11 @@ class Postgres:
         """The server's setting: when a transaction counts as committed."""
         return self._connection.synchronous_commit
 
+    @property
+    def has_standby(self) -> bool:
+        """Whether commits waited for a synchronous standby when that was last seen."""
+        return self._connection.has_standby
+
     def is_open(self) -> bool:
         """Return whether there is a connection; see `SharedStore.is_open`."""
         return self._connection.is_open()
@@ -148,7 +154,7 @@ class Postgres:
 
     def find(self, sequence_id: bytes) -> int | None:
         """Return where the sequence is, or None; see `Store.find`."""
-        return _position(self._read(Statement(_FIND, (_bytea(sequence_id),)))[0])
+        return self._found(self._read(self._look(sequence_id))[0])
 
     def step(self, sequence_id: bytes, by: int, lowest: int, highest: int) -> int:
         """Move the sequence by so many terms; see `Store.step`."""
@@ -166,13 +172,13 @@ class Postgres:
             for number, each in sorted(enumerate(steps), key=lambda pair: pair[1].sequence_id)
         }
         for number, one in enumerate(looks, len(steps)):
-            left[number] = Statement(_FIND, (_bytea(one),))
+            left[number] = self._look(one)
         positions: list[int | None] = [LOCKED] * len(left)
 
         def make() -> None:
             answers = self._run(*left.values(), changes=bool(steps), wait=0)
             for number, rows in zip(left, answers, strict=True):
-                positions[number] = _position(rows)
+                positions[number] = _position(rows) if number < len(steps) else self._found(rows)
 
         try:
             make()
@@ -206,6 +212,7 @@ class Postgres:
         """Create the sequence; see `Store.create`."""
         parameters = (_bytea(sequence_id), _numeric(position))
         if not self._change(sequence_id, Statement(_CREATE, parameters), more=1):
+            self.find(sequence_id)  # Nobody may be told so before a standby has it.
             raise SequenceExists
 
     def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
@@ -239,10 +246,10 @@ class Postgres:
         Raises:
             Unavailable: It does not; the store then reconnects.
         """
-        find = Statement(_FIND, (_bytea(self._permanent),))
-        version, read_only, _ = self._read(
-            *(schema.READ_VERSION, _READ_ONLY, find), wait=_CHECK_SECONDS
+        version, read_only, found = self._read(
+            *(schema.READ_VERSION, _READ_ONLY, self._look(self._permanent)), wait=_CHECK_SECONDS
         )
+        self._found(found)
         trouble = schema.mismatch(schema.version(version))
         if not trouble and read_only[0][0] == b"on":
             trouble = "the database is read-only"
@@ -261,6 +268,15 @@ class Postgres:
     def _step(self, steps: Steps) -> Statement:
         one, *numbers = steps
         return Statement(_STEP, (_bytea(one), *map(_numeric, numbers)))
+
+    def _look(self, sequence_id: bytes) -> Statement:
+        return Statement(self._find, (_bytea(sequence_id),))
+
+    def _found(self, rows: Rows) -> int | None:
+        """Return the position in the answer to `_look`, or None; note what it says of standbys."""
+        if self._connection.can_confirm:
+            self._connection.has_standby = rows[0][1] != b""
+        return _position(rows)
 
     def _reason(self, sequence_id: bytes) -> SequenceNotFound | PositionMismatch:
         """Return why a change of the sequence has found nothing to change."""
@@ -356,7 +372,8 @@ def find(conninfo: str, sequence_id: bytes) -> int | None:
     try:
         with closing(Session(conninfo, only_reads=True)) as session:
             schema.require(session)
-            return _position(session.run(Statement(_FIND, (_bytea(sequence_id),)))[0])
+            look = standby.confirmed(_FIND) if standby.can_confirm(session) else _FIND
+            return _position(session.run(Statement(look, (_bytea(sequence_id),)))[0])
     except (CannotConnect, Refused, Broken) as error:
         raise StoreError(str(error)) from error
 
@@ -372,4 +389,4 @@ def _numeric(number: int) -> bytes:
 
 
 def _position(rows: Rows) -> int | None:
-    return int(mpz(rows[0][0].decode())) if rows else None
+    return int(mpz(rows[0][0].decode())) if rows and rows[0][0] else None
