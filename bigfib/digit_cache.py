@@ -2,9 +2,8 @@
 
 The file of F(n), n > 0, holds its decimal digits and nothing else, so it can be sent as it is. It
 is written under another name, checked, and then renamed: under its own name there is never a part
-of a term. A file is trusted only after a check of its length and of its residue: modulo two random
-primes of 61 bits by the C kernel, or without it modulo a prime of 157 digits, which no change of
-one or two digits preserves. Several services may share the directory.
+of a term. A file is trusted only after a check of its length and of its residues modulo two random
+primes of 61 bits. Several services may share the directory.
 """
 
 import contextlib
@@ -23,8 +22,6 @@ from gmpy2 import mpz
 
 from bigfib.numbers import doubling, fibonacci, kernel
 
-_PRIME: Final = (mpz(1) << 521) - 1  # Robinson 1952
-
 # Measured on 21 million digits: 0.12 s at 512 to 2048 digits at a time, more below and above.
 _CHECKED_AT_ONCE: Final = 1024
 
@@ -40,7 +37,7 @@ _ABANDONED_SECONDS: Final = 3600
 
 
 class Seal(NamedTuple):
-    """The identity of a file's content: it differs between files, and changes with each write."""
+    """Identify the content of a file: the seal differs between files and changes with a write."""
 
     inode: int
     size: int
@@ -54,12 +51,12 @@ def seal(file: BinaryIO) -> Seal:
 
 
 def holds_term(file: BinaryIO, n: int) -> bool:
-    """Return whether the file, read from where it stands, holds the digits of F(n), n > 0."""
+    """Return whether the file, from its current offset, holds the digits of F(n), n > 0."""
     if seal(file).size != fibonacci.digit_count(n):
         return False
     found = kernel.load()
     at_once = _CHECKED_AT_ONCE_BY_KERNEL if found else _CHECKED_AT_ONCE
-    primes = [doubling.random_prime(), doubling.random_prime()] if found else [_PRIME]
+    primes = [doubling.random_prime(), doubling.random_prime()]
     number = kernel.Number(at_once // kernel.LIMB_DIGITS)
     residues = [mpz(0) for _ in primes]
     length, shifts = 0, residues
@@ -73,22 +70,17 @@ def holds_term(file: BinaryIO, n: int) -> bool:
             number.read(found, piece)
             last = [number.residue(found, int(prime)) for prime in primes]
         else:
-            last = [mpz(piece.decode())]
+            last = [mpz(piece.decode())] * len(primes)
         parts = zip(residues, shifts, last, primes, strict=True)
         residues = [(before * shift + of_piece) % prime for before, shift, of_piece, prime in parts]
     return residues == [fibonacci.residue(n, prime) for prime in primes]
 
 
 class DigitCache:
-    """Store terms in the files of a directory, and delete the least recently used.
-
-    Attributes:
-        directory: The directory.
-        max_bytes: The maximum total size of the files.
-    """
+    """Store terms in the files of a directory, and delete the least recently used."""
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
-        """Use ``directory``, which is created when the first term is stored."""
+        """Use ``directory``, created when the first term is stored, for ``max_bytes`` of files."""
         self.directory = directory
         self.max_bytes = max_bytes
 
@@ -98,7 +90,10 @@ class DigitCache:
         Raises:
             OSError: There is no file, or it cannot be read.
         """
-        return open(self._path(n), "rb", opener=_open_without_waiting)
+        # A pipe in its place would otherwise wait for a writer.
+        return open(
+            self._path(n), "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)
+        )
 
     def note_use(self, file: BinaryIO) -> None:
         """Mark an open file as the most recently used."""
@@ -131,7 +126,9 @@ class DigitCache:
             ValueError: The file written does not hold F(n).
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._make_room(len(digits))
+        total = len(digits) + sum(status.st_size for _, status in self._files())
+        while total > self.max_bytes and (freed := self._remove_oldest()):
+            total -= freed
         while True:
             try:
                 return self._write(n, digits)
@@ -196,7 +193,11 @@ class DigitCache:
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISREG(path.lstat().st_mode):
                 raise OSError(errno.EINVAL, "not a regular file; remove it", str(path))
-        return open(path, "r+b", buffering=0, opener=_open_or_create)
+        # Neither wait for the other end of a pipe nor follow a link out of the directory.
+        extra = os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW
+        return open(
+            path, "r+b", buffering=0, opener=lambda path, flags: os.open(path, flags | extra, 0o666)
+        )
 
     def size(self) -> int:
         """Return the total size of the files; 0 if the directory cannot be read."""
@@ -204,11 +205,6 @@ class DigitCache:
             return sum(status.st_size for _, status in self._files())
         except OSError:
             return 0
-
-    def _make_room(self, size: int) -> None:
-        total = size + sum(status.st_size for _, status in self._files())
-        while total > self.max_bytes and (freed := self._remove_oldest()):
-            total -= freed
 
     def _remove_oldest(self) -> int:
         """Delete the least recently used term; return its size, or 0 if there is none."""
@@ -232,13 +228,3 @@ class DigitCache:
                     Path(entry.path).unlink()
                 elif stat.S_ISREG(status.st_mode):
                     yield Path(entry.path), status
-
-
-def _open_or_create(path: str, flags: int) -> int:
-    # Neither wait for the other end of a pipe nor follow a link out of the directory.
-    return os.open(path, flags | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    # A pipe in its place would otherwise wait for a writer.
-    return os.open(path, flags | os.O_NONBLOCK)

@@ -334,7 +334,7 @@ class Metrics:
             yield "bigfib_log_bytes", log.size
             yield "bigfib_log_records", log.records
             yield "bigfib_log_rewrites_total", log.rewrites
-        yield "bigfib_digit_cache_bytes", self._jobs.cached_bytes()
+        yield "bigfib_digit_cache_bytes", self._jobs.cache.size()
 
     def _of_processes(self) -> "Iterator[Metric]":
         from prometheus_client import Metric, PlatformCollector, ProcessCollector

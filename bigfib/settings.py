@@ -89,26 +89,22 @@ def _store(text: str) -> str:
     return str(_path(text))
 
 
-def _durability(text: str) -> Durability:
-    try:
-        return Durability(text)
-    except ValueError:
-        raise ValueError("durability is fsync or os") from None
+def _choice(kind: type[Enum], meaning: str) -> Callable[[str], Enum]:
+    """Return a parser of the values of ``kind``, whose error is the ``meaning``."""
 
+    def parse(text: str) -> Enum:
+        try:
+            return kind(text)
+        except ValueError:
+            raise ValueError(meaning) from None
 
-def _log_format(text: str) -> LogFormat:
-    try:
-        return LogFormat(text)
-    except ValueError:
-        raise ValueError("the log's format is text or json") from None
+    return parse
 
 
 def _switch(text: str) -> bool:
-    switches = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-    try:
-        return switches[text.lower()]
-    except KeyError:
-        raise ValueError("a switch is 1, true, yes, 0, false or no") from None
+    if text.lower() not in ("1", "true", "yes", "0", "false", "no"):
+        raise ValueError("a switch is 1, true, yes, 0, false or no")
+    return text.lower() in ("1", "true", "yes")
 
 
 def user_path(find: Callable[[str], Path], name: str) -> Path | None:
@@ -189,7 +185,7 @@ class Settings:
     )
     durability: Durability = _setting(
         "--durability",
-        _durability,
+        _choice(Durability, "durability is fsync or os"),
         Durability.FSYNC,
         "what an acknowledged step survives: fsync, power loss; os, the end of the process only",
     )
@@ -254,7 +250,7 @@ class Settings:
     debug: bool = _setting("-d --debug", _switch, False, "the same as --access-log")
     log_format: LogFormat = _setting(
         "--log-format",
-        _log_format,
+        _choice(LogFormat, "the log's format is text or json"),
         LogFormat.TEXT,
         "format of messages on standard error: text, for people; json, a document a line",
     )

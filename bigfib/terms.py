@@ -131,10 +131,10 @@ def summary(n: mpz, ends: int = DEFAULT_ENDS) -> dict[str, str]:
     last ``ends`` digits) and ``bytes`` (the length of `octets`).
 
     Raises:
-        ValueError: ``ends`` is not in 1 .. `MAX_ENDS`.
+        InvalidIndex: ``ends`` is not in 1 .. `MAX_ENDS`.
     """
     if not 1 <= ends <= MAX_ENDS:
-        raise ValueError(f"a summary has 1 to {MAX_ENDS} digits of either end, not {ends}")
+        raise InvalidIndex(f"the number of digits to show of either end is 1 to {MAX_ENDS}")
     sign = "-" if fibonacci.is_negative(n) else ""
     return {
         "n": str(n),

@@ -88,10 +88,13 @@ def is_negative(n: int | mpz) -> bool:
 
 
 def residue(n: int | mpz, modulus: int | mpz) -> mpz:
-    """Return F(n) mod ``modulus`` >= 1, in 0 .. ``modulus`` - 1, without computing F(n).
+    """Return F(n) mod ``modulus``, in 0 .. ``modulus`` - 1, without computing F(n).
 
     Fast doubling: F(2k) = F(k) (2 F(k+1) - F(k)) and F(2k+1) = F(k)^2 + F(k+1)^2, one doubling a
     bit of ``n``.
+
+    Raises:
+        ValueError: ``modulus`` is less than 1.
     """
     if modulus < 1:
         raise ValueError(f"a modulus is at least 1, not {modulus}")

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+from bigfib.computation import die_with
 from bigfib.metrics import SharedMemory
 from bigfib.server import CannotServe, systemd
-from bigfib.signals import die_with
 
 _logger = logging.getLogger(__name__)
 
