@@ -51,8 +51,8 @@ _REQUEST_SECONDS: Final = (
 _COMMIT_SECONDS: Final = (100e-6, 250e-6, 1e-3, 2.5e-3, 10e-3, 25e-3, 100e-3, 250e-3, 1.0, 2.5)
 _CHANGES: Final = tuple(2.0**power for power in range(11))
 
-EDGES: Final = (-inf, *_REQUEST_SECONDS)
-"""Bounds of a request's seconds, so that `bisect_left` finds the place of a count after the sum."""
+# With these, `bisect_left` finds the place of a count after the sum.
+_EDGES: Final = (-inf, *_REQUEST_SECONDS)
 
 _REQUEST_VALUES: Final = len(_REQUEST_SECONDS) + 2
 
@@ -159,7 +159,7 @@ class RequestHistogram(_Instrument):
         """Count a request that has taken ``seconds`` at one of `places`."""
         values = self.values
         values[place] += seconds
-        values[place + bisect_left(EDGES, seconds)] += 1
+        values[place + bisect_left(_EDGES, seconds)] += 1
 
     def collect(self) -> Iterator[tuple[tuple[str, ...], list[float]]]:
         """Yield labels and values of each histogram that counted anything, and of all failures."""

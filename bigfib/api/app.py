@@ -33,24 +33,31 @@ def create_app(
 ) -> Front:
     """Return the application over the sequences in a store.
 
-    Args:
-        store: The store.
-        sequences: Its sequences.
-        jobs: The computations of large terms.
-        per_client: Whether ``/api0`` gives each client a sequence of its own.
-        shared_store: The same store, if servers share it.
-        shared: The memory for the metrics of all workers, if there are several.
-        draining: Set when the service must not be sent requests any more.
+    With ``per_client`` the sequences of ``/api0`` are private. ``shared_store`` is the same store,
+    if servers share it; ``shared`` is the memory for the metrics of all workers, if there are
+    several; ``draining`` is set when the service must not be sent requests any more.
     """
+    draining = draining or Event()
     committer = Committer(store)
     queue = StepQueue(sequences, shared_store) if shared_store else None
     stepping = Stepping(sequences, ValueReply(committer), per_client, queue)
-    resources = {
+    page = Page()
+    one = "/api1/sequences/{sequence_id}"
+    resources: dict[str, object] = {
+        "/": page,
+        "/page/{name}": page,
         "/livez": Live(),
-        "/readyz": Ready(store, draining or Event()),
+        "/readyz": Ready(store, draining),
         "/test/stats": Stats(),
         "/openapi.json": Interface(jobs.max_term, sequences.farthest),
-        **_resources(committer, sequences, jobs),
+        "/api1/sequences": SequenceCollection(committer, sequences),
+        one: SequenceResource(committer, sequences),
+        f"{one}/next": SequenceStep(committer, sequences, 1),
+        f"{one}/previous": SequenceStep(committer, sequences, -1),
+        "/api1/terms": TermRange(),
+        "/api1/terms/{n}": Term(jobs),
+        "/api1/terms/{n}/job": TermJob(jobs),
+        "/api1/terms/{n}/summary": Summary(),
     }
     measured = RequestHistogram(
         {
@@ -65,21 +72,4 @@ def create_app(
     problems.add_to(routed)
     for route, resource in resources.items():
         routed.add_route(route, resource)
-    return Front(stepping, routed, committer, measured)
-
-
-def _resources(committer: Committer, sequences: Sequences, jobs: Jobs) -> dict[str, object]:
-    page = Page()
-    one = "/api1/sequences/{sequence_id}"
-    return {
-        "/": page,
-        "/page/{name}": page,
-        "/api1/sequences": SequenceCollection(committer, sequences),
-        one: SequenceResource(committer, sequences),
-        f"{one}/next": SequenceStep(committer, sequences, 1),
-        f"{one}/previous": SequenceStep(committer, sequences, -1),
-        "/api1/terms": TermRange(),
-        "/api1/terms/{n}": Term(jobs),
-        "/api1/terms/{n}/job": TermJob(jobs),
-        "/api1/terms/{n}/summary": Summary(),
-    }
+    return Front(stepping, routed, committer, measured, draining)

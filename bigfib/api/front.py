@@ -14,8 +14,8 @@ Two kinds of requests never reach a resource:
 """
 
 import re
-from bisect import bisect_left
 from collections.abc import Callable, Iterable
+from threading import Event
 from time import perf_counter
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from bigfib.api.commit import Committer
 from bigfib.api.problems import Problem
 from bigfib.api.representations import Answer, Body, CommonHeaders, Header
 from bigfib.api.stepping import Environ, Stepping
-from bigfib.metrics import EDGES, UNMATCHED, Places, RequestHistogram
+from bigfib.metrics import UNMATCHED, Places, RequestHistogram
 
 # Browsers take a body for what its type says. The replies of `/api0` are compatible to the byte.
 _NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
@@ -49,12 +49,17 @@ class Front:
         routed: falcon.App[Any, Any],
         committer: Committer,
         requests: RequestHistogram,
+        draining: Event,
     ) -> None:
-        """Answer by ``stepping`` or ``routed``, the Falcon application; count in ``requests``."""
+        """Answer by ``stepping`` or ``routed``, the Falcon application; count in ``requests``.
+
+        Replies have ``Connection: close`` once ``draining`` is set.
+        """
         self.routed = routed
         self.committer = committer
         self._stepping = stepping
         self._requests = requests
+        self._is_draining = draining.is_set
         self._headers_of_all = CommonHeaders()
         self._answers: dict[str, dict[str, tuple[Callable[[Environ], Answer], Places]]] = {
             path: {
@@ -71,8 +76,8 @@ class Front:
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer one request, as PEP 3333 has it."""
         began = perf_counter()
-        if began >= self._headers_of_all.due:
-            self._headers_of_all.renew(began)
+        if began >= self._headers_of_all.due or self._is_draining():
+            self._headers_of_all.renew(began, close=self._is_draining())
         # The path of CONNECT is missing.
         path = environ.setdefault("PATH_INFO", "")
         methods = self._answers.get(path)
@@ -80,7 +85,10 @@ class Front:
         if (
             found is None
             or "HTTP_TRANSFER_ENCODING" in environ
-            or ("HTTP_SEC_FETCH_SITE" in environ and self._is_refused(environ, path))
+            or (
+                environ.get("HTTP_SEC_FETCH_SITE") == _CROSS_SITE
+                and path in self._stepping.changing
+            )
         ):
             return self._answer_by_falcon(environ, start_response, began)
         answer, places = found
@@ -94,13 +102,7 @@ class Front:
             status, headers, body = unavailable
         headers += self._headers_of_all.headers
         start_response(status, headers)
-        if body.__class__ is not list or self.committer.by_iterations:
-            return self._counted(places[status], began, body)
-        # As `_counted` and `RequestHistogram.count` have it, without the calls.
-        place, values, seconds = places[status], self._requests.values, perf_counter() - began
-        values[place] += seconds
-        values[place + bisect_left(EDGES, seconds)] += 1
-        return body
+        return self._counted(places[status], began, body)
 
     def _answer_by_falcon(
         self, environ: Environ, start_response: Any, began: float
@@ -116,9 +118,6 @@ class Front:
         body = self.routed(environ, start)
         places = self._requests.places(environ[_ROUTE], environ["REQUEST_METHOD"])
         return self._counted(places[status], began, body)
-
-    def _is_refused(self, environ: Environ, path: str) -> bool:
-        return environ["HTTP_SEC_FETCH_SITE"] == _CROSS_SITE and path in self._stepping.changing
 
     def _counted(self, place: int, began: float, body: Iterable[bytes]) -> Iterable[bytes]:
         """Return ``body``, and count its request when the server may send the last piece.

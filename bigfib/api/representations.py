@@ -67,21 +67,23 @@ class Body:
 class CommonHeaders:
     """The headers of every reply: ``Date``, which bjoern does not send.
 
-    They are renewed each second by the request that finds them due, which knows the time already.
-
-    Attributes:
-        headers: The headers.
-        due: When they have to be renewed, by `time.perf_counter`.
+    The request that finds them ``due``, by `time.perf_counter`, renews them each second.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self.renew(time.perf_counter())
 
-    def renew(self, now: float) -> None:
-        """Set the headers for the current second; ``now`` is the time by `time.perf_counter`."""
+    def renew(self, now: float, *, close: bool = False) -> None:
+        """Set the headers for the current second; ``now`` is the time by `time.perf_counter`.
+
+        bjoern adds ``Connection: Keep-Alive`` even if its connection is to ``close``; of the two,
+        `close` counts (RFC 9112, 9.3).
+        """
         seconds = self._clock()
         self.headers: list[Header] = [("Date", formatdate(int(seconds), usegmt=True))]
+        if close:
+            self.headers.append(("Connection", "close"))
         self.due = now + 1 - seconds % 1
 
 

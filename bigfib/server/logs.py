@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import Any, Final, TextIO
 
 from bigfib.settings import LogFormat
 
@@ -33,13 +33,7 @@ def configure(log_format: LogFormat = LogFormat.TEXT) -> None:
     logging.raiseExceptions = False
 
 
-if TYPE_CHECKING:
-    _Handler = logging.StreamHandler[TextIO]
-else:
-    _Handler = logging.StreamHandler  # Python 3.10 does not take the brackets.
-
-
-class RepeatLimiter(_Handler):
+class RepeatLimiter(logging.StreamHandler):  # type: ignore[type-arg]  # not in Python 3.10
     """Write each message, but repeats of a warning or an error only every `QUIET_SECONDS`.
 
     A different message of the same logger is written at once, after the number of repeats of the

@@ -9,9 +9,9 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Final
+from typing import Final, NamedTuple
 
 import bjoern
 
@@ -24,17 +24,19 @@ from bigfib.jobs import Jobs, TermNotReady
 from bigfib.numbers import kernel
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import SHARED, Sequences, farthest_within
-from bigfib.server import CannotServe, listener, systemd, watchdog
+from bigfib.server import CannotServe, listener, systemd
 from bigfib.server.bjoern.idle import ConnectionWatch
 from bigfib.server.bjoern.loop import IterationHook
 from bigfib.server.bjoern.request import WSGI, PartOfRequest, guarded, with_client_address
 from bigfib.server.stop import Stop
 from bigfib.server.supervisor import Place, Supervisor
-from bigfib.settings import Settings
+from bigfib.settings import Durability, Settings
 from bigfib.stores import Opened, open_store
 from bigfib.terms import INLINE_LIMIT
 
 _logger = logging.getLogger(__name__)
+
+_READY: Final = ("READY=1", "WATCHDOG=1")
 
 # From <malloc.h>.
 _M_TRIM_THRESHOLD: Final = -1
@@ -76,16 +78,8 @@ def serve(settings: Settings) -> None:
             _Server(settings, listening, timeout, place, inherited=bool(inherited)).serve()
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """What the application works on.
-
-    Attributes:
-        store: The store of the sequences.
-        sequences: The sequences.
-        jobs: The computations of large terms.
-        position: The position of the shared sequence.
-    """
+class _Opened(NamedTuple):
+    """What the application works on; ``position`` is that of the shared sequence."""
 
     store: Opened
     sequences: Sequences
@@ -128,7 +122,9 @@ class _Server:
             watch = ConnectionWatch(self._listening, descriptors)
             stop = Stop(self._listening, watch, inherited=self._inherited)
             app = self._build(opened, stop)
-            with self._drain_on_signal(watch, stop):
+            # A signal closes the connections after their replies.
+            with contextlib.closing(watch), stop.by_signal():
+                watch.start()
                 self._announce(opened)
                 self._run(app)
             _logger.info("stopped")
@@ -193,19 +189,12 @@ class _Server:
         )
         # An attribute, because the hook must outlive the loop.
         self._hook = IterationHook(self._listening, app.committer.end_iteration)
-        if opened.store.syncs:
+        # Commits that wait for the disk are shared by the requests of a loop iteration.
+        if not settings.store and settings.durability is Durability.FSYNC:
             self._hook.install()
-        served = stop.announced_by(app)
         if settings.access_log or settings.debug:
-            served = with_client_address(logged(served, app.committer))
-        return guarded(served)
-
-    @contextlib.contextmanager
-    def _drain_on_signal(self, watch: ConnectionWatch, stop: Stop) -> Iterator[None]:
-        """Let a signal close the connections, after their replies, of the loop that runs within."""
-        with contextlib.closing(watch), stop.by_signal():
-            watch.start()
-            yield
+            return guarded(with_client_address(logged(app, app.committer)))
+        return guarded(app)
 
     def _announce(self, opened: _Opened) -> None:
         """Log where the service listens, and what it serves."""
@@ -227,13 +216,9 @@ class _Server:
 
     def _run(self, app: WSGI) -> None:
         """Run bjoern until it is stopped, and report that its loop is alive."""
-        notify = self._place.notify if self._place else _notify_systemd
-        with watchdog.notifying(notify, self._timeout, bjoern.server_run.__code__):
+        notify = self._place.notify if self._place else partial(systemd.notify, *_READY)
+        with systemd.notifying(notify, self._timeout, bjoern.server_run.__code__):
             bjoern.server_run(self._listening, app)
-
-
-def _notify_systemd() -> None:
-    systemd.notify("READY=1", "WATCHDOG=1")
 
 
 def _show_uncaught(
