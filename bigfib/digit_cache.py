@@ -1,9 +1,9 @@
 """Keep computed large terms as files, from one run of the service to the next.
 
 The file of F(n), n > 0, holds its decimal digits and nothing else, so it can be sent as it is. It
-is written under another name, checked, and then renamed: under its own name there is never a part
-of a term. A file is trusted only after a check of its length and of its residues modulo two random
-primes of 61 bits. Several services may share the directory.
+is written under a temporary name, checked, and then renamed, so that its own name never stands for
+a part of a term. A file is trusted only after a check of its length and of its residues modulo two
+random primes of 61 bits. Several services may share the directory.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ from bigfib.numbers import doubling, fibonacci, kernel
 # Measured on 21 million digits: 0.12 s at 512 to 2048 digits at a time, more below and above.
 _CHECKED_AT_ONCE: Final = 1024
 
-# The same by the kernel: 0.04 s.
+# The same with the kernel: 0.04 s.
 _CHECKED_AT_ONCE_BY_KERNEL: Final = 4096 * kernel.LIMB_DIGITS
 
 _WRITTEN_AT_ONCE: Final = 1 << 20
 
 _OURS: Final = re.compile(r"[0-9]+\.(digits|[0-9]+\.part)", re.ASCII)
 
-# A term is written within seconds: after this time its writer has been killed.
+# A term is written within seconds; after this time its writer must have been killed.
 _ABANDONED_SECONDS: Final = 3600
 
 
@@ -85,11 +85,7 @@ class DigitCache:
         self.max_bytes = max_bytes
 
     def open(self, n: int) -> BinaryIO:
-        """Open the file of F(n) without a check.
-
-        Raises:
-            OSError: There is no file, or it cannot be read.
-        """
+        """Open the file of F(n) without a check, or raise `OSError`."""
         # A pipe in its place would otherwise wait for a writer.
         return open(
             self._path(n), "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)
@@ -99,13 +95,13 @@ class DigitCache:
         """Mark an open file as the most recently used."""
         # This fails for a file of another user who shares the directory, and on a read-only disk.
         with contextlib.suppress(OSError):
-            # Only the time of access; that of modification is part of the seal.
+            # The access time only: the modification time is part of the seal.
             os.utime(file.fileno(), ns=(time.time_ns(), seal(file).mtime_ns))
 
     def check(self, n: int) -> Seal | None:
         """Return the seal of the file of F(n) if it holds that term; else delete it, return None.
 
-        A file that cannot be read or deleted is left to `store`, which replaces it.
+        If it cannot be read or deleted, it is kept until `store` replaces it.
         """
         with contextlib.suppress(OSError):
             with self.open(n) as file:
@@ -118,7 +114,7 @@ class DigitCache:
     def store(self, n: int, digits: str | memoryview) -> Seal:
         """Store the digits of F(n) and return the seal of their file.
 
-        The least recently used files are deleted to stay below ``max_bytes``, and while the disk is
+        Delete the least recently used files to stay below ``max_bytes``, and while the disk is
         full.
 
         Raises:
@@ -156,7 +152,7 @@ class DigitCache:
             part.unlink(missing_ok=True)
 
     def part(self, n: int, pid: int) -> Path:
-        """Return the unfinished file that the process ``pid`` writes F(n) to."""
+        """Return the temporary name under which the process ``pid`` writes F(n)."""
         return self.directory / f"{n}.{pid}.part"
 
     def _path(self, n: int) -> Path:
@@ -166,7 +162,7 @@ class DigitCache:
         """Lock F(n) against other processes that share the directory, waiting for the lock.
 
         Raises:
-            OSError: The directory or the lock's file cannot be used.
+            OSError: The directory or the lock file cannot be used.
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = self._open_lock()
@@ -216,7 +212,7 @@ class DigitCache:
         return 0
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """Yield the files of this cache; delete those that a killed process left unfinished."""
+        """Yield the files of this cache; delete unfinished files of killed processes."""
         abandoned = time.time() - _ABANDONED_SECONDS
         for entry in os.scandir(self.directory):
             if not _OURS.fullmatch(entry.name):

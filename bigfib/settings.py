@@ -1,7 +1,7 @@
 """Define every setting: its flags, ``BIGFIB_*`` variable, default and meaning.
 
 A flag overrides the variable, the variable the settings file, and the file the default. The same
-function parses all three, so they are refused with the same message; except that argparse itself
+function parses all three, so that they are refused with the same message; but argparse itself
 checks flags with a few fixed values.
 """
 
@@ -31,23 +31,17 @@ _PARAMETER: Final = re.compile("([?&])([^=&?]*)=[^&]*")
 
 
 class Durability(str, Enum):
-    """What an acknowledged step survives."""
+    """What an acknowledged step survives: power loss, or the end of the process only."""
 
     FSYNC = "fsync"
-    """Power loss: it is on disk."""
-
     OS = "os"
-    """The end of the process, but not of the operating system."""
 
 
 class LogFormat(str, Enum):
     """How messages on standard error are written."""
 
     TEXT = "text"
-    """A line for people."""
-
     JSON = "json"
-    """A line for programs."""
 
 
 class InvalidSetting(ValueError):
@@ -108,11 +102,9 @@ def _switch(text: str) -> bool:
 
 
 def user_path(find: Callable[[str], Path], name: str) -> Path | None:
-    """Return the path of ``name`` in a user directory, or None without a home directory.
+    """Return the path of ``name`` in a directory of the user, or None without a home directory.
 
-    Args:
-        find: The function of platformdirs that returns the directory.
-        name: The name of the file in it.
+    ``find`` is the function of platformdirs that returns the directory.
     """
     try:
         directory = find("bigfib")
@@ -123,7 +115,7 @@ def user_path(find: Callable[[str], Path], name: str) -> Path | None:
 
 
 class _UserPath:
-    """Look up the default of a path when it is read, so that a given path needs no home."""
+    """Look up the default of a path when it is read: a given path then needs no home directory."""
 
     def __init__(self, find: Callable[[str], Path], name: str = "") -> None:
         self._find = find
@@ -158,7 +150,7 @@ def _setting(flags: str, parse: Callable[[str], Any], default: Any, meaning: str
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a service or command, with valid values.
+    """The settings of a service or command.
 
     ``store`` is the URL of a database, or empty if positions are kept in the state log ``file``.
     """
@@ -267,12 +259,7 @@ class Settings:
 
 
 class SettingsFile(NamedTuple):
-    """The content of a settings file.
-
-    Attributes:
-        path: Its path.
-        values: The text of each setting in it, by field name.
-    """
+    """The text of each setting in a settings file, by field name."""
 
     path: Path
     values: Mapping[str, str]
@@ -283,10 +270,7 @@ def resolve(
 ) -> tuple[Settings, dict[str, str]]:
     """Combine flags, variables, settings file and defaults.
 
-    Args:
-        flags: Values of flags by field name; None or absent for those not given.
-        environ: The environment. An empty variable counts as unset.
-        file: The content of the settings file.
+    ``flags`` are by field name; None means not given. An empty variable counts as unset.
 
     Returns:
         The settings, and by field name the source of each that does not have its default: the flag,

@@ -38,12 +38,7 @@ class _Health:
     """
 
     def __init__(self, word: str, checks: Mapping[str, Callable[[], object]]) -> None:
-        """Run ``checks`` at every request.
-
-        Args:
-            word: The reply if all pass.
-            checks: The checks by name; one that fails raises an exception.
-        """
+        """Reply with ``word`` unless one of ``checks``, given by name, raises an exception."""
         self._word = word
         self._checks = checks
 
@@ -136,7 +131,7 @@ class Scrape(Collector):
             position = self._sequences.position(SHARED)
         except (Unavailable, OutcomeUnknown, NoRoom, CommitFailed):
             return None
-        # Like any position that is shown: if a client has gone, its step may be uncommitted.
+        # As before any reply with a position: a step whose client has gone may be uncommitted.
         self._committer.commit()
         return position
 
@@ -157,12 +152,7 @@ class Interface:
     """``GET /openapi.json``: the HTTP interface, from the file of that name."""
 
     def __init__(self, max_term: int, farthest: int) -> None:
-        """Fill in the version and the limits of this service.
-
-        Args:
-            max_term: The largest index whose term is given in full.
-            farthest: The farthest position to which a sequence is moved at once.
-        """
+        """Fill in the version and the limits of this service."""
         text = (resources.files("bigfib.api") / "openapi.json").read_text()
         for name, limit in {"max_term": max_term, "farthest": farthest}.items():
             # A string of nothing but the placeholder becomes a number.

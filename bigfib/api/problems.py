@@ -34,14 +34,7 @@ class Problem(falcon.HTTPError):
     def __init__(
         self, status: int, detail: str, *, headers: dict[str, str] | None = None, **members: str
     ) -> None:
-        """Describe the error.
-
-        Args:
-            status: The HTTP status.
-            detail: What is wrong with this request, and what to do about it.
-            headers: Headers of the reply.
-            members: More members of the document.
-        """
+        """Describe what is wrong with this request and what to do; add ``members``."""
         super().__init__(status, description=detail, headers=headers)
         self.members = members
 
@@ -60,7 +53,7 @@ class _Row(NamedTuple):
     Attributes:
         status: The HTTP status; its reason phrase is the title.
         detail: The detail, in which ``{error}`` is the exception.
-        headers: Headers of the reply, likewise.
+        headers: Headers of the reply; their values may have it, too.
         log: Whether to log the exception, which only operators may see.
     """
 

@@ -47,9 +47,9 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then finish the replies under way, for 5 seconds at most.
 
     Raises:
-        CannotServe: The address cannot be had, or the shared sequence is beyond computing.
+        CannotServe: The address cannot be used, or the shared sequence is too large to compute.
         LogError: The state log cannot be opened, or not be made durable at the end.
-        StoreError: The database cannot be had.
+        StoreError: The database cannot be used.
     """
     timeout = systemd.watchdog_seconds()
     inherited = listener.inherit()
@@ -72,7 +72,7 @@ def serve(settings: Settings) -> None:
         if place is None:
             return
         host, port = reserved.getsockname()[:2]
-        # An inherited socket is common to all workers: whichever is free accepts.
+        # All workers accept from an inherited socket: whichever is free.
         with contextlib.closing(inherited or listener.bind(host, port, shared=True)) as listening:
             listener.listen(listening)
             _Server(settings, listening, timeout, place, inherited=bool(inherited)).serve()
@@ -101,12 +101,8 @@ class _Server:
     ) -> None:
         """Prepare the service.
 
-        Args:
-            settings: The settings.
-            listening: The listening socket.
-            timeout: Seconds within which a supervisor expects each report; None if there is none.
-            place: The place of this worker, if it is one of several.
-            inherited: Whether others have the socket, too, and it listens on after the end.
+        If there is a supervisor, it expects a report every ``timeout`` seconds. ``place`` is that
+        of this worker, if there are several. An ``inherited`` socket listens on after the end.
         """
         self._settings = settings
         self._listening = listening
@@ -130,7 +126,7 @@ class _Server:
             _logger.info("stopped")
 
     def _prepare_process(self) -> int:
-        """Set up what belongs to the process; return how many descriptors it may have."""
+        """Set up the process; return how many descriptors it may have."""
         if self._settings.one_cpu:
             # All workers on the same CPU would gain nothing.
             cpus = sorted(os.sched_getaffinity(0))
@@ -145,12 +141,7 @@ class _Server:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[_Opened]:
-        """Open the store and the computations, and close them at the end.
-
-        Raises:
-            CannotServe: The shared sequence is beyond computing.
-            LogError, StoreError: As `serve`.
-        """
+        """Open the store and the computations, and close them at the end; raise as `serve`."""
         settings = self._settings
         # Absolute, because the processes that write there have another working directory.
         cache = DigitCache(settings.cache_dir.absolute(), settings.disk_cache_bytes)

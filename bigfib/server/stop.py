@@ -1,4 +1,4 @@
-"""Stop the service on SIGTERM or SIGINT, after the replies that are under way.
+"""Stop the service on SIGTERM or SIGINT, after the replies under way.
 
 bjoern runs libev's event loop and has it handle SIGINT: the loop then stops accepting, and returns
 when the last connection is closed. An idle keep-alive client would delay that for ever, and Python
@@ -34,20 +34,10 @@ _MOST_LOOKS: Final = 10
 
 
 class Stop:
-    """Stop the event loop on SIGTERM or SIGINT.
-
-    Attributes:
-        draining: Set when the stop has begun.
-    """
+    """Stop the event loop on SIGTERM or SIGINT; ``draining`` is set when the stop has begun."""
 
     def __init__(self, listener: socket.socket, watch: ConnectionWatch, *, inherited: bool) -> None:
-        """Prepare to stop.
-
-        Args:
-            listener: The listening socket.
-            watch: Closes its connections.
-            inherited: Whether another process has the listener, too, and continues to listen.
-        """
+        """Prepare to stop; ``watch`` closes the connections, and an ``inherited`` socket stays."""
         self.draining = threading.Event()
         self._listener = listener
         self._watch = watch

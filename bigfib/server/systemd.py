@@ -46,10 +46,7 @@ def _sender() -> socket.socket:
 
 
 def watchdog_seconds() -> float | None:
-    """Return within how many seconds systemd expects each notification, at least 0.1.
-
-    None if it expects none, or its variable is not a number.
-    """
+    """Return the seconds within which systemd expects each notification, at least 0.1, or None."""
     pid, microseconds = (os.environ.get(name, "") for name in ("WATCHDOG_PID", "WATCHDOG_USEC"))
     if pid not in ("", str(os.getpid())) or microseconds in ("", "0"):
         return None
@@ -67,10 +64,8 @@ def notifying(notify: Callable[[], None], timeout: float | None, *loop: CodeType
     handler within a request, which may never end. So the loop counts as alive if it is between two
     calls of the application, or within another call than last time.
 
-    Args:
-        notify: Reports to the supervisor.
-        timeout: Seconds within which the supervisor expects each report; None if there is none.
-        loop: The functions that make up the loop; the outermost is called within the ``with``.
+    ``loop`` is the functions that make up the loop, the outermost of which is called within the
+    ``with``. Without a ``timeout`` nothing expects further reports.
     """
     last: FrameType | None = None
 
