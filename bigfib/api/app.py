@@ -8,7 +8,7 @@ from falcon.routing import map_http_methods
 from bigfib.api import problems
 from bigfib.api.commit import Committer, StepQueue
 from bigfib.api.front import Front
-from bigfib.api.operations import Interface, Live, Ready, Scrape, Stats
+from bigfib.api.operations import Interface, Scrape, Stats, live, ready
 from bigfib.api.page import Page
 from bigfib.api.ranges import TermRange
 from bigfib.api.representations import ValueReply
@@ -46,8 +46,8 @@ def create_app(
     resources: dict[str, object] = {
         "/": page,
         "/page/{name}": page,
-        "/livez": Live(),
-        "/readyz": Ready(store, draining),
+        "/livez": live(),
+        "/readyz": ready(store, draining),
         "/test/stats": Stats(),
         "/openapi.json": Interface(jobs.max_term, sequences.farthest),
         "/api1/sequences": SequenceCollection(committer, sequences),

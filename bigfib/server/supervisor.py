@@ -143,8 +143,11 @@ class Supervisor:
             if received and received.si_signo == _ALIVE:
                 self._note_report(received.si_pid)
             self._note_ends()
+            if self._ready and self._timeout:
+                systemd.notify("WATCHDOG=1")
+                for worker in self._workers:
+                    worker.kill_if_silent(self._timeout)
             if self._ready:
-                self._watch()
                 place = self._start_due()
         return place
 
@@ -181,13 +184,6 @@ class Supervisor:
             if place:
                 return place
         return None
-
-    def _watch(self) -> None:
-        """Report to systemd, and kill workers that do not report."""
-        if self._timeout:
-            systemd.notify("WATCHDOG=1")
-            for worker in self._workers:
-                worker.kill_if_silent(self._timeout)
 
     def _seconds_left(self) -> float:
         """Return the seconds after which there is something to do even without a signal."""
