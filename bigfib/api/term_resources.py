@@ -214,9 +214,9 @@ def _spliced(
             raise EOFError(f"{file.name} was truncated while it was sent")
         yield piece
         left -= len(piece)
-    behind = len(opening) + size
-    if end > behind:
-        yield closing[max(first - behind, 0) : end - behind]
+    after = len(opening) + size
+    if end > after:
+        yield closing[max(first - after, 0) : end - after]
 
 
 def _show_residue(

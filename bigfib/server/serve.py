@@ -189,13 +189,13 @@ class _Server:
 
     def _announce(self, opened: _Opened) -> None:
         """Log where the service listens, and what it serves."""
-        who = f"bigfib {bigfib.__version__}"
+        name = f"bigfib {bigfib.__version__}"
         if self._place:
             worker = f"worker {self._place.number + 1} of {self._settings.workers}"
-            who += f" ({worker}, pid {os.getpid()})"
+            name += f" ({worker}, pid {os.getpid()})"
         _logger.info(
             "%s listens on %s; %s at position %d, durability %s, kernel: %s",
-            *(who, self._url, opened.store.name, opened.position, opened.store.durability),
+            *(name, self._url, opened.store.name, opened.position, opened.store.durability),
             kernel.description(),
         )
         if not listener.is_loopback(self._listening):

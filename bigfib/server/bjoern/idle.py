@@ -7,9 +7,9 @@ each descriptor how many bytes were received and how many of those sent were ack
 descriptors at a time, which costs requests nothing. Three rules:
 
 * **Time.** A connection is closed if its client has neither acknowledged anything new nor begun a
-  request for `PATIENCE` seconds: it is idle, or stalls in its request, or does not read its reply.
+  request for `TIMEOUT` seconds: it is idle, or stalls in its request, or does not read its reply.
 * **Descriptors.** When connections take more than half of those that the process may have, the time
-  is `SHORT_PATIENCE`.
+  is `SHORT_TIMEOUT`.
 * **Memory.** A connection is closed if its client has sent more than `MOST_HELD` bytes since the
   last reply. While all clients together have sent more than `MOST_HELD_BY_ALL`, the connection of
   the client that sent most is closed.
@@ -35,10 +35,10 @@ from typing import Final, NamedTuple
 
 _logger = logging.getLogger(__name__)
 
-PATIENCE: Final = 75.0
+TIMEOUT: Final = 75.0
 """Seconds; more than the 60 after which proxies commonly close an idle connection themselves."""
 
-SHORT_PATIENCE: Final = 5.0
+SHORT_TIMEOUT: Final = 5.0
 """The same when descriptors become scarce."""
 
 SILENT_SECONDS: Final = 1.0
@@ -119,7 +119,7 @@ class ConnectionWatch:
         self._port = listener.getsockname()[1:2]
         self._most = descriptors // 2
         self._clock = clock
-        self._patience = PATIENCE
+        self._timeout = TIMEOUT
         self._deadline: float | None = None
         self._seen: dict[int, _Seen] = {}
         self._next = 0
@@ -190,7 +190,7 @@ class ConnectionWatch:
                 self._close(fd, seen)
         elif seen.held > MOST_HELD:
             self._close(fd, seen, at_once=True)
-        elif now - seen.since > self._patience:
+        elif now - seen.since > self._timeout:
             # If the client does not read, bjoern waits to write and does not read end-of-file.
             self._close(fd, seen, at_once=_is_unread(fd))
 
@@ -252,14 +252,14 @@ class ConnectionWatch:
                 break
 
     def _save_descriptors(self) -> None:
-        patience = SHORT_PATIENCE if len(self._seen) > self._most else PATIENCE
-        if patience < self._patience:
+        timeout = SHORT_TIMEOUT if len(self._seen) > self._most else TIMEOUT
+        if timeout < self._timeout:
             _logger.warning(
                 "%d connections take more than half of the descriptors that this process may have "
                 "(ulimit -n): those that are idle for %d s are closed",
-                *(len(self._seen), patience),
+                *(len(self._seen), timeout),
             )
-        self._patience = patience
+        self._timeout = timeout
 
 
 def _ask(connection: socket.socket) -> _Facts | None:
