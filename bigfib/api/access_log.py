@@ -18,7 +18,7 @@ _logger = logging.getLogger("bigfib.access")
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
-# An id, even a mistyped one. An index of as many digits is shortened, too.
+# An id, even a mistyped one. A long index is shortened, too.
 _LONG: Final = re.compile(r"([0-9a-fA-F]{6})[0-9a-fA-F]{10,}")
 
 _LONGEST_PATH: Final = 200

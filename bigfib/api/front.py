@@ -2,8 +2,8 @@
 
 Falcon's request and response objects cost more than all the rest of a small request: an empty
 Falcon application takes 4.2 us in process, bare WSGI 0.1, and through Falcon ``/api0`` keeps 0.40
-to 0.66 of its speed. So `Stepping` answers ``/api0`` here. Falcon answers the rest: all other
-paths, refusals under ``/api0``, and unforeseen errors.
+to 0.66 of its speed. So `Stepping` answers ``/api0`` here. Falcon answers all other paths, refusals
+under ``/api0``, and unforeseen errors.
 
 Two kinds of requests never reach a resource:
 
@@ -27,7 +27,7 @@ from bigfib.api.representations import Answer, Body, CommonHeaders, Header
 from bigfib.api.stepping import Environ, Stepping
 from bigfib.metrics import UNMATCHED, Places, RequestHistogram
 
-# Browsers take a body for what its type says. The replies of `/api0` are compatible to the byte.
+# Browsers must believe the Content-Type. Not under `/api0`: it is compatible to the byte.
 _NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
 
 # `Sec-Fetch-Site` of a request that a page of another site has made a browser send.
@@ -68,7 +68,7 @@ class Front:
             }
             for path, methods in stepping.routes.items()
         }
-        # Places and beginnings of the requests whose replies leave after this loop iteration.
+        # Place and beginning of each request whose reply leaves after this loop iteration.
         self._answered: list[tuple[int, float]] = []
         routed.add_middleware(_Guard())
         routed.add_sink(self._refuse, "|".join(rf"{re.escape(path)}\Z" for path in self._answers))
@@ -122,10 +122,7 @@ class Front:
     def _counted(self, place: int, began: float, body: Iterable[bytes]) -> Iterable[bytes]:
         """Return ``body``, and count its request when the server may send the last piece.
 
-        Args:
-            place: Where to count the request; see `RequestHistogram.places`.
-            began: When the request began, by `perf_counter`.
-            body: The body of the reply.
+        ``place`` is one of `RequestHistogram.places`; ``began`` is by `perf_counter`.
         """
         if body.__class__ is not list:
             return Body(body, lambda: self._requests.count(place, perf_counter() - began))
@@ -144,7 +141,7 @@ class Front:
         self._answered.clear()
 
     def _refuse(self, req: falcon.Request, *_: Any, **__: Any) -> None:
-        """Answer through Falcon what `Stepping` does not answer under ``/api0``."""
+        """Answer what `Stepping` does not answer under ``/api0``."""
         req.uri_template = req.path
         if _ERROR in req.env:
             raise req.env[_ERROR]

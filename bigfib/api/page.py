@@ -1,7 +1,7 @@
 """Serve the page for people, which uses ``/api1`` as any client may.
 
-Its files are in the package and are served as they are. Nothing is built, and nothing is fetched
-from other sites; the content security policy does not let the browser do so.
+Its files are in the package and are served as they are. Nothing is fetched from other sites, which
+the content security policy forbids.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Every error that a client can meet, as a problem document (RFC 9457).
 
-An error has the type ``application/problem+json`` whatever ``Accept`` says: a client that cannot
-read it still gains more from a reason than from an empty body.
+An error has the type ``application/problem+json`` whatever ``Accept`` says: even to a client that
+cannot parse it, a reason is more useful than an empty body.
 """
 
 import json
@@ -25,7 +25,7 @@ _logger = logging.getLogger(__name__)
 MEDIA_TYPE: Final = "application/problem+json"
 
 RETRY_AFTER: Final = 1
-"""Seconds after which a store that could not be asked is worth another try."""
+"""Seconds after which to try again when the store was out of reach."""
 
 
 class Problem(falcon.HTTPError):

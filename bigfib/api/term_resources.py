@@ -63,7 +63,7 @@ class TermJob:
     on_head = on_get
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, n: str) -> None:
-        """Cancel it, for all clients of this server that wait for it; a finished term stays."""
+        """Cancel it for all clients of this server; a finished term is kept."""
         requests.parameters(req)
         index = parse_index(n)
         if not self._jobs.cancel(int(abs(index))):
@@ -125,7 +125,7 @@ def _show_term(
 
 
 def _form(req: falcon.Request, n: mpz, parameters: dict[str, str], jobs: Jobs) -> tuple[int, str]:
-    """Return base and media type of the reply with F(n); refuse what is not given."""
+    """Return base and media type of the reply with F(n); refuse what is not offered."""
     base = _base(parameters)
     media_type = requests.media_type(req, JSON, TEXT, OCTETS)
     if media_type == OCTETS and base != _DECIMAL:
@@ -235,7 +235,7 @@ def _show_residue(
 
 
 def _show_small(req: falcon.Request, resp: falcon.Response, media_type: str, body: bytes) -> None:
-    """Show a body that is cheap to make; HEAD and 304 make it, too, for the tag."""
+    """Show a body that is cheap to make; for HEAD and 304 it is made for its tag."""
     etag = hashlib.blake2b(body, digest_size=8).hexdigest()
     if _is_wanted(req, etag):
         resp.data = body

@@ -128,7 +128,7 @@ def unknown_layout() -> str | None:
 def guarded(app: WSGI) -> WSGI:
     """Return ``app`` for bjoern to call, with the defects above answered.
 
-    Where bjoern's memory is not known, only the last of them is, and a warning says so.
+    If bjoern's memory is not known, log a warning and answer only the last of them.
     """
     reason = unknown_layout()
     if reason:
