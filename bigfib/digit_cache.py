@@ -105,9 +105,8 @@ class DigitCache:
         """
         with contextlib.suppress(OSError):
             with self.open(n) as file:
-                before = seal(file)
-                if holds_term(file, n) and seal(file) == before:
-                    return before
+                if holds_term(file, n):
+                    return seal(file)
             self._path(n).unlink()
         return None
 

@@ -120,49 +120,36 @@ def digits_by_kernel(
     if rounds <= 0:
         return memoryview(term(n).digits().encode())
     this, before = (number.digits().encode() for number in gmpy2.fib2(n >> rounds))
-    lengths = [2 * _limbs(n >> done) + 1 for done in range(rounds, 0, -1)]
+    # The limbs of each result, or up to three more, and how many rounds follow.
+    steps = [
+        (2 * (int((n >> left + 1) * _DIGITS_AN_INDEX) // LIMB_DIGITS) + 3, left)
+        for left in range(rounds - 1, -1, -1)
+    ]
     # The last product takes three transforms, each one before it four.
-    work = [(4 if left else 3) * kernel.points(limbs) for limbs, left in _countdown(lengths)]
-    room = max(
-        Products.size(kernel, limbs, both=left > 0, threads=threads)
-        for limbs, left in _countdown(lengths)
-    )
-    a, b = Number(lengths[-1]), Number(max(lengths[:-1], default=len(before)))
+    work = [(4 if left else 3) * kernel.points(limbs) for limbs, left in steps]
+    room = max(Products.size(kernel, limbs, left > 0, threads) for limbs, left in steps)
+    a = Number(steps[-1][0])
+    b = Number(max((limbs for limbs, left in steps if left), default=len(before)))
     a.read(kernel, this)
     b.read(kernel, before)
     products = Products(kernel, room, threads)
-    for done, (_, left) in enumerate(_countdown(lengths)):
+    for done, (_, left) in enumerate(steps):
 
         def report_part(part: float, done: int = done) -> None:
             report((sum(work[:done]) + part * work[done]) / sum(work))
 
         kind = ODD if n >> left & 1 else EVEN
         products.compute(kind, a, b, 2 * a.limbs + 1, [a, b] if left else [a], report_part)
-    _check(kernel, n, a)
+    for prime in (random_prime(), random_prime()):
+        if a.residue(kernel, int(prime)) != fibonacci.residue(n, prime):
+            raise WrongResult(
+                f"F({n}) was computed and is wrong: the memory or the processor of this machine is "
+                "at fault; check them"
+            )
     return products.text(a)
-
-
-def _limbs(n: int) -> int:
-    """Return the number of limbs of F(n), or one more."""
-    return int(n * _DIGITS_AN_INDEX) // LIMB_DIGITS + 1
-
-
-def _countdown(lengths: list[int]) -> list[tuple[int, int]]:
-    """Return each length with the number of lengths after it."""
-    return list(zip(lengths, range(len(lengths) - 1, -1, -1), strict=True))
 
 
 def random_prime() -> mpz:
     """Return a prime of 61 bits by which results of the kernel are checked."""
     start = 1 << _CHECK_BITS - 1 | int.from_bytes(os.urandom(_CHECK_BITS // 8), "big")
     return gmpy2.next_prime(mpz(start))
-
-
-def _check(kernel: Kernel, n: int, number: Number) -> None:
-    for _ in range(2):
-        prime = random_prime()
-        if number.residue(kernel, int(prime)) != fibonacci.residue(n, prime):
-            raise WrongResult(
-                f"F({n}) was computed and is wrong: the memory or the processor of this machine is "
-                "at fault; check them"
-            )
