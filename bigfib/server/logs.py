@@ -23,14 +23,8 @@ def configure(log_format: LogFormat = LogFormat.TEXT) -> None:
     handler = RepeatLimiter(sys.stderr)
     handler.setFormatter(formatter)
     root = logging.getLogger()
-    for before in root.handlers.copy():
-        if isinstance(before, RepeatLimiter):
-            root.removeHandler(before)
-            before.close()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    # Ignore logging errors: stderr itself is gone.
-    logging.raiseExceptions = False
 
 
 class RepeatLimiter(logging.StreamHandler):  # type: ignore[type-arg]  # not in Python 3.10
