@@ -33,16 +33,14 @@ def create_app(
 ) -> Front:
     """Return the application over the sequences in a store.
 
-    With ``per_client`` the sequences of ``/api0`` are private. ``shared_store`` is the same store,
-    if servers share it; ``shared`` is the memory for the metrics of all workers, if there are
-    several; ``draining`` is set when the service must not be sent requests any more.
+    ``per_client`` makes the sequences of ``/api0`` private. ``shared_store`` is the same store, if
+    servers share it; workers have ``shared`` metrics; ``draining`` is set when the service stops.
     """
     draining = draining or Event()
     committer = Committer(store)
     queue = StepQueue(sequences, shared_store) if shared_store else None
     stepping = Stepping(sequences, ValueReply(committer), per_client, queue)
-    page = Page()
-    one = "/api1/sequences/{sequence_id}"
+    page, one = Page(), "/api1/sequences/{sequence_id}"
     resources: dict[str, object] = {
         "/": page,
         "/page/{name}": page,

@@ -109,7 +109,10 @@ def _show_term(
         try:
             file = jobs.open(int(abs(n)))
         except InProgress as reason:
-            _accept(resp, n, reason)
+            resp.status = falcon.HTTP_202
+            resp.location = f"/api1/terms/{n}/job"
+            resp.retry_after = reason.retry_after
+            _show_job(resp, n, reason.job)
             return
         sign = b"-" if fibonacci.is_negative(n) else b""
         _send(resp, opening + sign, file, closing, first, last)
@@ -156,14 +159,6 @@ def _require_given(n: mpz, jobs: Jobs) -> None:
             f"{limit}; of this one, ask for the summary or a residue.",
             headers=_link_to_summary(n),
         )
-
-
-def _accept(resp: falcon.Response, n: mpz, reason: InProgress) -> None:
-    """Answer 202: the term is being computed, and its job shows the progress."""
-    resp.status = falcon.HTTP_202
-    resp.location = f"/api1/terms/{n.digits()}/job"
-    resp.retry_after = reason.retry_after
-    _show_job(resp, n, reason.job)
 
 
 def _show_job(resp: falcon.Response, n: mpz, job: Job) -> None:

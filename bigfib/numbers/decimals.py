@@ -200,7 +200,10 @@ class _Ascii:
 
 
 class _Packed:
-    """Two terms as integers whose bytes are decimal digits, and masks for arithmetic on them."""
+    """Two terms as integers whose bytes are decimal digits, and masks for arithmetic on them.
+
+    The methods are those of `_Ascii`.
+    """
 
     __slots__ = (
         "_ascii",
@@ -232,11 +235,9 @@ class _Packed:
 
     @property
     def digit_count(self) -> int:
-        """Decimal digits of the first term."""
         return (self._this.bit_length() + 7) // 8 or 1
 
     def digits(self, closing: bytes) -> bytes:
-        """Return the first term, then ``closing``."""
         if self._text is None or self._closing != closing:
             room, this = self._room, self._this
             text: bytes = (this | self._ascii).to_bytes(room, "big")
@@ -246,7 +247,6 @@ class _Packed:
         return self._text
 
     def forward(self) -> int:
-        """Step forward, and return the digits of the second term."""
         raw = self._this + self._biases + self._following
         self._this = self._following
         surplus = (raw & self._ascii) >> 3
@@ -261,7 +261,6 @@ class _Packed:
         return self._length
 
     def back(self) -> int:
-        """Step back, and return the digits of the second term."""
         raw = self._following - self._this
         self._following = self._this
         surplus = (raw & self._ascii) >> 3
@@ -276,7 +275,6 @@ class _Packed:
         return self._length
 
     def both(self) -> tuple[bytes, bytes]:
-        """Return the digits of both terms."""
         this, following = (
             bytes((number | self._ascii).to_bytes(self._room, "big"))
             for number in (self._this, self._following)
