@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests import proxies
-from tests.campaign import LARGE, Campaign, Trial, leaves, splits
+from tests.campaign.run import Campaign
+from tests.campaign.trials import LARGE, Trial, leaves, splits
 from tests.service import Serve, Service, full_disk, memory, until
 
 _ASAN = os.environ.get("BIGFIB_TEST_ASAN")

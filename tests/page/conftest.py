@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.service import Service
 
@@ -21,6 +21,9 @@ PHONE: dict[str, Any] = {
     "has_touch": True,
     "color_scheme": "dark",
 }
+
+
+expect.set_options(timeout=20_000)
 
 
 # Not for longer: other packages make sure that they leave no process behind.

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from tests.page.actions import is_at, seek, show
 from tests.page.conftest import PHONE, Open
-from tests.page.test_page import is_at, seek, show
 from tests.service import Serve
 
 # axe-core 4.14.1, as in its npm package; see axe.LICENSE.
@@ -147,3 +147,11 @@ def test_dark_is_dark(serve: Serve, open_page: Open) -> None:
 
     assert max(paper("dark")) < 60
     assert min(paper("light")) > 200
+
+
+def test_nothing_moves_for_those_who_want_it_so(serve: Serve, open_page: Open) -> None:
+    page = open_page(serve(), reduced_motion="reduce")
+    durations = page.evaluate(
+        "[...document.querySelectorAll('*')].map(e => getComputedStyle(e).transitionDuration)"
+    )
+    assert set(durations) == {"0s"}

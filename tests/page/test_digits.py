@@ -7,8 +7,8 @@ import pytest
 from flint import fmpz
 from playwright.sync_api import Locator, Page, expect
 
+from tests.page.actions import fib, is_at, put, show
 from tests.page.conftest import Open
-from tests.page.test_page import fib, is_at, put, show
 from tests.service import Serve
 
 CLIPBOARD: dict[str, Any] = {"permissions": ["clipboard-read", "clipboard-write"]}

@@ -10,8 +10,8 @@ import pytest
 from flint import fmpz
 from playwright.sync_api import expect
 
+from tests.page.actions import fib, in_base, is_at, show
 from tests.page.conftest import Open
-from tests.page.test_page import fib, in_base, is_at, show
 from tests.service import Serve
 
 CLIPBOARD: dict[str, Any] = {"permissions": ["clipboard-read", "clipboard-write"]}

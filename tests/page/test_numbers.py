@@ -2,8 +2,8 @@
 
 from playwright.sync_api import expect
 
+from tests.page.actions import is_at, position, seek, show
 from tests.page.conftest import Open
-from tests.page.test_page import is_at, position, seek, show
 from tests.service import Serve
 
 READ = {

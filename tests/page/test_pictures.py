@@ -7,8 +7,8 @@ import pytest
 from flint import fmpz
 from playwright.sync_api import Page, Route, expect
 
+from tests.page.actions import is_at, seek, show
 from tests.page.conftest import Open
-from tests.page.test_page import is_at, seek, show
 from tests.service import Serve
 
 

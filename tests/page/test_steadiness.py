@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.page.actions import is_at, position, put, show
 from tests.page.conftest import Open
-from tests.page.test_page import is_at, position, put, show
 from tests.service import Serve
 
 SIZES: dict[str, dict[str, Any]] = {

@@ -4,8 +4,8 @@ import json
 
 from playwright.sync_api import Route, expect
 
+from tests.page.actions import is_at, later
 from tests.page.conftest import Open
-from tests.page.test_page import is_at, later
 from tests.service import Serve
 
 

@@ -1,0 +1,19 @@
+"""Fixtures of the tests of the interface."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.api.answers import Answer
+from tests.service import Serve
+
+
+@pytest.fixture
+def get(serve: Serve) -> Callable[..., Answer]:
+    """Ask a service below ``/api1/terms``."""
+    service = serve()
+
+    def ask(path: str, headers: dict[str, str] | None = None, method: str = "GET") -> Answer:
+        return service.ask(f"/api1/terms{path}", method, headers)
+
+    return ask

@@ -1,0 +1,218 @@
+"""Rows of terms: lines, links to more, and streams to slow clients."""
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from bigfib.api.ranges import MAX_LINES, MAX_STREAMS
+from tests.api.answers import LIMIT, LINES, TEXT, Get, expected, expected_text, refused
+from tests.service import Serve, Service
+
+
+class TestRow:
+    def test_b_file(self, get: Get) -> None:
+        """As OEIS A000045 has it, from n = 0 to 300."""
+        reply, body = get("?from=0&count=301&format=bfile")
+        assert reply.headers["Content-Type"] == "text/plain"
+        lines, this, following = [], 0, 1
+        for n in range(301):
+            lines.append(f"{n} {this}\n")
+            this, following = following, this + following
+        assert body.decode() == "".join(lines)
+        assert lines[100] == "100 354224848179261915075\n"
+
+    def test_lines(self, get: Get) -> None:
+        assert get("?from=-6&count=9", TEXT)[1].split() == b"-8 5 -3 2 -1 1 0 1 1".split()
+        reply, body = get("?from=-2&count=3", LINES)
+        assert reply.headers["Content-Type"] == "application/x-ndjson"
+        assert body.splitlines() == [
+            b'{"n":"-2","digits":"1","value":"-1"}',
+            b'{"n":"-1","digits":"1","value":"1"}',
+            b'{"n":"0","digits":"1","value":"0"}',
+        ]
+
+    def test_far_ones(self, get: Get) -> None:
+        first = LIMIT - 5
+        lines = get(f"?from={first}&count=6", TEXT)[1].splitlines()
+        assert lines == [expected_text(n) for n in range(first, LIMIT + 1)]
+        lines = get(f"?from={-LIMIT}&count=3", TEXT)[1].splitlines()
+        assert lines == [expected_text(n) for n in range(-LIMIT, -LIMIT + 3)]
+
+    def test_as_many_as_are_asked_for_by_the_links(self, get: Get) -> None:
+        path, lines = "?from=-9999&count=20001&format=bfile", []
+        replies = 0
+        while path:
+            reply, body = get(path)
+            assert reply.status == 200
+            lines += body.splitlines()
+            replies += 1
+            link = reply.headers["Link"]
+            assert body.count(b"\n") == (MAX_LINES if link else 1)
+            path = link.partition(">")[0].removeprefix("</api1/terms") if link else ""
+            assert link is None or link.endswith("; rel=next")
+        assert replies == 3
+        assert [int(line.split()[0]) for line in lines] == list(range(-9999, 10_002))
+        for n in (-9999, 0, 1, 2, 10_001):
+            assert lines[n + 9999] == b"%d %b" % (n, expected_text(n))
+
+    def test_without_a_count_there_is_always_more(self, get: Get) -> None:
+        reply, body = get("")
+        assert body.count(b"\n") == MAX_LINES
+        assert body.startswith(b"0\n1\n1\n2\n3\n")
+        assert reply.headers["Link"] == f"</api1/terms?from={MAX_LINES}>; rel=next"
+        reply, body = get(f"?from={LIMIT}")
+        assert body == expected_text(LIMIT) + b"\n"
+        assert reply.headers["Link"] is None
+
+    @pytest.mark.parametrize("count", [MAX_LINES, MAX_LINES + 1])
+    def test_at_the_limit_and_one_past(self, get: Get, count: int) -> None:
+        reply, body = get(f"?count={count}")
+        assert body.count(b"\n") == MAX_LINES
+        link = f"</api1/terms?count=1&from={MAX_LINES}>; rel=next" if count > MAX_LINES else None
+        assert reply.headers["Link"] == link
+
+    @pytest.mark.parametrize(
+        ("query", "says"),
+        [
+            ("?from=1000001", "F(-1000000) to F(1000000)"),
+            ("?from=-1000001", "F(-1000000) to F(1000000)"),
+            ("?from=1000000&count=2", "F(-1000000) to F(1000000)"),
+            ("?count=0", "at least 1"),
+            ("?count=-1", "at least 1"),
+            ("?count=x", "count is a whole number, not 'x'"),
+            ("?from=", "from is a whole number, not ''"),
+            ("?format=afile", "There is no format 'afile'; there is bfile"),
+        ],
+    )
+    def test_refusals(self, get: Get, query: str, says: str) -> None:
+        refused(get(query), 422, says)
+
+    def test_accept(self, get: Get) -> None:
+        refused(get("", {"Accept": "application/json"}), 406, "text/plain or application/x-ndjson")
+        refused(get("?format=bfile", LINES), 406, "text/plain")
+
+
+def far_stream(service: Service) -> socket.socket:
+    """Ask for 10,000 terms of 188 thousand digits each."""
+    client = socket.create_connection((service.host, service.port), timeout=20)
+    client.sendall(b"GET /api1/terms?from=900000 HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert client.recv(12) == b"HTTP/1.1 200"
+    return client
+
+
+def cpu_ticks(service: Service) -> int:
+    fields = Path(f"/proc/{service.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def resident_bytes(service: Service) -> int:
+    status = Path(f"/proc/{service.process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s*(\d+)", status)[1]) * 1024  # type: ignore[index]
+
+
+@pytest.fixture
+def streams() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+class TestStreaming:
+    def test_in_small_chunks(self, serve: Serve) -> None:
+        service = serve()
+        with closing(socket.create_connection((service.host, service.port), timeout=20)) as client:
+            client.sendall(b"GET /api1/terms?from=100&count=9900 HTTP/1.1\r\nHost: x\r\n\r\n")
+            received = b""
+            while not received.endswith(b"\r\n0\r\n\r\n"):
+                received += client.recv(1 << 20)
+        head, _, rest = received.partition(b"\r\n\r\n")
+        assert b"transfer-encoding: chunked" in head.lower()
+        sizes, lines = [], b""
+        while rest:
+            size, _, rest = rest.partition(b"\r\n")
+            sizes.append(int(size, 16))
+            lines += rest[: sizes[-1]]
+            rest = rest[sizes[-1] + 2 :]
+        assert sizes[-1] == 0
+        # As many lines as fill 16 KiB; the longest has 2,090 bytes.
+        assert max(sizes) < (1 << 14) + 2090
+        assert len(sizes) > 500
+        assert lines.split() == [expected_text(n) for n in range(100, 10_000)]
+
+    def test_others_are_served_meanwhile(self, serve: Serve, streams: ExitStack) -> None:
+        service = serve()
+        received = [0] * 4
+        done = threading.Event()
+
+        def read(number: int, client: socket.socket) -> None:
+            while not done.is_set() and (piece := client.recv(1 << 20)):
+                received[number] += len(piece)
+
+        clients = [streams.enter_context(closing(far_stream(service))) for _ in received]
+        readers = [
+            threading.Thread(target=read, args=(number, client))
+            for number, client in enumerate(clients)
+        ]
+        for reader in readers:
+            reader.start()
+        before = received.copy()
+        for value in range(1, 101):
+            service.ask("/api0/next")
+            if value % 25 == 0:
+                # Every one of them has gone on.
+                deadline = time.monotonic() + 10
+                while any(map(int.__le__, received, before)) and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                assert all(map(int.__gt__, received, before))
+                before = received.copy()
+        assert service.value("current") == int(expected(100))
+        # Nor have they come to their ends, after which it would be easy.
+        assert max(received) < 10_000 * 188_000
+        done.set()
+        for reader in readers:
+            reader.join()
+
+    def test_a_client_that_leaves_leaves_nothing(self, serve: Serve) -> None:
+        service = serve()
+        for _ in range(3):
+            with ExitStack() as clients:
+                for _ in range(MAX_STREAMS):
+                    clients.enter_context(closing(far_stream(service)))
+                answer = service.ask("/api1/terms?count=1")
+                refused(answer, 503, f"to {MAX_STREAMS} clients")
+                assert answer[0].headers["Retry-After"] == "1"
+                # A single term is no row of them.
+                assert service.ask("/api1/terms/5")[0].status == 200
+            deadline = time.monotonic() + 20
+            while service.ask("/api1/terms?count=1")[0].status == 503:
+                assert time.monotonic() < deadline, "a client has left, and its place is taken"
+                time.sleep(0.05)
+        # What nobody waits for is not computed.
+        ticks = cpu_ticks(service)
+        time.sleep(0.5)
+        assert cpu_ticks(service) - ticks <= 5
+
+    def test_a_client_that_does_not_read_costs_little(
+        self, serve: Serve, streams: ExitStack
+    ) -> None:
+        service = serve()
+        before = resident_bytes(service)
+        for _ in range(MAX_STREAMS):
+            streams.enter_context(closing(far_stream(service)))
+        time.sleep(0.5)
+        ticks = cpu_ticks(service)
+        time.sleep(0.5)
+        assert cpu_ticks(service) - ticks <= 5
+        assert resident_bytes(service) - before < MAX_STREAMS * 2_000_000
+
+    def test_a_row_that_came_to_its_end_leaves_its_place(self, serve: Serve) -> None:
+        service = serve()
+        with service.connect() as connection:
+            for _ in range(2 * MAX_STREAMS):
+                connection.request("GET", "/api1/terms?count=2")
+                assert connection.getresponse().read() == b"0\n1\n"

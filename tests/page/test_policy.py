@@ -1,0 +1,28 @@
+"""What the page may do: nothing but ask the service that it came from."""
+
+from tests.page.conftest import Open
+from tests.service import Serve
+
+
+def test_the_policy_is_enforced(serve: Serve, open_page: Open) -> None:
+    page = open_page(serve())
+    page.evaluate(
+        """() => {
+            const script = document.createElement("script");
+            script.textContent = "window.hasRun = true";
+            document.body.append(script);
+        }"""
+    )
+    assert page.evaluate("window.hasRun") is None
+    inline = len(open_page.wrong)
+    assert inline > 0
+    assert page.evaluate("fetch('http://127.0.0.1:9/').catch(error => error.name)") == "TypeError"
+    assert len(open_page.wrong) > inline
+    open_page.wrong.clear()
+
+
+def test_without_it_another_host_is_noticed(serve: Serve, open_page: Open) -> None:
+    page = open_page(serve(), bypass_csp=True)
+    page.evaluate("fetch('http://127.0.0.1:9/').catch(error => error.name)")
+    assert open_page.wrong == ["asks for http://127.0.0.1:9/"]
+    open_page.wrong.clear()
