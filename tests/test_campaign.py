@@ -64,7 +64,7 @@ def _read_on(service: Service) -> threading.Thread:
 
 
 @pytest.mark.parametrize("front", ["direct", "nginx", "haproxy"])
-def test_campaign(
+def test_split_hostile_and_abandoned_requests_cross_no_replies(
     serve: Serve, front: str, seed: int, times: int, tried: Counter[str], tmp_path: Path
 ) -> None:
     service = serve("--durability", "os", before=_under_asan(tmp_path))

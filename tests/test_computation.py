@@ -42,7 +42,9 @@ def test_digits_by_kernel_equal_flint(
         assert "".join(computing.pieces()) == fmpz.fib_ui(fmpz(n)).str(base=10)
 
 
-def test_wrong_digits_are_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_digits_that_are_wrong_are_not_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     bad = broken(tmp_path, "(u128)w3[c] * high + rest", "(u128)rest")
     monkeypatch.setattr(kernels, "load", lambda: bad)
     with (

@@ -48,7 +48,9 @@ class Client(threading.Thread):
             pass
 
 
-def test_killed_200_times_under_load(serve: Serve, tried: Counter[str], times: int) -> None:
+def test_steps_acknowledged_before_a_kill_are_kept_200_times(
+    serve: Serve, tried: Counter[str], times: int
+) -> None:
     moments = random.Random(4)
     least = most = 0
     acknowledged: list[int] = []
@@ -330,7 +332,7 @@ class TestTheFileItself:
             said = "".join(service.said)
             assert f"state log {path}: another program has {how.split(' to half')[0]}" in said
 
-    def test_a_full_file_system(
+    def test_step_on_a_full_file_system_is_507_until_there_is_room(
         self, serve: Serve, require: Callable[[str], str], tmp_path: Path
     ) -> None:
         small = tmp_path / "small"
@@ -341,7 +343,7 @@ class TestTheFileItself:
             check=False,
         )
         if mounted.returncode != 0:
-            pytest.skip("mounting is not permitted; test_507_until_there_is_room limits the file")
+            pytest.skip("mounting is not permitted; test_stepping.py limits the file")
         try:
             service = serve("-f", str(small / "state.log"))
             ballast = small / "ballast"

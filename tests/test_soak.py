@@ -89,7 +89,9 @@ def kill_a_computation(service: Service) -> bool:
     return False
 
 
-def test_soak(serve: Serve, times: int, tried: Counter[str]) -> None:
+def test_soak_of_requests_and_kills_grows_nothing_and_loses_nothing(
+    serve: Serve, times: int, tried: Counter[str]
+) -> None:
     requests = 5_000_000 if times > 1 else 10_000
     chance = random.Random(8)
     settings = ("--rewrite-bytes", "100000")

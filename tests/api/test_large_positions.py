@@ -48,7 +48,7 @@ class TestSequences:
             assert service.ask("/api0/previous")[1] == value % expected(n + back)
         assert len(files(service)) == 2
 
-    def test_beyond_the_largest_term(self, serve: Serve) -> None:
+    def test_put_beyond_the_largest_term_is_422_and_a_step_goes_on(self, serve: Serve) -> None:
         service = serve("--max-term", "1500000")
         reply, body = self.put(service, 1_500_001)
         assert reply.status == 422

@@ -129,14 +129,14 @@ def as_many_streams_as_there_may_be(service: Service) -> Iterator[None]:
 
 
 class TestDocument:
-    def test_is_valid(self, serve: Serve) -> None:
+    def test_document_is_valid_openapi_3_1(self, serve: Serve) -> None:
         reply, body = serve().ask("/openapi.json")
         assert reply.headers["Content-Type"] == "application/json"
         document = json.loads(body)
         assert document["openapi"] == "3.1.0"
         assert list(OpenAPIV31SpecValidator(document).iter_errors()) == []
 
-    def test_has_every_route_and_no_other(self, serve: Serve, path: Path) -> None:
+    def test_document_has_every_route_and_no_other(self, serve: Serve, path: Path) -> None:
         document = json.loads(serve().ask("/openapi.json")[1])
         documented = {
             (route, method.upper())
@@ -213,7 +213,7 @@ LARGE = 6_000_000
 
 
 class TestAnswers:
-    def test_every_documented_one_and_no_other(self, serve: Serve, path: Path) -> None:
+    def test_every_documented_answer_is_given_and_no_other(self, serve: Serve, path: Path) -> None:
         away = secrets.token_bytes(16)
         with Log(path) as log:
             log.append(away, FAR)

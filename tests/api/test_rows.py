@@ -16,7 +16,7 @@ from tests.service import Serve, Service
 
 
 class TestRow:
-    def test_b_file(self, get: Get) -> None:
+    def test_row_as_b_file_equals_that_of_oeis(self, get: Get) -> None:
         """As OEIS A000045 has it, from n = 0 to 300."""
         reply, body = get("?from=0&count=301&format=bfile")
         assert reply.headers["Content-Type"] == "text/plain"
@@ -27,7 +27,7 @@ class TestRow:
         assert body.decode() == "".join(lines)
         assert lines[100] == "100 354224848179261915075\n"
 
-    def test_lines(self, get: Get) -> None:
+    def test_row_as_text_and_ndjson_has_a_line_a_term(self, get: Get) -> None:
         assert get("?from=-6&count=9", TEXT)[1].split() == b"-8 5 -3 2 -1 1 0 1 1".split()
         reply, body = get("?from=-2&count=3", LINES)
         assert reply.headers["Content-Type"] == "application/x-ndjson"
@@ -37,14 +37,14 @@ class TestRow:
             b'{"n":"0","digits":"1","value":"0"}',
         ]
 
-    def test_far_ones(self, get: Get) -> None:
+    def test_row_up_to_the_limit_is_exact(self, get: Get) -> None:
         first = LIMIT - 5
         lines = get(f"?from={first}&count=6", TEXT)[1].splitlines()
         assert lines == [expected_text(n) for n in range(first, LIMIT + 1)]
         lines = get(f"?from={-LIMIT}&count=3", TEXT)[1].splitlines()
         assert lines == [expected_text(n) for n in range(-LIMIT, -LIMIT + 3)]
 
-    def test_as_many_as_are_asked_for_by_the_links(self, get: Get) -> None:
+    def test_row_by_its_links_has_as_many_as_are_asked_for(self, get: Get) -> None:
         path, lines = "?from=-9999&count=20001&format=bfile", []
         replies = 0
         while path:
@@ -61,7 +61,7 @@ class TestRow:
         for n in (-9999, 0, 1, 2, 10_001):
             assert lines[n + 9999] == b"%d %b" % (n, expected_text(n))
 
-    def test_without_a_count_there_is_always_more(self, get: Get) -> None:
+    def test_row_without_a_count_links_to_more(self, get: Get) -> None:
         reply, body = get("")
         assert body.count(b"\n") == MAX_LINES
         assert body.startswith(b"0\n1\n1\n2\n3\n")
@@ -71,7 +71,7 @@ class TestRow:
         assert reply.headers["Link"] is None
 
     @pytest.mark.parametrize("count", [MAX_LINES, MAX_LINES + 1])
-    def test_at_the_limit_and_one_past(self, get: Get, count: int) -> None:
+    def test_row_of_more_than_the_limit_links_to_the_rest(self, get: Get, count: int) -> None:
         reply, body = get(f"?count={count}")
         assert body.count(b"\n") == MAX_LINES
         link = f"</api1/terms?count=1&from={MAX_LINES}>; rel=next" if count > MAX_LINES else None
@@ -90,10 +90,10 @@ class TestRow:
             ("?format=afile", "There is no format 'afile'; there is bfile"),
         ],
     )
-    def test_refusals(self, get: Get, query: str, says: str) -> None:
+    def test_row_with_a_wrong_parameter_is_422(self, get: Get, query: str, says: str) -> None:
         refused(get(query), 422, says)
 
-    def test_accept(self, get: Get) -> None:
+    def test_row_in_an_unknown_form_is_406(self, get: Get) -> None:
         refused(get("", {"Accept": "application/json"}), 406, "text/plain or application/x-ndjson")
         refused(get("?format=bfile", LINES), 406, "text/plain")
 
@@ -123,7 +123,7 @@ def streams() -> Iterator[ExitStack]:
 
 
 class TestStreaming:
-    def test_in_small_chunks(self, serve: Serve) -> None:
+    def test_row_is_sent_in_small_chunks(self, serve: Serve) -> None:
         service = serve()
         with closing(socket.create_connection((service.host, service.port), timeout=20)) as client:
             client.sendall(b"GET /api1/terms?from=100&count=9900 HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -144,7 +144,7 @@ class TestStreaming:
         assert len(sizes) > 500
         assert lines.split() == [expected_text(n) for n in range(100, 10_000)]
 
-    def test_others_are_served_meanwhile(self, serve: Serve, streams: ExitStack) -> None:
+    def test_others_are_served_while_rows_are_sent(self, serve: Serve, streams: ExitStack) -> None:
         service = serve()
         received = [0] * 4
         done = threading.Event()
@@ -177,7 +177,7 @@ class TestStreaming:
         for reader in readers:
             reader.join()
 
-    def test_a_client_that_leaves_leaves_nothing(self, serve: Serve) -> None:
+    def test_client_that_leaves_frees_its_place_and_costs_nothing(self, serve: Serve) -> None:
         service = serve()
         for _ in range(3):
             with ExitStack() as clients:
@@ -197,9 +197,7 @@ class TestStreaming:
         time.sleep(0.5)
         assert cpu_ticks(service) - ticks <= 5
 
-    def test_a_client_that_does_not_read_costs_little(
-        self, serve: Serve, streams: ExitStack
-    ) -> None:
+    def test_client_that_does_not_read_costs_little(self, serve: Serve, streams: ExitStack) -> None:
         service = serve()
         before = resident_bytes(service)
         for _ in range(MAX_STREAMS):
@@ -210,7 +208,7 @@ class TestStreaming:
         assert cpu_ticks(service) - ticks <= 5
         assert resident_bytes(service) - before < MAX_STREAMS * 2_000_000
 
-    def test_a_row_that_came_to_its_end_leaves_its_place(self, serve: Serve) -> None:
+    def test_row_at_its_end_frees_its_place(self, serve: Serve) -> None:
         service = serve()
         with service.connect() as connection:
             for _ in range(2 * MAX_STREAMS):

@@ -48,7 +48,7 @@ class TestDurability:
             ("DELETE", "", {}, "204"),
         ],
     )
-    def test_of_a_step_under_way(
+    def test_reply_after_a_step_under_way_leaves_after_its_commit(
         self, path: Path, method: str, rest: str, headers: dict[str, str], status: str
     ) -> None:
         with Log(path) as log:
@@ -84,7 +84,7 @@ class TestDurability:
         app(environ, lambda status, _headers: begun.append((status[:3], log.committed)))
         return begun[0]
 
-    def test_a_new_sequence(self, path: Path) -> None:
+    def test_reply_to_a_creation_leaves_after_its_commit(self, path: Path) -> None:
         with Log(path) as log:
             app = create_app(log, Sequences(log), jobs(path), per_client=False)
             before = log.committed
@@ -177,7 +177,9 @@ class CarefulClient(threading.Thread):
 
 
 @pytest.mark.parametrize("kills", [0, 6])
-def test_eight_clients_whose_replies_are_cut(serve: Serve, tried: Counter[str], kills: int) -> None:
+def test_clients_whose_replies_are_cut_know_where_their_sequences_are(
+    serve: Serve, tried: Counter[str], kills: int
+) -> None:
     """With ``If-Match`` every sequence ends where its client believes it is."""
     service = serve()
     clients = [
@@ -212,7 +214,7 @@ def test_eight_clients_whose_replies_are_cut(serve: Serve, tried: Counter[str], 
     assert tried["changes found made"] > 50
 
 
-def test_a_service_that_is_gone_has_done_what_it_said(serve: Serve) -> None:
+def test_sequences_acknowledged_before_a_kill_are_there(serve: Serve) -> None:
     """Killed while many sequences are created: all that were told of are there."""
     service = serve()
     paths: list[str] = []

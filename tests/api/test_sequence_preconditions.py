@@ -8,7 +8,7 @@ from tests.service import Serve
 
 
 class TestPreconditions:
-    def test_a_stale_change_is_not_made(self, serve: Serve) -> None:
+    def test_change_under_a_stale_tag_is_412(self, serve: Serve) -> None:
         service = serve()
         path = created(service)
         put(service, path, 5)
@@ -23,7 +23,7 @@ class TestPreconditions:
         assert service.file.stat().st_size == size
         assert position(service, path) == 5
 
-    def test_a_current_one_is(self, serve: Serve) -> None:
+    def test_change_under_a_current_tag_is_made(self, serve: Serve) -> None:
         service = serve()
         path = created(service)
         for at, tag in enumerate(('"0"', "*", '"7", "2"', '"x","3","y"')):
@@ -140,7 +140,7 @@ class TestPreconditions:
         refused(service.ask(f"{SHARED}/next", "POST", {"If-Match": tag}), 412, position="0")
         assert service.ask(f"{SHARED}/next", "POST", {"If-None-Match": tag})[0].status == 200
 
-    def test_looking_again(self, serve: Serve) -> None:
+    def test_look_under_a_known_tag_is_304(self, serve: Serve) -> None:
         service = serve()
         path = created(service)
         put(service, path, 30)

@@ -24,7 +24,7 @@ from tests.service import Serve
 
 
 class TestLife:
-    def test_from_creation_to_deletion(self, serve: Serve) -> None:
+    def test_sequence_is_created_moved_and_deleted(self, serve: Serve) -> None:
         service = serve()
         reply, body = service.ask(COLLECTION, "POST")
         path = reply.headers["Location"]
@@ -58,7 +58,7 @@ class TestLife:
             assert service.ask(path + rest, method)[0].status == 404
         refused(put(service, path, 1), 404, "There is no such sequence")
 
-    def test_it_survives_the_service(self, serve: Serve) -> None:
+    def test_sequences_survive_a_kill_of_the_service(self, serve: Serve) -> None:
         service = serve()
         paths = [created(service) for _ in range(4)]
         service.ask(f"{paths[1]}/next?by=7", "POST")
@@ -85,14 +85,14 @@ class TestLife:
         "name",
         ["0" * 32, "0" * 31, "F" * 32, "Shared", "x", "%D9%A0" * 32, "shared%00", "a" * 9000],
     )
-    def test_what_is_none(self, serve: Serve, name: str) -> None:
+    def test_unknown_sequence_is_404(self, serve: Serve, name: str) -> None:
         service = serve()
         for method, rest in (("GET", ""), ("POST", "/next"), ("DELETE", "")):
             refused(service.ask(f"{COLLECTION}/{name}{rest}", method), 404, "POST /api1/sequences")
 
 
 class TestShared:
-    def test_is_the_one_of_api0(self, serve: Serve) -> None:
+    def test_shared_sequence_is_the_one_of_api0(self, serve: Serve) -> None:
         service = serve()
         assert service.value("next") == 1
         assert service.ask(SHARED)[1] == document_at("shared", 1)
@@ -103,7 +103,7 @@ class TestShared:
         assert put(service, SHARED, 12)[1] == document_at("shared", 12)
         assert service.value("next") == 233
 
-    def test_is_not_deleted(self, serve: Serve) -> None:
+    def test_shared_sequence_cannot_be_deleted(self, serve: Serve) -> None:
         service = serve()
         service.value("next")
         answer = service.ask(SHARED, "DELETE")
@@ -113,7 +113,7 @@ class TestShared:
 
 
 class TestLimits:
-    def test_before_the_start(self, serve: Serve) -> None:
+    def test_step_before_the_start_is_409(self, serve: Serve) -> None:
         service = serve()
         path = created(service)
         refused(service.ask(f"{path}/previous", "POST"), 409, "before F(0)", position="0")
@@ -121,7 +121,7 @@ class TestLimits:
         refused(service.ask(f"{path}/previous?by=6", "POST"), 409, position="5")
         assert service.ask(f"{path}/previous?by=5", "POST")[0].headers["ETag"] == '"0"'
 
-    def test_steps_and_seeks(self, serve: Serve) -> None:
+    def test_step_or_seek_beyond_the_limit_is_422(self, serve: Serve) -> None:
         service = serve("--max-term", "1000000")
         path = created(service)
         name = path.rpartition("/")[2]
@@ -139,20 +139,20 @@ class TestLimits:
         assert position(service, path) == FARTHEST
 
     @pytest.mark.parametrize("by", ["0", "-1", "x", "", "1e3", "01", "%D9%A1"])
-    def test_what_is_no_number_of_steps(self, serve: Serve, by: str) -> None:
+    def test_text_that_is_no_number_of_steps_is_422(self, serve: Serve, by: str) -> None:
         service = serve()
         for way in ("next", "previous"):
             refused(service.ask(f"{SHARED}/{way}?by={by}", "POST"), 422)
         assert position(service, SHARED) == 0
 
     @pytest.mark.parametrize("query", ["?by=1&by=2", "?by=1&x=2", "?y"])
-    def test_parameters(self, serve: Serve, query: str) -> None:
+    def test_unknown_parameter_of_a_sequence_is_422(self, serve: Serve, query: str) -> None:
         service = serve()
         for method, rest in (("POST", "/next"), ("GET", ""), ("DELETE", "")):
             refused(service.ask(SHARED + rest + query, method), 422)
         assert position(service, SHARED) == 0
 
-    def test_as_many_as_there_may_be(self, serve: Serve) -> None:
+    def test_sequence_beyond_the_limit_is_507_until_one_is_deleted(self, serve: Serve) -> None:
         service = serve("--max-sequences", "2")
         path = created(service)
         created(service)
@@ -187,12 +187,14 @@ class TestBodies:
         ],
         ids=range(16),
     )
-    def test_what_is_no_position(self, serve: Serve, body: bytes, status: int, says: str) -> None:
+    def test_body_that_is_no_position_is_refused(
+        self, serve: Serve, body: bytes, status: int, says: str
+    ) -> None:
         service = serve()
         refused(service.ask(SHARED, "PUT", JSON, body), status, says)
         assert position(service, SHARED) == 0
 
-    def test_length(self, serve: Serve) -> None:
+    def test_body_of_more_than_a_megabyte_is_413(self, serve: Serve) -> None:
         service = serve()
         longest = b'{"position":"3"}'.ljust(1 << 20)
         assert service.ask(SHARED, "PUT", JSON, longest)[0].status == 200
@@ -200,7 +202,7 @@ class TestBodies:
         assert position(service, SHARED) == 3
 
     @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "x"])
-    def test_of_another_type(self, serve: Serve, kind: str) -> None:
+    def test_body_of_another_type_is_415(self, serve: Serve, kind: str) -> None:
         service = serve()
         answer = service.ask(SHARED, "PUT", {"Content-Type": kind}, b'{"position":"3"}')
         refused(answer, 415, "application/json")
@@ -220,7 +222,7 @@ class TestBodies:
         refused(service.ask(SHARED, "PUT", headers, b'{"position":"3"}'), 400, "Content-Range")
         assert position(service, SHARED) == 0
 
-    def test_in_chunks(self, serve: Serve) -> None:
+    def test_body_in_chunks_is_411(self, serve: Serve) -> None:
         service = serve()
         with service.connect() as connection:
             connection.request(
@@ -229,7 +231,7 @@ class TestBodies:
             reply = connection.getresponse()
             refused((reply, reply.read()), 411, "Content-Length")
 
-    def test_a_document_as_it_was_got(self, serve: Serve) -> None:
+    def test_put_of_a_document_as_it_was_shown_is_accepted(self, serve: Serve) -> None:
         """Whoever keeps what was shown may send it back, at a million digits too."""
         service = serve()
         path = created(service)
@@ -258,7 +260,7 @@ def test_a_problem_is_a_problem_whatever_accept_says(serve: Serve, accept: str) 
         refused(service.ask(path, method, headers, body), status)
 
 
-def test_whatever_is_asked(serve: Serve) -> None:
+def test_changes_of_any_kind_follow_the_model(serve: Serve) -> None:
     """Hypothesis makes up changes; a model of three lines says what they come to."""
     service = serve("--durability", "os")
     change = st.one_of(

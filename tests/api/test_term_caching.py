@@ -18,7 +18,7 @@ class TestKeeping:
     FORMS = (("/1000", JSON), ("/-1000", TEXT), ("/1000", OCTETS), ("/1000?base=7", JSON))
     ASKED = (*FORMS, ("/1000?base=10", JSON), ("/99?modulo=7", JSON), ("/1000/summary", JSON))
 
-    def test_head_says_what_get_says(self, get: Get) -> None:
+    def test_head_of_a_term_equals_get(self, get: Get) -> None:
         for path, headers in (*self.ASKED, ("/0", TEXT), ("/-2", OCTETS), ("/1000000", TEXT)):
             shown, body = get(path, headers)
             reply, nothing = get(path, headers, "HEAD")
@@ -29,19 +29,19 @@ class TestKeeping:
                 del headers_of.headers["Date"]
             assert sorted(reply.headers.items()) == sorted(shown.headers.items())
 
-    def test_for_ever(self, get: Get) -> None:
+    def test_term_may_be_cached_for_ever(self, get: Get) -> None:
         for path, headers in self.ASKED:
             reply, _ = get(path, headers)
             assert reply.headers["Cache-Control"] == "public, max-age=31536000, immutable"
             assert reply.headers["Vary"] == "Accept"
 
-    def test_tags_tell_representations_apart(self, get: Get) -> None:
+    def test_representations_have_different_stable_tags(self, get: Get) -> None:
         tags = [get(path, headers)[0].headers["ETag"] for path, headers in self.ASKED]
         assert len(set(tags)) == len(self.ASKED)
         assert all(re.fullmatch('"[^"]+"', tag) for tag in tags)
         assert tags == [get(path, headers)[0].headers["ETag"] for path, headers in self.ASKED]
 
-    def test_not_again(self, get: Get) -> None:
+    def test_term_under_a_known_tag_is_304(self, get: Get) -> None:
         for path, headers in self.ASKED:
             tag = get(path, headers)[0].headers["ETag"]
             for known in (tag, f'"x", {tag}', f"W/{tag}", "*"):
@@ -55,7 +55,9 @@ class TestKeeping:
             refused(answer, 412, "another tag than If-Match")
             assert answer[0].headers["ETag"] == tag
 
-    def test_nothing_is_computed_for_it(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_head_and_304_compute_nothing(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Nor for the length."""
         n = 123_457
         digits = expected_text(n)

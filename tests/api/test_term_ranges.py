@@ -9,7 +9,7 @@ from tests.api.test_term_caching import TestKeeping
 
 
 class TestRange:
-    def test_at_random_equals_the_slice(self, get: Get) -> None:
+    def test_range_at_random_equals_the_slice(self, get: Get) -> None:
         randomness = random.Random(6)
         for path, headers in TestKeeping.FORMS:
             whole = get(path, headers)[1]
@@ -32,7 +32,7 @@ class TestRange:
             ("bytes=200-9999", slice(200, None)),
         ],
     )
-    def test_forms_of_it(self, get: Get, asked: str, part: slice) -> None:
+    def test_range_in_every_form_equals_the_slice(self, get: Get, asked: str, part: slice) -> None:
         whole = expected_text(1000)
         assert len(whole) == 209
         reply, body = get("/1000", TEXT | {"Range": asked})
@@ -40,7 +40,7 @@ class TestRange:
         assert body == whole[part]
 
     @pytest.mark.parametrize("asked", ["bytes=209-", "bytes=209-300", "bytes=99999-", "bytes=-0"])
-    def test_behind_the_end(self, get: Get, asked: str) -> None:
+    def test_range_after_the_end_is_416(self, get: Get, asked: str) -> None:
         answer = get("/1000", TEXT | {"Range": asked})
         refused(answer, 416, "There are 209 bytes, numbered from 0")
         assert answer[0].headers["Content-Range"] == "bytes */209"
@@ -58,12 +58,12 @@ class TestRange:
             "-",
         ],
     )
-    def test_what_is_none_gets_the_whole(self, get: Get, asked: str) -> None:
+    def test_text_that_is_no_range_gives_the_whole(self, get: Get, asked: str) -> None:
         reply, body = get("/1000", TEXT | {"Range": asked})
         assert reply.status == 200
         assert body == expected_text(1000)
 
-    def test_if_range(self, get: Get) -> None:
+    def test_range_under_another_tag_gives_the_whole(self, get: Get) -> None:
         tag = get("/1000", TEXT)[0].headers["ETag"]
         asked = TEXT | {"Range": "bytes=3-5"}
         assert get("/1000", asked | {"If-Range": tag})[1] == expected_text(1000)[3:6]
@@ -71,7 +71,7 @@ class TestRange:
             reply, body = get("/1000", asked | {"If-Range": other})
             assert (reply.status, body) == (200, expected_text(1000))
 
-    def test_a_download_that_is_resumed(self, get: Get) -> None:
+    def test_download_that_is_resumed_is_the_whole(self, get: Get) -> None:
         got, tag = b"", ""
         for piece in (1, 50_000, 3, 100_000, 10**9):
             asked = {"Range": f"bytes={len(got)}-{len(got) + piece - 1}"} | (

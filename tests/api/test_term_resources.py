@@ -25,7 +25,7 @@ from tests.service import Serve, exchange, seconds_of_work
 
 
 class TestTerm:
-    def test_small_ones_in_every_form(self, get: Get) -> None:
+    def test_small_terms_equal_oeis_in_every_form(self, get: Get) -> None:
         # OEIS A000045 and, for negative n, A039834.
         for n, value in {-8: -21, -7: 13, -6: -8, -1: 1, 0: 0, 1: 1, 10: 55, 12: 144}.items():
             digits = len(str(abs(value)))
@@ -35,7 +35,7 @@ class TestTerm:
             octets = get(f"/{n}", OCTETS)[1]
             assert int.from_bytes(octets, "big", signed=True) == value
 
-    def test_of_all_sizes(self, get: Get) -> None:
+    def test_terms_of_all_sizes_equal_flint(self, get: Get) -> None:
         sizes = [int(10 ** random.Random(n).uniform(0, 6)) for n in range(60)]
         for n in [*sizes, *(-size for size in sizes), LIMIT - 1, LIMIT, -LIMIT]:
             reply, body = get(f"/{n}", TEXT)
@@ -48,7 +48,7 @@ class TestTerm:
             )
 
     @pytest.mark.parametrize("base", [2, 3, 10, 16, 36])
-    def test_bases(self, get: Get, base: int) -> None:
+    def test_term_in_a_base_equals_python(self, get: Get, base: int) -> None:
         for n in (0, -6, 1000, 6_011):
             document = json.loads(get(f"/{n}?base={base}")[1])
             assert int(document["value"], base) == expected(n)
@@ -56,7 +56,7 @@ class TestTerm:
             assert document["digits"] == str(len(document["value"].lstrip("-")))
             assert get(f"/{n}?base={base}", TEXT)[1].decode() == document["value"]
 
-    def test_the_last_base(self, get: Get) -> None:
+    def test_base_above_36_has_capitals_before_small_letters(self, get: Get) -> None:
         # Above 36 capitals come before small letters: in base 62, Z is 35 and z is 61.
         assert get("/14?base=62", TEXT)[1] == b"65"  # 377 = 6 * 62 + 5
         assert get("/10?base=56", TEXT)[1] == b"t"  # 55 = 36 + 19
@@ -64,7 +64,7 @@ class TestTerm:
         assert get("/12?base=37", TEXT)[1] == b"3X"  # 144 = 3 * 37 + 33
 
     @pytest.mark.parametrize("base", ["1", "63", "0", "-2", "x", "", "016", "1e1"])
-    def test_what_is_no_base(self, get: Get, base: str) -> None:
+    def test_text_that_is_no_base_is_422(self, get: Get, base: str) -> None:
         assert get(f"/100?base={base}")[0].status == 422
 
     @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ class TestTerm:
             ('text/plain;x="a,b\\",/c";q=0.9, */*;q=0.1', "text/plain"),
         ],
     )
-    def test_what_accept_prefers(self, get: Get, accept: str, shown: str) -> None:
+    def test_form_is_what_accept_prefers(self, get: Get, accept: str, shown: str) -> None:
         assert get("/100", {"Accept": accept})[0].headers["Content-Type"] == shown
 
     @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ class TestTerm:
         assert seconds_of_work(service.process.pid) - before < 0.5
 
     @pytest.mark.parametrize("accept", ["image/png", "text/html", "text/plain;q=0", "nonsense"])
-    def test_what_it_is_not_to_be_had_as(self, get: Get, accept: str) -> None:
+    def test_term_in_an_unknown_form_is_406(self, get: Get, accept: str) -> None:
         refused(get("/100", {"Accept": accept}), 406, "application/json or text/plain")
 
     @pytest.mark.parametrize(
@@ -131,10 +131,10 @@ class TestTerm:
         ["+5", "007", "-0", "--5", "1_000", "1e9", "0x10", "5.0", "%205", "5%0a", "%D9%A3", "x"],
     )
     @pytest.mark.parametrize("rest", ["", "/summary", "?modulo=7"])
-    def test_what_is_no_index(self, get: Get, n: str, rest: str) -> None:
+    def test_text_that_is_no_index_is_422(self, get: Get, n: str, rest: str) -> None:
         refused(get(f"/{n}{rest}"), 422, "is not an index; write a whole number in digits")
 
-    def test_the_limit(self, get: Get) -> None:
+    def test_index_beyond_the_limit_is_422_with_a_link_to_the_summary(self, get: Get) -> None:
         for n in (MAX_TERM + 1, -MAX_TERM - 1, 10**999 + 1):
             answer = get(f"/{n}", {"Accept": "text/plain"})
             refused(answer, 422, f"F(-{MAX_TERM}) to F({MAX_TERM})")
@@ -156,7 +156,7 @@ class TestTerm:
             ("?n=5", "there is from and count and format"),
         ],
     )
-    def test_parameters(self, get: Get, rest: str, says: str) -> None:
+    def test_wrong_parameter_is_422(self, get: Get, rest: str, says: str) -> None:
         refused(get(rest), 422, says)
 
     @pytest.mark.parametrize(
@@ -179,18 +179,20 @@ class TestTerm:
     def test_residue_in_what_is_no_base_is_refused(self, get: Get, base: str) -> None:
         refused(get(f"/5?base={base}&modulo=7"), 422, "base is ")
 
-    def test_octets_have_no_base(self, get: Get) -> None:
+    def test_base_of_octets_is_422(self, get: Get) -> None:
         refused(get("/5?base=2", OCTETS), 422, "application/octet-stream has no base")
 
     @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
     @pytest.mark.parametrize("rest", ["", "/5", "/5/summary"])
-    def test_other_methods(self, get: Get, method: str, rest: str) -> None:
+    def test_other_method_is_405_whatever_is_accepted(
+        self, get: Get, method: str, rest: str
+    ) -> None:
         answer = get(rest, {"Accept": "image/png"}, method)
         refused(answer, 405, "see the Allow header")
         assert "GET" in answer[0].headers["Allow"]
 
 
-def test_whatever_is_asked(serve: Serve) -> None:
+def test_requests_of_any_kind_give_the_term_or_a_refusal(serve: Serve) -> None:
     """Hypothesis makes up what to ask; nothing is answered but the truth or a refusal."""
     service = serve()
     with service.connect() as connection:

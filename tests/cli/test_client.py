@@ -151,7 +151,9 @@ class TestBesideAService:
         with answering(there, gone, there, term) as url:
             assert bigfib.prints("term", "10", "--url", url) == "55\n"
 
-    def test_a_term_into_a_file(self, serve: Serve, bigfib: Command, tmp_path: Path) -> None:
+    def test_term_by_a_service_is_written_to_a_file(
+        self, serve: Serve, bigfib: Command, tmp_path: Path
+    ) -> None:
         target = tmp_path / "term.txt"
         url = serve().url
         assert bigfib.prints("term", "1000", "-o", str(target), "--url", url) == ""
@@ -165,7 +167,7 @@ class TestBesideAService:
         "url",
         ["http://127.0.0.1:1", "127.0.0.1:8080", "nonsense", "", "http://", "file:///etc/passwd"],
     )
-    def test_no_service_there(self, bigfib: Command, url: str) -> None:
+    def test_missing_service_is_named(self, bigfib: Command, url: str) -> None:
         assert "no bigfib answers at" in bigfib.fails("current", "--url", url)
 
     @pytest.mark.parametrize(
@@ -200,7 +202,7 @@ class TestBesideAService:
         with answering(b"HTTP/1.1 404 Not\r\n\r\n" + body) as url:
             assert "answers 404 Not" in bigfib.fails("current", "--url", url)
 
-    def test_another_service_there(self, serve: Serve, bigfib: Command) -> None:
+    def test_service_that_is_not_bigfib_is_named(self, serve: Serve, bigfib: Command) -> None:
         service = serve()
         refusal = bigfib.fails("current", "--url", f"{service.url}/elsewhere")
         assert "There is nothing at /elsewhere/api1/sequences/shared" in refusal

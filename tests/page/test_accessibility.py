@@ -104,7 +104,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_axe_finds_nothing(serve: Serve, open_page: Open, look: str) -> None:
+def test_axe_finds_nothing_while_things_fail(serve: Serve, open_page: Open, look: str) -> None:
     service = serve()
     page = open_page(service, **LOOKS[look])
     page.evaluate(AXE)
@@ -137,7 +137,7 @@ def test_axe_finds_nothing(serve: Serve, open_page: Open, look: str) -> None:
     check(page, "with the service away")
 
 
-def test_dark_is_dark(serve: Serve, open_page: Open) -> None:
+def test_paper_in_the_dark_is_dark(serve: Serve, open_page: Open) -> None:
     service = serve()
 
     def paper(look: str) -> list[int]:
@@ -149,7 +149,7 @@ def test_dark_is_dark(serve: Serve, open_page: Open) -> None:
     assert min(paper("light")) > 200
 
 
-def test_nothing_moves_for_those_who_want_it_so(serve: Serve, open_page: Open) -> None:
+def test_page_under_reduced_motion_has_no_transitions(serve: Serve, open_page: Open) -> None:
     page = open_page(serve(), reduced_motion="reduce")
     durations = page.evaluate(
         "[...document.querySelectorAll('*')].map(e => getComputedStyle(e).transitionDuration)"

@@ -15,7 +15,7 @@ def places(chart: Locator, mark: str, coordinate: str) -> list[str | None]:
 
 
 class TestChart:
-    def test_grows(self, serve: Serve, open_page: Open) -> None:
+    def test_chart_grows_by_a_point_a_step(self, serve: Serve, open_page: Open) -> None:
         page = open_page(serve())
         chart = page.locator("#chart")
         expect(chart).to_contain_text("Press Next: each step becomes a point here.")
@@ -46,7 +46,7 @@ class TestChart:
         assert [row[:2] for row in rows] == [["150", "31"], ["100", "21"], ["50", "11"]]
         assert all(float(row[2]) > 0 for row in rows)
 
-    def test_fits_whatever_the_width(self, serve: Serve, open_page: Open) -> None:
+    def test_chart_fits_whatever_the_width(self, serve: Serve, open_page: Open) -> None:
         page = open_page(serve())
         is_at(page, 0)
         far = 10_000_000

@@ -36,7 +36,7 @@ def last_digits(exponent: int) -> str:
 
 
 class TestExplorer:
-    def test_digits(self, serve: Serve, open_page: Open) -> None:
+    def test_digits_of_a_term_are_shown_in_its_base(self, serve: Serve, open_page: Open) -> None:
         page = open_page(serve())
         term = page.locator("#found-term")
         for n, base, said in (
@@ -61,7 +61,7 @@ class TestExplorer:
             expect(paragraphs).to_have_count(-(-len(whole) // 999))
             assert "".join(paragraphs.all_text_contents()) == whole
 
-    def test_a_negative_term(self, serve: Serve, open_page: Open) -> None:
+    def test_negative_term_has_its_sign_everywhere(self, serve: Serve, open_page: Open) -> None:
         page = open_page(serve())
         show(page, f"{MINUS}1000")
         expect(page.locator("#found-said")).to_have_text(f"F({MINUS}1,000), 209 digits")
@@ -76,7 +76,7 @@ class TestExplorer:
         assert download.value.suggested_filename == "fibonacci--1000.txt"
         assert download.value.path().read_text() == f"-{whole}"
 
-    def test_summary_and_residue_of_thousands_of_digits(
+    def test_summary_and_residue_of_an_index_of_3000_digits_are_exact(
         self, serve: Serve, open_page: Open
     ) -> None:
         page = open_page(serve())
@@ -97,7 +97,7 @@ class TestExplorer:
         refusal.get_by_role("button", name="Close").click()
         expect(refusal).to_be_empty()
 
-    def test_a_huge_one_is_waited_for(self, serve: Serve, open_page: Open) -> None:
+    def test_large_term_is_waited_for_with_progress(self, serve: Serve, open_page: Open) -> None:
         service = serve()
         page = open_page(service)
         show(page, "40000000")
@@ -113,7 +113,9 @@ class TestExplorer:
         assert leading == summary["leading"]
         assert trailing == summary["trailing"]
 
-    def test_a_huge_one_is_cancelled(self, serve: Serve, open_page: Open) -> None:
+    def test_large_term_that_is_cancelled_is_not_computed(
+        self, serve: Serve, open_page: Open
+    ) -> None:
         service = serve()
         page = open_page(service)
         show(page, "99999999")
@@ -123,7 +125,7 @@ class TestExplorer:
         expect(work).to_be_hidden()
         assert service.ask("/api1/terms/99999999/job")[0].status == 404
 
-    def test_download(self, serve: Serve, open_page: Open) -> None:
+    def test_download_of_a_term_is_its_digits(self, serve: Serve, open_page: Open) -> None:
         page = open_page(serve())
         show(page, "1000000")
         with page.expect_download() as download:
@@ -131,7 +133,9 @@ class TestExplorer:
         assert download.value.suggested_filename == "fibonacci-1000000.txt"
         assert download.value.path().read_text() == fib(1_000_000)
 
-    def test_download_of_the_current_term(self, serve: Serve, open_page: Open) -> None:
+    def test_download_of_the_current_term_is_its_digits(
+        self, serve: Serve, open_page: Open
+    ) -> None:
         service = serve()
         put(service, 500)
         page = open_page(service)
@@ -140,7 +144,9 @@ class TestExplorer:
         assert download.value.suggested_filename == "fibonacci-500.txt"
         assert download.value.path().read_text() == fib(500)
 
-    def test_beyond_the_limit_there_is_a_summary(self, serve: Serve, open_page: Open) -> None:
+    def test_term_beyond_the_limit_leads_to_its_summary(
+        self, serve: Serve, open_page: Open
+    ) -> None:
         page = open_page(serve())
         show(page, "1000000000000")
         refusal = page.locator("#refusal")

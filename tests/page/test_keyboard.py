@@ -8,7 +8,9 @@ from tests.service import Serve
 
 
 class TestKeyboard:
-    def test_reaches_everything_in_order_and_is_seen(self, serve: Serve, open_page: Open) -> None:
+    def test_tab_reaches_everything_in_order_and_is_seen(
+        self, serve: Serve, open_page: Open
+    ) -> None:
         service = serve()
         put(service, 1000)
         page = open_page(service)
@@ -42,7 +44,7 @@ class TestKeyboard:
             *("The", "n", "what", "base", "Show"),
         ]
 
-    def test_does_everything(self, serve: Serve, open_page: Open) -> None:
+    def test_keyboard_alone_does_everything(self, serve: Serve, open_page: Open) -> None:
         service = serve()
         page = open_page(service)
         is_at(page, 0)

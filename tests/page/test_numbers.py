@@ -65,7 +65,7 @@ def test_numbers_are_read_as_people_write_them(serve: Serve, open_page: Open) ->
     assert page.evaluate(script, NOT_READ) == [None] * len(NOT_READ)
 
 
-def test_every_field_reads_them(serve: Serve, open_page: Open) -> None:
+def test_every_field_reads_numbers_in_every_notation(serve: Serve, open_page: Open) -> None:
     service = serve()
     page = open_page(service)
     is_at(page, 0)

@@ -4,7 +4,7 @@ from tests.page.conftest import Open
 from tests.service import Serve
 
 
-def test_the_policy_is_enforced(serve: Serve, open_page: Open) -> None:
+def test_policy_stops_scripts_and_other_hosts(serve: Serve, open_page: Open) -> None:
     page = open_page(serve())
     page.evaluate(
         """() => {
@@ -21,7 +21,9 @@ def test_the_policy_is_enforced(serve: Serve, open_page: Open) -> None:
     open_page.wrong.clear()
 
 
-def test_without_it_another_host_is_noticed(serve: Serve, open_page: Open) -> None:
+def test_request_to_another_host_without_the_policy_is_noticed(
+    serve: Serve, open_page: Open
+) -> None:
     page = open_page(serve(), bypass_csp=True)
     page.evaluate("fetch('http://127.0.0.1:9/').catch(error => error.name)")
     assert open_page.wrong == ["asks for http://127.0.0.1:9/"]

@@ -11,7 +11,9 @@ from tests.service import Serve
 
 
 class TestOwnSequence:
-    def test_is_ones_own(self, serve: Serve, open_page: Open) -> None:
+    def test_private_sequence_is_apart_from_the_shared_one(
+        self, serve: Serve, open_page: Open
+    ) -> None:
         service = serve()
         put(service, 7)
         page = open_page(service)
@@ -56,7 +58,9 @@ class TestOwnSequence:
         assert position(service, own) == "51"
         expect(page.locator("#chart circle")).to_have_count(1)
 
-    def test_is_opened_by_who_is_in_a_hurry(self, serve: Serve, open_page: Open) -> None:
+    def test_next_before_the_private_sequence_is_open_is_not_made(
+        self, serve: Serve, open_page: Open
+    ) -> None:
         service = serve()
         put(service, 7)
         page = open_page(service)
@@ -74,7 +78,7 @@ class TestOwnSequence:
         assert position(service) == "7"
 
     @pytest.mark.parametrize("name", ["getItem", "setItem"])
-    def test_in_a_browser_that_keeps_nothing(
+    def test_private_sequence_in_a_browser_without_storage_is_kept_by_the_page(
         self, serve: Serve, open_page: Open, name: str
     ) -> None:
         service = serve()
@@ -93,7 +97,9 @@ class TestOwnSequence:
         assert position(service) == "7"
 
     @pytest.mark.parametrize("choice", ["Keep it", "Forget it here", "Delete it"])
-    def test_is_removed(self, serve: Serve, open_page: Open, choice: str) -> None:
+    def test_private_sequence_is_removed_as_chosen(
+        self, serve: Serve, open_page: Open, choice: str
+    ) -> None:
         service = serve()
         put(service, 7)
         page = open_page(service)
@@ -109,7 +115,9 @@ class TestOwnSequence:
         is_at(page, 0)
         assert (path.rpartition("/")[2] in page.url) == (choice == "Keep it")
 
-    def test_that_is_gone(self, serve: Serve, open_page: Open) -> None:
+    def test_private_sequence_that_is_gone_is_reported_and_replaced(
+        self, serve: Serve, open_page: Open
+    ) -> None:
         service = serve()
         page = open_page(service, "#" + "0" * 32)
         problem = page.locator("#problem")
@@ -141,7 +149,9 @@ class TestOwnSequence:
         is_at(page, 0)
         expect(problem).to_be_empty()
 
-    def test_is_stepped_only_from_where_it_is_seen(self, serve: Serve, open_page: Open) -> None:
+    def test_private_sequence_moved_elsewhere_is_not_stepped_until_it_is_seen(
+        self, serve: Serve, open_page: Open
+    ) -> None:
         service = serve()
         page = open_page(service)
         page.get_by_role("button", name="Private").click()

@@ -21,7 +21,7 @@ from tests.service import Serve, full_disk
 
 
 class TestProblems:
-    def test_before_the_start(self, serve: Serve, open_page: Open) -> None:
+    def test_step_before_the_start_is_explained(self, serve: Serve, open_page: Open) -> None:
         page = open_page(serve())
         is_at(page, 0)
         page.get_by_role("button", name="Previous").click()
@@ -37,7 +37,9 @@ class TestProblems:
         is_at(page, 1)
         expect(problem).to_be_empty()
 
-    def test_a_full_disk(self, serve: Serve, open_page: Open) -> None:
+    def test_step_on_a_full_disk_is_explained_and_can_be_made_later(
+        self, serve: Serve, open_page: Open
+    ) -> None:
         service = serve()
         page = open_page(service)
         is_at(page, 0)
@@ -48,7 +50,7 @@ class TestProblems:
         page.get_by_role("button", name="Next").click()
         is_at(page, 1)
 
-    def test_too_far(self, serve: Serve, open_page: Open) -> None:
+    def test_step_too_far_is_explained(self, serve: Serve, open_page: Open) -> None:
         page = open_page(serve())
         is_at(page, 0)
         page.get_by_label("by how many terms").fill("1" + "0" * 30)
@@ -56,7 +58,7 @@ class TestProblems:
         expect(page.locator("#problem")).to_contain_text("That cannot be done")
         is_at(page, 0)
 
-    def test_what_is_no_number_is_not_sent(self, serve: Serve, open_page: Open) -> None:
+    def test_text_that_is_no_number_is_not_sent(self, serve: Serve, open_page: Open) -> None:
         service = serve()
         page = open_page(service)
         is_at(page, 0)
@@ -70,14 +72,16 @@ class TestProblems:
         expect(page.get_by_label("n, the index")).to_be_focused()
         assert "POST" not in asked
 
-    def test_of_a_proxy(self, serve: Serve, open_page: Open) -> None:
+    def test_problem_of_a_proxy_is_explained(self, serve: Serve, open_page: Open) -> None:
         page = open_page(serve())
         is_at(page, 0)
         page.route("**/next*", lambda route: route.fulfill(status=429, body="<h1>429</h1>"))
         page.get_by_role("button", name="Next").click()
         expect(page.locator("#problem")).to_contain_text("Too Many Requests")
 
-    def test_of_a_store_that_is_away(self, serve: Serve, open_page: Open) -> None:
+    def test_store_that_is_away_is_explained_until_it_is_back(
+        self, serve: Serve, open_page: Open
+    ) -> None:
         page = open_page(serve())
         is_at(page, 0)
         problem = {"type": "about:blank", "title": "Service Unavailable", "status": 503}
@@ -95,7 +99,9 @@ class TestProblems:
 
 
 class TestAway:
-    def test_the_service_goes_and_comes_back(self, serve: Serve, open_page: Open) -> None:
+    def test_service_that_goes_and_comes_back_is_noticed(
+        self, serve: Serve, open_page: Open
+    ) -> None:
         service = serve()
         page = open_page(service)
         page.get_by_label("by how many terms").fill("12")
@@ -119,7 +125,7 @@ class TestAway:
         is_at(page, 24)
         assert position(again) == "24"
 
-    def test_a_step_whose_answer_is_lost_is_not_made_twice(
+    def test_step_whose_answer_is_lost_is_not_made_twice(
         self, serve: Serve, open_page: Open
     ) -> None:
         service = serve()
@@ -142,7 +148,9 @@ class TestAway:
         assert sent == [200]
         assert position(service) == "6"
 
-    def test_a_step_to_a_service_that_is_killed(self, serve: Serve, open_page: Open) -> None:
+    def test_step_to_a_service_that_is_killed_is_in_doubt(
+        self, serve: Serve, open_page: Open
+    ) -> None:
         service = serve()
         page = open_page(service)
         is_at(page, 0)
@@ -158,7 +166,9 @@ class TestAway:
         expect(page.locator("#problem")).to_contain_text("was at position 0 when it was sent")
         is_at(page, 0)
 
-    def test_a_service_that_says_nothing(self, serve: Serve, open_page: Open) -> None:
+    def test_service_that_answers_nothing_is_noticed_after_ten_seconds(
+        self, serve: Serve, open_page: Open
+    ) -> None:
         service = serve()
         page = open_page(service)
         # Its ten seconds of patience need not be ours.

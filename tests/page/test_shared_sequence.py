@@ -10,7 +10,9 @@ from tests.service import Serve
 
 
 class TestSequence:
-    def test_next_previous_and_by(self, serve: Serve, open_page: Open) -> None:
+    def test_next_and_previous_step_by_the_number_given(
+        self, serve: Serve, open_page: Open
+    ) -> None:
         service = serve()
         page = open_page(service)
         is_at(page, 0)
@@ -25,7 +27,7 @@ class TestSequence:
         is_at(page, 90)
         assert position(service) == "90"
 
-    def test_groups_are_counted_from_the_end(self, serve: Serve, open_page: Open) -> None:
+    def test_groups_of_digits_are_counted_from_the_end(self, serve: Serve, open_page: Open) -> None:
         service = serve()
         put(service, 31)
         page = open_page(service)
@@ -33,7 +35,7 @@ class TestSequence:
         groups = page.locator("#current .digits > span")
         assert groups.all_text_contents() == ["1", "346", "269"]
 
-    def test_presses_are_not_lost(self, serve: Serve, open_page: Open) -> None:
+    def test_presses_in_a_burst_are_not_lost(self, serve: Serve, open_page: Open) -> None:
         service = serve()
         page = open_page(service)
         is_at(page, 0)
@@ -41,7 +43,7 @@ class TestSequence:
         is_at(page, 30)
         assert position(service) == "30"
 
-    def test_seek(self, serve: Serve, open_page: Open) -> None:
+    def test_go_leads_to_the_position(self, serve: Serve, open_page: Open) -> None:
         service = serve()
         page = open_page(service)
         is_at(page, 0)
@@ -51,7 +53,9 @@ class TestSequence:
         is_at(page, 0)
         assert position(service) == "0"
 
-    def test_a_long_term_is_shortened(self, serve: Serve, open_page: Open) -> None:
+    def test_long_term_is_shortened_until_it_is_unfolded(
+        self, serve: Serve, open_page: Open
+    ) -> None:
         service = serve()
         put(service, 12_345)
         page = open_page(service)
@@ -74,7 +78,9 @@ class TestSequence:
         expect(region).to_be_hidden()
         expect(more).to_have_attribute("aria-expanded", "false")
 
-    def test_two_million_digits(self, serve: Serve, open_page: Open) -> None:
+    def test_position_of_two_million_digits_is_waited_for_and_searched(
+        self, serve: Serve, open_page: Open
+    ) -> None:
         service = serve("--durability", "os")
         page = open_page(service)
         is_at(page, 0)
@@ -96,7 +102,7 @@ class TestSequence:
         assert len(text) > 1000
         assert whole.endswith(text)
 
-    def test_steps_of_others_are_seen(self, serve: Serve, open_page: Open) -> None:
+    def test_steps_of_others_are_shown(self, serve: Serve, open_page: Open) -> None:
         service = serve()
         page = open_page(service)
         is_at(page, 0)
