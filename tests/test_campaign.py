@@ -18,7 +18,7 @@ import pytest
 from tests import proxies
 from tests.campaign.run import Campaign
 from tests.campaign.trials import LARGE, Trial, leaves, splits
-from tests.service import Serve, Service, full_disk, memory, until
+from tests.service import Serve, Service, descriptors, full_disk, memory, until
 
 _ASAN = os.environ.get("BIGFIB_TEST_ASAN")
 """Where a bjoern with AddressSanitizer is; see `tests.campaign`."""
@@ -49,10 +49,6 @@ def _under_asan(directory: Path) -> list[str]:
         "PYTHONMALLOC=malloc",
         "ASAN_OPTIONS=detect_leaks=0:exitcode=99:handle_abort=1",
     ]
-
-
-def descriptors(service: Service) -> int:
-    return len(list(Path(f"/proc/{service.process.pid}/fd").iterdir()))
 
 
 def _read_on(service: Service) -> threading.Thread:

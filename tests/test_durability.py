@@ -265,11 +265,13 @@ class TestSystemCalls:
         # Of the process's own thread: two when the log is opened, then that of the directory.
         failure = "inject=fsync:error=EIO:when=3"
         service = serve("--durability", "os", before=[*strace, "-e", "trace=fsync", "-e", failure])
-        until = time.monotonic() + 20
-        # No reply waits for a sync here, so the next change is the first to meet it.
-        while service.ask("/readyz")[0].status == 200:
-            assert time.monotonic() < until
+
+        def is_seen() -> bool:
+            # No reply waits for a sync here, so the next change is the first to meet it.
             service.value("next")
+            return service.ask("/readyz")[0].status != 200
+
+        until(is_seen)
         reply, body = service.ask("/readyz")
         assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
         assert b"cannot be asked" in body

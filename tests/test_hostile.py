@@ -49,8 +49,7 @@ def test_valid_requests_that_bjoern_refuses_are_those_documented(serve: Serve) -
     assert "Traceback" not in "".join(service.said)
 
 
-def test_a_client_that_sends_no_more_is_answered(serve: Serve) -> None:
-    service = serve()
+def test_a_client_that_sends_no_more_is_answered(service: Service) -> None:
     with socket.create_connection((service.host, service.port), timeout=20) as client:
         client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: x\r\n\r\n")
         client.shutdown(socket.SHUT_WR)
@@ -94,9 +93,8 @@ def test_steps_beside_10_000_idle_connections_are_made(serve: Serve, many_descri
 
 
 @pytest.mark.usefixtures("torture")
-def test_client_that_does_nothing_is_closed_after_75_seconds(serve: Serve) -> None:
+def test_client_that_does_nothing_is_closed_after_75_seconds(service: Service) -> None:
     """A silent client; one that sends a byte now and then; one that does not read its reply."""
-    service = serve()
     address = (service.host, service.port)
     with (
         socket.create_connection(address) as silent,

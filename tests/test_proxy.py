@@ -200,9 +200,8 @@ def test_requests_that_bjoern_refuses_are_answered_behind_haproxy(
 
 
 def test_condition_in_disguise_behind_haproxy_is_refused(
-    serve: Serve, haproxy: Callable[..., Address]
+    service: Service, haproxy: Callable[..., Address]
 ) -> None:
-    service = serve()
     address = haproxy(service)
     assert {
         case.name: outcome(service, address, case) for case in CASES if "If-Match" in case.name
@@ -253,9 +252,9 @@ class TestLimits:
         assert statuses.index(429) > 200
 
     def test_body_beyond_the_limit_is_413(
-        self, serve: Serve, proxy: Callable[..., Address]
+        self, service: Service, proxy: Callable[..., Address]
     ) -> None:
-        address = proxy(serve())
+        address = proxy(service)
         for size, status in ((1 << 20, 422), ((1 << 20) + 1, 413)):
             with contextlib.closing(HTTPConnection(*address, timeout=20)) as connection:
                 connection.request(
@@ -278,8 +277,9 @@ class TestLimits:
             assert service.ask(path)[0].status == 200
 
 
-def test_page_behind_nginx_is_as_it_was_sent(serve: Serve, proxy: Callable[..., Address]) -> None:
-    service = serve()
+def test_page_behind_nginx_is_as_it_was_sent(
+    service: Service, proxy: Callable[..., Address]
+) -> None:
     address = proxy(service)
     page = service.ask("/")[1].decode()
     with contextlib.closing(HTTPConnection(*address, timeout=20)) as connection:

@@ -5,13 +5,12 @@ from collections.abc import Callable
 import pytest
 
 from tests.api.answers import Answer
-from tests.service import Serve
+from tests.service import Service
 
 
 @pytest.fixture
-def get(serve: Serve) -> Callable[..., Answer]:
+def get(service: Service) -> Callable[..., Answer]:
     """Ask a service below ``/api1/terms``."""
-    service = serve()
 
     def ask(path: str, headers: dict[str, str] | None = None, method: str = "GET") -> Answer:
         return service.ask(f"/api1/terms{path}", method, headers)

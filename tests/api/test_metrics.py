@@ -22,7 +22,7 @@ from bigfib.metrics import STATUSES, Histogram, SharedMemory
 from bigfib.sequences import SHARED, Sequences
 from bigfib.state import reader
 from bigfib.state.log import Durability, Log
-from tests.service import Serve, Service, jobs
+from tests.service import Serve, Service, jobs, until
 
 Labels = dict[str, str]
 
@@ -208,9 +208,7 @@ class TestRequests:
         with service.connect() as connection:
             connection.request("GET", "/api1/terms?from=900000")
             connection.getresponse()
-        until = time.monotonic() + 20
-        while ("GET", "/api1/terms", "200") not in scrape(service).requests():
-            assert time.monotonic() < until
+        until(lambda: ("GET", "/api1/terms", "200") in scrape(service).requests())
 
 
 class TestState:
@@ -377,19 +375,23 @@ def children(pid: int) -> list[int]:
 
 def scrape_in_the_end(service: Service) -> Scraped:
     """Scrape, again if that was asked of a worker that has been killed, or there is none."""
-    until = time.monotonic() + 20
+    deadline = time.monotonic() + 20
     while True:
         try:
             return scrape(service)
         except (OSError, HTTPException):
-            assert time.monotonic() < until
+            assert time.monotonic() < deadline
 
 
 def wait_for_replies(service: Service, count: int) -> None:
     """Return when so many replies to ``next`` are counted, which the client has a moment before."""
-    until = time.monotonic() + 20
-    while scrape(service).requests().get(("GET", "/api0/next", "200")) != count:
-        assert time.monotonic() < until
+    until(lambda: scrape(service).requests().get(("GET", "/api0/next", "200")) == count)
+
+
+def wait_for_replacement(service: Service, victim: int) -> None:
+    """Return when there are two workers again, and the killed one is none of them."""
+    until(lambda: victim not in children(service.process.pid))
+    until(lambda: len(scrape_in_the_end(service).all("process_resident_memory_bytes")) == 2)
 
 
 class Counted:
@@ -432,10 +434,8 @@ class TestWorkers:
     @pytest.fixture
     def service(self, serve: Serve, database: str) -> Service:
         service = serve("--store", database, "--workers", "2")
-        until = time.monotonic() + 20
         # The second is started when the first is ready.
-        while len(scrape(service).all("process_resident_memory_bytes")) < 2:
-            assert time.monotonic() < until
+        until(lambda: len(scrape(service).all("process_resident_memory_bytes")) == 2)
         return service
 
     def test_any_worker_exports_the_counts_of_all(self, service: Service) -> None:
@@ -458,11 +458,7 @@ class TestWorkers:
         wait_for_replies(service, 40)
         for victim in children(service.process.pid):
             os.kill(victim, signal.SIGKILL)
-            until = time.monotonic() + 20
-            while victim in children(service.process.pid):
-                assert time.monotonic() < until
-            while len(scrape_in_the_end(service).all("process_resident_memory_bytes")) < 2:
-                assert time.monotonic() < until
+            wait_for_replacement(service, victim)
         assert scrape(service).get("bigfib_steps_total", direction="forward") == 40
         for _ in range(10):
             assert service.ask("/api0/next")[0].status == 200

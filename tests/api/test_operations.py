@@ -10,13 +10,12 @@ from bigfib.api.app import create_app
 from bigfib.sequences import Sequences
 from bigfib.state.log import Log
 from tests.postgres import Cluster
-from tests.service import Serve, jobs
+from tests.service import Serve, Service, jobs
 
 WELL = b"[+] serving ok\n[+] store ok\nready\n"
 
 
-def test_verbose_has_a_line_for_each_check(serve: Serve) -> None:
-    service = serve()
+def test_verbose_has_a_line_for_each_check(service: Service) -> None:
     for path, body in (
         ("/readyz", b"ready"),
         ("/readyz?verbose", WELL),

@@ -1,18 +1,16 @@
 """Rows of terms: lines, links to more, and streams to slow clients."""
 
-import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from pathlib import Path
 
 import pytest
 
 from bigfib.api.ranges import MAX_LINES, MAX_STREAMS
 from tests.api.answers import LIMIT, LINES, TEXT, Get, expected, expected_text, refused
-from tests.service import Serve, Service
+from tests.service import Serve, Service, memory, seconds_of_work, until
 
 
 class TestRow:
@@ -106,16 +104,6 @@ def far_stream(service: Service) -> socket.socket:
     return client
 
 
-def cpu_ticks(service: Service) -> int:
-    fields = Path(f"/proc/{service.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
-
-
-def resident_bytes(service: Service) -> int:
-    status = Path(f"/proc/{service.process.pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s*(\d+)", status)[1]) * 1024  # type: ignore[index]
-
-
 @pytest.fixture
 def streams() -> Iterator[ExitStack]:
     with ExitStack() as stack:
@@ -123,8 +111,7 @@ def streams() -> Iterator[ExitStack]:
 
 
 class TestStreaming:
-    def test_row_is_sent_in_small_chunks(self, serve: Serve) -> None:
-        service = serve()
+    def test_row_is_sent_in_small_chunks(self, service: Service) -> None:
         with closing(socket.create_connection((service.host, service.port), timeout=20)) as client:
             client.sendall(b"GET /api1/terms?from=100&count=9900 HTTP/1.1\r\nHost: x\r\n\r\n")
             received = b""
@@ -144,8 +131,9 @@ class TestStreaming:
         assert len(sizes) > 500
         assert lines.split() == [expected_text(n) for n in range(100, 10_000)]
 
-    def test_others_are_served_while_rows_are_sent(self, serve: Serve, streams: ExitStack) -> None:
-        service = serve()
+    def test_others_are_served_while_rows_are_sent(
+        self, service: Service, streams: ExitStack
+    ) -> None:
         received = [0] * 4
         done = threading.Event()
 
@@ -165,11 +153,8 @@ class TestStreaming:
             service.ask("/api0/next")
             if value % 25 == 0:
                 # Every one of them has gone on.
-                deadline = time.monotonic() + 10
-                while any(map(int.__le__, received, before)) and time.monotonic() < deadline:
-                    time.sleep(0.01)
-                assert all(map(int.__gt__, received, before))
-                before = received.copy()
+                until(lambda: all(map(int.__gt__, received, before)))
+                before[:] = received
         assert service.value("current") == int(expected(100))
         # Nor have they come to their ends, after which it would be easy.
         assert max(received) < 10_000 * 188_000
@@ -177,8 +162,7 @@ class TestStreaming:
         for reader in readers:
             reader.join()
 
-    def test_client_that_leaves_frees_its_place_and_costs_nothing(self, serve: Serve) -> None:
-        service = serve()
+    def test_client_that_leaves_frees_its_place_and_costs_nothing(self, service: Service) -> None:
         for _ in range(3):
             with ExitStack() as clients:
                 for _ in range(MAX_STREAMS):
@@ -188,28 +172,25 @@ class TestStreaming:
                 assert answer[0].headers["Retry-After"] == "1"
                 # A single term is no row of them.
                 assert service.ask("/api1/terms/5")[0].status == 200
-            deadline = time.monotonic() + 20
-            while service.ask("/api1/terms?count=1")[0].status == 503:
-                assert time.monotonic() < deadline, "a client has left, and its place is taken"
-                time.sleep(0.05)
+            # A client that has left does not keep its place.
+            until(lambda: service.ask("/api1/terms?count=1")[0].status != 503)
         # What nobody waits for is not computed.
-        ticks = cpu_ticks(service)
+        worked = seconds_of_work(service.process.pid)
         time.sleep(0.5)
-        assert cpu_ticks(service) - ticks <= 5
+        assert seconds_of_work(service.process.pid) - worked <= 0.05
 
     def test_client_that_does_not_read_costs_little(self, serve: Serve, streams: ExitStack) -> None:
         service = serve()
-        before = resident_bytes(service)
+        before = memory(service)
         for _ in range(MAX_STREAMS):
             streams.enter_context(closing(far_stream(service)))
         time.sleep(0.5)
-        ticks = cpu_ticks(service)
+        worked = seconds_of_work(service.process.pid)
         time.sleep(0.5)
-        assert cpu_ticks(service) - ticks <= 5
-        assert resident_bytes(service) - before < MAX_STREAMS * 2_000_000
+        assert seconds_of_work(service.process.pid) - worked <= 0.05
+        assert memory(service) - before < MAX_STREAMS * 2_000_000
 
-    def test_row_at_its_end_frees_its_place(self, serve: Serve) -> None:
-        service = serve()
+    def test_row_at_its_end_frees_its_place(self, service: Service) -> None:
         with service.connect() as connection:
             for _ in range(2 * MAX_STREAMS):
                 connection.request("GET", "/api1/terms?count=2")

@@ -4,12 +4,11 @@ import pytest
 
 from tests.api.answers import refused
 from tests.api.sequences import COLLECTION, JSON, SHARED, created, position, put
-from tests.service import Serve
+from tests.service import Serve, Service
 
 
 class TestPreconditions:
-    def test_change_under_a_stale_tag_is_412(self, serve: Serve) -> None:
-        service = serve()
+    def test_change_under_a_stale_tag_is_412(self, service: Service) -> None:
         path = created(service)
         put(service, path, 5)
         size = service.file.stat().st_size
@@ -23,8 +22,7 @@ class TestPreconditions:
         assert service.file.stat().st_size == size
         assert position(service, path) == 5
 
-    def test_change_under_a_current_tag_is_made(self, serve: Serve) -> None:
-        service = serve()
+    def test_change_under_a_current_tag_is_made(self, service: Service) -> None:
         path = created(service)
         for at, tag in enumerate(('"0"', "*", '"7", "2"', '"x","3","y"')):
             reply, _ = service.ask(f"{path}/next", "POST", {"If-Match": tag})
@@ -33,8 +31,7 @@ class TestPreconditions:
         assert reply.headers["ETag"] == '"9"'
         assert service.ask(path, "DELETE", {"If-Match": '"9"'})[0].status == 204
 
-    def test_the_same_step_twice_is_made_once(self, serve: Serve) -> None:
-        service = serve()
+    def test_the_same_step_twice_is_made_once(self, service: Service) -> None:
         path = created(service)
         answers = [
             service.ask(f"{path}/next?by=3", "POST", {"If-Match": '"0"'})[0].status
@@ -69,9 +66,8 @@ class TestPreconditions:
         ids=str,
     )
     def test_change_where_if_none_match_excludes_it_is_not_made(
-        self, serve: Serve, headers: dict[str, str], says: str
+        self, service: Service, headers: dict[str, str], says: str
     ) -> None:
-        service = serve()
         own = created(service)
         for path in (own, SHARED):
             put(service, path, 5)
@@ -104,9 +100,8 @@ class TestPreconditions:
         ids=str,
     )
     def test_change_where_if_none_match_does_not_exclude_it_is_made(
-        self, serve: Serve, headers: dict[str, str]
+        self, service: Service, headers: dict[str, str]
     ) -> None:
-        service = serve()
         path = created(service)
         for method, rest, leads_to in (
             *(("POST", "/next", 6), ("POST", "/previous?by=2", 3), ("PUT", "", 9)),
@@ -118,8 +113,7 @@ class TestPreconditions:
         put(service, path, 5)
         assert service.ask(path, "DELETE", headers)[0].status == 204
 
-    def test_change_if_none_match_any_of_what_is_missing_is_404(self, serve: Serve) -> None:
-        service = serve()
+    def test_change_if_none_match_any_of_what_is_missing_is_404(self, service: Service) -> None:
         missing = f"{COLLECTION}/{'0' * 32}"
         for method, rest in (("PUT", ""), ("POST", "/next"), ("POST", "/previous"), ("DELETE", "")):
             body = b'{"position":"1"}' if method == "PUT" else None
@@ -134,14 +128,12 @@ class TestPreconditions:
         assert service.ask(SHARED, "PUT", headers, b'{"position":"7"}')[0].status == 200
         assert service.ask(SHARED, "PUT", headers, b'{"position":"8"}')[0].status == 412
 
-    def test_tag_of_more_digits_than_python_writes_matches_nothing(self, serve: Serve) -> None:
-        service = serve()
+    def test_tag_of_more_digits_than_python_writes_matches_nothing(self, service: Service) -> None:
         tag = f'"{"9" * 5000}"'
         refused(service.ask(f"{SHARED}/next", "POST", {"If-Match": tag}), 412, position="0")
         assert service.ask(f"{SHARED}/next", "POST", {"If-None-Match": tag})[0].status == 200
 
-    def test_look_under_a_known_tag_is_304(self, serve: Serve) -> None:
-        service = serve()
+    def test_look_under_a_known_tag_is_304(self, service: Service) -> None:
         path = created(service)
         put(service, path, 30)
         shown, body = service.ask(path)

@@ -20,12 +20,11 @@ from tests.api.sequences import (
     put,
     term,
 )
-from tests.service import Serve
+from tests.service import Serve, Service
 
 
 class TestLife:
-    def test_sequence_is_created_moved_and_deleted(self, serve: Serve) -> None:
-        service = serve()
+    def test_sequence_is_created_moved_and_deleted(self, service: Service) -> None:
         reply, body = service.ask(COLLECTION, "POST")
         path = reply.headers["Location"]
         found = re.fullmatch("/api1/sequences/([0-9a-f]{32})", path)
@@ -70,8 +69,7 @@ class TestLife:
         assert [position(service, path) for path in paths[:3]] == [0, 7, 9]
         assert service.ask(paths[3])[0].status == 404
 
-    def test_ids_are_not_to_be_guessed_and_nothing_lists_them(self, serve: Serve) -> None:
-        service = serve()
+    def test_ids_are_not_to_be_guessed_and_nothing_lists_them(self, service: Service) -> None:
         names = {created(service).rpartition("/")[2] for _ in range(200)}
         assert len(names) == 200
         # 128 random bits each: half of all are set, give or take five standard deviations.
@@ -85,15 +83,13 @@ class TestLife:
         "name",
         ["0" * 32, "0" * 31, "F" * 32, "Shared", "x", "%D9%A0" * 32, "shared%00", "a" * 9000],
     )
-    def test_unknown_sequence_is_404(self, serve: Serve, name: str) -> None:
-        service = serve()
+    def test_unknown_sequence_is_404(self, service: Service, name: str) -> None:
         for method, rest in (("GET", ""), ("POST", "/next"), ("DELETE", "")):
             refused(service.ask(f"{COLLECTION}/{name}{rest}", method), 404, "POST /api1/sequences")
 
 
 class TestShared:
-    def test_shared_sequence_is_the_one_of_api0(self, serve: Serve) -> None:
-        service = serve()
+    def test_shared_sequence_is_the_one_of_api0(self, service: Service) -> None:
         assert service.value("next") == 1
         assert service.ask(SHARED)[1] == document_at("shared", 1)
         assert service.ask(f"{SHARED}/next?by=9", "POST")[1] == document_at("shared", 10)
@@ -103,8 +99,7 @@ class TestShared:
         assert put(service, SHARED, 12)[1] == document_at("shared", 12)
         assert service.value("next") == 233
 
-    def test_shared_sequence_cannot_be_deleted(self, serve: Serve) -> None:
-        service = serve()
+    def test_shared_sequence_cannot_be_deleted(self, service: Service) -> None:
         service.value("next")
         answer = service.ask(SHARED, "DELETE")
         refused(answer, 405, "PUT at position 0")
@@ -113,8 +108,7 @@ class TestShared:
 
 
 class TestLimits:
-    def test_step_before_the_start_is_409(self, serve: Serve) -> None:
-        service = serve()
+    def test_step_before_the_start_is_409(self, service: Service) -> None:
         path = created(service)
         refused(service.ask(f"{path}/previous", "POST"), 409, "before F(0)", position="0")
         put(service, path, 5)
@@ -139,15 +133,13 @@ class TestLimits:
         assert position(service, path) == FARTHEST
 
     @pytest.mark.parametrize("by", ["0", "-1", "x", "", "1e3", "01", "%D9%A1"])
-    def test_text_that_is_no_number_of_steps_is_422(self, serve: Serve, by: str) -> None:
-        service = serve()
+    def test_text_that_is_no_number_of_steps_is_422(self, service: Service, by: str) -> None:
         for way in ("next", "previous"):
             refused(service.ask(f"{SHARED}/{way}?by={by}", "POST"), 422)
         assert position(service, SHARED) == 0
 
     @pytest.mark.parametrize("query", ["?by=1&by=2", "?by=1&x=2", "?y"])
-    def test_unknown_parameter_of_a_sequence_is_422(self, serve: Serve, query: str) -> None:
-        service = serve()
+    def test_unknown_parameter_of_a_sequence_is_422(self, service: Service, query: str) -> None:
         for method, rest in (("POST", "/next"), ("GET", ""), ("DELETE", "")):
             refused(service.ask(SHARED + rest + query, method), 422)
         assert position(service, SHARED) == 0
@@ -188,42 +180,36 @@ class TestBodies:
         ids=range(16),
     )
     def test_body_that_is_no_position_is_refused(
-        self, serve: Serve, body: bytes, status: int, says: str
+        self, service: Service, body: bytes, status: int, says: str
     ) -> None:
-        service = serve()
         refused(service.ask(SHARED, "PUT", JSON, body), status, says)
         assert position(service, SHARED) == 0
 
-    def test_body_of_more_than_a_megabyte_is_413(self, serve: Serve) -> None:
-        service = serve()
+    def test_body_of_more_than_a_megabyte_is_413(self, service: Service) -> None:
         longest = b'{"position":"3"}'.ljust(1 << 20)
         assert service.ask(SHARED, "PUT", JSON, longest)[0].status == 200
         refused(service.ask(SHARED, "PUT", JSON, longest + b" "), 413, "at most 1048576 bytes")
         assert position(service, SHARED) == 3
 
     @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "x"])
-    def test_body_of_another_type_is_415(self, serve: Serve, kind: str) -> None:
-        service = serve()
+    def test_body_of_another_type_is_415(self, service: Service, kind: str) -> None:
         answer = service.ask(SHARED, "PUT", {"Content-Type": kind}, b'{"position":"3"}')
         refused(answer, 415, "application/json")
 
     @pytest.mark.parametrize(
         "kind", ["Application/JSON", "APPLICATION/JSON; Charset=UTF-8", "application/json"]
     )
-    def test_content_type_in_any_case_is_json(self, serve: Serve, kind: str) -> None:
-        service = serve()
+    def test_content_type_in_any_case_is_json(self, service: Service, kind: str) -> None:
         reply, _ = service.ask(SHARED, "PUT", {"Content-Type": kind}, b'{"position":"3"}')
         assert (reply.status, reply.headers["ETag"]) == (200, '"3"')
 
     @pytest.mark.parametrize("part", ["bytes 0-15/16", "bytes */16", ""])
-    def test_put_of_a_part_is_400(self, serve: Serve, part: str) -> None:
-        service = serve()
+    def test_put_of_a_part_is_400(self, service: Service, part: str) -> None:
         headers = JSON | {"Content-Range": part}
         refused(service.ask(SHARED, "PUT", headers, b'{"position":"3"}'), 400, "Content-Range")
         assert position(service, SHARED) == 0
 
-    def test_body_in_chunks_is_411(self, serve: Serve) -> None:
-        service = serve()
+    def test_body_in_chunks_is_411(self, service: Service) -> None:
         with service.connect() as connection:
             connection.request(
                 "PUT", SHARED, iter([b'{"position":"3"}']), JSON, encode_chunked=True
@@ -231,9 +217,8 @@ class TestBodies:
             reply = connection.getresponse()
             refused((reply, reply.read()), 411, "Content-Length")
 
-    def test_put_of_a_document_as_it_was_shown_is_accepted(self, serve: Serve) -> None:
+    def test_put_of_a_document_as_it_was_shown_is_accepted(self, service: Service) -> None:
         """Whoever keeps what was shown may send it back, at a million digits too."""
-        service = serve()
         path = created(service)
         _, far = service.ask(f"{path}/next?by={FARTHEST}", "POST")
         put(service, path, 3)
@@ -242,8 +227,7 @@ class TestBodies:
 
 
 @pytest.mark.parametrize("accept", ["*/*", "text/html", "image/png", "nonsense"])
-def test_a_problem_is_a_problem_whatever_accept_says(serve: Serve, accept: str) -> None:
-    service = serve()
+def test_a_problem_is_a_problem_whatever_accept_says(service: Service, accept: str) -> None:
     for status, method, path in (
         (404, "GET", "/api1"),
         (404, "GET", f"{COLLECTION}/x"),

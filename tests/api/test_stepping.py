@@ -16,7 +16,7 @@ from bigfib.api.app import create_app
 from bigfib.numbers.decimals import DecimalPair
 from bigfib.sequences import SHARED, Sequences
 from bigfib.state.log import Log
-from tests.service import Serve, exchange, jobs, seconds_of_work
+from tests.service import Serve, Service, exchange, jobs, seconds_of_work
 
 JSON_HEADERS = (
     b"HTTP/1.1 200 OK\r\n"
@@ -31,16 +31,15 @@ def request(method: str, path: str) -> bytes:
     return f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
 
 
-def test_session_of_the_contract_gives_its_values(serve: Serve) -> None:
-    service = serve()
+def test_session_of_the_contract_gives_its_values(service: Service) -> None:
     steps = ["current", "next", "next", "next", "previous"]
     assert [service.value(name) for name in steps] == [0, 1, 1, 2, 1]
 
 
 @pytest.mark.parametrize("name", ["current", "next"])
-def test_reply_is_as_the_contract_has_it_to_the_byte(serve: Serve, name: str) -> None:
+def test_reply_is_as_the_contract_has_it_to_the_byte(service: Service, name: str) -> None:
     value = b"0" if name == "current" else b"1"
-    head, _, body = exchange(serve(), request("GET", f"/api0/{name}")).partition(b"\r\n\r\n")
+    head, _, body = exchange(service, request("GET", f"/api0/{name}")).partition(b"\r\n\r\n")
     assert head.startswith(JSON_HEADERS % 28)
     date = re.search(r"Date: (.* GMT)", head.decode())
     assert date
@@ -48,8 +47,7 @@ def test_reply_is_as_the_contract_has_it_to_the_byte(serve: Serve, name: str) ->
     assert body == b'{"value":"%b","status":"200"}' % value
 
 
-def test_previous_at_the_start_changes_nothing(serve: Serve) -> None:
-    service = serve()
+def test_previous_at_the_start_changes_nothing(service: Service) -> None:
     for _ in range(2):
         reply, body = service.ask("/api0/previous")
         assert (reply.status, reply.reason) == (409, "Conflict")
@@ -96,8 +94,8 @@ def test_terms_of_a_million_and_beyond_are_exact_in_one_piece(serve: Serve) -> N
 
 
 class TestMethods:
-    def test_head_of_current_has_the_headers_alone(self, serve: Serve) -> None:
-        received = exchange(serve(), request("HEAD", "/api0/current"))
+    def test_head_of_current_has_the_headers_alone(self, service: Service) -> None:
+        received = exchange(service, request("HEAD", "/api0/current"))
         assert received.startswith(JSON_HEADERS % 28)
         assert received.endswith(b"\r\n\r\n")
         assert received.count(b"\r\n\r\n") == 1
@@ -115,9 +113,8 @@ class TestMethods:
         ],
     )
     def test_other_methods_are_405_and_change_nothing(
-        self, serve: Serve, method: str, target: str, allowed: set[str]
+        self, service: Service, method: str, target: str, allowed: set[str]
     ) -> None:
-        service = serve()
         reply, body = service.ask(target, method)
         assert reply.status == 405
         assert set(reply.headers["Allow"].split(", ")) == allowed
@@ -127,8 +124,8 @@ class TestMethods:
         assert service.value("current") == 0
 
     @pytest.mark.parametrize("target", ["/api0/next", "/test/stats", "/nothing"])
-    def test_head_never_has_a_body(self, serve: Serve, target: str) -> None:
-        received = exchange(serve(), request("HEAD", target))
+    def test_head_never_has_a_body(self, service: Service, target: str) -> None:
+        received = exchange(service, request("HEAD", target))
         assert received.startswith(b"HTTP/1.1 ")
         assert received.index(b"\r\n\r\n") == len(received) - 4
 
@@ -146,8 +143,7 @@ class TestMethods:
     ],
 )
 @pytest.mark.parametrize("accept", ["*/*", "text/html", "image/png"])
-def test_an_unknown_path_is_a_problem_document(serve: Serve, target: str, accept: str) -> None:
-    service = serve()
+def test_an_unknown_path_is_a_problem_document(service: Service, target: str, accept: str) -> None:
     reply, body = service.ask(target, headers={"Accept": accept})
     assert reply.status == 404
     assert reply.headers["Content-Type"] == "application/problem+json"

@@ -21,7 +21,7 @@ from tests.api.answers import (
     expected_text,
     refused,
 )
-from tests.service import Serve, exchange, seconds_of_work
+from tests.service import Serve, Service, exchange, seconds_of_work
 
 
 class TestTerm:
@@ -102,10 +102,12 @@ class TestTerm:
         ],
         ids=str,
     )
-    def test_lines_of_accept_are_one_list(self, serve: Serve, lines: list[str], shown: str) -> None:
+    def test_lines_of_accept_are_one_list(
+        self, service: Service, lines: list[str], shown: str
+    ) -> None:
         fields = "".join(f"Accept: {line}\r\n" for line in lines)
         received = exchange(
-            serve(), f"GET /api1/terms/100 HTTP/1.1\r\n{fields}Connection: close\r\n\r\n".encode()
+            service, f"GET /api1/terms/100 HTTP/1.1\r\n{fields}Connection: close\r\n\r\n".encode()
         )
         head = received.partition(b"\r\n\r\n")[0]
         assert f"\r\ncontent-type: {shown}\r\n".encode() in head, head
@@ -192,9 +194,8 @@ class TestTerm:
         assert "GET" in answer[0].headers["Allow"]
 
 
-def test_requests_of_any_kind_give_the_term_or_a_refusal(serve: Serve) -> None:
+def test_requests_of_any_kind_give_the_term_or_a_refusal(service: Service) -> None:
     """Hypothesis makes up what to ask; nothing is answered but the truth or a refusal."""
-    service = serve()
     with service.connect() as connection:
 
         @settings(max_examples=300, deadline=None)

@@ -26,7 +26,7 @@ PHONE: dict[str, Any] = {
 expect.set_options(timeout=20_000)
 
 
-# Not for longer: other packages make sure that they leave no process behind.
+# Not for longer: while Playwright's event loop runs, asyncio.run() refuses to start another.
 @pytest.fixture(scope="package")
 def browser(require: Callable[[str], str]) -> Iterator[Browser]:
     program = require("chromium")

@@ -7,7 +7,7 @@ from playwright.sync_api import Locator, Route, expect
 
 from tests.page.actions import is_at
 from tests.page.conftest import Open
-from tests.service import Serve
+from tests.service import Service
 
 
 def places(chart: Locator, mark: str, coordinate: str) -> list[str | None]:
@@ -15,8 +15,8 @@ def places(chart: Locator, mark: str, coordinate: str) -> list[str | None]:
 
 
 class TestChart:
-    def test_chart_grows_by_a_point_a_step(self, serve: Serve, open_page: Open) -> None:
-        page = open_page(serve())
+    def test_chart_grows_by_a_point_a_step(self, service: Service, open_page: Open) -> None:
+        page = open_page(service)
         chart = page.locator("#chart")
         expect(chart).to_contain_text("Press Next: each step becomes a point here.")
         is_at(page, 0)
@@ -46,8 +46,8 @@ class TestChart:
         assert [row[:2] for row in rows] == [["150", "31"], ["100", "21"], ["50", "11"]]
         assert all(float(row[2]) > 0 for row in rows)
 
-    def test_chart_fits_whatever_the_width(self, serve: Serve, open_page: Open) -> None:
-        page = open_page(serve())
+    def test_chart_fits_whatever_the_width(self, service: Service, open_page: Open) -> None:
+        page = open_page(service)
         is_at(page, 0)
         far = 10_000_000
 

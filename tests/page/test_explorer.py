@@ -15,7 +15,7 @@ from tests.page.actions import (
     show,
 )
 from tests.page.conftest import Open
-from tests.service import Serve
+from tests.service import Serve, Service
 
 
 def residue_of_power(exponent: int, modulus: int) -> int:
@@ -36,8 +36,10 @@ def last_digits(exponent: int) -> str:
 
 
 class TestExplorer:
-    def test_digits_of_a_term_are_shown_in_its_base(self, serve: Serve, open_page: Open) -> None:
-        page = open_page(serve())
+    def test_digits_of_a_term_are_shown_in_its_base(
+        self, service: Service, open_page: Open
+    ) -> None:
+        page = open_page(service)
         term = page.locator("#found-term")
         for n, base, said in (
             ("100", 10, "F(100), 21 digits"),
@@ -61,8 +63,8 @@ class TestExplorer:
             expect(paragraphs).to_have_count(-(-len(whole) // 999))
             assert "".join(paragraphs.all_text_contents()) == whole
 
-    def test_negative_term_has_its_sign_everywhere(self, serve: Serve, open_page: Open) -> None:
-        page = open_page(serve())
+    def test_negative_term_has_its_sign_everywhere(self, service: Service, open_page: Open) -> None:
+        page = open_page(service)
         show(page, f"{MINUS}1000")
         expect(page.locator("#found-said")).to_have_text(f"F({MINUS}1,000), 209 digits")
         term = page.locator("#found-term")
@@ -77,9 +79,9 @@ class TestExplorer:
         assert download.value.path().read_text() == f"-{whole}"
 
     def test_summary_and_residue_of_an_index_of_3000_digits_are_exact(
-        self, serve: Serve, open_page: Open
+        self, service: Service, open_page: Open
     ) -> None:
-        page = open_page(serve())
+        page = open_page(service)
         n = "1" + "0" * 3000
         show(page, n, "Summary")
         summary = page.locator("#found-summary")
@@ -125,8 +127,8 @@ class TestExplorer:
         expect(work).to_be_hidden()
         assert service.ask("/api1/terms/99999999/job")[0].status == 404
 
-    def test_download_of_a_term_is_its_digits(self, serve: Serve, open_page: Open) -> None:
-        page = open_page(serve())
+    def test_download_of_a_term_is_its_digits(self, service: Service, open_page: Open) -> None:
+        page = open_page(service)
         show(page, "1000000")
         with page.expect_download() as download:
             page.locator("#found-term").get_by_role("button", name="Download").click()
@@ -134,9 +136,8 @@ class TestExplorer:
         assert download.value.path().read_text() == fib(1_000_000)
 
     def test_download_of_the_current_term_is_its_digits(
-        self, serve: Serve, open_page: Open
+        self, service: Service, open_page: Open
     ) -> None:
-        service = serve()
         put(service, 500)
         page = open_page(service)
         with page.expect_download() as download:
@@ -145,9 +146,9 @@ class TestExplorer:
         assert download.value.path().read_text() == fib(500)
 
     def test_term_beyond_the_limit_leads_to_its_summary(
-        self, serve: Serve, open_page: Open
+        self, service: Service, open_page: Open
     ) -> None:
-        page = open_page(serve())
+        page = open_page(service)
         show(page, "1000000000000")
         refusal = page.locator("#refusal")
         expect(refusal).to_have_attribute("role", "alert")

@@ -4,14 +4,13 @@ from playwright.sync_api import expect
 
 from tests.page.actions import digits, is_at, put, seek
 from tests.page.conftest import Open
-from tests.service import Serve
+from tests.service import Service
 
 
 class TestKeyboard:
     def test_tab_reaches_everything_in_order_and_is_seen(
-        self, serve: Serve, open_page: Open
+        self, service: Service, open_page: Open
     ) -> None:
-        service = serve()
         put(service, 1000)
         page = open_page(service)
         page.get_by_role("button", name="Private").click()
@@ -44,8 +43,7 @@ class TestKeyboard:
             *("The", "n", "what", "base", "Show"),
         ]
 
-    def test_keyboard_alone_does_everything(self, serve: Serve, open_page: Open) -> None:
-        service = serve()
+    def test_keyboard_alone_does_everything(self, service: Service, open_page: Open) -> None:
         page = open_page(service)
         is_at(page, 0)
 

@@ -1,11 +1,11 @@
 """What the page may do: nothing but ask the service that it came from."""
 
 from tests.page.conftest import Open
-from tests.service import Serve
+from tests.service import Service
 
 
-def test_policy_stops_scripts_and_other_hosts(serve: Serve, open_page: Open) -> None:
-    page = open_page(serve())
+def test_policy_stops_scripts_and_other_hosts(service: Service, open_page: Open) -> None:
+    page = open_page(service)
     page.evaluate(
         """() => {
             const script = document.createElement("script");
@@ -22,9 +22,9 @@ def test_policy_stops_scripts_and_other_hosts(serve: Serve, open_page: Open) -> 
 
 
 def test_request_to_another_host_without_the_policy_is_noticed(
-    serve: Serve, open_page: Open
+    service: Service, open_page: Open
 ) -> None:
-    page = open_page(serve(), bypass_csp=True)
+    page = open_page(service, bypass_csp=True)
     page.evaluate("fetch('http://127.0.0.1:9/').catch(error => error.name)")
     assert open_page.wrong == ["asks for http://127.0.0.1:9/"]
     open_page.wrong.clear()

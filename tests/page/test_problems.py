@@ -17,12 +17,12 @@ from tests.page.actions import (
     steps_sent,
 )
 from tests.page.conftest import Open
-from tests.service import Serve, full_disk
+from tests.service import Serve, Service, full_disk
 
 
 class TestProblems:
-    def test_step_before_the_start_is_explained(self, serve: Serve, open_page: Open) -> None:
-        page = open_page(serve())
+    def test_step_before_the_start_is_explained(self, service: Service, open_page: Open) -> None:
+        page = open_page(service)
         is_at(page, 0)
         page.get_by_role("button", name="Previous").click()
         problem = page.locator("#problem")
@@ -50,16 +50,15 @@ class TestProblems:
         page.get_by_role("button", name="Next").click()
         is_at(page, 1)
 
-    def test_step_too_far_is_explained(self, serve: Serve, open_page: Open) -> None:
-        page = open_page(serve())
+    def test_step_too_far_is_explained(self, service: Service, open_page: Open) -> None:
+        page = open_page(service)
         is_at(page, 0)
         page.get_by_label("by how many terms").fill("1" + "0" * 30)
         page.get_by_role("button", name="Next").click()
         expect(page.locator("#problem")).to_contain_text("That cannot be done")
         is_at(page, 0)
 
-    def test_text_that_is_no_number_is_not_sent(self, serve: Serve, open_page: Open) -> None:
-        service = serve()
+    def test_text_that_is_no_number_is_not_sent(self, service: Service, open_page: Open) -> None:
         page = open_page(service)
         is_at(page, 0)
         asked: list[str] = []
@@ -72,17 +71,17 @@ class TestProblems:
         expect(page.get_by_label("n, the index")).to_be_focused()
         assert "POST" not in asked
 
-    def test_problem_of_a_proxy_is_explained(self, serve: Serve, open_page: Open) -> None:
-        page = open_page(serve())
+    def test_problem_of_a_proxy_is_explained(self, service: Service, open_page: Open) -> None:
+        page = open_page(service)
         is_at(page, 0)
         page.route("**/next*", lambda route: route.fulfill(status=429, body="<h1>429</h1>"))
         page.get_by_role("button", name="Next").click()
         expect(page.locator("#problem")).to_contain_text("Too Many Requests")
 
     def test_store_that_is_away_is_explained_until_it_is_back(
-        self, serve: Serve, open_page: Open
+        self, service: Service, open_page: Open
     ) -> None:
-        page = open_page(serve())
+        page = open_page(service)
         is_at(page, 0)
         problem = {"type": "about:blank", "title": "Service Unavailable", "status": 503}
         problem["detail"] = "The store cannot be asked now; nothing has changed."
@@ -126,9 +125,8 @@ class TestAway:
         assert position(again) == "24"
 
     def test_step_whose_answer_is_lost_is_not_made_twice(
-        self, serve: Serve, open_page: Open
+        self, service: Service, open_page: Open
     ) -> None:
-        service = serve()
         put(service, 5)
         page = open_page(service)
         is_at(page, 5)

@@ -6,14 +6,13 @@ from playwright.sync_api import Route, expect
 
 from tests.page.actions import SHARED, digits, fib, is_at, later, position, put, seek
 from tests.page.conftest import Open
-from tests.service import Serve
+from tests.service import Serve, Service
 
 
 class TestSequence:
     def test_next_and_previous_step_by_the_number_given(
-        self, serve: Serve, open_page: Open
+        self, service: Service, open_page: Open
     ) -> None:
-        service = serve()
         page = open_page(service)
         is_at(page, 0)
         page.get_by_role("button", name="Next").click()
@@ -27,24 +26,23 @@ class TestSequence:
         is_at(page, 90)
         assert position(service) == "90"
 
-    def test_groups_of_digits_are_counted_from_the_end(self, serve: Serve, open_page: Open) -> None:
-        service = serve()
+    def test_groups_of_digits_are_counted_from_the_end(
+        self, service: Service, open_page: Open
+    ) -> None:
         put(service, 31)
         page = open_page(service)
         is_at(page, 31)
         groups = page.locator("#current .digits > span")
         assert groups.all_text_contents() == ["1", "346", "269"]
 
-    def test_presses_in_a_burst_are_not_lost(self, serve: Serve, open_page: Open) -> None:
-        service = serve()
+    def test_presses_in_a_burst_are_not_lost(self, service: Service, open_page: Open) -> None:
         page = open_page(service)
         is_at(page, 0)
         page.evaluate("for (let i = 0; i < 30; i += 1) document.getElementById('next').click()")
         is_at(page, 30)
         assert position(service) == "30"
 
-    def test_go_leads_to_the_position(self, serve: Serve, open_page: Open) -> None:
-        service = serve()
+    def test_go_leads_to_the_position(self, service: Service, open_page: Open) -> None:
         page = open_page(service)
         is_at(page, 0)
         seek(page, "01 20")
@@ -54,9 +52,8 @@ class TestSequence:
         assert position(service) == "0"
 
     def test_long_term_is_shortened_until_it_is_unfolded(
-        self, serve: Serve, open_page: Open
+        self, service: Service, open_page: Open
     ) -> None:
-        service = serve()
         put(service, 12_345)
         page = open_page(service)
         expect(page.locator("#digits")).to_have_text("2,580")
@@ -102,17 +99,15 @@ class TestSequence:
         assert len(text) > 1000
         assert whole.endswith(text)
 
-    def test_steps_of_others_are_shown(self, serve: Serve, open_page: Open) -> None:
-        service = serve()
+    def test_steps_of_others_are_shown(self, service: Service, open_page: Open) -> None:
         page = open_page(service)
         is_at(page, 0)
         put(service, 40)
         later(page)
         is_at(page, 40)
 
-    def test_no_number_is_rounded(self, serve: Serve, open_page: Open) -> None:
+    def test_no_number_is_rounded(self, service: Service, open_page: Open) -> None:
         """Neither a position nor a count passes through a floating point number."""
-        service = serve()
         n, count, value = "9007199254740993", "18014398509481989", "1" * 200
 
         def answer(route: Route) -> None:

@@ -21,7 +21,7 @@ from bigfib.server.bjoern.idle import (
     SHORT_PATIENCE,
     ConnectionWatch,
 )
-from tests.service import Serve, Service
+from tests.service import Serve, memory, until
 
 BEFORE = PATIENCE - 1
 AFTER = PATIENCE + 1
@@ -82,9 +82,7 @@ def await_received(served: socket.socket, count: int) -> None:
 
 def await_acknowledged(served: socket.socket) -> None:
     """Wait until the client has acknowledged everything."""
-    deadline = time.monotonic() + 20
-    while any(fcntl.ioctl(served, termios.TIOCOUTQ, bytes(4))):
-        assert time.monotonic() < deadline
+    until(lambda: not any(fcntl.ioctl(served, termios.TIOCOUTQ, bytes(4))))
 
 
 def await_full(served: socket.socket) -> None:
@@ -334,11 +332,6 @@ class TestMemory:
             os.close(descriptor)
 
 
-def resident(service: Service) -> int:
-    status = Path(f"/proc/{service.process.pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) * 1024
-
-
 class TestTheService:
     def test_service_with_no_descriptors_left_comes_back(self, serve: Serve) -> None:
         service = serve(before=["bash", "-c", 'ulimit -n 100; exec "$0" "$@"'])
@@ -351,14 +344,14 @@ class TestTheService:
 
     def test_body_without_end_is_not_held_in_memory(self, serve: Serve) -> None:
         service = serve()
-        before = resident(service)
+        before = memory(service)
         with socket.create_connection((service.host, service.port), timeout=20) as client:
             client.sendall(b"POST /api1/sequences HTTP/1.1\r\nContent-Length: 10000000000\r\n\r\n")
             highest = sent = 0
             with contextlib.suppress(ConnectionResetError, BrokenPipeError):
                 while sent < 10**10:
                     sent += client.send(bytes(1 << 16))
-                    highest = max(highest, resident(service))
+                    highest = max(highest, memory(service))
         assert sent < 10**9
         assert highest - before < 300 << 20
         assert service.value("next") == 1
