@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from tests.page.actions import SHARED, is_at, later, paused, position, put, seek, steps_sent
 from tests.page.conftest import Open
-from tests.service import Serve
+from tests.service import Serve, Service
 
 
 class TestOwnSequence:
@@ -59,9 +59,8 @@ class TestOwnSequence:
         expect(page.locator("#chart circle")).to_have_count(1)
 
     def test_next_before_the_private_sequence_is_open_is_not_made(
-        self, serve: Serve, open_page: Open
+        self, service: Service, open_page: Open
     ) -> None:
-        service = serve()
         put(service, 7)
         page = open_page(service)
         is_at(page, 7)
@@ -79,9 +78,8 @@ class TestOwnSequence:
 
     @pytest.mark.parametrize("name", ["getItem", "setItem"])
     def test_private_sequence_in_a_browser_without_storage_is_kept_by_the_page(
-        self, serve: Serve, open_page: Open, name: str
+        self, service: Service, open_page: Open, name: str
     ) -> None:
-        service = serve()
         put(service, 7)
         page = open_page(service)
         is_at(page, 7)
@@ -98,9 +96,8 @@ class TestOwnSequence:
 
     @pytest.mark.parametrize("choice", ["Keep it", "Forget it here", "Delete it"])
     def test_private_sequence_is_removed_as_chosen(
-        self, serve: Serve, open_page: Open, choice: str
+        self, service: Service, open_page: Open, choice: str
     ) -> None:
-        service = serve()
         put(service, 7)
         page = open_page(service)
         page.get_by_role("button", name="Private").click()
@@ -116,9 +113,8 @@ class TestOwnSequence:
         assert (path.rpartition("/")[2] in page.url) == (choice == "Keep it")
 
     def test_private_sequence_that_is_gone_is_reported_and_replaced(
-        self, serve: Serve, open_page: Open
+        self, service: Service, open_page: Open
     ) -> None:
-        service = serve()
         page = open_page(service, "#" + "0" * 32)
         problem = page.locator("#problem")
 
@@ -150,15 +146,17 @@ class TestOwnSequence:
         expect(problem).to_be_empty()
 
     def test_private_sequence_moved_elsewhere_is_not_stepped_until_it_is_seen(
-        self, serve: Serve, open_page: Open
+        self, service: Service, open_page: Open
     ) -> None:
-        service = serve()
         page = open_page(service)
         page.get_by_role("button", name="Private").click()
         is_at(page, 0)
         path = f"/api1/sequences/{page.url.rpartition('#')[2]}"
         # The page does not see what happens elsewhere.
         page.route(f"**{path}", lambda route: route.fulfill(status=304))
+        # A look that began before has come to its end: the page has one look at a time.
+        with page.expect_response(f"**{path}"):
+            later(page)
         service.ask(f"{path}/next?by=5000", "POST")
         page.get_by_role("button", name="Next").click()
         problem = page.locator("#problem")
