@@ -81,7 +81,7 @@ class TestProducts:
 
     @pytest.mark.parametrize("threads", [1, 2, 3])
     @pytest.mark.parametrize("digits", [100_000, 400_000])
-    def test_in_threads_equal_gmp(self, kernel: Kernel, digits: int, threads: int) -> None:
+    def test_products_in_threads_equal_gmp(self, kernel: Kernel, digits: int, threads: int) -> None:
         randomness = random.Random(digits)
         nines = mpz(10) ** digits - 1
         check_products(kernel, nines, nines, threads)
