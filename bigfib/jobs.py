@@ -343,6 +343,7 @@ class Jobs:
             if len(self._checked) > _CHECKED_KEPT:
                 del self._checked[next(iter(self._checked))]
             job.state, job.progress = State.DONE, 1.0
+            _logger.debug("F(%d) is computed, by process %d", job.n, process.pid)
             self.done.add()
             self._jobs.pop(job.n, None)
             return

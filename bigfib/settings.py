@@ -275,7 +275,9 @@ class Settings:
     access_log: bool = _setting(
         "--access-log", _switch, False, "log every request to standard error"
     )
-    debug: bool = _setting("-d --debug", _switch, False, "the same as --access-log")
+    debug: bool = _setting(
+        "-d --debug", _switch, False, "log what the service does: requests, settings, tracebacks"
+    )
     log_format: LogFormat = _setting(
         "--log-format",
         _log_format,

@@ -17,8 +17,8 @@ QUIET_SECONDS: Final = 10.0
 """How many seconds repeats of a warning or an error are only counted."""
 
 
-def configure(log_format: LogFormat = LogFormat.TEXT) -> None:
-    """Log in this format from now on."""
+def configure(log_format: LogFormat = LogFormat.TEXT, *, debug: bool = False) -> None:
+    """Log in this format from now on, and debug messages of bigfib's own if ``debug``."""
     formatter = _Json() if log_format is LogFormat.JSON else _Text()
     handler = RepeatLimiter(sys.stderr)
     handler.setFormatter(formatter)
@@ -29,6 +29,7 @@ def configure(log_format: LogFormat = LogFormat.TEXT) -> None:
             before.close()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    logging.getLogger("bigfib").setLevel(logging.DEBUG if debug else logging.NOTSET)
     # Ignore logging errors: stderr itself is gone.
     logging.raiseExceptions = False
 
