@@ -181,7 +181,7 @@ class TestProcesses:
         marker = tmp_path / "starting"
         (tmp_path / "sitecustomize.py").write_text(
             "import pathlib, sys, time\n"
-            "if 'bigfib.storing' in sys.orig_argv:\n"
+            "if 'bigfib.computation' in sys.orig_argv:\n"
             f"    pathlib.Path({str(marker)!r}).touch(); time.sleep(30)\n"
         )
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -367,7 +367,7 @@ def test_watchdog_seconds_are_read_from_the_environment(
 
 LOOP = """
 import sys, time
-from bigfib.server import watchdog
+from bigfib.server import systemd
 
 def loop(call):
     while True:
@@ -394,7 +394,7 @@ calls = {
     "turns": lambda: time.sleep(0.01), "a long turn": turn,
     "within Python": forever, "within C": in_c,
 }
-with watchdog.notifying(tell, 0.2, loop.__code__, turn.__code__):
+with systemd.notifying(tell, 0.2, loop.__code__, turn.__code__):
     loop(calls[kind])
 """
 

@@ -17,14 +17,14 @@ import pytest
 from bigfib.server.bjoern.idle import (
     MOST_HELD,
     MOST_HELD_BY_ALL,
-    PATIENCE,
-    SHORT_PATIENCE,
+    SHORT_TIMEOUT,
+    TIMEOUT,
     ConnectionWatch,
 )
 from tests.service import Serve, memory, until
 
-BEFORE = PATIENCE - 1
-AFTER = PATIENCE + 1
+BEFORE = TIMEOUT - 1
+AFTER = TIMEOUT + 1
 
 
 class Server:
@@ -236,13 +236,13 @@ class TestDescriptors:
         server = Server(descriptors=20)
         try:
             several = [server.connect()[1] for _ in range(10)]
-            server.look(0, SHORT_PATIENCE + 1)
+            server.look(0, SHORT_TIMEOUT + 1)
             assert not any(map(is_let_go, several))
             assert not caplog.records
             several.append(server.connect()[1])
-            server.look(SHORT_PATIENCE + 2, SHORT_PATIENCE + 3)
+            server.look(SHORT_TIMEOUT + 2, SHORT_TIMEOUT + 3)
             assert list(map(is_let_go, several)) == [True] * 10 + [False]
-            server.look(SHORT_PATIENCE + 4)
+            server.look(SHORT_TIMEOUT + 4)
             assert [record.levelno for record in caplog.records] == [logging.WARNING]
         finally:
             server.close()
