@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import falcon.inspect
+import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from bigfib.api.app import create_app
@@ -400,6 +401,7 @@ class TestAnswers:
             ask("507", "GET", "/api0/previous", cookie)
 
 
+@pytest.mark.campaign
 def test_schemathesis_finds_nothing(serve: Serve) -> None:
     """No 5xx, no undocumented status, header or media type, no document against its schema."""
     # Without far terms: it takes the 503 of one that is being computed for a failure.
