@@ -5,39 +5,17 @@ Run with the arguments of ``bigfib serve``.
 
 import sys
 from collections.abc import Iterable
-from time import perf_counter
 from typing import Any
 
 from bigfib.api import app, front
-from bigfib.api.stepping import Environ
 from bigfib.cli.main import main
 from bigfib.server import serve
 
 
 class Uncounted(front.Front):
-    """`Front`, except that it counts nothing under ``/api0``."""
+    """`Front`, except that it counts nothing."""
 
-    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        """Answer one request, as PEP 3333 has it."""
-        now = perf_counter()
-        if now >= self._headers_of_all.due:
-            self._headers_of_all.renew(now)
-        path = environ.setdefault("PATH_INFO", "")
-        methods = self._answers.get(path)
-        found = methods.get(environ["REQUEST_METHOD"]) if methods else None
-        if (
-            found is None
-            or "HTTP_TRANSFER_ENCODING" in environ
-            or ("HTTP_SEC_FETCH_SITE" in environ and self._is_refused(environ, path))
-        ):
-            return super().__call__(environ, start_response)
-        answer, _ = found
-        try:
-            status, headers, body = answer(environ)
-        except Exception:
-            return super().__call__(environ, start_response)
-        headers += self._headers_of_all.headers
-        start_response(status, headers)
+    def _counted(self, _place: int, _began: float, body: Iterable[bytes]) -> Iterable[bytes]:
         return body
 
 

@@ -48,7 +48,9 @@ class Client(threading.Thread):
             pass
 
 
-def test_killed_200_times_under_load(serve: Serve, tried: Counter[str], times: int) -> None:
+def test_steps_acknowledged_before_a_kill_are_kept_200_times(
+    serve: Serve, tried: Counter[str], times: int
+) -> None:
     moments = random.Random(4)
     least = most = 0
     acknowledged: list[int] = []
@@ -263,11 +265,13 @@ class TestSystemCalls:
         # Of the process's own thread: two when the log is opened, then that of the directory.
         failure = "inject=fsync:error=EIO:when=3"
         service = serve("--durability", "os", before=[*strace, "-e", "trace=fsync", "-e", failure])
-        until = time.monotonic() + 20
-        # No reply waits for a sync here, so the next change is the first to meet it.
-        while service.ask("/readyz")[0].status == 200:
-            assert time.monotonic() < until
+
+        def is_seen() -> bool:
+            # No reply waits for a sync here, so the next change is the first to meet it.
             service.value("next")
+            return service.ask("/readyz")[0].status != 200
+
+        until(is_seen)
         reply, body = service.ask("/readyz")
         assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
         assert b"cannot be asked" in body
@@ -330,7 +334,7 @@ class TestTheFileItself:
             said = "".join(service.said)
             assert f"state log {path}: another program has {how.split(' to half')[0]}" in said
 
-    def test_a_full_file_system(
+    def test_step_on_a_full_file_system_is_507_until_there_is_room(
         self, serve: Serve, require: Callable[[str], str], tmp_path: Path
     ) -> None:
         small = tmp_path / "small"
@@ -341,7 +345,7 @@ class TestTheFileItself:
             check=False,
         )
         if mounted.returncode != 0:
-            pytest.skip("mounting is not permitted; test_507_until_there_is_room limits the file")
+            pytest.skip("mounting is not permitted; test_stepping.py limits the file")
         try:
             service = serve("-f", str(small / "state.log"))
             ballast = small / "ballast"

@@ -98,7 +98,7 @@ def test_an_empty_path_is_a_mistake_by_flag_and_none_by_variable(name: str) -> N
 
 
 @pytest.mark.parametrize("off", ["0", "no", "FALSE"])
-def test_switches_can_be_off(off: str) -> None:
+def test_switch_can_be_off_by_variable(off: str) -> None:
     assert Settings.resolve({}, {"BIGFIB_DEBUG": off}).debug is False
 
 
@@ -121,7 +121,7 @@ def test_switches_can_be_off(off: str) -> None:
         ("DEBUG", "maybe", "a switch is"),
     ],
 )
-def test_others_are_refused(name: str, text: str, says: str) -> None:
+def test_wrong_value_of_a_variable_is_refused_by_name(name: str, text: str, says: str) -> None:
     with pytest.raises(InvalidSetting, match=f"BIGFIB_{name} .*{says}") as refusal:
         Settings.resolve({}, {f"BIGFIB_{name}": text})
     assert len(str(refusal.value)) < 200

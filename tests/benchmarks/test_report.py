@@ -26,7 +26,7 @@ def rows(results: Results, title: str) -> list[list[str]]:
     return table.rows
 
 
-def test_the_stages_of_a_step(results: Results) -> None:
+def test_stages_of_a_step_add_up_to_its_cost(results: Results) -> None:
     parts = stages(results, 10_000)
     assert parts is not None
     assert {stage: round(1e6 * seconds) for stage, seconds in parts.items()} == {
@@ -45,24 +45,24 @@ def test_no_stages_where_one_was_not_measured(path: Path) -> None:
     assert stages(write(path, without_append), 10_000) is None
 
 
-def test_what_a_request_costs(results: Results) -> None:
+def test_table_of_costs_has_the_measured_numbers(results: Results) -> None:
     assert rows(results, "What a request costs") == [
         ["10k", "20 µs", "100 µs", "0.20", "0.33", "0.80", "40 MB"]
     ]
 
 
-def test_where_the_time_goes(results: Results) -> None:
+def test_table_of_stages_has_their_shares(results: Results) -> None:
     assert rows(results, "Where the time") == [["10k", "3%", "5%", "2%", "40%", "5%", "20%", "25%"]]
 
 
-def test_how_far(results: Results) -> None:
+def test_table_of_reach_has_steps_and_digits(results: Results) -> None:
     assert rows(results, "How far") == [
         ["mpz", "1,000", "209", "1.00"],
         ["fsync", "500", "104", "0.50"],
     ]
 
 
-def test_ratios_by_group_and_digits(path: Path) -> None:
+def test_table_of_ratios_is_by_group_and_digits(path: Path) -> None:
     run = write(
         path,
         [
@@ -102,7 +102,7 @@ def test_targets_are_reached_missed_or_not_measured(path: Path) -> None:
     assert found[f"{step} beside a constant body in one piece"] == (0.5, True)
 
 
-def test_a_cliff_is_found(path: Path) -> None:
+def test_cliff_in_the_cost_of_a_digit_is_found(path: Path) -> None:
     run = write(
         path,
         [
@@ -131,7 +131,7 @@ def test_a_cliff_may_be_where_nothing_was_measured(path: Path) -> None:
     assert flat.met is None
 
 
-def test_the_page_needs_nothing_else(results: Results) -> None:
+def test_page_of_the_report_needs_no_other_file(results: Results) -> None:
     page = report.page(results)
     assert page.count("<svg") == 2
     assert "Tried without gain" in page
@@ -140,7 +140,7 @@ def test_the_page_needs_nothing_else(results: Results) -> None:
         assert reference not in page
 
 
-def test_the_limit_is_drawn_in(results: Results) -> None:
+def test_chart_has_the_limit_and_the_stages(results: Results) -> None:
     root = ElementTree.fromstring(charts.cost_and_stages(results))
     texts = {text.text for text in root.iter("{http://www.w3.org/2000/svg}text")}
     assert {"limit: a constant body", "step, each on disk", "rest", "arithmetic", "10k"} <= texts

@@ -56,7 +56,7 @@ def test_one_yardstick_may_serve_for_all_parameters(path: Path) -> None:
 
 
 @pytest.mark.parametrize("yardsticks", [0, 2])
-def test_a_group_has_one_yardstick(path: Path, yardsticks: int) -> None:
+def test_group_without_exactly_one_yardstick_is_refused(path: Path, yardsticks: int) -> None:
     found = [measured("steps", f"yardstick_{number}", 1.0) for number in range(yardsticks)]
     with pytest.raises(NoYardstick, match=f"steps.*: {yardsticks} yardsticks"):
         write(path, [*found, measured("steps", "packed_decimal", 1.0)])

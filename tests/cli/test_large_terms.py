@@ -20,7 +20,7 @@ from tests.cli.command import (
 
 
 class TestLargeTerm:
-    def test_progress_on_a_terminal(self, bigfib: Command) -> None:
+    def test_large_term_on_a_terminal_shows_progress(self, bigfib: Command) -> None:
         n = 7_000_000
         digits = fmpz.fib_ui(fmpz(n)).str(base=10)
         shown = bigfib.on_terminal("term", f"-{n}")

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.page.actions import is_at, position, put, show
 from tests.page.conftest import Open
-from tests.page.test_page import is_at, position, put, show
-from tests.service import Serve
+from tests.service import Serve, Service
 
 SIZES: dict[str, dict[str, Any]] = {
     "desktop": {"viewport": {"width": 1280, "height": 720}},
@@ -112,8 +112,9 @@ def test_cancelling_what_is_cancelled_already_is_no_error(serve: Serve, open_pag
     expect(page.locator("#refusal")).to_be_empty()
 
 
-def test_a_step_of_another_client_shows_within_two_seconds(serve: Serve, open_page: Open) -> None:
-    service = serve()
+def test_a_step_of_another_client_shows_within_two_seconds(
+    service: Service, open_page: Open
+) -> None:
     page = open_page(service)
     is_at(page, 0)
     for n in (40, 41, 60):
