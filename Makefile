@@ -40,7 +40,7 @@ test-all: $(DEV)  ## run the tests and the campaigns, as CI does; takes ten minu
 	$(PYTEST) --all $(ARGS)
 
 torture: $(DEV)  ## cause twenty times the faults, fuzz, and soak; takes an hour
-	$(VENV)/bin/python -m pytest --torture tests/state tests/test_durability.py \
+	$(VENV)/bin/python -m pytest --torture tests/state tests/power tests/histories tests/test_durability.py \
 	  tests/api/test_large_terms.py tests/test_shared_store.py tests/test_fuzz.py \
 	  tests/test_hostile.py tests/test_campaign.py tests/test_soak.py $(ARGS)
 
