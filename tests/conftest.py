@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from bigfib.state.postgres import schema
 from tests import proxies
 from tests.numbers.kernels import compiled
 from tests.postgres import Cluster
-from tests.service import Serve, Service
+from tests.service import Serve, Service, reset
 
 _TRIED = pytest.StashKey[Counter[str]]()
 
@@ -107,6 +108,43 @@ def serve(path: Path) -> Iterator[Serve]:
     for service in started:
         service.process.kill()
         service.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def lasting_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Service]]:
+    """Return the service of `service`; another one, if a test has brought that down."""
+    started: list[tuple[Service, threading.Thread]] = []
+
+    def running() -> Service:
+        if not started or started[-1][0].process.poll() is not None:
+            service = Service([], tmp_path_factory.mktemp("service") / "state.log", [])
+            # A service whose log nobody reads waits for that in the end.
+            reading = threading.Thread(target=service.said.extend, args=(service.process.stderr,))
+            reading.start()
+            started.append((service, reading))
+        return started[-1][0]
+
+    yield running
+    for service, reading in started:
+        service.process.terminate()
+        service.process.wait(20)
+        reading.join()
+        assert service.process.stderr is not None
+        service.process.stderr.close()
+        assert "Traceback" not in "".join(service.said)
+
+
+@pytest.fixture
+def service(lasting_service: Callable[[], Service]) -> Iterator[Service]:
+    """A service of the defaults whose shared sequence is at 0.
+
+    Many tests, one after another, use the same one. Each leaves it running, and counts nothing
+    that another may have done: sequences, files of the digit cache, metrics.
+    """
+    service = lasting_service()
+    reset(service)
+    yield service
+    assert service.process.poll() is None, "".join(service.said)
 
 
 @pytest.fixture
