@@ -45,10 +45,10 @@ torture: $(DEV)  ## cause twenty times the faults, fuzz, and soak; takes an hour
 	  tests/test_hostile.py tests/test_campaign.py tests/test_soak.py $(ARGS)
 
 bench: $(DEV)  ## measure, report, and say where the report is; takes five minutes
-	$(VENV)/bin/python -m benchmarks run
+	$(VENV)/bin/python -m benchmarks run $(ARGS)
 
-bench-quick: $(DEV)  ## the same at fewer sizes, in less than one minute
-	$(VENV)/bin/python -m benchmarks --quick run
+bench-quick: $(DEV)  ## the same at four sizes, in a minute; ARGS='--only append', ARGS='--url URL'
+	$(VENV)/bin/python -m benchmarks run --quick $(ARGS)
 
 bench-compare: $(DEV)  ## measure, and fail if a ratio is worse than accepted, twice in a row
 	$(VENV)/bin/python -m benchmarks compare
