@@ -95,9 +95,13 @@ def _store(text: str) -> str:
         if _SLASH_BEFORE_AT.match(text):
             raise ValueError("in a user's name or password a / is written %2F, in others an @ %40")
         return text
-    if not text or "://" in text or _KEYWORD.match(text):
+    if not text or "\0" in text or ("://" in text and not _KEYWORD.match(text)):
         raise ValueError("a store is the path of a state log, or postgresql://...")
-    return str(_path(text))
+    return text if _KEYWORD.match(text) else str(_path(text))
+
+
+def _names_database(store: str) -> bool:
+    return "://" in store or bool(_KEYWORD.match(store))
 
 
 def _choice(kind: type[Enum], meaning: str) -> Callable[[str], Enum]:
@@ -190,7 +194,7 @@ class Settings:
         _store,
         "",
         "where positions are kept: the path of a state log, as with --file, or a database that "
-        "services share, postgresql://USER@HOST,HOST/DATABASE as in libpq",
+        "services share, postgresql://USER@HOST,HOST/DATABASE or host=... dbname=..., as in libpq",
     )
     durability: Durability = _setting(
         "--durability",
@@ -329,7 +333,7 @@ def resolve(
         except ValueError as error:
             raise InvalidSetting(f"{origin} {without_password(text)!r:.60}: {error}") from None
     sources = {name: origin.removesuffix(f": {name}") for name, (origin, _) in given.items()}
-    if values.get("store") and "://" not in values["store"]:
+    if "store" in values and not _names_database(values["store"]):
         values["file"], sources["file"] = Path(values.pop("store")), sources.pop("store")
     return Settings(**values), sources
 

@@ -265,6 +265,7 @@ class TestSystemCalls:
         with Log(path, Durability.OS) as log:
             while log.size < REWRITE_BYTES - 500:
                 log.append(SHARED, 7)
+                log.commit()
         # Of the process's own thread: two when the log is opened, then that of the directory.
         failure = "inject=fsync:error=EIO:when=3"
         service = serve("--durability", "os", before=[*strace, "-e", "trace=fsync", "-e", failure])

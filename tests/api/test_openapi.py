@@ -250,7 +250,7 @@ class TestAnswers:
                     name="page.css",
                 )
         # A failure of the service itself is not had by asking; see test_stepping.py. A state log is
-        # not lost while the service runs; see test_shared_store.py.
+        # not lost while the service runs; see tests/shared_store.
         lost = {(SEQUENCES, "post"), (SEQUENCE, "delete"), ("/readyz", "get"), ("/readyz", "head")}
         assert ask.seen == {
             (template, method, status)
