@@ -309,6 +309,32 @@ def test_command_without_a_service_loads_neither_the_server_nor_what_it_does_not
     assert done.stderr == "[]\n"
 
 
+def test_start_of_a_command_does_not_look_up_the_version_of_gmpy2(bigfib: Command) -> None:
+    """For which gmpy2 imports a package of modules, half as many as all others together."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "bigfib", "current"],
+        capture_output=True,
+        text=True,
+        env=bigfib.environ,
+        check=True,
+    )
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "gmpy2.gmpy2" in loaded
+    assert not loaded & {"importlib.metadata", "email.message", "socket", "zipfile"}
+
+
+def test_version_of_another_package_can_be_looked_up_after_the_start() -> None:
+    program = (
+        "import sys; from bigfib import __main__; sys.argv[1:] = ['term', '10']; __main__.main();"
+        "import importlib.metadata; print(importlib.metadata.version('gmpy2'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert re.fullmatch(r"55\n2\.\d+\.\d+\n", done.stdout), done
+    assert done.stderr == ""
+
+
 def test_serves_without_a_command(bigfib: Command) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "bigfib", "-p", "0"],
