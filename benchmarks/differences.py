@@ -29,7 +29,8 @@ class Change:
         after: Its cost in the second.
         factor: How many times as much it costs, beside the yardstick of its run where there is one.
         noise: How far from the factor others are that are as likely.
-        busy: Whether the machine was too busy in one of the runs to judge by it.
+        turns: How often each was measured.
+        busy: Whether the machine was too busy in one of the runs to judge by that alone.
     """
 
     key: str
@@ -37,14 +38,16 @@ class Change:
     after: float
     factor: float
     noise: float
+    turns: int
     busy: bool
 
     @property
     def verdict(self) -> str:
         """What is to be said of it: ``slower``, ``faster``, or nothing."""
-        least = 1 + max(CHANGED_BY, self.noise)
-        if self.busy:
+        if self.busy and self.turns == 1:
             return "?"
+        # Of turns that agree with each other something can be said all the same.
+        least = 1 + max(CHANGED_BY, self.noise * (2 if self.busy else 1))
         return "slower" if self.factor > least else "faster" if self.factor < 1 / least else ""
 
 
@@ -80,6 +83,7 @@ def _change(pairs: list[tuple[Measurement, Measurement]]) -> Change:
         median(found.cost for found in afters),
         median(factors),
         noise,
+        len(pairs),
         any(found.busy for pair in pairs for found in pair),
     )
 
