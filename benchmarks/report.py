@@ -94,8 +94,7 @@ def show(results: Results, console: Console) -> None:
     """Print the report, the answer last, where a terminal shows it."""
     for table in tables(results)[::-1]:
         print_table(table, console)
-    for line in headline(results):
-        console.print(Text(line), soft_wrap=True)
+    _print_headline(results, console)
 
 
 def page(results: Results) -> str:
@@ -103,8 +102,7 @@ def page(results: Results) -> str:
     first, others = (
         Console(record=True, width=WIDTH, file=io.StringIO(), color_system=None) for _ in range(2)
     )
-    for line in headline(results):
-        first.print(Text(line), soft_wrap=True)
+    _print_headline(results, first)
     for number, table in enumerate(tables(results)):
         print_table(table, others if number else first)
     text = [
@@ -112,6 +110,12 @@ def page(results: Results) -> str:
         for each in (first, others)
     ]
     return _PAGE.format(first=text[0], chart=charts.cost_and_stages(results), others=text[1])
+
+
+def _print_headline(results: Results, console: Console) -> None:
+    for line in headline(results):
+        # What failed can be copied.
+        console.print(Text(line), soft_wrap=line.startswith("FAILED"))
 
 
 def print_table(table: Table, console: Console) -> None:
@@ -143,7 +147,7 @@ def _request(results: Results) -> Table:
             shares = [f"{seconds(part)} {part / whole:3.0%}" for part in parts.values()]
             rows.append([label(digits), _cost(step), *shares])
     return Table(
-        "A request for the next term, on disk before it is answered, costs",
+        "A request for the next term, on disk before it is answered, costs in all, and of that",
         ["digits", "in all", *STAGES],
         rows,
         "Of each request, with 64 at a time (16 at a million digits and more), the server on one "
