@@ -1,7 +1,7 @@
 """Define every setting: its flags, ``BIGFIB_*`` variable, default and meaning.
 
 A flag overrides the variable, the variable the settings file, and the file the default. The same
-function parses all three, so they are refused with the same message; except that argparse itself
+function parses all three, so that they are refused with the same message; but argparse itself
 checks flags with a few fixed values.
 """
 
@@ -31,23 +31,17 @@ _PARAMETER: Final = re.compile("([?&])([^=&?]*)=[^&]*")
 
 
 class Durability(str, Enum):
-    """What an acknowledged step survives."""
+    """What an acknowledged step survives: power loss, or the end of the process only."""
 
     FSYNC = "fsync"
-    """Power loss: it is on disk."""
-
     OS = "os"
-    """The end of the process, but not of the operating system."""
 
 
 class LogFormat(str, Enum):
     """How messages on standard error are written."""
 
     TEXT = "text"
-    """A line for people."""
-
     JSON = "json"
-    """A line for programs."""
 
 
 class InvalidSetting(ValueError):
@@ -101,39 +95,37 @@ def _store(text: str) -> str:
         if _SLASH_BEFORE_AT.match(text):
             raise ValueError("in a user's name or password a / is written %2F, in others an @ %40")
         return text
-    if not text or "://" in text or _KEYWORD.match(text):
+    if not text or "\0" in text or ("://" in text and not _KEYWORD.match(text)):
         raise ValueError("a store is the path of a state log, or postgresql://...")
-    return str(_path(text))
+    return text if _KEYWORD.match(text) else str(_path(text))
 
 
-def _durability(text: str) -> Durability:
-    try:
-        return Durability(text)
-    except ValueError:
-        raise ValueError("durability is fsync or os") from None
+def _names_database(store: str) -> bool:
+    return "://" in store or bool(_KEYWORD.match(store))
 
 
-def _log_format(text: str) -> LogFormat:
-    try:
-        return LogFormat(text)
-    except ValueError:
-        raise ValueError("the log's format is text or json") from None
+def _choice(kind: type[Enum], meaning: str) -> Callable[[str], Enum]:
+    """Return a parser of the values of ``kind``, whose error is the ``meaning``."""
+
+    def parse(text: str) -> Enum:
+        try:
+            return kind(text)
+        except ValueError:
+            raise ValueError(meaning) from None
+
+    return parse
 
 
 def _switch(text: str) -> bool:
-    switches = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-    try:
-        return switches[text.lower()]
-    except KeyError:
-        raise ValueError("a switch is 1, true, yes, 0, false or no") from None
+    if text.lower() not in ("1", "true", "yes", "0", "false", "no"):
+        raise ValueError("a switch is 1, true, yes, 0, false or no")
+    return text.lower() in ("1", "true", "yes")
 
 
 def user_path(find: Callable[[str], Path], name: str) -> Path | None:
-    """Return the path of ``name`` in a user directory, or None without a home directory.
+    """Return the path of ``name`` in a directory of the user, or None without a home directory.
 
-    Args:
-        find: The function of platformdirs that returns the directory.
-        name: The name of the file in it.
+    ``find`` is the function of platformdirs that returns the directory.
     """
     try:
         directory = find("bigfib")
@@ -144,7 +136,7 @@ def user_path(find: Callable[[str], Path], name: str) -> Path | None:
 
 
 class _UserPath:
-    """Look up the default of a path when it is read, so that a given path needs no home."""
+    """Look up the default of a path when it is read: a given path then needs no home directory."""
 
     def __init__(self, find: Callable[[str], Path], name: str = "") -> None:
         self._find = find
@@ -179,7 +171,7 @@ def _setting(flags: str, parse: Callable[[str], Any], default: Any, meaning: str
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a service or command, with valid values.
+    """The settings of a service or command.
 
     ``store`` is the URL of a database, or empty if positions are kept in the state log ``file``.
     """
@@ -202,11 +194,11 @@ class Settings:
         _store,
         "",
         "where positions are kept: the path of a state log, as with --file, or a database that "
-        "services share, postgresql://USER@HOST,HOST/DATABASE as in libpq",
+        "services share, postgresql://USER@HOST,HOST/DATABASE or host=... dbname=..., as in libpq",
     )
     durability: Durability = _setting(
         "--durability",
-        _durability,
+        _choice(Durability, "durability is fsync or os"),
         Durability.FSYNC,
         "what an acknowledged step survives: fsync, power loss; os, the end of the process only",
     )
@@ -280,7 +272,7 @@ class Settings:
     )
     log_format: LogFormat = _setting(
         "--log-format",
-        _log_format,
+        _choice(LogFormat, "the log's format is text or json"),
         LogFormat.TEXT,
         "format of messages on standard error: text, for people; json, a document a line",
     )
@@ -297,12 +289,7 @@ class Settings:
 
 
 class SettingsFile(NamedTuple):
-    """The content of a settings file.
-
-    Attributes:
-        path: Its path.
-        values: The text of each setting in it, by field name.
-    """
+    """The text of each setting in a settings file, by field name."""
 
     path: Path
     values: Mapping[str, str]
@@ -313,10 +300,7 @@ def resolve(
 ) -> tuple[Settings, dict[str, str]]:
     """Combine flags, variables, settings file and defaults.
 
-    Args:
-        flags: Values of flags by field name; None or absent for those not given.
-        environ: The environment. An empty variable counts as unset.
-        file: The content of the settings file.
+    ``flags`` are by field name; None means not given. An empty variable counts as unset.
 
     Returns:
         The settings, and by field name the source of each that does not have its default: the flag,
@@ -349,7 +333,7 @@ def resolve(
         except ValueError as error:
             raise InvalidSetting(f"{origin} {without_password(text)!r:.60}: {error}") from None
     sources = {name: origin.removesuffix(f": {name}") for name, (origin, _) in given.items()}
-    if values.get("store") and "://" not in values["store"]:
+    if "store" in values and not _names_database(values["store"]):
         values["file"], sources["file"] = Path(values.pop("store")), sources.pop("store")
     return Settings(**values), sources
 

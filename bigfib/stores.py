@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from bigfib.sequences import SHARED
-from bigfib.settings import Durability, Settings
+from bigfib.settings import Settings
 from bigfib.state import log
 from bigfib.state.store import SharedStore, Store
 
@@ -12,25 +12,22 @@ class Opened(NamedTuple):
     """An open store.
 
     Attributes:
-        store: The store.
         shared: The same store if other servers may use it too, or else None.
         name: The store as messages name it.
         durability: What an acknowledged step survives, as messages state it.
-        syncs: Whether each commit waits for the disk, so that requests should share commits.
     """
 
     store: Store
     shared: SharedStore | None
     name: str
     durability: str
-    syncs: bool
 
 
 def open_store(settings: Settings, owner_url: str = "", *, expire: bool = True) -> Opened:
-    """Open the state log or connect to the database, whichever the settings name.
+    """Open the state log or connect to the database.
 
     Args:
-        settings: The settings.
+        settings: Which, and how.
         owner_url: The URL of this service, for others that find the state log locked.
         expire: Whether sequences may expire. Only the service expires them: a command may run
             under other settings, or another clock.
@@ -40,19 +37,15 @@ def open_store(settings: Settings, owner_url: str = "", *, expire: bool = True) 
         LogError: As `log.Log`.
     """
     if not settings.store:
-        return Opened(
-            open_log(settings, owner_url, expire=expire),
-            None,
-            f"state log {settings.file}",
-            settings.durability.value,
-            settings.durability is Durability.FSYNC,
-        )
+        opened = open_log(settings, owner_url, expire=expire)
+        return Opened(opened, None, f"state log {settings.file}", settings.durability.value)
     from bigfib.state.postgres.store import Postgres
 
     days_kept = settings.sequence_ttl if expire else None
     store = Postgres(settings.store, days_kept=days_kept, permanent=SHARED)
-    durability = f"synchronous_commit {store.synchronous_commit}"
-    return Opened(store, store, f"store {store.host}", durability, False)
+    standby = "a" if store.has_standby else "no"
+    durability = f"synchronous_commit {store.synchronous_commit} with {standby} synchronous standby"
+    return Opened(store, store, f"store {store.host}", durability)
 
 
 def open_log(settings: Settings, owner_url: str = "", *, expire: bool = True) -> log.Log:

@@ -95,9 +95,9 @@ def exchange(service: Service, request: bytes) -> bytes:
     return received
 
 
-def until(true: Callable[[], object]) -> None:
-    """Return when that is so; it has 20 seconds."""
-    deadline = time.monotonic() + 20
+def until(true: Callable[[], object], seconds: float = 20) -> None:
+    """Return when that is so; it has 20 seconds, unless told otherwise."""
+    deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -126,6 +126,18 @@ def full_disk(service: Service) -> Iterator[None]:
     resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (size, unlimited[1]))
     yield
     resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, unlimited)
+
+
+def descriptors(service: Service) -> int:
+    """Return how many descriptors the service has open."""
+    return len(list(Path(f"/proc/{service.process.pid}/fd").iterdir()))
+
+
+def reset(service: Service) -> None:
+    """Put the shared sequence at 0."""
+    json_type = {"Content-Type": "application/json"}
+    reply, body = service.ask("/api1/sequences/shared", "PUT", json_type, b'{"position":"0"}')
+    assert reply.status == 200, body
 
 
 def jobs(path: Path) -> Jobs:

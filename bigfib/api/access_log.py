@@ -1,7 +1,7 @@
 """Log a line for every request, if ``--access-log`` asks for it.
 
 A line has the Common Log Format and the milliseconds that the request took. It has no query and
-only the beginning of an id, because the id of a sequence allows to step it.
+only the beginning of an id, because a client that knows the id of a sequence can step it.
 """
 
 import logging
@@ -18,7 +18,7 @@ _logger = logging.getLogger("bigfib.access")
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
-# An id, even a mistyped one. An index of as many digits is shortened, too.
+# An id, even a mistyped one. A long index is shortened, too.
 _LONG: Final = re.compile(r"([0-9a-fA-F]{6})[0-9a-fA-F]{10,}")
 
 _LONGEST_PATH: Final = 200
@@ -57,7 +57,7 @@ class _Request:
         self.sent = 0
 
     def count(self, piece: bytes) -> bytes:
-        """Count a piece as sent: bjoern only reports that it wants the next one."""
+        """Count a piece as sent; bjoern does not report more than that it wants the next one."""
         self.sent += len(piece)
         return piece
 

@@ -1,4 +1,4 @@
-"""Turn terms and sequences into replies; see `commit` for when these may leave."""
+"""Turn terms and sequences into replies; `commit` decides when these may leave."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -42,12 +42,9 @@ class Body:
         on_close: Callable[[], object],
         on_piece: Callable[[bytes], bytes] | None = None,
     ) -> None:
-        """Send ``pieces``; a generator is closed at the end.
+        """Send ``pieces``, each as ``on_piece`` returns it; a generator is closed at the end.
 
-        Args:
-            pieces: The pieces.
-            on_close: Called once, whether all pieces were sent or the client has gone.
-            on_piece: Called with each piece; what it returns is sent.
+        ``on_close`` is called once, whether all pieces were sent or the client has gone.
         """
         self._pieces = pieces
         self._on_close = on_close
@@ -57,7 +54,7 @@ class Body:
         return map(self._on_piece, self._pieces) if self._on_piece else iter(self._pieces)
 
     def close(self) -> None:
-        """Close the body, as PEP 3333 has the server do."""
+        """Close the body; called by the server (PEP 3333)."""
         close = getattr(self._pieces, "close", None)
         if close:
             close()
@@ -67,21 +64,23 @@ class Body:
 class CommonHeaders:
     """The headers of every reply: ``Date``, which bjoern does not send.
 
-    They are renewed each second by the request that finds them due, which knows the time already.
-
-    Attributes:
-        headers: The headers.
-        due: When they have to be renewed, by `time.perf_counter`.
+    The request that finds them ``due``, by `time.perf_counter`, renews them each second.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self.renew(time.perf_counter())
 
-    def renew(self, now: float) -> None:
-        """Set the headers for the current second; ``now`` is the time by `time.perf_counter`."""
+    def renew(self, now: float, *, close: bool = False) -> None:
+        """Set the headers for the current second; ``now`` is the time by `time.perf_counter`.
+
+        bjoern adds ``Connection: Keep-Alive`` even if its connection is to ``close``; of the two,
+        `close` counts (RFC 9112, 9.3).
+        """
         seconds = self._clock()
         self.headers: list[Header] = [("Date", formatdate(int(seconds), usegmt=True))]
+        if close:
+            self.headers.append(("Connection", "close"))
         self.due = now + 1 - seconds % 1
 
 
@@ -104,10 +103,8 @@ class ValueReply:
     def __call__(self, status: str, rest: bytes) -> Answer:
         """Return the answer that shows a value, after the changes so far are committed.
 
-        Args:
-            status: The status line.
-            rest: The value in ASCII digits, perhaps after a minus sign, and its `closing`: given
-                together, so that a long value need not be copied.
+        ``rest`` is the value in ASCII digits, perhaps after a minus sign, and its `closing`: given
+        together, so that a long value need not be copied.
         """
         self._committer.commit()
         length = len(_OPENING) + len(rest)
@@ -129,10 +126,8 @@ def _after_step(waiting: WaitingStep) -> Iterator[bytes]:
     """Yield the opening of the reply, and the rest once the step is made.
 
     While others hold the sequence locked, the opening is sent a byte at a time: after each, bjoern
-    serves its other connections.
-
-    Raises:
-        NotMade: On this exception bjoern closes the connection in the middle of the reply.
+    serves its other connections. On `NotMade` bjoern closes the connection in the middle of the
+    reply.
     """
     sent = 1
     try:
@@ -155,8 +150,7 @@ def _after_step(waiting: WaitingStep) -> Iterator[bytes]:
 class SequenceReply:
     """Show a sequence as the document ``{"id","position","digits","value"}``.
 
-    It is committed before the reply begins: the headers, which leave with the first piece of the
-    body, have the position as ``ETag``.
+    The sequence is committed before the reply begins: the headers have its position as ``ETag``.
     """
 
     def __init__(self, committer: Committer) -> None:
@@ -178,7 +172,7 @@ class SequenceReply:
     def unchanged(self, resp: falcon.Response, pair: DecimalPair) -> None:
         """Give ``resp`` the headers of a 304, which describe no content.
 
-        Given the length of a document that does not follow, Node's ``fetch`` waits for the document
+        If they state the length of a document that does not follow, Node's ``fetch`` waits for it
         and opens another connection for the next request.
         """
         self._committer.commit()

@@ -63,13 +63,10 @@ class _OneSequence:
     def _change(
         self, req: falcon.Request, sequence_id: bytes, change: Callable[[int | None], _Made]
     ) -> _Made:
-        """Make a change from a position that If-Match and If-None-Match allow.
+        """Make a change from a position that If-Match and If-None-Match allow, or raise a 412.
 
-        ``change`` makes it, from the position that it is given, or from any if that is None. The
+        ``change`` makes it from the position that it is given, or from any if that is None. The
         store compares positions when it makes the change, so that the conditions hold then.
-
-        Raises:
-            Problem: 412, the conditions do not allow a change at the sequence's position.
         """
         excludes = req.get_header("If-None-Match") is not None
         if not excludes and req.get_header("If-Match", default="*").strip() == "*":

@@ -70,6 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Until `serve` configures logging, messages reach stderr by Python's handler of last resort.
     assert logging.lastResort is not None  # noqa: S101 - nobody has removed it
     logging.lastResort.setFormatter(logging.Formatter("bigfib: %(message)s"))
+    # Ignore logging errors: stderr itself is gone.
     logging.raiseExceptions = False
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)

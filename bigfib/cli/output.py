@@ -9,8 +9,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn, TextIO
 
-from bigfib.signals import set_handler
-
 # A terminal shows only the ends of a term longer than this.
 _SHOWN_WHOLE: Final = 1000
 _SHOWN_ENDS: Final = 40
@@ -96,7 +94,10 @@ def answer_to(path: Path | None) -> Iterator[TextIO]:
         target = path.resolve()
         unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
         # These signals remove the unfinished file, too, as Ctrl-C does.
-        set_handler(_end, signal.SIGHUP, signal.SIGTERM)
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            # nohup ignores SIGHUP.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _end)
         try:
             # Never follow a link or open a pipe that has this name.
             unfinished.unlink(missing_ok=True)

@@ -9,9 +9,9 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Final
+from typing import Final, NamedTuple
 
 import bjoern
 
@@ -24,7 +24,7 @@ from bigfib.jobs import Jobs, TermNotReady
 from bigfib.numbers import kernel
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import SHARED, Sequences, farthest_within
-from bigfib.server import CannotServe, listener, systemd, watchdog
+from bigfib.server import CannotServe, listener, systemd
 from bigfib.server.bjoern.idle import ConnectionWatch
 from bigfib.server.bjoern.loop import IterationHook
 from bigfib.server.bjoern.request import WSGI, PartOfRequest, guarded, with_client_address
@@ -36,6 +36,8 @@ from bigfib.terms import INLINE_LIMIT
 
 _logger = logging.getLogger(__name__)
 
+_READY: Final = ("READY=1", "WATCHDOG=1")
+
 # From <malloc.h>.
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
@@ -45,9 +47,9 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then finish the replies under way, for 5 seconds at most.
 
     Raises:
-        CannotServe: The address cannot be had, or the shared sequence is beyond computing.
+        CannotServe: The address cannot be used, or the shared sequence is too large to compute.
         LogError: The state log cannot be opened, or not be made durable at the end.
-        StoreError: The database cannot be had.
+        StoreError: The database cannot be used.
     """
     timeout = systemd.watchdog_seconds()
     inherited = listener.inherit()
@@ -70,22 +72,14 @@ def serve(settings: Settings) -> None:
         if place is None:
             return
         host, port = reserved.getsockname()[:2]
-        # An inherited socket is common to all workers: whichever is free accepts.
+        # All workers accept from an inherited socket: whichever is free.
         with contextlib.closing(inherited or listener.bind(host, port, shared=True)) as listening:
             listener.listen(listening)
             _Server(settings, listening, timeout, place, inherited=bool(inherited)).serve()
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """What the application works on.
-
-    Attributes:
-        store: The store of the sequences.
-        sequences: The sequences.
-        jobs: The computations of large terms.
-        position: The position of the shared sequence.
-    """
+class _Opened(NamedTuple):
+    """What the application works on; ``position`` is that of the shared sequence."""
 
     store: Opened
     sequences: Sequences
@@ -107,12 +101,8 @@ class _Server:
     ) -> None:
         """Prepare the service.
 
-        Args:
-            settings: The settings.
-            listening: The listening socket.
-            timeout: Seconds within which a supervisor expects each report; None if there is none.
-            place: The place of this worker, if it is one of several.
-            inherited: Whether others have the socket, too, and it listens on after the end.
+        If there is a supervisor, it expects a report every ``timeout`` seconds. ``place`` is that
+        of this worker, if there are several. An ``inherited`` socket listens on after the end.
         """
         self._settings = settings
         self._listening = listening
@@ -128,13 +118,15 @@ class _Server:
             watch = ConnectionWatch(self._listening, descriptors)
             stop = Stop(self._listening, watch, inherited=self._inherited)
             app = self._build(opened, stop)
-            with self._drain_on_signal(watch, stop):
+            # A signal closes the connections after their replies.
+            with contextlib.closing(watch), stop.by_signal():
+                watch.start()
                 self._announce(opened)
                 self._run(app)
             _logger.info("stopped")
 
     def _prepare_process(self) -> int:
-        """Set up what belongs to the process; return how many descriptors it may have."""
+        """Set up the process; return how many descriptors it may have."""
         if self._settings.one_cpu:
             # All workers on the same CPU would gain nothing.
             cpus = sorted(os.sched_getaffinity(0))
@@ -149,12 +141,7 @@ class _Server:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[_Opened]:
-        """Open the store and the computations, and close them at the end.
-
-        Raises:
-            CannotServe: The shared sequence is beyond computing.
-            LogError, StoreError: As `serve`.
-        """
+        """Open the store and the computations, and close them at the end; raise as `serve`."""
         settings = self._settings
         # Absolute, because the processes that write there have another working directory.
         cache = DigitCache(settings.cache_dir.absolute(), settings.disk_cache_bytes)
@@ -193,29 +180,22 @@ class _Server:
         )
         # An attribute, because the hook must outlive the loop.
         self._hook = IterationHook(self._listening, app.committer.end_iteration)
-        if opened.store.syncs:
+        # Requests of a loop iteration share a commit, for which the log writes and syncs once.
+        if not settings.store:
             self._hook.install()
-        served = stop.announced_by(app)
         if settings.access_log or settings.debug:
-            served = with_client_address(logged(served, app.committer))
-        return guarded(served)
-
-    @contextlib.contextmanager
-    def _drain_on_signal(self, watch: ConnectionWatch, stop: Stop) -> Iterator[None]:
-        """Let a signal close the connections, after their replies, of the loop that runs within."""
-        with contextlib.closing(watch), stop.by_signal():
-            watch.start()
-            yield
+            return guarded(with_client_address(logged(app, app.committer)))
+        return guarded(app)
 
     def _announce(self, opened: _Opened) -> None:
         """Log where the service listens, and what it serves."""
-        who = f"bigfib {bigfib.__version__}"
+        name = f"bigfib {bigfib.__version__}"
         if self._place:
             worker = f"worker {self._place.number + 1} of {self._settings.workers}"
-            who += f" ({worker}, pid {os.getpid()})"
+            name += f" ({worker}, pid {os.getpid()})"
         _logger.info(
             "%s listens on %s; %s at position %d, durability %s, kernel: %s",
-            *(who, self._url, opened.store.name, opened.position, opened.store.durability),
+            *(name, self._url, opened.store.name, opened.position, opened.store.durability),
             kernel.description(),
         )
         if not listener.is_loopback(self._listening):
@@ -227,13 +207,9 @@ class _Server:
 
     def _run(self, app: WSGI) -> None:
         """Run bjoern until it is stopped, and report that its loop is alive."""
-        notify = self._place.notify if self._place else _notify_systemd
-        with watchdog.notifying(notify, self._timeout, bjoern.server_run.__code__):
+        notify = self._place.notify if self._place else partial(systemd.notify, *_READY)
+        with systemd.notifying(notify, self._timeout, bjoern.server_run.__code__):
             bjoern.server_run(self._listening, app)
-
-
-def _notify_systemd() -> None:
-    systemd.notify("READY=1", "WATCHDOG=1")
 
 
 def _show_uncaught(

@@ -25,7 +25,7 @@ def rows(results: Results, title: str) -> list[list[str]]:
     return table.rows
 
 
-def test_the_stages_of_a_step(results: Results) -> None:
+def test_stages_of_a_step_add_up_to_its_cost(results: Results) -> None:
     parts = stages(results, 10_000)
     assert parts is not None
     assert {stage: round(1e6 * seconds) for stage, seconds in parts.items()} == {
@@ -61,7 +61,7 @@ def test_second_table_compares_a_request_with_the_limit(results: Results) -> Non
     ]
 
 
-def test_ratios_by_group_and_digits(path: Path) -> None:
+def test_table_of_ratios_is_by_group_and_digits(path: Path) -> None:
     run = write(
         path,
         [
@@ -110,7 +110,7 @@ def test_target_that_was_not_measured_on_a_quiet_machine_is_not_called_missed(
     assert f"{len(found) - 3} targets were not measured" in table.notes
 
 
-def test_a_cliff_is_found(path: Path) -> None:
+def test_cliff_in_the_cost_of_a_digit_is_found(path: Path) -> None:
     run = write(
         path,
         [

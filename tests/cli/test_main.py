@@ -60,7 +60,9 @@ class TestMisuse:
             (["current", "-f", "~nobody-of-that-name/x"], "no such home directory"),
         ],
     )
-    def test_exits_2_with_one_line(self, bigfib: Command, arguments: list[str], says: str) -> None:
+    def test_misuse_exits_2_with_one_line(
+        self, bigfib: Command, arguments: list[str], says: str
+    ) -> None:
         refusal = bigfib.fails(*arguments)
         assert refusal.startswith("2: ")
         assert says in refusal
@@ -170,20 +172,22 @@ class TestColours:
     FAR = ("term", "20000000", "-o", "/dev/null")
     COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
-    def test_on_a_terminal(self, bigfib: Command) -> None:
+    def test_output_on_a_terminal_has_colours(self, bigfib: Command) -> None:
         bigfib.environ |= {"TERM": "xterm-256color"}
         bigfib.environ.pop("NO_COLOR", None)
         assert self.COLOUR.search(bigfib.on_terminal(*self.FAR))
 
     @pytest.mark.parametrize("variable", ["NO_COLOR=1", "TERM=dumb"])
-    def test_not_where_they_are_not_wanted(self, bigfib: Command, variable: str) -> None:
+    def test_output_where_colours_are_not_wanted_has_none(
+        self, bigfib: Command, variable: str
+    ) -> None:
         name, _, value = variable.partition("=")
         bigfib.environ |= {"TERM": "xterm-256color", name: value}
         assert not self.COLOUR.search(bigfib.on_terminal(*self.FAR))
         for command in (["settings"], ["--help"], ["bogus"]):
             assert "\x1b" not in bigfib.on_terminal(*command)
 
-    def test_not_in_a_pipe(self, bigfib: Command) -> None:
+    def test_output_in_a_pipe_has_no_colours(self, bigfib: Command) -> None:
         bigfib.environ |= {"TERM": "xterm-256color", "FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}
         done = bigfib(*self.FAR)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -199,7 +203,7 @@ class TestHelp:
         assert re.fullmatch(r"bigfib \d+\.\d+\.\d+\nkernel: .+\n", shown)
         assert shown.splitlines()[1] == f"kernel: {kernel.description()}"
 
-    def test_names_every_command(self, bigfib: Command) -> None:
+    def test_help_names_every_command(self, bigfib: Command) -> None:
         shown = bigfib.prints("--help")
         for command in ("serve", "current", "next", "previous", "term", "log"):
             assert command in shown
@@ -218,7 +222,7 @@ class TestHelp:
             bigfib.environ[name] = "/50%d"
         assert bigfib.prints("serve", "--help").count("/50%d/bigfib") == 3
 
-    def test_names_variables_and_defaults(self, bigfib: Command) -> None:
+    def test_help_names_variables_and_defaults(self, bigfib: Command) -> None:
         shown = " ".join(bigfib.prints("serve", "--help").split())
         assert "[BIGFIB_PORT, default: 8080]" in shown
         assert "[BIGFIB_DURABILITY, default: fsync]" in shown

@@ -117,7 +117,7 @@ class TestTerm:
     def test_output_that_cannot_be_written_is_refused(self, bigfib: Command, target: str) -> None:
         assert "cannot write" in bigfib.fails("term", "10", "-o", target)
 
-    def test_into_a_full_file_system(self, bigfib: Command) -> None:
+    def test_term_into_a_full_file_system_fails_with_the_reason(self, bigfib: Command) -> None:
         assert "No space left on device" in bigfib.fails("term", "100000", "-o", "/dev/full")
 
     @pytest.mark.parametrize("n", ["0", "7", "16", "17", "-16", "-17", "18", "100", "-100", "4790"])

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.service import Service
 
@@ -23,7 +23,10 @@ PHONE: dict[str, Any] = {
 }
 
 
-# Not for longer: other packages make sure that they leave no process behind.
+expect.set_options(timeout=20_000)
+
+
+# Not for longer: while Playwright's event loop runs, asyncio.run() refuses to start another.
 @pytest.fixture(scope="package")
 def browser(require: Callable[[str], str]) -> Iterator[Browser]:
     program = require("chromium")
