@@ -56,8 +56,8 @@ def break_in(path: Path, before: str, after: str) -> None:
 def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
     """A run in which three things are broken, on a machine that another program keeps busy."""
     root = copied(tmp_path_factory.mktemp("broken"))
-    before = "        positions = itertools.count(10**6)\n        benchmark(lambda"
-    failing = before.replace("positions =", "raise OSError('planted')\n        positions =")
+    before = "def bench_append(benchmark: BenchmarkFixture, path: Path) -> None:\n"
+    failing = before + "    raise OSError('planted')\n"
     break_in(root / "benchmarks/bench_log.py", before, failing)
     before = "        os.fdatasync(descriptor)\n\n    benchmark(batch)\n"
     wrong = before + "    assert appends < 64\n"
