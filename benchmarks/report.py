@@ -62,8 +62,8 @@ class Table:
 
 def tables(results: Results) -> list[Table]:
     """Return the tables of the report that have rows, the answer first."""
-    found = [_request(results), _limit(results), _targets(results), _ratios(results)]
-    return [table for table in found if table.rows]
+    found = [_request, _elsewhere, _limit, _targets, _ratios]
+    return [table for make in found if (table := make(results)).rows]
 
 
 def headline(results: Results) -> list[str]:
@@ -156,6 +156,17 @@ def _request(results: Results) -> Table:
     )
 
 
+def _elsewhere(results: Results) -> Table:
+    names = ["livez", "current", "step", "term"]
+    rows = [
+        [label(digits), *map(_cost, costs)]
+        for digits in results.lengths()
+        if all(costs := [results.find(groups.ELSEWHERE, name, digits=digits) for name in names])
+    ]
+    notes = "Of each request, with 16 at a time, as this machine sees it. livez: a constant word."
+    return Table("A request to the service at --url costs", ["digits", *names], rows, notes)
+
+
 def _limit(results: Results) -> Table:
     rows = []
     for digits in results.lengths():
@@ -225,7 +236,9 @@ def _ratios(results: Results) -> Table:
     )
 
 
-def _cost(measurement: Measurement) -> str:
+def _cost(measurement: Measurement | None) -> str:
+    if measurement is None:
+        return _MISSING
     return seconds(measurement.cost) + _doubt(measurement, shown_from=0.0)
 
 
