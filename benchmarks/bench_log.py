@@ -1,4 +1,4 @@
-"""What the state log costs, beside the bare system calls. For opening it, see `bench_large_log`."""
+"""What the state log costs, compared with system calls. For opening it, see `bench_large_log`."""
 
 import itertools
 import os

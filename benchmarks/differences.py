@@ -27,7 +27,7 @@ class Change:
         key: What it is called.
         before: Its cost in the first run or commit.
         after: Its cost in the second.
-        factor: How many times as much it costs, beside the yardstick of its run where there is one.
+        factor: How many times as much it costs, by the yardstick of its run where there is one.
         noise: How far from the factor others are that are as likely.
         turns: How often each was measured.
         busy: Whether the machine was too busy in one of the runs to judge by that alone.
@@ -97,7 +97,7 @@ def _factor(before: Measurement, after: Measurement) -> float:
 
 def table(found: list[Change], names: tuple[str, str]) -> Table:
     """Return the changes as a table, the worst first; what has not changed is only counted."""
-    told = sorted((each for each in found if each.verdict), key=lambda each: -each.factor)
+    changed = sorted((each for each in found if each.verdict), key=lambda each: -each.factor)
     return Table(
         f"From {names[0]} to {names[1]}",
         ["", "before", "after", "cost", "noise", ""],
@@ -109,11 +109,11 @@ def table(found: list[Change], names: tuple[str, str]) -> Table:
                 f"±{each.noise:.0%}",
                 each.verdict,
             ]
-            for each in told
+            for each in changed
         ],
-        f"{len(found) - len(told)} of {len(found)} have changed by less than {CHANGED_BY:.0%}, or "
-        "by less than their noise. Costs are compared beside the yardstick of the same run. ?: on "
-        "a busy machine.",
+        f"{len(found) - len(changed)} of {len(found)} have changed by less than {CHANGED_BY:.0%}, "
+        "or by less than their noise. Costs are measured by the yardstick of the same run. ?: on a "
+        "busy machine.",
     )
 
 

@@ -183,8 +183,8 @@ def _limit(results: Results) -> Table:
         "Compared with the limit, a constant body of the same size",
         ["digits", "limit", "step", "step, os", "current", "memory"],
         rows,
-        "Speeds beside the limit's: of steps, of steps with --durability os, of current; and the "
-        "most memory that the service has held.",
+        "Speeds compared with the limit: of steps, of steps with --durability os, of current; and "
+        "the most memory that the service has held.",
     )
 
 
@@ -228,7 +228,7 @@ def _ratios(results: Results) -> Table:
                 yield [f"  {name}", *(ratios.get(digits, "") for digits in (None, *columns))]
 
     return Table(
-        "Speed beside the yardstick",
+        "Speed compared with the yardstick",
         ["", "", *map(label, columns)],
         list(lines()),
         "Of memory, how sparing with it. More is better; 1 is as good as the yardstick. ±: the "
