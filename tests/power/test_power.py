@@ -43,6 +43,16 @@ def test_acknowledged_steps_survive_power_cuts(
 
 
 @pytest.mark.campaign
+def test_service_starts_after_power_cuts_with_durability_os(
+    machine: Machine, seed: int, times: int
+) -> None:
+    """On whatever is left."""
+    episode = Episode(machine, seed, durability="os")
+    for _ in range(20 * times):
+        episode.live()
+
+
+@pytest.mark.campaign
 @pytest.mark.parametrize("part", [0, 1])
 def test_acknowledged_steps_survive_many_power_cuts(
     machine: Machine, tried: Counter[str], seed: int, part: int, times: int
