@@ -18,6 +18,7 @@ def bench_current(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     with Log(path) as log:
         for position in range(1, 1001):
             log.append(b"shared", position)
+            log.commit()
     command = [sys.executable, "-m", "bigfib", "current", "-f", str(path)]
     benchmark(_run, command)
 

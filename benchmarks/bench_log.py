@@ -35,7 +35,12 @@ def descriptor(tmp_path: Path) -> Iterator[int]:
 def bench_append(benchmark: BenchmarkFixture, path: Path) -> None:
     with Log(path, Durability.OS) as log:
         positions = itertools.count(10**6)
-        benchmark(lambda: log.append(SHARED, next(positions)))
+
+        def append() -> None:
+            log.append(SHARED, next(positions))
+            log.commit()
+
+        benchmark(append)
 
 
 @pytest.mark.benchmark(group=APPEND)
@@ -81,6 +86,7 @@ def bench_replay(benchmark: BenchmarkFixture, path: Path) -> None:
     with Log(path, Durability.OS) as log:
         for position in range(10**6, 10**6 + REWRITE_BYTES // RECORD_SIZE - 1000):
             log.append(SHARED, position)
+            log.commit()
     benchmark(lambda: Log(path).close())
 
 

@@ -301,6 +301,7 @@ class Jobs:
             if len(self._checked) > _CHECKED_KEPT:
                 del self._checked[next(iter(self._checked))]
             job.state, job.progress = State.DONE, 1.0
+            _logger.debug("F(%d) is computed, by process %d", job.n, job.process.pid)
             self.done.add()
             del self._jobs[job.n]
             return

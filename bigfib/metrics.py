@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from bigfib.jobs import Jobs
     from bigfib.sequences import Sequences
-    from bigfib.state.store import Store
+    from bigfib.state.store import SharedStore, Store
 
 UNMATCHED: Final = "unmatched"
 """The route of a request whose path has none."""
@@ -210,6 +210,10 @@ _FAMILIES: Final[dict[str, tuple[str, tuple[str, ...], str]]] = {
     "bigfib_steps_total": ("Counter", ("direction",), "Steps made, of any sequence."),
     "bigfib_sequence_cache_bytes": ("Gauge", (), "Memory that the terms of sequences take."),
     "bigfib_store_up": ("Gauge", (), "Whether the store can be asked."),
+    "bigfib_store_standby": (
+        *("Gauge", ()),
+        "Whether commits of the database wait for a synchronous standby.",
+    ),
     "bigfib_shared_position": ("Gauge", (), "Position of the shared sequence, as a double."),
     "bigfib_shared_digits": ("Gauge", (), "Digits of the term there, as a double."),
     "bigfib_commit_seconds": (
@@ -239,12 +243,15 @@ class Metrics:
         jobs: "Jobs",
         requests: RequestHistogram,
         shared: SharedMemory | None = None,
+        shared_store: "SharedStore | None" = None,
     ) -> None:
         """Collect what these count; the store reports its commits here from now on.
 
         If there are several workers, the values move to their ``shared`` memory.
+        ``shared_store`` is the same store, if servers share it.
         """
         self._store = store
+        self._shared_store = shared_store
         self._jobs = jobs
         self._requests = requests
         self._process = Gauge()
@@ -306,6 +313,8 @@ class Metrics:
         """Yield name and value of each metric that is looked up now and has no labels."""
         yield "bigfib_store_up", position is not None
         if position is not None:
+            if self._shared_store:
+                yield "bigfib_store_standby", self._shared_store.has_standby
             yield "bigfib_shared_position", _float(position)
             yield "bigfib_shared_digits", _float(digit_count(position))
         log = self._store.log_facts()

@@ -48,19 +48,36 @@ class InvalidSetting(ValueError):
     """A setting has an invalid value; the message says which are valid."""
 
 
-def _number(least: int, most: int, meaning: str) -> Callable[[str], int]:
-    """Return a parser of numbers from ``least`` to ``most``, whose error is the ``meaning``."""
+@dataclass(frozen=True)
+class Number:
+    """Parse whole numbers from ``least`` to ``most``; others are refused with the ``meaning``.
 
-    def parse(text: str) -> int:
-        # The length first: converting thousands of digits takes long.
-        if text.isascii() and text.isdecimal() and len(text) <= 18 and least <= int(text) <= most:
-            return int(text)
-        raise ValueError(meaning)
+    Attributes:
+        units: The factor of each unit that may follow the digits, in lower case.
+    """
 
-    return parse
+    least: int
+    most: int
+    meaning: str
+    units: Mapping[str, int] = field(default_factory=dict)
+
+    def __call__(self, text: str) -> int:
+        """Return the number; raise ValueError if the text is none."""
+        # No more digits: converting thousands takes long.
+        if found := re.fullmatch("([0-9]{1,18}) ?([A-Za-z]*)", text):
+            factor = {"": 1, **self.units}.get(found[2].lower(), 0)
+            number = int(found[1]) * factor
+            if factor and self.least <= number <= self.most:
+                return number
+        raise ValueError(self.meaning)
 
 
-_whole: Final = _number(0, 10**18, "it is a whole number, in digits")
+_size: Final = Number(
+    0,
+    10**18,
+    "a size is a whole number of bytes, or one with a unit: kB, MB, GB, KiB, MiB or GiB",
+    {"kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30},
+)
 
 
 def _path(text: str) -> Path:
@@ -78,9 +95,13 @@ def _store(text: str) -> str:
         if _SLASH_BEFORE_AT.match(text):
             raise ValueError("in a user's name or password a / is written %2F, in others an @ %40")
         return text
-    if not text or "://" in text or _KEYWORD.match(text):
+    if not text or "\0" in text or ("://" in text and not _KEYWORD.match(text)):
         raise ValueError("a store is the path of a state log, or postgresql://...")
-    return str(_path(text))
+    return text if _KEYWORD.match(text) else str(_path(text))
+
+
+def _names_database(store: str) -> bool:
+    return "://" in store or bool(_KEYWORD.match(store))
 
 
 def _choice(kind: type[Enum], meaning: str) -> Callable[[str], Enum]:
@@ -157,7 +178,7 @@ class Settings:
 
     port: int = _setting(
         "-p --port",
-        _number(0, 65535, "a port is a number from 0 to 65535 (0 takes any free one)"),
+        Number(0, 65535, "a port is a number from 0 to 65535 (0 takes any free one)"),
         8080,
         "port to listen on",
     )
@@ -173,7 +194,7 @@ class Settings:
         _store,
         "",
         "where positions are kept: the path of a state log, as with --file, or a database that "
-        "services share, postgresql://USER@HOST,HOST/DATABASE as in libpq",
+        "services share, postgresql://USER@HOST,HOST/DATABASE or host=... dbname=..., as in libpq",
     )
     durability: Durability = _setting(
         "--durability",
@@ -183,32 +204,39 @@ class Settings:
     )
     rewrite_bytes: int = _setting(
         "--rewrite-bytes",
-        _whole,
+        _size,
         REWRITE_BYTES,
-        "size in bytes from which the state log is compacted when most of it is out of date; a log "
-        "of the default size is read in less than 0.1 s",
+        "size, such as 1MiB, from which the state log is compacted when most of it is out of date; "
+        "one of the default size is read in less than 0.1 s",
     )
     sequence_ttl: int = _setting(
         "--sequence-ttl",
-        _number(1, 999_999, "a time to live is a number of days, at least 1"),
+        Number(
+            1,
+            999_999,
+            "a time to live is a number of days, at least 1, or has a unit: 90d, 12w",
+            {"d": 1, "w": 7},
+        ),
         90,
-        "days after which a sequence that is not stepped may be deleted; never the shared one",
+        "days, such as 90d, after which a sequence that is not stepped may be deleted; never the "
+        "shared one",
     )
     max_sequences: int = _setting(
         "--max-sequences",
-        _whole,
+        Number(0, 10**18, "it is a whole number, in digits"),
         1_000_000,  # A service with as many takes 152 MB.
         "maximum number of sequences, not counting the shared one",
     )
     cache_bytes: int = _setting(
         "--cache-bytes",
-        _whole,
+        _size,
         64 << 20,  # 80 thousand sequences at small terms, 500 at 20 thousand digits.
-        "bytes of memory for the terms of recently used sequences; others are computed on request",
+        "memory, such as 64MiB, for terms of recently used sequences; others are computed on "
+        "request",
     )
     max_term: int = _setting(
         "--max-term",
-        _number(0, MAX_INDEX, f"the largest term is a number from 0 to {MAX_INDEX}"),
+        Number(0, MAX_INDEX, f"the largest term is a number from 0 to {MAX_INDEX}"),
         100_000_000,  # 21 million digits, computed in 2 s on two cores with 105 MB.
         "largest N whose term is computed over HTTP; large ones in the background",
     )
@@ -220,16 +248,16 @@ class Settings:
     )
     disk_cache_bytes: int = _setting(
         "--disk-cache-bytes",
-        _whole,
+        _size,
         1 << 30,  # Fifty terms at the default of `max_term`.
-        "maximum size of that directory in bytes; the least recently used terms are deleted",
+        "maximum size of that directory, such as 1GiB; the least recently used terms are deleted",
     )
     per_client: bool = _setting(
         "--per-client", _switch, False, "give each client its own sequence, by a cookie"
     )
     workers: int = _setting(
         "--workers",
-        _number(1, 999, "workers are a number from 1 to 999"),
+        Number(1, 999, "workers are a number from 1 to 999"),
         1,
         "number of processes that serve on the port; they need a shared store",
     )
@@ -239,7 +267,9 @@ class Settings:
     access_log: bool = _setting(
         "--access-log", _switch, False, "log every request to standard error"
     )
-    debug: bool = _setting("-d --debug", _switch, False, "the same as --access-log")
+    debug: bool = _setting(
+        "-d --debug", _switch, False, "log what the service does: requests, settings, tracebacks"
+    )
     log_format: LogFormat = _setting(
         "--log-format",
         _choice(LogFormat, "the log's format is text or json"),
@@ -303,7 +333,7 @@ def resolve(
         except ValueError as error:
             raise InvalidSetting(f"{origin} {without_password(text)!r:.60}: {error}") from None
     sources = {name: origin.removesuffix(f": {name}") for name, (origin, _) in given.items()}
-    if values.get("store") and "://" not in values["store"]:
+    if "store" in values and not _names_database(values["store"]):
         values["file"], sources["file"] = Path(values.pop("store")), sources.pop("store")
     return Settings(**values), sources
 

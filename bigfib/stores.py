@@ -43,7 +43,8 @@ def open_store(settings: Settings, owner_url: str = "", *, expire: bool = True) 
 
     days_kept = settings.sequence_ttl if expire else None
     store = Postgres(settings.store, days_kept=days_kept, permanent=SHARED)
-    durability = f"synchronous_commit {store.synchronous_commit}"
+    standby = "a" if store.has_standby else "no"
+    durability = f"synchronous_commit {store.synchronous_commit} with {standby} synchronous standby"
     return Opened(store, store, f"store {store.host}", durability)
 
 

@@ -174,6 +174,7 @@ def template() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def shared_cluster(template: Cluster) -> Iterator[Cluster]:
+    """A running cluster for all tests that leave it running, each with a database of its own."""
     cluster = Cluster(template)
     cluster.start()
     yield cluster
@@ -184,8 +185,8 @@ def shared_cluster(template: Cluster) -> Iterator[Cluster]:
 def database(shared_cluster: Cluster, request: pytest.FixtureRequest) -> str:
     """The connection string of an empty store, in a cluster that is left running."""
     name = f"test{abs(hash(request.node.nodeid))}"
-    shared_cluster.sql(f"CREATE DATABASE {name} TEMPLATE template0")
-    schema.init(shared_cluster.url(name))
+    # The template has the tables, and nobody connected to it at this moment.
+    shared_cluster.sql(f"CREATE DATABASE {name} TEMPLATE postgres", database="template1")
     return shared_cluster.url(name)
 
 

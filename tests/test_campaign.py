@@ -59,6 +59,7 @@ def _read_on(service: Service) -> threading.Thread:
     return reading
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("front", ["direct", "nginx", "haproxy"])
 def test_split_hostile_and_abandoned_requests_cross_no_replies(
     serve: Serve, front: str, seed: int, times: int, tried: Counter[str], tmp_path: Path

@@ -48,13 +48,16 @@ class Client(threading.Thread):
             pass
 
 
-def test_steps_acknowledged_before_a_kill_are_kept_200_times(
-    serve: Serve, tried: Counter[str], times: int
+@pytest.mark.parametrize(
+    "kills", [pytest.param(20, id="few"), pytest.param(80, marks=pytest.mark.campaign, id="many")]
+)
+def test_steps_acknowledged_before_a_kill_under_load_are_kept(
+    serve: Serve, tried: Counter[str], times: int, kills: int
 ) -> None:
-    moments = random.Random(4)
+    moments = random.Random(kills)
     least = most = 0
     acknowledged: list[int] = []
-    for number in range(200 * times):
+    for number in range(kills * times):
         # Every other time the log is being rewritten all the while.
         rewriting = ["--rewrite-bytes", "1000"] if number % 2 else []
         service = serve(*rewriting)
@@ -74,7 +77,7 @@ def test_steps_acknowledged_before_a_kill_are_kept_200_times(
         assert most <= least + CLIENTS
         for client in clients:
             acknowledged += client.acknowledged
-    assert len(acknowledged) > 2000
+    assert len(acknowledged) > 10 * kills * times
     # No step was acknowledged twice: only F(1) = F(2) is a term that occurs again.
     assert len(set(acknowledged)) >= len(acknowledged) - 1
 
@@ -262,6 +265,7 @@ class TestSystemCalls:
         with Log(path, Durability.OS) as log:
             while log.size < REWRITE_BYTES - 500:
                 log.append(SHARED, 7)
+                log.commit()
         # Of the process's own thread: two when the log is opened, then that of the directory.
         failure = "inject=fsync:error=EIO:when=3"
         service = serve("--durability", "os", before=[*strace, "-e", "trace=fsync", "-e", failure])

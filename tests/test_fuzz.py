@@ -32,6 +32,7 @@ def test_properties_hold_for_bytes_by_hypothesis(target: str, times: int) -> Non
     check()
 
 
+@pytest.mark.campaign
 def test_kernel_reads_and_writes_nothing_beyond_its_buffers(
     tmp_path: Path, times: int, tried: Counter[str]
 ) -> None:
@@ -64,6 +65,7 @@ def test_kernel_reads_and_writes_nothing_beyond_its_buffers(
     tried["inputs of the kernel, with sanitizers"] += count
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("target", EXECUTIONS)
 def test_properties_hold_for_bytes_by_coverage(
     target: str, tmp_path: Path, times: int, tried: Counter[str]

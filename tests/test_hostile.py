@@ -81,6 +81,7 @@ def idle_connections(service: Service, count: int) -> ExitStack:
         return opened.pop_all()
 
 
+@pytest.mark.campaign
 def test_steps_beside_10_000_idle_connections_are_made(serve: Serve, many_descriptors: int) -> None:
     if many_descriptors < 10_100:
         pytest.skip(f"there may be {many_descriptors} descriptors (ulimit -Hn), fewer than 10,100")

@@ -122,6 +122,7 @@ def garbage(address: Address, stop: threading.Event) -> None:
             client.recv(1 << 16)
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     "others",
     [slow_headers, slow_readers, long_bodies, idle_connections, pipelined_requests, garbage],

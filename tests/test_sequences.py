@@ -49,12 +49,12 @@ def test_steps_are_in_the_log(path: Path) -> None:
 def test_step_back_at_the_start_changes_nothing(path: Path) -> None:
     with Log(path) as log:
         sequences = Sequences(log)
-        end = log.end
+        end = log.changes
         with pytest.raises(StartOfSequence):
             sequences.back(SHARED)
         with pytest.raises(StartOfSequence):
             sequences.step(SHARED, -2)
-        assert log.end == end
+        assert log.changes == end
         assert sequences.current(SHARED).position == 0
 
 
@@ -88,13 +88,13 @@ class TestMoves:
         with Log(path) as log:
             sequences = Sequences(log, farthest=FARTHEST)
             assert sequences.seek(SHARED, FARTHEST).digits() == term(FARTHEST)
-            end = log.end
+            end = log.changes
             for too_far in (FARTHEST + 1, 10**30):
                 with pytest.raises(IndexTooLarge, match="1000000"):
                     sequences.seek(SHARED, too_far)
             with pytest.raises(IndexTooLarge, match="steps of one"):
                 sequences.step(SHARED, 2)
-            assert log.end == end
+            assert log.changes == end
             assert sequences.step(SHARED, 1).digits() == term(FARTHEST + 1)
             assert sequences.step(SHARED, -2).digits() == term(FARTHEST - 1)
 
@@ -129,12 +129,12 @@ class TestOwn:
             first = sequences.create()
             sequences.create()
             sequences.forward(bytes(16))
-            end = log.end
+            end = log.changes
             with pytest.raises(TooManySequences, match="3"):
                 sequences.create()
             with pytest.raises(TooManySequences, match="3"):
                 sequences.forward(b"another of 16 by")
-            assert log.end == end
+            assert log.changes == end
             # Those that are there go on, and so does the shared one.
             assert sequences.forward(first).position == 1
             assert sequences.forward(SHARED).position == 1

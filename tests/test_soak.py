@@ -17,6 +17,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bigfib.state import reader
 from tests.service import Serve, Service, descriptors, memory, until
 
@@ -79,6 +81,7 @@ def kill_a_computation(service: Service) -> bool:
     return False
 
 
+@pytest.mark.campaign
 def test_soak_of_requests_and_kills_grows_nothing_and_loses_nothing(
     serve: Serve, times: int, tried: Counter[str]
 ) -> None:

@@ -64,7 +64,7 @@ def create_app(
             "/metrics": map_http_methods(Scrape),
         }
     )
-    metrics = Metrics(store, sequences, jobs, measured, shared)
+    metrics = Metrics(store, sequences, jobs, measured, shared, shared_store)
     resources["/metrics"] = Scrape(metrics, store, committer, sequences)
     routed = falcon.App()
     problems.add_to(routed)

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 def add_command(
     commands: "Commands",
     name: str,
-    run: Callable[[argparse.Namespace], None],
+    run: Callable[[argparse.Namespace], int | None],
     meaning: str,
     *aliases: str,
 ) -> argparse.ArgumentParser:
-    """Add a command that calls ``run`` with its arguments."""
+    """Add a command that calls ``run`` with its arguments; it returns the exit status."""
     added: argparse.ArgumentParser = commands.add_parser(
         name, aliases=aliases, help=meaning, description=meaning, allow_abbrev=False
     )
@@ -110,6 +110,9 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON document")
     parser.add_argument(
         "--full", action="store_true", help="print a long term whole on a terminal too"
+    )
+    parser.add_argument(
+        "--group", action="store_true", help="group the digits by commas, but not in JSON"
     )
 
 

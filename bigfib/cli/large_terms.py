@@ -102,17 +102,9 @@ def _watch(what: str, progress: Iterator[float]) -> None:
         for _ in progress:
             pass
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
+    from bigfib.cli.progress_bar import ProgressBar
 
-    terminal = Console(stderr=True)
-    bar = Progress(
-        *("{task.description}", BarColumn(), TaskProgressColumn(), TimeElapsedColumn()),
-        console=terminal,
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task(what, total=1)
-        bar.update(task, completed=done)
+    with ProgressBar(what) as bar:
+        bar.report(done)
         for more in progress:
-            bar.update(task, completed=more)
+            bar.report(more)

@@ -127,7 +127,7 @@ def _remedy(error: LogError) -> str:
 
 def _fail(message: str, status: int) -> int:
     # Logged, not printed: `serve` may have been configured to log JSON.
-    _logger.error("%s", message)
+    _logger.error("%s", message, exc_info=_logger.isEnabledFor(logging.DEBUG))
     return status
 
 
@@ -252,8 +252,13 @@ def _serve(command: argparse.Namespace) -> None:
     from bigfib.server.serve import serve
 
     settings = settings_of(command, warn=False)
-    logs.configure(settings.log_format)
+    logs.configure(settings.log_format, debug=settings.debug)
     warn_of_unknown_variables()
+    if settings.debug:
+        from bigfib.cli import settings_commands
+
+        for name, value, source in settings_commands.rows(command):
+            _logger.debug("setting %s = %r (%s)", name, value, source)
     try:
         serve(settings)
     except CannotServe as error:

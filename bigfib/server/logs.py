@@ -17,14 +17,15 @@ QUIET_SECONDS: Final = 10.0
 """Seconds during which repeats of a warning or an error are only counted."""
 
 
-def configure(log_format: LogFormat = LogFormat.TEXT) -> None:
-    """Log in this format from now on."""
+def configure(log_format: LogFormat = LogFormat.TEXT, *, debug: bool = False) -> None:
+    """Log in this format from now on, and debug messages of bigfib's own if ``debug``."""
     formatter = _Json() if log_format is LogFormat.JSON else _Text()
     handler = RepeatLimiter(sys.stderr)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    logging.getLogger("bigfib").setLevel(logging.DEBUG if debug else logging.NOTSET)
 
 
 class RepeatLimiter(logging.StreamHandler):  # type: ignore[type-arg]  # not in Python 3.10

@@ -30,7 +30,7 @@ from bigfib.server.bjoern.loop import IterationHook
 from bigfib.server.bjoern.request import WSGI, PartOfRequest, guarded, with_client_address
 from bigfib.server.stop import Stop
 from bigfib.server.supervisor import Place, Supervisor
-from bigfib.settings import Durability, Settings
+from bigfib.settings import Settings
 from bigfib.stores import Opened, open_store
 from bigfib.terms import INLINE_LIMIT
 
@@ -180,8 +180,8 @@ class _Server:
         )
         # An attribute, because the hook must outlive the loop.
         self._hook = IterationHook(self._listening, app.committer.end_iteration)
-        # Commits that wait for the disk are shared by the requests of a loop iteration.
-        if not settings.store and settings.durability is Durability.FSYNC:
+        # Requests of a loop iteration share a commit, for which the log writes and syncs once.
+        if not settings.store:
             self._hook.install()
         if settings.access_log or settings.debug:
             return guarded(with_client_address(logged(app, app.committer)))

@@ -4,17 +4,27 @@ A file's name is durable only after its directory has been synced, too.
 """
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
 import stat
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from bigfib.state import records
 
 # Ids of sequences are secrets between a client and the service.
 _MODE: Final = 0o600
+
+# From <linux/falloc.h>.
+_KEEP_SIZE: Final = 1
+
+_libc: Any = ctypes.CDLL(None, use_errno=True)
+# glibc's `fallocate` takes 32-bit offsets on 32-bit machines; musl's takes 64 everywhere.
+_fallocate: Any = getattr(_libc, "fallocate64", getattr(_libc, "fallocate", None))
+if _fallocate:
+    _fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 
 class System(Protocol):
@@ -53,26 +63,21 @@ def set_appending(fd: int, *, appending: bool) -> None:
     fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND if appending else 0)
 
 
-def overwrite(system: System, fd: int, pieces: dict[int, bytes]) -> bool:
-    """Write pieces of a log again, by offset, and return False if the bytes before them are gone.
+def reserve(fd: int, offset: int, size: int) -> None:
+    """Reserve ``size`` bytes of the disk for the file from ``offset`` on; its size stays.
 
-    If another program has truncated the file, writing the last piece may restore its size. The
-    bytes before that piece then read as zeros, so they are compared, and nothing else is written.
+    `os.posix_fallocate` would extend the file, so that a crash leaves zeros at its end, and where
+    the file system cannot reserve it writes them.
 
     Raises:
-        OSError: a piece cannot be written.
+        OSError: there is no room, or the file system reserves none.
     """
-    last = max(pieces)
-    before = last - records.CHECKSUM_SIZE
-    checksum = os.pread(fd, records.CHECKSUM_SIZE, before)
-    set_appending(fd, appending=False)
-    write(system, fd, pieces.pop(last), last)
-    if os.pread(fd, records.CHECKSUM_SIZE, before) != checksum:
-        return False
-    for offset, piece in pieces.items():
-        write(system, fd, piece, offset)
-    set_appending(fd, appending=True)
-    return True
+    if not _fallocate:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    while _fallocate(fd, _KEEP_SIZE, offset, size):
+        code = ctypes.get_errno()
+        if code != errno.EINTR:
+            raise OSError(code, os.strerror(code))
 
 
 def size(fd: int) -> int:

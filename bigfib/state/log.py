@@ -10,17 +10,16 @@ What it promises, and `tests/state` show:
 4. The log stays within a few times the size of its live records, or `REWRITE_BYTES`.
 5. `reader.read` needs no lock and never changes the file.
 
-Steps that wait for the same sync are coalesced. If a sequence has a record that no sync has
-reached, its next step is noted in memory, and `Log.commit` writes that record again, in the same
-place, with the last position. The room for it is there already, so that a full disk is still found
-before anything is acknowledged. (A file system that copies on write may find it at the commit only,
-which then fails.) Measured in the application with 64 coalesced steps, without the sync: 0.68 of
-the time of a record for each.
+Changes wait in memory, at most one of each sequence, until `Log.commit` writes them in one piece at
+the end of the file and syncs it. No byte of the file is written twice. Room for what waits is
+reserved before, so that a full disk is found while a change can still be refused. Where the file
+system reserves none (NFS before 4.2, ZFS), each change is written at once, and only the sync waits.
+(A file system that copies on write may find a full disk at the commit only, which then fails.)
 """
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
@@ -34,10 +33,13 @@ from bigfib.state.positions import Positions
 from bigfib.state.reader import require_log_or_nothing
 from bigfib.state.records import DAY_BITS
 from bigfib.state.recovery import recover, typical_day
-from bigfib.state.rewrite import REWRITE_BYTES, Compaction, Rewrite, logging_failure
+from bigfib.state.rewrite import REWRITE_BYTES, Compaction, logging_failure
 from bigfib.state.store import LogFacts, OnCommit, ignore_commit
 
 _DAY_SECONDS: Final = 86_400
+
+# More than a record takes besides the bytes of its id and position.
+_RECORD_BYTES: Final = 64
 
 
 class Durability(str, Enum):
@@ -68,8 +70,8 @@ class Log(Positions):
         path: Its file, with links resolved.
         latest: Position and day of each sequence, as `records.pack` joins them. Read-only for
             callers.
-        end: The log sequence number (lsn) of the last append. Compaction does not reset it.
-        committed: The lsn up to which the log is as durable as asked for.
+        changes: The number of changes made.
+        committed: How many of them are as durable as asked for.
         records: The number of records.
         on_commit: Called after every sync; without `Durability.FSYNC` there are none.
         rewrites: The number of compactions.
@@ -105,11 +107,9 @@ class Log(Positions):
         self._days_kept = days_kept
         self._system = system
         self._clock = clock
-        # Offsets of the records that no sync has reached, and the sequences among them that have
-        # been stepped since.
-        self._unsynced: dict[bytes, int] = {}
-        self._outdated: set[bytes] = set()
-        self._changes_since_sync = 0
+        # The changes since the last commit: position and day as in `latest`, None if deleted.
+        self._waiting: dict[bytes, int | None] = {}
+        self.changes = self.committed = 0
         self.on_commit: OnCommit = ignore_commit
         self.rewrites = 0
         try:
@@ -129,20 +129,19 @@ class Log(Positions):
         except BaseException:
             os.close(self._lock)
             raise
-        self._file = LogFile(self._system, self.path, fd, syncs=self._syncs)
+        self._file = LogFile(self._system, self.path, fd, contents.end)
         self._seed = contents.seed
         self.latest = contents.latest
         self.records = contents.records
-        self.end = self.committed = self._durable = self._opened_at = contents.end
-        # The lsn at offset 0 of the file: compaction moves it.
-        self._base = 0
+        self._durable = contents.end
+        self._room = 0
         today = max(self._day_of_clock(), 0)
         self._earliest_day = typical_day(self.latest, self._permanent, today)
         self._set_day()
         self._compaction = Compaction(
             self._system, self.path, self.latest, self._permanent, rewrite_bytes
         )
-        if self.end > rewrite_bytes and self._compaction.is_worthwhile(self.records):
+        if self.size > rewrite_bytes and self._compaction.is_worthwhile(self.records):
             try:
                 with logging_failure():
                     self.rewrite()
@@ -153,7 +152,7 @@ class Log(Positions):
     @property
     def size(self) -> int:
         """The number of bytes that the log has written to its file."""
-        return self.end - self._base
+        return self._file.size
 
     def log_facts(self) -> LogFacts:
         """Return size, records and compactions; see `Store.log_facts`."""
@@ -171,8 +170,8 @@ class Log(Positions):
         """
         self._file.check()
 
-    def append(self, sequence_id: bytes, position: int | None) -> int:
-        """Write the position of the sequence, None to delete it; return the end of the log.
+    def append(self, sequence_id: bytes, position: int | None) -> None:
+        """Note the position of the sequence, None to delete it, for the next commit.
 
         Raises:
             AppendFailed: a full disk, a quota, a limit or an I/O error; the log is unchanged.
@@ -182,57 +181,52 @@ class Log(Positions):
             raise self._file.failure
         if not self._day_start <= self._clock() < self._day_end:
             self._set_day()
-        end = self.end
-        if (
-            sequence_id in self._unsynced
-            and position is not None
-            and _size(position) == _size(self.latest[sequence_id] >> DAY_BITS)
-        ):
-            self.latest[sequence_id] = position << DAY_BITS | self._day
-            self._outdated.add(sequence_id)
-            self._changes_since_sync += 1
-            if self._compaction.running:
-                self._compaction.running.touch(sequence_id)
-            return end
-        offset = end - self._base
-        record = records.encode(sequence_id, position, self._stamp, offset, self._seed)
-        self._file.append(record, offset)
-        self.end = end = end + len(record)
-        self.records += 1
-        self._outdated.discard(sequence_id)
-        if position is None:
+        packed = None if position is None else position << DAY_BITS | self._day
+        if self._file.reserves:
+            if not self._waiting:
+                self._room = self._file.room()
+            self._room -= _bound(sequence_id, packed)
+            if self._room < 0:
+                self._make_room(sequence_id, packed)
+        if not self._file.reserves:
+            (record,) = self._encode([(sequence_id, packed)])
+            self._file.append_or_refuse(record)
+            self.records += 1
+        self._waiting[sequence_id] = packed
+        if packed is None:
             self.latest.pop(sequence_id, None)
-            self._unsynced.pop(sequence_id, None)
         else:
-            self.latest[sequence_id] = position << DAY_BITS | self._day
-            if self._syncs:
-                self._unsynced[sequence_id] = offset
-        if self._syncs:
-            self._changes_since_sync += 1
-        else:
-            self.committed = end
-        if offset >= self._compaction.due_at:
-            self._compact_a_little(sequence_id)
-        return end
+            self.latest[sequence_id] = packed
+        self.changes += 1
 
     def commit(self) -> None:
         """Return when all changes are as durable as asked for.
 
-        One sync serves all appends before it, so those that wait together pay for it together.
+        One write and one sync serve all changes before it, so those that wait together share them.
 
         Raises:
             CommitFailed: it cannot be made durable, now or at any later call.
         """
-        if self.committed == self.end:
+        if not self._waiting:
             return
         self._file.check()
         began = time.perf_counter()
-        self._write_outdated()
-        self._file.sync(self.size)
-        self.committed = self.end
-        self._unsynced.clear()
-        self._set_durable(self.size)
-        self._report_commit(time.perf_counter() - began)
+        if self._file.reserves:
+            pieces = self._encode(self._waiting.items())
+            self._file.append(b"".join(pieces))
+            self.records += len(pieces)
+        if self._syncs:
+            self._file.sync()
+            self._durable = self._file.size
+            self.on_commit(time.perf_counter() - began, self.changes - self.committed)
+        else:
+            self._file.require_size()
+        self.committed = self.changes
+        if self._compaction.running:
+            self._compaction.running.touch(self._waiting)
+        self._waiting.clear()
+        if self._file.size >= self._compaction.due_at:
+            self._compact_a_little()
 
     def rewrite(self) -> None:
         """Compact the log at once.
@@ -241,6 +235,7 @@ class Log(Positions):
             CompactionFailed: it cannot be compacted; it is unchanged.
             CommitFailed: as `commit`.
         """
+        self.commit()
         if not self._compaction.running:
             self._begin_compaction()
         while self._compaction.running:
@@ -255,13 +250,13 @@ class Log(Positions):
             CommitFailed: as `commit`.
         """
         try:
-            self._compaction.abandon()
             self.commit()
             self._file.check()
-            if self.end > self._opened_at:
+            if self.changes:
                 # Otherwise another log may have taken its place on purpose, as `store copy` does.
-                self._file.require_in_place(self.size)
+                self._file.require_in_place()
         finally:
+            self._compaction.abandon()
             self._release()
 
     def _release(self) -> None:
@@ -283,40 +278,34 @@ class Log(Positions):
         return int(self._clock()) // _DAY_SECONDS
 
     def _set_day(self) -> None:
-        """Take the day from the clock; records written from now on have it."""
-        # A record written again must keep its length, and so the day that it has.
-        self._write_outdated()
-        self._unsynced.clear()
+        """Take the day from the clock; changes from now on have it."""
         self._today = self._day_of_clock()
         self._day_start = self._today * _DAY_SECONDS
         self._day_end = self._day_start + _DAY_SECONDS
         self._day = min(max(self._today, self._earliest_day), records.MAX_DAY)
-        self._set_durable(self._durable)
 
-    def _set_durable(self, offset: int) -> None:
-        self._durable = offset
-        self._stamp = records.stamp(offset, self._day)
+    def _make_room(self, sequence_id: bytes, packed: int | None) -> None:
+        """Reserve room for what waits and this change, which may take the place of one of them.
 
-    def _write_outdated(self) -> None:
-        """Write the last positions of coalesced steps into their records."""
-        if not self._outdated:
-            return
-        pieces = {}
-        for sequence_id in self._outdated:
-            offset = self._unsynced[sequence_id]
-            position = self.latest[sequence_id] >> DAY_BITS
-            pieces[offset] = records.encode(sequence_id, position, self._stamp, offset, self._seed)
-        self._file.overwrite(pieces, self.size)
-        self._outdated.clear()
+        Raises:
+            AppendFailed: there is none.
+        """
+        needed = sum(
+            _bound(name, change) for name, change in self._waiting.items() if name != sequence_id
+        ) + _bound(sequence_id, packed)
+        if needed > self._file.room():
+            self._file.reserve(needed)
+        self._room = self._file.room() - needed
 
-    def _report_commit(self, seconds: float | None = None) -> None:
-        self.on_commit(seconds, self._changes_since_sync)
-        self._changes_since_sync = 0
+    def _encode(self, changes: Iterable[tuple[bytes, int | None]]) -> list[bytes]:
+        """Return the records of these changes, to follow at the end of the file."""
+        return records.encode_changes(
+            changes, self._durable, self._day, self._file.size, self._seed
+        )
 
-    def _compact_a_little(self, appended: bytes) -> None:
+    def _compact_a_little(self) -> None:
         with logging_failure():
             if self._compaction.running:
-                self._compaction.running.touch(appended)
                 self._advance_compaction()
             elif self._compaction.is_worthwhile(self.records):
                 self._begin_compaction()
@@ -328,26 +317,17 @@ class Log(Positions):
         self._compaction.begin(self.size, self._day, oldest_day)
 
     def _advance_compaction(self) -> None:
-        rewriting = self._compaction.advance(self.size)
-        if rewriting:
-            self._switch_to(rewriting)
-
-    def _switch_to(self, new: Rewrite) -> None:
-        """Go on in the new file, which has the log's name and every change so far, durably."""
-        self._unsynced.clear()
-        self._outdated.clear()
+        new = self._compaction.advance(self.size)
+        if not new:
+            return
+        # It has the log's name and every change so far, durably.
         self._seed = new.seed
         self.records = new.records
-        self._base = self.end - new.end
-        self._file.replace(new.fd)
+        self._durable = new.end
         self.rewrites += 1
-        if self._syncs:
-            self._report_commit()
-        if not self._file.failure:
-            self.committed = self.end
-            self._set_durable(new.end)
+        self._file.replace(new.fd, new.end)
 
 
-def _size(position: int) -> int:
-    """Return how many bytes of a record a position takes."""
-    return (position.bit_length() + 7) >> 3
+def _bound(sequence_id: bytes, packed: int | None) -> int:
+    """Return more bytes than the record of a change takes, at little cost."""
+    return _RECORD_BYTES + len(sequence_id) + ((packed or 0).bit_length() >> 3)

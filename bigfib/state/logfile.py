@@ -1,40 +1,57 @@
-"""The file of an open state log: write, sync, and notice what another program does to it."""
+"""The file of an open state log: reserve, append, sync, and notice what another program does to it.
+
+No byte of it is written twice, and it is never cut, except for a record that found no room.
+"""
 
 import contextlib
+import errno
 import os
+import resource
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from bigfib.state import files
 from bigfib.state.errors import AppendFailed, CommitFailed
 from bigfib.state.files import System
 
+# Bytes reserved at a time: some 10 thousand records, so that few commits pay for it. A process that
+# is killed leaves as many to the file, which its next rewriting gives back.
+_RESERVED: Final = 1 << 18
+
+_CANNOT_RESERVE: Final = (errno.EOPNOTSUPP, errno.ENOSYS)
+
 
 class LogFile:
     """A log's file, open for writing.
 
-    Its methods take the size that the file must have, and raise `CommitFailed` if it has another:
-    then another program has truncated the file, or written to it.
+    Its methods raise `CommitFailed` if the file has another size than what they have written: then
+    another program has truncated it, or written to it.
 
     Attributes:
         path: The file, with links resolved.
+        size: The number of bytes in it.
         failure: The `CommitFailed` that every further change raises; None as long as all is well.
+        reserves: Whether its file system reserves room, as far as is known.
     """
 
-    def __init__(self, system: System, path: Path, fd: int, *, syncs: bool) -> None:
-        """Take over the open descriptor ``fd`` of the file at ``path``.
+    def __init__(self, system: System, path: Path, fd: int, size: int) -> None:
+        """Take over the open descriptor ``fd`` of the file at ``path``, which has ``size`` bytes.
 
         Args:
             system: The system calls that change files.
             path: The file, with links resolved.
             fd: Its descriptor, which this closes.
-            syncs: Whether `sync` will check the size; if not, every append does.
+            size: The number of bytes in it.
         """
         self.path = path
         self.failure: CommitFailed | None = None
+        self.reserves = True
         self._system = system
+        self._take(fd, size)
+
+    def _take(self, fd: int, size: int) -> None:
         self._fd = fd
-        self._syncs = syncs
+        self.size = self._reserved = size
         self._identity = _identity(os.fstat(fd))
 
     def check(self) -> None:
@@ -42,73 +59,104 @@ class LogFile:
         if self.failure:
             raise self.failure
 
-    def append(self, record: bytes, offset: int) -> None:
-        """Write a record at ``offset``, where the file ends.
+    def room(self) -> int:
+        """Return how many bytes are reserved and may be written.
+
+        Reserving does not consult the limit of this process for the size of files, writing does.
+        """
+        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if limit == resource.RLIM_INFINITY or limit > self._reserved:
+            return self._reserved - self.size
+        return limit - self.size
+
+    def reserve(self, size: int) -> None:
+        """Reserve room for ``size`` bytes at the end, or find that `reserves` is not so.
 
         Raises:
-            AppendFailed: the record cannot be written; the file is unchanged.
+            AppendFailed: there is no room; the file is unchanged.
         """
-        try:
-            if (written := self._system.pwrite(self._fd, record, offset)) < len(record):
-                files.write(self._system, self._fd, record[written:], offset + written)
-        except OSError as error:
-            # A part of the record would shift the next one, and a whole record that was refused
-            # must not come back at the next start. A file that is shorter must not be extended.
-            with contextlib.suppress(OSError):
-                if files.size(self._fd) > offset:
-                    self._system.ftruncate(self._fd, offset)
-            self.require_size(offset)
-            raise AppendFailed(f"state log {self.path}: {error.strerror}") from error
-        if not self._syncs and files.size(self._fd) != offset + len(record):
-            self.require_size(offset + len(record))
+        for step in (max(size, _RESERVED), size):
+            try:
+                files.reserve(self._fd, self.size, step)
+            except OSError as error:
+                failure = error
+                continue
+            self._reserved = self.size + step
+            if self.room() >= size:
+                return
+            failure = OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        self.reserves = failure.errno not in _CANNOT_RESERVE
+        if self.reserves:
+            self.require_size()
+            raise AppendFailed(f"state log {self.path}: {failure.strerror}") from failure
 
-    def overwrite(self, pieces: dict[int, bytes], size: int) -> None:
-        """Write records again, by offset."""
+    def append(self, data: bytes) -> None:
+        """Write ``data`` at the end, where there is room for it."""
         try:
-            is_whole = files.overwrite(self._system, self._fd, pieces)
+            files.write(self._system, self._fd, data, self.size)
         except OSError as error:
             self.stop(f"{error.strerror} while writing", error)
-        self._compare_size(size if is_whole else 0, size)
+        self.size += len(data)
 
-    def sync(self, size: int) -> None:
+    def append_or_refuse(self, data: bytes) -> None:
+        """Write ``data`` at the end, where there may be no room for it.
+
+        Raises:
+            AppendFailed: it cannot be written; the file is unchanged.
+        """
+        try:
+            files.write(self._system, self._fd, data, self.size)
+        except OSError as error:
+            # A part of a record would shift the next one, and a whole record that was refused must
+            # not come back at the next start. A file that is shorter must not be extended.
+            with contextlib.suppress(OSError):
+                if files.size(self._fd) > self.size:
+                    self._system.ftruncate(self._fd, self.size)
+            self.require_size()
+            raise AppendFailed(f"state log {self.path}: {error.strerror}") from error
+        self.size += len(data)
+
+    def sync(self) -> None:
         """Make the file durable."""
         try:
             self._system.fdatasync(self._fd)
         except OSError as error:
             self.stop(f"{error.strerror} while syncing", error)
-        self.require_in_place(size)
+        self.require_in_place()
 
-    def require_in_place(self, size: int) -> None:
-        """Return if the file is at its path and has ``size`` bytes."""
+    def require_in_place(self) -> None:
+        """Return if the file is at its path and has its size."""
         try:
             status = self.path.stat()
         except OSError as error:
             self.stop("it has been removed", error)
         if _identity(status) != self._identity:
             self.stop("it has been replaced")
-        self._compare_size(status.st_size, size)
+        self._require(status.st_size)
 
-    def replace(self, fd: int) -> None:
+    def require_size(self) -> None:
+        """Return if the file has its size."""
+        self._require(files.size(self._fd))
+
+    def replace(self, fd: int, size: int) -> None:
         """Close the file, and go on with the one open as ``fd``, which has its name.
 
-        A failure to make the name durable is not raised here: the change that brought the
+        A failure to make the name durable is not raised here: the commit that brought the
         compaction about has succeeded.
         """
         self._system.close(self._fd)
-        self._fd = fd
-        self._identity = _identity(os.fstat(fd))
+        self._take(fd, size)
         try:
             files.sync_directory(self._system, self.path.parent)
         except OSError as error:
             with contextlib.suppress(CommitFailed):
                 self.stop(f"{error.strerror} while syncing its directory", error)
 
-    def require_size(self, size: int) -> None:
-        """Return if the file has ``size`` bytes."""
-        self._compare_size(files.size(self._fd), size)
-
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and give back the room that is reserved and not used."""
+        if self._reserved > self.size and files.size(self._fd) == self.size:
+            with contextlib.suppress(OSError):
+                self._system.ftruncate(self._fd, self.size)
         self._system.close(self._fd)
 
     def stop(self, reason: str, cause: OSError | None = None) -> NoReturn:
@@ -119,12 +167,12 @@ class LogFile:
         )
         raise self.failure from cause
 
-    def _compare_size(self, size: int, expected: int) -> None:
-        if size > expected:
-            self.stop(f"another program has written to it ({size} bytes instead of {expected})")
-        if size < expected:
+    def _require(self, size: int) -> None:
+        if size > self.size:
+            self.stop(f"another program has written to it ({size} bytes instead of {self.size})")
+        if size < self.size:
             self.failure = CommitFailed(
-                f"state log {self.path}: another program has truncated it after {expected} bytes "
+                f"state log {self.path}: another program has truncated it after {self.size} bytes "
                 "were written; positions in it are lost; before a restart put a copy of the file "
                 "in place, such as the one that logrotate makes with copytruncate, and exclude the "
                 "file from rotation"

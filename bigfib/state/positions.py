@@ -29,8 +29,8 @@ class Positions(ABC):
         self._permanent = permanent
 
     @abstractmethod
-    def append(self, sequence_id: bytes, position: int | None) -> int:
-        """Record the position of the sequence, None to delete it, and return the lsn to commit."""
+    def append(self, sequence_id: bytes, position: int | None) -> None:
+        """Record the position of the sequence, None to delete it, until the next commit."""
 
     def position(self, sequence_id: bytes) -> int:
         """Return the position of the sequence, 0 if it has never been stepped."""

@@ -51,7 +51,7 @@ begin one, and CRC-32 detects damage, not malice.
 """
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -162,6 +162,31 @@ def encode(sequence_id: bytes, position: int | None, stamp: bytes, offset: int, 
         body = b"\xb1" + stamp + _string(sequence_id) + _integer(position)
     framed = _count(len(body)) + body
     return framed + crc32(framed, seed + offset).to_bytes(CHECKSUM_SIZE, "little")
+
+
+def encode_changes(
+    changes: Iterable[tuple[bytes, int | None]], durable: int, today: int, offset: int, seed: int
+) -> list[bytes]:
+    """Return the encoded records of several changes, to follow one another from ``offset`` on.
+
+    Args:
+        changes: Ids of sequences, each with position and day as `pack` joins them, or None if it is
+            deleted.
+        durable: The offset up to which the log is known to be on disk.
+        today: The day of deletions.
+        offset: Offset in the log of the first record.
+        seed: The seed of the log, from `decode_header`.
+    """
+    pieces = []
+    stamped, shared = today, stamp(durable, today)
+    for sequence_id, packed in changes:
+        position, day = (None, today) if packed is None else unpack(packed)
+        if day != stamped:
+            stamped, shared = day, stamp(durable, day)
+        piece = encode(sequence_id, position, shared, offset, seed)
+        pieces.append(piece)
+        offset += len(piece)
+    return pieces
 
 
 def decode(buffer: bytes, start: int, offset: int, seed: int) -> tuple[Record, int]:

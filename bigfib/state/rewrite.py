@@ -1,6 +1,6 @@
 """Compact a state log: write its live records to a new file, while appends go on.
 
-`Rewrite` makes the new file in slices, one after each append to the log:
+`Rewrite` makes the new file in slices, one after each commit of the log:
 
 1. Write the position of every sequence to a new file next to the log, slice by slice.
 2. Sync the new file in a thread, because that may take long.
@@ -95,9 +95,9 @@ class Rewrite:
         self.end = records.HEADER_SIZE
         self.records = 0
 
-    def touch(self, sequence_id: bytes) -> None:
-        """Note that the sequence has changed since the new file was created."""
-        self._touched.add(sequence_id)
+    def touch(self, sequence_ids: Iterable[bytes]) -> None:
+        """Note that these sequences have changed since the new file was created."""
+        self._touched.update(sequence_ids)
 
     def advance(self) -> bool:
         """Write the next slice or wait for the sync; return whether only `finish` is left.
@@ -147,25 +147,27 @@ class Rewrite:
 
     def _write(self, ids: Iterable[bytes]) -> None:
         """Write the positions of these sequences, in one piece."""
-        pieces = []
-        offset = self.end
-        for sequence_id in ids:
-            packed = self._latest.get(sequence_id)
-            if packed is None:
-                # Deleted, but perhaps written to the new file before.
-                position, day = None, self._today
-            else:
-                position, day = records.unpack(packed)
-                if day < self._oldest_day and sequence_id != self._permanent:
-                    self._left_out[sequence_id] = self._latest.pop(sequence_id)
-                    continue
-            stamp = records.stamp(self._durable, day)
-            piece = records.encode(sequence_id, position, stamp, offset, self.seed)
-            pieces.append(piece)
-            offset += len(piece)
-        files.write(self._system, self.fd, b"".join(pieces), self.end)
-        self.end = offset
+        pieces = records.encode_changes(
+            self._kept(ids), self._durable, self._today, self.end, self.seed
+        )
+        piece = b"".join(pieces)
+        files.write(self._system, self.fd, piece, self.end)
+        self.end += len(piece)
         self.records += len(pieces)
+
+    def _kept(self, ids: Iterable[bytes]) -> Iterator[tuple[bytes, int | None]]:
+        """Yield the changes that make up these sequences, and leave out what has expired."""
+        for sequence_id in ids:
+            # None if it is deleted: perhaps it was written to the new file before.
+            packed = self._latest.get(sequence_id)
+            if (
+                packed is None
+                or packed & records.MAX_DAY >= self._oldest_day
+                or sequence_id == self._permanent
+            ):
+                yield sequence_id, packed
+            else:
+                self._left_out[sequence_id] = self._latest.pop(sequence_id)
 
     def _sync_new_file(self) -> None:
         try:
@@ -242,6 +244,7 @@ class Compaction:
             self._fail(size, error)
         self.running = None
         self.due_at = max(self._least, 2 * rewriting.end)
+        _logger.debug("state log %s is compacted: bytes %d now", self._path, rewriting.end)
         return rewriting
 
     def abandon(self) -> None:

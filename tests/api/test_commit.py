@@ -43,10 +43,10 @@ class TestWhereIterationsAreFollowed:
                 log.append(b"a", position)
                 committer.commit()
             assert disk.syncs == 0
-            assert log.committed < log.end
+            assert log.committed < log.changes
             committer.end_iteration()
             assert disk.syncs == 1
-            assert log.committed == log.end
+            assert log.committed == log.changes
             committer.end_iteration()
             assert disk.syncs == 1
 
@@ -83,7 +83,7 @@ class TestWhereIterationsAreNotFollowed:
                 log.append(b"a", position)
                 committer.commit()
                 assert disk.syncs == position
-                assert log.committed == log.end
+                assert log.committed == log.changes
             committer.commit()
             assert disk.syncs == 2, "nothing was to be committed"
 

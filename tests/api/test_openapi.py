@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import falcon.inspect
+import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from bigfib.api.app import create_app
@@ -249,7 +250,7 @@ class TestAnswers:
                     name="page.css",
                 )
         # A failure of the service itself is not had by asking; see test_stepping.py. A state log is
-        # not lost while the service runs; see test_shared_store.py.
+        # not lost while the service runs; see tests/shared_store.
         lost = {(SEQUENCES, "post"), (SEQUENCE, "delete"), ("/readyz", "get"), ("/readyz", "head")}
         assert ask.seen == {
             (template, method, status)
@@ -400,6 +401,7 @@ class TestAnswers:
             ask("507", "GET", "/api0/previous", cookie)
 
 
+@pytest.mark.campaign
 def test_schemathesis_finds_nothing(serve: Serve) -> None:
     """No 5xx, no undocumented status, header or media type, no document against its schema."""
     # Without far terms: it takes the 503 of one that is being computed for a failure.

@@ -59,11 +59,11 @@ class TestDurability:
             own = f"{COLLECTION}/{sequence.hex()}"
             # Another client's step, whose reply has not left yet.
             sequences.forward(sequence)
-            under_way = log.end
+            under_way = log.changes
             assert log.committed < under_way
             # The position is in the headers, which leave before the server asks for the body.
-            assert self._begin(app, log, method, own + rest, headers) == (status, log.end)
-            assert log.end >= under_way
+            assert self._begin(app, log, method, own + rest, headers) == (status, log.changes)
+            assert log.changes >= under_way
 
     @staticmethod
     def _begin(
@@ -88,8 +88,8 @@ class TestDurability:
         with Log(path) as log:
             app = create_app(log, Sequences(log), jobs(path), per_client=False)
             before = log.committed
-            assert self._begin(app, log, "POST", COLLECTION, {}) == ("201", log.end)
-            assert log.end > before
+            assert self._begin(app, log, "POST", COLLECTION, {}) == ("201", log.changes)
+            assert log.changes > before
 
 
 class Cut(Exception):

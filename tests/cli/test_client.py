@@ -81,6 +81,8 @@ class TestBesideAService:
             ["term", "-1" + "0" * 50, "--summary"],
             ["term", "12345", "--summary", "--json"],
             ["terms", "-6", "20"],
+            ["term", "-100", "--group"],
+            ["terms", "100", "20", "--group"],
             ["terms", "0", "301", "--bfile"],
             ["terms", "-2", "5", "--json"],
             # More than the service has in a reply.

@@ -11,9 +11,9 @@ from tests.histories.checker import check
 from tests.histories.clients import SHARED, Address, Client
 from tests.histories.history import Recorder
 from tests.histories.load import Anything, Owner, Task, work, working
-from tests.postgres import Cluster, free_port
+from tests.postgres import Cluster, free_port, synchronous_standby
 from tests.service import Serve, Service, full_disk, until
-from tests.test_shared_store import await_children, synchronous_standby
+from tests.shared_store.test_workers import await_children
 
 CLIENTS = 6
 

@@ -192,6 +192,7 @@ BREAKAGES = {
 }
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("breakage", BREAKAGES)
 def test_broken_kernel_is_noticed(breakage: str, tmp_path: Path) -> None:
     kernel = broken(tmp_path, *BREAKAGES[breakage])

@@ -64,6 +64,14 @@ def later(page: Page) -> None:
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
 
+def hide_changes(page: Page, path: str = SHARED) -> None:
+    """Let the page see nothing of what happens to a sequence elsewhere, until it is unrouted."""
+    page.route(f"**{path}", lambda route: route.fulfill(status=304))
+    # The page has one look at a time: one that began before has come to its end.
+    with page.expect_response(f"**{path}"):
+        later(page)
+
+
 @contextmanager
 def paused(service: Service) -> Iterator[None]:
     """Let the service be there, and answer nothing."""

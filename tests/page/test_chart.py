@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Locator, Route, expect
 
-from tests.page.actions import is_at
+from tests.page.actions import hide_changes, is_at
 from tests.page.conftest import Open
 from tests.service import Service
 
@@ -55,6 +55,8 @@ class TestChart:
             n = far + page.locator("#chart circle").count()
             route.fulfill(json={"id": "shared", "position": str(n), "digits": "1", "value": "1"})
 
+        # The service itself is still at 0.
+        hide_changes(page)
         page.route("**/next*", answer)
         for n in range(far, far + 4):
             page.get_by_role("button", name="Next").click()

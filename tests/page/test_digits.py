@@ -184,6 +184,7 @@ WATCH_FRAMES = """() => {
 }"""
 
 
+@pytest.mark.campaign
 def test_twenty_million_digits_do_not_freeze_the_page(service: Service, open_page: Open) -> None:
     page = open_page(service)
     is_at(page, 0)

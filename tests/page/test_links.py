@@ -145,6 +145,7 @@ def test_a_program_prints_what_the_page_shows(
     assert done.stdout.strip() == printed
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("language", PROGRAMS)
 def test_a_program_waits_for_a_large_term(
     serve: Serve,

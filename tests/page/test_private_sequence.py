@@ -5,7 +5,17 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.page.actions import SHARED, is_at, later, paused, position, put, seek, steps_sent
+from tests.page.actions import (
+    SHARED,
+    hide_changes,
+    is_at,
+    later,
+    paused,
+    position,
+    put,
+    seek,
+    steps_sent,
+)
 from tests.page.conftest import Open
 from tests.service import Serve, Service
 
@@ -152,11 +162,7 @@ class TestOwnSequence:
         page.get_by_role("button", name="Private").click()
         is_at(page, 0)
         path = f"/api1/sequences/{page.url.rpartition('#')[2]}"
-        # The page does not see what happens elsewhere.
-        page.route(f"**{path}", lambda route: route.fulfill(status=304))
-        # A look that began before has come to its end: the page has one look at a time.
-        with page.expect_response(f"**{path}"):
-            later(page)
+        hide_changes(page, path)
         service.ask(f"{path}/next?by=5000", "POST")
         page.get_by_role("button", name="Next").click()
         problem = page.locator("#problem")

@@ -4,7 +4,7 @@ import re
 
 from playwright.sync_api import Route, expect
 
-from tests.page.actions import SHARED, digits, fib, is_at, later, position, put, seek
+from tests.page.actions import SHARED, digits, fib, hide_changes, is_at, later, position, put, seek
 from tests.page.conftest import Open
 from tests.service import Serve, Service
 
@@ -116,6 +116,7 @@ class TestSequence:
 
         page = open_page(service)
         is_at(page, 0)
+        hide_changes(page)
         page.route(f"**{SHARED}/next*", answer)
         page.get_by_role("button", name="Next").click()
         expect(page.locator("#position")).to_have_text("9,007,199,254,740,993")

@@ -28,7 +28,10 @@ def centre(page: Page, name: str) -> tuple[float, float]:
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "size",
+    ["desktop", *(pytest.param(size, marks=pytest.mark.campaign) for size in list(SIZES)[1:])],
+)
 def test_700_clicks_on_one_spot_make_700_steps(serve: Serve, open_page: Open, size: str) -> None:
     service = serve("--durability", "os")
     page = open_page(service, **SIZES[size])

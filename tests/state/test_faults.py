@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bigfib.state import reader, records
+from bigfib.state import files, reader, records
 from bigfib.state.errors import (
     AppendFailed,
     CommitFailed,
@@ -122,7 +122,7 @@ class TestDamage:
         history: list[dict[bytes, int]] = [{}]
         with Log(path) as log:
             for number in range(1, 13):
-                # Not twice between two syncs: that would be one record.
+                # Not twice between two commits: that would be one record.
                 sequence_id = IDS[number % 3]
                 log.append(sequence_id, number * 1000)
                 history.append({**history[-1], sequence_id: number * 1000})
@@ -231,9 +231,10 @@ class TestDamage:
 class Failing:
     """The real system, whose k-th call fails."""
 
-    def __init__(self, k: int, error: int | None) -> None:
+    def __init__(self, k: int, error: int | None, reserves: bool) -> None:
         self.left = k
         self._error = error
+        self._reserves = reserves
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(os, name)
@@ -243,8 +244,7 @@ class Failing:
                 return real(*arguments)
             self.left -= 1
             if self.left == 0:
-                if self._error is not None:
-                    raise OSError(self._error, os.strerror(self._error))
+                self._fail()
                 if name == "pwrite":
                     fd, data, offset = arguments
                     return real(fd, data[: len(data) // 2], offset)
@@ -254,21 +254,45 @@ class Failing:
 
         return call
 
+    def _fail(self) -> None:
+        if self._error is not None:
+            raise OSError(self._error, os.strerror(self._error))
+
+    def reserve(self, fd: int, offset: int, size: int) -> None:
+        """Reserve room, a call that is not of module `os`."""
+        self.left -= 1
+        if self.left == 0:
+            self._fail()
+        if not self._reserves:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        _reserve(fd, offset, size)
+
+
+_reserve = files.reserve
+
 
 class TestCallsThatFail:
     ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EINTR, None)
 
     @pytest.mark.parametrize("error", ERRORS, ids=lambda error: errno.errorcode.get(error, "short"))
     @pytest.mark.parametrize("durability", Durability)
+    @pytest.mark.parametrize("reserves", [True, False], ids=["reserves", "reserves nothing"])
     def test_the_kth_call(
-        self, path: Path, tried: Counter[str], error: int | None, durability: Durability
+        self,
+        path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        tried: Counter[str],
+        error: int | None,
+        durability: Durability,
+        reserves: bool,
     ) -> None:
         k = 0
         while True:
             k += 1
             for entry in path.parent.iterdir():
                 entry.unlink()
-            system = Failing(k, error)
+            system = Failing(k, error, reserves)
+            monkeypatch.setattr(files, "reserve", system.reserve)
             acknowledged = self.work(path, system, durability)
             shown = reader.read(path)
             for sequence_id, position in acknowledged.items():
@@ -285,11 +309,11 @@ class TestCallsThatFail:
             with Log(path, durability, system=system, rewrite_bytes=REWRITE_BYTES) as log:
                 for number in range(40):
                     sequence_id = IDS[number % 3]
-                    before = log.latest.copy(), log.end
+                    before = log.latest.copy(), log.changes
                     try:
                         log.append(sequence_id, log.position(sequence_id) + 1)
                     except AppendFailed:
-                        assert (log.latest, log.end) == before
+                        assert (log.latest, log.changes) == before
                         continue
                     if number % 3 == 0:
                         log.commit()

@@ -2,18 +2,19 @@
 
 import errno
 import os
+import random
 import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bigfib.state import reader, records
+from bigfib.state import files, reader, records
 from bigfib.state.errors import AppendFailed, CommitFailed, Locked
 from bigfib.state.log import Durability, Log
 from bigfib.state.reader import Contents
@@ -37,6 +38,13 @@ def file_size_limit(limit: int) -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
+
+
+def store(log: Log, sequence_id: bytes, position: int | None) -> int:
+    """Append and commit the position, and return the size of the log."""
+    log.append(sequence_id, position)
+    log.commit()
+    return log.size
 
 
 def positions(log: Log | Contents) -> dict[bytes, int]:
@@ -116,42 +124,41 @@ class TestCommit:
 
         monkeypatch.setattr(os, "fdatasync", fdatasync)
         with Log(path) as opened:
-            first = opened.append(SHARED, 1)
-            second = opened.append(b"a", 2)
-            assert opened.committed < first
+            opened.append(SHARED, 1)
+            opened.append(b"a", 2)
+            assert (opened.changes, opened.committed) == (2, 0)
             opened.commit()
-            assert synced == [second], "one sync is for all that was appended"
-            assert opened.committed == second
+            first = opened.size
+            assert synced == [first], "one sync is for all that was appended"
+            assert opened.committed == 2
             opened.commit()
-            assert synced == [second], "what is durable is not synced again"
-            third = opened.append(SHARED, 3)
-        assert synced == [second, third], "closing commits"
+            assert synced == [first], "what is durable is not synced again"
+            opened.append(SHARED, 3)
+        assert synced == [first, path.stat().st_size], "closing commits"
 
-    def test_without_fsync_there_is_nothing_to_wait_for(
+    def test_commit_without_fsync_writes_and_syncs_nothing(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with Log(path, Durability.OS) as opened:
             monkeypatch.setattr(os, "fdatasync", None)
-            lsn = opened.append(SHARED, 1)
-            assert opened.committed == lsn
+            opened.append(SHARED, 1)
             opened.commit()
+            assert opened.committed == 1
+            assert reader.read(path).position(SHARED) == 1
 
     def test_a_record_says_what_was_durable_before_it(self, path: Path) -> None:
         with Log(path) as opened:
-            first = opened.append(SHARED, 1)
-            opened.append(b"others", 2)
-            opened.commit()
-            opened.append(SHARED, 3)
-            opened.commit()
+            opened.append(SHARED, 1)
+            second = store(opened, b"others", 2)
+            store(opened, SHARED, 3)
         with path.open("rb") as file:
             found = [(record.position, record.durable) for _, record in reader.Reader(file)]
-        second = first + (first - records.HEADER_SIZE)
         assert found == [(1, records.HEADER_SIZE), (2, records.HEADER_SIZE), (3, second)]
 
     def test_with_os_durability_nothing_is_said_to_be_durable(self, path: Path) -> None:
         with Log(path, Durability.OS) as opened:
             for position in (1, 2, 3):
-                opened.append(SHARED, position)
+                store(opened, SHARED, position)
         with path.open("rb") as file:
             assert {record.durable for _, record in reader.Reader(file)} == {records.HEADER_SIZE}
 
@@ -160,7 +167,7 @@ class TestCommit:
     ) -> None:
         """A writer with durability `os`, or one that was killed, left it unsynced."""
         with Log(path, Durability.OS) as opened:
-            opened.append(SHARED, 1)
+            store(opened, SHARED, 1)
         size = path.stat().st_size
         synced = []
         real = os.fsync
@@ -182,45 +189,77 @@ class TestCommit:
             with pytest.raises(CommitFailed, match="Input/output error"):
                 opened.commit()
         # The disk works again, but what was lost is not known.
-        for use in (lambda: opened.commit(), lambda: opened.append(SHARED, 2), opened.close):
+        for use in (opened.commit, lambda: opened.append(SHARED, 2), opened.close):
             with pytest.raises(CommitFailed):
                 use()
         Log(path).close()  # the lock was let go
 
 
-class TestUnsynced:
-    """Steps of a sequence that wait for the same sync share a record."""
+class Watched:
+    """The real system; it keeps which bytes of the log's file have been written."""
 
-    def test_steps_before_a_sync_share_one_record(self, path: Path) -> None:
+    def __init__(self) -> None:
+        self.written: list[range] = []
+        self.syncs = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def pwrite(self, fd: int, data: bytes, offset: int, /) -> int:
+        # What is open for appending is written at its end, whatever the offset.
+        assert offset == os.lseek(fd, 0, os.SEEK_END)
+        size = os.pwrite(fd, data, offset)
+        self.written.append(range(offset, offset + size))
+        return size
+
+    def fdatasync(self, fd: int, /) -> None:
+        self.syncs += 1
+        os.fdatasync(fd)
+
+
+class TestWaiting:
+    """Changes wait in memory, and a commit writes them in one piece."""
+
+    def test_no_byte_is_written_twice_and_a_commit_is_one_write(self, path: Path) -> None:
+        chance = random.Random(13)
+        system = Watched()
+        commits = 0
+        with Log(path, system=system) as opened:
+            assert system.written == [range(records.HEADER_SIZE)]
+            for _ in range(300):
+                for _ in range(chance.randrange(1, 20)):
+                    name = b"%d" % chance.randrange(5)
+                    opened.append(name, chance.choice([None, 1, 2, 2**3000]))
+                    assert len(system.written) == commits + 1, "a change was written by itself"
+                opened.commit()
+                commits += 1
+                assert (len(system.written), system.syncs) == (commits + 1, commits)
+        end = 0
+        for piece in system.written:
+            assert piece.start == end
+            end = piece.stop
+        assert end == path.stat().st_size
+
+    def test_steps_before_a_commit_share_one_record(self, path: Path) -> None:
         with Log(path) as opened:
-            end = opened.append(SHARED, 1)
-            for position in range(2, 100):
-                assert opened.append(SHARED, position) == end > opened.committed
-            assert reader.read(path).position(SHARED) == 1
+            for position in range(1, 100):
+                opened.append(SHARED, position)
+            assert reader.read(path).records == 0
             opened.commit()
             contents = reader.read(path)
             assert (contents.records, contents.position(SHARED)) == (1, 99)
-            # What is on disk is not touched again.
-            assert opened.append(SHARED, 100) > end
+            store(opened, SHARED, 100)
             assert reader.read(path).records == 2
 
     def test_coalesced_steps_need_no_room(self, path: Path) -> None:
         with Log(path) as opened:
             opened.append(SHARED, 1)
-            with file_size_limit(path.stat().st_size):
-                opened.append(SHARED, 2)
+            # What the record of one step may take, and no more.
+            with file_size_limit(path.stat().st_size + 80):
+                for position in range(2, 1000):
+                    opened.append(SHARED, position)
                 opened.commit()
-        assert reader.read(path).position(SHARED) == 2
-
-    def test_a_longer_position_has_a_record_of_its_own(self, path: Path) -> None:
-        with Log(path) as opened:
-            ends = [opened.append(SHARED, position) for position in (0, 1, 255, 256, 255, 2)]
-            # 0 takes no byte, and 256 takes two.
-            assert [end == before for before, end in pairwise(ends)] == [
-                *(False, True, False, False, True)
-            ]
-            opened.commit()
-            assert reader.read(path).position(SHARED) == 2
+        assert reader.read(path).position(SHARED) == 999
 
     def test_what_is_removed_stays_removed(self, path: Path) -> None:
         with Log(path) as opened:
@@ -233,60 +272,102 @@ class TestUnsynced:
             opened.commit()
             assert positions(reader.read(path)) == {b"a": 4}
 
-    def test_steps_before_and_after_midnight_are_all_in_the_log(self, path: Path) -> None:
+    def test_changes_before_and_after_midnight_keep_their_days(self, path: Path) -> None:
         # The number of the next day takes a byte more.
         now = 255.0 * 86_400
         with Log(path, clock=lambda: now) as opened:
-            for position in (1, 2, 3):
-                opened.append(SHARED, position)
+            for name in (SHARED, b"a", b"b"):
+                opened.append(name, 1)
             now += 86_400
-            for position in (4, 5):
-                opened.append(SHARED, position)
-            opened.append(b"a", 1)
+            opened.append(SHARED, 2)
+            opened.append(b"b", None)
             opened.commit()
-            contents = reader.read(path)
-            assert (contents.fault, contents.records) == (None, 3)
-            assert positions(contents) == {SHARED: 5, b"a": 1}
-
-    def test_positions_kept_in_memory_are_written_when_a_day_ends(self, path: Path) -> None:
-        now = 20_000.0 * 86_400
-        with Log(path, clock=lambda: now) as opened:
-            for position in (1, 2):
-                opened.append(b"a", position)
-            now += 86_400
-            opened.append(SHARED, 1)
-            opened.commit()
-            assert positions(reader.read(path)) == {b"a": 2, SHARED: 1}
+        with path.open("rb") as file:
+            found = [(each.sequence_id, each.position, each.day) for _, each in reader.Reader(file)]
+        assert found == [(SHARED, 2, 256), (b"a", 1, 255), (b"b", None, 256)]
 
     def test_a_failed_write_is_final(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         opened = Log(path)
         opened.append(SHARED, 1)
-        opened.append(SHARED, 2)
         with monkeypatch.context() as patched:
             patched.setattr(os, "pwrite", _fail_with(errno.EIO))
             with pytest.raises(CommitFailed, match="Input/output error while writing"):
                 opened.commit()
-        for use in (lambda: opened.commit(), lambda: opened.append(SHARED, 3), opened.close):
+        for use in (opened.commit, lambda: opened.append(SHARED, 3), opened.close):
             with pytest.raises(CommitFailed):
                 use()
 
-    def test_steps_without_fsync_are_written_at_once(self, path: Path) -> None:
-        with Log(path, Durability.OS) as opened:
-            for position in (1, 2):
-                opened.append(SHARED, position)
-                assert reader.read(path).position(SHARED) == position
 
+class TestReservedRoom:
+    def test_room_is_reserved_before_it_is_written_and_given_back(self, path: Path) -> None:
+        with Log(path) as opened:
+            store(opened, SHARED, 1)
+            reserved = path.stat().st_blocks * 512
+            if not opened._file.reserves:
+                pytest.skip("this file system reserves no room")
+            assert reserved > 200_000 > path.stat().st_size
+        assert path.stat().st_blocks * 512 <= 8192
 
-class TestAppend:
-    def test_without_room_nothing_changes_and_it_resumes(self, path: Path) -> None:
+    def test_full_disk_is_found_by_the_append(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with Log(path) as opened:
+            store(opened, SHARED, 1)
+            opened._file._reserved = opened.size
+            with monkeypatch.context() as patched:
+                patched.setattr(files, "reserve", _fail_with(errno.ENOSPC))
+                with pytest.raises(AppendFailed, match="No space left"):
+                    opened.append(SHARED, 2)
+            assert (opened.changes, positions(opened)) == (1, {SHARED: 1})
+            opened.append(SHARED, 2)
+        assert positions(reader.read(path)) == {SHARED: 2}
+
+    def test_last_room_of_a_disk_is_used(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Less than is reserved at a time."""
+        real = files.reserve
+
+        def reserve(fd: int, offset: int, size: int) -> None:
+            if size > 1000:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            real(fd, offset, size)
+
+        monkeypatch.setattr(files, "reserve", reserve)
         with Log(path) as opened:
             opened.append(SHARED, 1)
-            end, size = opened.end, path.stat().st_size
+            with pytest.raises(AppendFailed):
+                opened.append(b"a", 2**8000)
+            opened.append(b"a", 2)
+        assert positions(reader.read(path)) == {SHARED: 1, b"a": 2}
+
+
+@pytest.fixture
+def _reserves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the file system be one that cannot reserve room."""
+    monkeypatch.setattr(files, "reserve", _fail_with(errno.EOPNOTSUPP))
+
+
+@pytest.mark.usefixtures("_reserves_nothing")
+class TestWithoutReservedRoom:
+    def test_each_change_is_written_at_once_and_synced_by_the_commit(self, path: Path) -> None:
+        system = Watched()
+        with Log(path, system=system) as opened:
+            for position in range(1, 5):
+                opened.append(SHARED, position)
+                assert (reader.read(path).position(SHARED), system.syncs) == (position, 0)
+            opened.commit()
+            assert system.syncs == 1
+        assert len(system.written) == 5
+        assert reader.read(path).records == 4
+
+    def test_append_without_room_changes_nothing_and_it_resumes(self, path: Path) -> None:
+        with Log(path) as opened:
+            opened.append(SHARED, 1)
+            size = path.stat().st_size
             for room in range(17):
                 with file_size_limit(size + room):
                     with pytest.raises(AppendFailed, match="File too large"):
                         opened.append(b"others", 2)
-                    assert (opened.end, positions(opened)) == (end, {SHARED: 1})
+                    assert (opened.changes, positions(opened)) == (1, {SHARED: 1})
                     assert path.stat().st_size == size, "a part of the record stayed"
             opened.append(b"others", 2)
         assert positions(reader.read(path)) == {SHARED: 1, b"others": 2}
@@ -301,6 +382,21 @@ class TestAppend:
                 with pytest.raises(AppendFailed, match=os.strerror(code)):
                     opened.append(SHARED, 1)
             assert positions(opened) == {}
+
+
+class TestAppend:
+    def test_without_room_nothing_changes_and_it_resumes(self, path: Path) -> None:
+        with Log(path) as opened:
+            size = store(opened, SHARED, 1)
+            for room in range(17):
+                with file_size_limit(size + room):
+                    with pytest.raises(AppendFailed, match="File too large"):
+                        opened.append(b"others", 2)
+                    assert (opened.changes, positions(opened)) == (1, {SHARED: 1})
+                    opened.commit()
+                    assert path.stat().st_size == size
+            opened.append(b"others", 2)
+        assert positions(reader.read(path)) == {SHARED: 1, b"others": 2}
 
     def test_short_writes_are_completed(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         real = os.pwrite
@@ -355,7 +451,8 @@ class TestLock:
     def test_lock_of_a_killed_process_is_released(self, path: Path) -> None:
         program = (
             "import os, sys, pathlib; from bigfib.state.log import Log;"
-            "Log(pathlib.Path(sys.argv[1])).append(b'shared', 5); os.kill(os.getpid(), 9)"
+            "log = Log(pathlib.Path(sys.argv[1])); log.append(b'shared', 5); log.commit();"
+            "os.kill(os.getpid(), 9)"
         )
         killed = subprocess.run([sys.executable, "-c", program, path], check=False)
         assert killed.returncode == -signal.SIGKILL

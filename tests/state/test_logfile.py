@@ -87,35 +87,6 @@ class TestChangedByAnother:
         with pytest.raises(CommitFailed):
             log.close()
 
-    def test_record_written_again_does_not_hide_a_change(
-        self, path: Path, change: Callable[[Path], None], message: str
-    ) -> None:
-        log = Log(path)
-        log.append(b"a", 1)
-        log.commit()
-        log.append(SHARED, 1)
-        log.append(SHARED, 2)
-        change(path)
-        with pytest.raises(CommitFailed, match=message):
-            log.commit()
-        with pytest.raises(CommitFailed):
-            log.close()
-
-    def test_change_during_the_write_in_place_is_noticed(
-        self, path: Path, change: Callable[[Path], None], message: str
-    ) -> None:
-        system = ChangesBeforeWrite(lambda: change(path))
-        log = Log(path, system=system)
-        log.append(b"a", 1)
-        log.commit()
-        log.append(SHARED, 1)
-        log.append(SHARED, 2)
-        system.armed = True
-        with pytest.raises(CommitFailed, match=message):
-            log.commit()
-        with pytest.raises(CommitFailed):
-            log.close()
-
     @pytest.mark.parametrize("durability", Durability)
     def test_change_before_a_write_is_noticed(
         self, path: Path, change: Callable[[Path], None], message: str, durability: Durability

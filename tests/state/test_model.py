@@ -89,7 +89,7 @@ class LogMachine(RuleBasedStateMachine):
         contents = reader.read(self.path)
         assert contents.fault is None
         found = {name: contents.position(name) for name in contents.latest}
-        if log.committed == log.end:
+        if log.committed == log.changes:
             self.since = {}
         for name in found.keys() | self.model.keys():
             assert found.get(name) in self.since.get(name, {self.model.get(name)})

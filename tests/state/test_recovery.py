@@ -7,7 +7,7 @@ import pytest
 from bigfib.state import reader, records
 from bigfib.state.errors import Unusable
 from bigfib.state.log import Log
-from tests.state.test_log import positions
+from tests.state.test_log import positions, store
 
 SHARED = b"shared"
 
@@ -17,7 +17,7 @@ class TestTornTail:
         self, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         with Log(path) as opened:
-            ends = [opened.append(SHARED, position) for position in range(1, 31)]
+            ends = [store(opened, SHARED, position) for position in range(1, 31)]
         whole = path.read_bytes()
         assert len(whole) == ends[-1]
         for length in range(len(whole)):
@@ -38,7 +38,7 @@ class TestTornTail:
         self, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         with Log(path) as opened:
-            end = opened.append(SHARED, 1)
+            end = store(opened, SHARED, 1)
         with path.open("ab") as file:
             file.write(b"\x20torn")
         Log(path).close()

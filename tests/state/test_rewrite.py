@@ -9,7 +9,7 @@ from bigfib.state import reader, records
 from bigfib.state.errors import CommitFailed, CompactionFailed
 from bigfib.state.log import Durability, Log
 from bigfib.state.rewrite import new_path
-from tests.state.test_log import file_size_limit
+from tests.state.test_log import file_size_limit, store
 
 SHARED = b"shared"
 DAY = 86_400
@@ -23,11 +23,10 @@ def positions(path: Path) -> dict[bytes, int]:
 
 class TestRewrite:
     def test_keeps_every_position_and_shrinks(self, path: Path) -> None:
-        with Log(path) as log:
+        with Log(path, Durability.OS) as log:
             for number in range(3000):
-                log.append(b"%d" % (number % 10), 2**number)
-            log.append(b"3", None)
-            before = path.stat().st_size
+                store(log, b"%d" % (number % 10), 2**number)
+            before = store(log, b"3", None)
             log.rewrite()
             assert path.stat().st_size < before / 50
             assert log.records == 9
@@ -40,8 +39,7 @@ class TestRewrite:
         largest = 0
         with Log(path, Durability.OS, rewrite_bytes=2000) as log:
             for position in range(1, 20_001):
-                log.append(SHARED, position)
-                largest = max(largest, path.stat().st_size)
+                largest = max(largest, store(log, SHARED, position))
         # While one file is being synced by its thread, the other goes on growing.
         assert largest < 200_000
         assert positions(path) == {SHARED: 20_000}
@@ -49,33 +47,34 @@ class TestRewrite:
     def test_not_while_most_of_it_is_true(self, path: Path) -> None:
         with Log(path, Durability.OS, rewrite_bytes=2000) as log:
             for number in range(1000):
-                log.append(b"%d" % number, 1)
+                store(log, b"%d" % number, 1)
             inode = path.stat().st_ino
             for number in range(1000):
-                log.append(b"%d" % number, 2)
+                store(log, b"%d" % number, 2)
             assert path.stat().st_ino == inode
 
     def test_log_due_for_compaction_is_compacted_when_opened(self, path: Path) -> None:
         with Log(path, Durability.OS, rewrite_bytes=1 << 40) as log:
             for position in range(1000):
-                log.append(SHARED, position)
+                store(log, SHARED, position)
         with Log(path, rewrite_bytes=2000) as log:
             assert (log.records, log.position(SHARED)) == (1, 999)
         assert path.stat().st_size < 100
 
-    def test_lsns_go_on_after_a_compaction(self, path: Path) -> None:
+    def test_compaction_commits_what_waits(self, path: Path) -> None:
         with Log(path) as log:
-            lsns = [log.append(b"%d" % number, 1) for number in range(100)]
+            for number in range(100):
+                log.append(b"%d" % number, 1)
             log.rewrite()
-            assert log.committed == log.end == lsns[-1]
-            lsns.append(log.append(SHARED, 100))
-            assert lsns == sorted(set(lsns))
-            assert log.committed < lsns[-1]
+            assert log.committed == log.changes == 100
+            assert len(positions(path)) == 100
+            log.append(SHARED, 100)
+            assert (log.committed, log.changes) == (100, 101)
             log.commit()
-            assert log.committed == lsns[-1]
+            assert log.committed == 101
 
     def test_what_is_appended_meanwhile_is_in_both(self, path: Path) -> None:
-        """Stopped at any append of a rewriting, the log has every position."""
+        """Stopped at any commit of a rewriting, the log has every position."""
         for stop in range(1, 60):
             path.unlink(missing_ok=True)
             with Log(path, Durability.OS, rewrite_bytes=1) as log:
@@ -83,10 +82,11 @@ class TestRewrite:
                 for _ in range(4):
                     for number in range(1200):
                         log.append(b"%d" % number, 1)
+                    log.commit()
                 expected = {b"%d" % number: 1 for number in range(1200)}
                 for number in range(stop):
                     name = b"%d" % (number * 37 % 1300)
-                    log.append(name, None if number % 5 == 0 else number + 2)
+                    store(log, name, None if number % 5 == 0 else number + 2)
                     expected[name] = number + 2
                     if number % 5 == 0:
                         del expected[name]
@@ -94,7 +94,7 @@ class TestRewrite:
             assert not new_path(path).exists()
 
     def test_what_waits_for_a_sync_meanwhile(self, path: Path) -> None:
-        """Stopped at any append of a rewriting, the log has what shares a record, too."""
+        """Stopped at any commit of a rewriting, the log has what shares a record, too."""
         for stop in range(1, 60):
             path.unlink(missing_ok=True)
             with Log(path, rewrite_bytes=1) as log:
@@ -108,7 +108,7 @@ class TestRewrite:
                         for _ in range(2):
                             expected[name] = expected.get(name, 300) + 1
                             log.append(name, expected[name])
-                log.commit()
+                    log.commit()
                 assert positions(path) == expected
             assert positions(path) == expected
 
@@ -127,12 +127,12 @@ class TestRewrite:
                 seen.append(reader.read(path).position(SHARED))
 
         with Log(path, Durability.OS, rewrite_bytes=500) as log:
-            log.append(SHARED, 1)
+            store(log, SHARED, 1)
             looking = threading.Thread(target=look)
             looking.start()
             identities = set()
             for position in range(2, 30_000):
-                log.append(SHARED, position)
+                store(log, SHARED, position)
                 if position % 100 == 0:
                     identities.add(path.stat().st_ino)
             done.set()
@@ -303,9 +303,11 @@ class TestExpiry:
         with Log(path, clock=lambda: now, days_kept=90) as log:
             for number in range(2000):
                 log.append(b"old %d" % number, 7)
+            log.commit()
             now += 91 * DAY
             for number in range(2000):
                 log.append(b"new %d" % number, 7)
+            log.commit()
             everything = dict(log.latest)
             with file_size_limit(10_000), pytest.raises(CompactionFailed, match="File too large"):
                 log.rewrite()
@@ -320,9 +322,10 @@ class TestExpiry:
             for _ in range(4):
                 for number in range(2000):
                     log.append(b"%d" % number, 1)
+                log.commit()
             now += 91 * DAY
             for number in range(2000):
-                log.append(b"%d" % (number % 10), 2)
+                store(log, b"%d" % (number % 10), 2)
             log.rewrite()
             assert set(log.latest) == {b"%d" % number for number in range(10)}
         assert positions(path) == {b"%d" % number: 2 for number in range(10)}
