@@ -58,8 +58,8 @@ _COUNT_LIMIT_SECONDS: Final = 0.5
 # The server waits while it counts; the next count is not due before so many times as long.
 _COUNT_REST_FACTOR: Final = 50
 
-# Position and version, as one value.
-_PLACE: Final = b"trunc(position)::text || '-' || version::text"
+# What `_place` reads.
+_PLACE: Final = b"trunc(position), version"
 _FIND: Final = b"SELECT " + _PLACE + b" FROM bigfib_sequences WHERE id = $1::bytea"
 # Finds nothing where it would have to wait. The lock is that of an update that changes no key.
 _TRY_LOCK: Final = (
@@ -301,7 +301,7 @@ class Postgres:
     def _found(self, sequence_id: bytes, rows: Rows) -> int | None:
         """Return the position in the answer to `_look`, or None; note what it says of standbys."""
         if self._connection.can_confirm:
-            self._connection.has_standby = rows[0][1] != b""
+            self._connection.has_standby = rows[0][2] != b""
         return self._at(sequence_id, rows)
 
     def _reason(self, sequence_id: bytes) -> SequenceNotFound | PositionMismatch:
@@ -418,5 +418,5 @@ def _place(rows: Rows) -> tuple[int | None, int]:
     """Return the position and version in an answer, None and 0 if there is no sequence."""
     if not rows or not rows[0][0]:
         return None, 0
-    position, _, version = rows[0][0].partition(b"-")
+    position, version, *_ = rows[0]
     return int(mpz(position.decode())), int(version)
