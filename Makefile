@@ -37,7 +37,7 @@ man: $(READY)  ## write the man page, build/bigfib.1
 test: $(DEV)  ## run the tests, but no campaigns; hand over arguments with ARGS='-k log'
 	$(PYTEST) $(ARGS)
 
-test-all: $(DEV)  ## run the tests and the campaigns, as CI does; takes eight minutes
+test-all: $(DEV)  ## run the tests and the campaigns, as CI does
 	$(PYTEST) --all $(ARGS)
 
 torture: $(DEV)  ## cause twenty times the faults, fuzz, and soak; takes an hour
