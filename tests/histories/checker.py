@@ -12,8 +12,9 @@ done. Each event of the history takes the set of possible configurations to the 
 is left, the operation that returned there has no place.
 
 An operation of unknown outcome returns when it cannot be done any more, and may never be done.
-While a store is lost there are many, so that two more things are left out, which loses nothing:
+While a store is lost there are many. So more is left out, which loses nothing:
 
+* What can change nothing, and is answered right, is done at once.
 * Of two that ask the same, the one that returns first is done first: the other can take its place.
 * Of two configurations that differ only in that one has done more of them, that one: the other can
   still do them, or not.
@@ -141,7 +142,9 @@ def _done(
 
 
 def _next(one: Configuration, pending: dict[int, Operation]) -> Iterator[Configuration]:
-    """Yield the configurations after one more of the pending operations."""
+    """Yield the configurations after one more of the pending operations, or a few."""
+    following = []
+    looks = set()
     # Of those with unknown outcome that ask the same, the first to return.
     first: dict[object, int] = {}
     for number, operation in pending.items():
@@ -149,11 +152,17 @@ def _next(one: Configuration, pending: dict[int, Operation]) -> Iterator[Configu
             if number not in one.done:
                 state, would_be = answer(one.state, operation.request)
                 if operation.reply.agrees_with(would_be):
-                    yield Configuration(state, one.done | {number}, one.guessed)
+                    following.append(Configuration(state, one.done | {number}, one.guessed))
+                    if operation.changes_nothing:
+                        looks.add(number)
         elif number not in one.guessed:
             other = first.setdefault(operation.request, number)
             if (operation.returned, number) < (pending[other].returned, other):
                 first[operation.request] = number
+    if looks:
+        yield Configuration(one.state, one.done | looks, one.guessed)
+        return
+    yield from following
     for number in first.values():
         state, _ = answer(one.state, pending[number].request)
         # Without an effect it is the same as never.

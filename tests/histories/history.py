@@ -53,6 +53,13 @@ class Operation:
     invoked: int
     returned: int
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether it cannot have changed the sequence; a put may, although it has not here."""
+        return self.request.kind is Kind.READ or (
+            self.reply is not None and self.reply.status is not Status.DONE
+        )
+
     def __str__(self) -> str:
         took = "never" if self.returned == NEVER else f"{(self.returned - self.invoked) / 1e6:.3f}"
         asked = f"{self.request.kind.value} {self.request.amount}"

@@ -63,17 +63,26 @@ class Episode:
         seed: What chooses the ends, and what survives them. (What a client meets also depends on
             time.)
         rewrites: Whether the log is being rewritten all the while; None for in every other life.
+        durability: That of the service. With ``os`` a power cut may take back acknowledged steps.
 
     Attributes:
         recorder: What the clients were answered.
         tried: What was done, to be counted.
     """
 
-    def __init__(self, machine: Machine, seed: int, *, rewrites: bool | None = None) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        seed: int,
+        *,
+        rewrites: bool | None = None,
+        durability: str = "fsync",
+    ) -> None:
         machine.format()
         self._machine = machine
         self._chance = random.Random(seed)
         self._rewrites = rewrites
+        self._durability = durability
         self._anything = Anything(random.Random(seed + 1))
         self._owner = Owner()
         # A power cut ends a boot of the machine; what tells boots apart is only replaced for the
@@ -126,9 +135,11 @@ class Episode:
         cache = self._machine.directory.with_name("cache")
         self._boot_id.write_text(f"{uuid.UUID(int=self._boot, version=4)}\n")
         rewrites = self._chance.random() < 0.5 if self._rewrites is None else self._rewrites
-        rewriting = ["--rewrite-bytes", "1000"] if rewrites else []
+        arguments = ["--cache-dir", str(cache), "--durability", self._durability]
+        if rewrites:
+            arguments += ["--rewrite-bytes", "1000"]
         try:
-            return Service(["--cache-dir", str(cache), *rewriting], self.log, self._before)
+            return Service(arguments, self.log, self._before)
         except AssertionError as failure:
             self._machine.look()
             if not self._machine.cut_at:
@@ -146,7 +157,9 @@ class Episode:
             if self._chance.random() < 0.1:
                 self._machine.limit(self._chance.randint(0, 3000))
             clients = [Client(1 + number, address, self.recorder) for number in range(_CLIENTS)]
-            tasks: list[Task] = [self._owner, *[self._anything] * (_CLIENTS - 1)]
+            tasks: list[Task] = [self._anything] * _CLIENTS
+            if self._durability == "fsync":
+                tasks[0] = self._owner
             work(list(zip(clients, tasks, strict=True)), _MOST_REQUESTS)
         finally:
             self._machine.limit(None)
