@@ -1,4 +1,4 @@
-"""What a step and its digits cost as the numbers grow, beside what a person would write."""
+"""What a step and its digits cost as the numbers grow, compared with what a person would write."""
 
 import decimal
 import itertools

@@ -17,8 +17,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.groups import (
-    BESIDE_LARGE_TERM,
     CURRENT,
+    DURING_LARGE_TERM,
     LARGE_TERM,
     NEARLY_ALL,
     PEAK_MEMORY,
@@ -215,8 +215,8 @@ def bench_term(
 
 
 @pytest.mark.full
-@pytest.mark.benchmark(group=BESIDE_LARGE_TERM)
-def bench_current_beside_a_large_term(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+@pytest.mark.benchmark(group=DURING_LARGE_TERM)
+def bench_current_during_a_large_term(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     """All on whatever cores there are, as on the machine of somebody who has two."""
     # It takes longer than the load.
     n = 10 * Settings.max_term
@@ -225,7 +225,7 @@ def bench_current_beside_a_large_term(benchmark: BenchmarkFixture, tmp_path: Pat
     with server(*command, *large_terms, cores=os.sched_getaffinity(0)) as service:
         term = f"{service.url}/api1/terms/{n}"
 
-        def beside(measure: Callable[[], float]) -> float:
+        def disturbing(measure: Callable[[], float]) -> float:
             assert urllib.request.urlopen(term).status == 202
             measured = measure()
             cancel = urllib.request.Request(f"{term}/job", method="DELETE")
@@ -233,14 +233,14 @@ def bench_current_beside_a_large_term(benchmark: BenchmarkFixture, tmp_path: Pat
             return measured
 
         for group, measure in (
-            (BESIDE_LARGE_TERM, seconds_per_request),
+            (DURING_LARGE_TERM, seconds_per_request),
             (NEARLY_ALL, seconds_of_nearly_all),
         ):
             current = partial(measure, f"{service.url}/api0/current", 1.0, connections=16)
             alone, disturbed = [], []
             for _ in range(5):
                 alone.append(current())
-                disturbed.append(beside(current))
+                disturbed.append(disturbing(current))
             costs = {"yardstick nothing else is computed": alone, "current": disturbed}
             record(benchmark, group, costs)
         # What the fixture is for is done above.

@@ -1,4 +1,4 @@
-"""What all benchmarks share: options, and what a run notes besides the times."""
+"""What all benchmarks share: options, and what a run notes in addition to times."""
 
 import os
 import platform
@@ -74,7 +74,7 @@ class _Observer:
         if report.failed:
             lines = [line for line in report.longreprtext.splitlines() if line.startswith("E ")]
             reason = (lines or ["failed"])[0].removeprefix("E ").strip()
-            # What its fixtures say at the end may follow from it.
+            # An error of its fixtures at the end may follow from this one.
             self._failed.setdefault(report.nodeid, reason)
 
     def pytest_benchmark_update_json(
@@ -96,7 +96,7 @@ class _Observer:
         }
 
     def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
-        """Say what bears on the numbers, and nothing of whose machine it is."""
+        """Record what bears on the numbers, and nothing of whose machine it is."""
         cpu = machine_info["cpu"].get("brand_raw") or platform.processor()
         machine_info.clear()
         libraries = ["bigfib", "bjoern-binary", "falcon", "gmpy2"]

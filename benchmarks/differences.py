@@ -27,9 +27,10 @@ class Change:
         key: What it is called.
         before: Its cost in the first run or commit.
         after: Its cost in the second.
-        factor: How many times as much it costs, beside the yardstick of its run where there is one.
+        factor: How many times as much it costs, by the yardstick of its run where there is one.
         noise: How far from the factor others are that are as likely.
-        busy: Whether the machine was too busy in one of the runs to judge by it.
+        turns: How often each was measured.
+        busy: Whether the machine was too busy in one of the runs to judge by that alone.
     """
 
     key: str
@@ -37,14 +38,16 @@ class Change:
     after: float
     factor: float
     noise: float
+    turns: int
     busy: bool
 
     @property
     def verdict(self) -> str:
         """What is to be said of it: ``slower``, ``faster``, or nothing."""
-        least = 1 + max(CHANGED_BY, self.noise)
-        if self.busy:
+        if self.busy and self.turns == 1:
             return "?"
+        # Of turns that agree with each other something can be said all the same.
+        least = 1 + max(CHANGED_BY, self.noise * (2 if self.busy else 1))
         return "slower" if self.factor > least else "faster" if self.factor < 1 / least else ""
 
 
@@ -80,6 +83,7 @@ def _change(pairs: list[tuple[Measurement, Measurement]]) -> Change:
         median(found.cost for found in afters),
         median(factors),
         noise,
+        len(pairs),
         any(found.busy for pair in pairs for found in pair),
     )
 
@@ -93,7 +97,7 @@ def _factor(before: Measurement, after: Measurement) -> float:
 
 def table(found: list[Change], names: tuple[str, str]) -> Table:
     """Return the changes as a table, the worst first; what has not changed is only counted."""
-    told = sorted((each for each in found if each.verdict), key=lambda each: -each.factor)
+    changed = sorted((each for each in found if each.verdict), key=lambda each: -each.factor)
     return Table(
         f"From {names[0]} to {names[1]}",
         ["", "before", "after", "cost", "noise", ""],
@@ -105,11 +109,11 @@ def table(found: list[Change], names: tuple[str, str]) -> Table:
                 f"±{each.noise:.0%}",
                 each.verdict,
             ]
-            for each in told
+            for each in changed
         ],
-        f"{len(found) - len(told)} of {len(found)} have changed by less than {CHANGED_BY:.0%}, or "
-        "by less than their noise. Costs are compared beside the yardstick of the same run. ?: on "
-        "a busy machine.",
+        f"{len(found) - len(changed)} of {len(found)} have changed by less than {CHANGED_BY:.0%}, "
+        "or by less than their noise. Costs are measured by the yardstick of the same run. ?: on a "
+        "busy machine.",
     )
 
 

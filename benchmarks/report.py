@@ -62,8 +62,8 @@ class Table:
 
 def tables(results: Results) -> list[Table]:
     """Return the tables of the report that have rows, the answer first."""
-    found = [_request(results), _limit(results), _targets(results), _ratios(results)]
-    return [table for table in found if table.rows]
+    found = [_request, _elsewhere, _limit, _targets, _ratios]
+    return [table for make in found if (table := make(results)).rows]
 
 
 def headline(results: Results) -> list[str]:
@@ -94,8 +94,7 @@ def show(results: Results, console: Console) -> None:
     """Print the report, the answer last, where a terminal shows it."""
     for table in tables(results)[::-1]:
         print_table(table, console)
-    for line in headline(results):
-        console.print(Text(line), soft_wrap=True)
+    _print_headline(results, console)
 
 
 def page(results: Results) -> str:
@@ -103,8 +102,7 @@ def page(results: Results) -> str:
     first, others = (
         Console(record=True, width=WIDTH, file=io.StringIO(), color_system=None) for _ in range(2)
     )
-    for line in headline(results):
-        first.print(Text(line), soft_wrap=True)
+    _print_headline(results, first)
     for number, table in enumerate(tables(results)):
         print_table(table, others if number else first)
     text = [
@@ -112,6 +110,12 @@ def page(results: Results) -> str:
         for each in (first, others)
     ]
     return _PAGE.format(first=text[0], chart=charts.cost_and_stages(results), others=text[1])
+
+
+def _print_headline(results: Results, console: Console) -> None:
+    for line in headline(results):
+        # What failed can be copied.
+        console.print(Text(line), soft_wrap=line.startswith("FAILED"))
 
 
 def print_table(table: Table, console: Console) -> None:
@@ -143,13 +147,24 @@ def _request(results: Results) -> Table:
             shares = [f"{seconds(part)} {part / whole:3.0%}" for part in parts.values()]
             rows.append([label(digits), _cost(step), *shares])
     return Table(
-        "A request for the next term, on disk before it is answered, costs",
+        "A request for the next term, on disk before it is answered, costs in all, and of that",
         ["digits", "in all", *STAGES],
         rows,
         "Of each request, with 64 at a time (16 at a million digits and more), the server on one "
         "core and the load on another. "
         + "; ".join(f"{stage}: {how}" for stage, how in STAGES.items()),
     )
+
+
+def _elsewhere(results: Results) -> Table:
+    names = ["livez", "current", "step", "term"]
+    rows = [
+        [label(digits), *map(_cost, costs)]
+        for digits in results.lengths()
+        if all(costs := [results.find(groups.ELSEWHERE, name, digits=digits) for name in names])
+    ]
+    notes = "Of each request, with 16 at a time, as this machine sees it. livez: a constant word."
+    return Table("A request to the service at --url costs", ["digits", *names], rows, notes)
 
 
 def _limit(results: Results) -> Table:
@@ -168,8 +183,8 @@ def _limit(results: Results) -> Table:
         "Compared with the limit, a constant body of the same size",
         ["digits", "limit", "step", "step, os", "current", "memory"],
         rows,
-        "Speeds beside the limit's: of steps, of steps with --durability os, of current; and the "
-        "most memory that the service has held.",
+        "Speeds compared with the limit: of steps, of steps with --durability os, of current; and "
+        "the most memory that the service has held.",
     )
 
 
@@ -213,7 +228,7 @@ def _ratios(results: Results) -> Table:
                 yield [f"  {name}", *(ratios.get(digits, "") for digits in (None, *columns))]
 
     return Table(
-        "Speed beside the yardstick",
+        "Speed compared with the yardstick",
         ["", "", *map(label, columns)],
         list(lines()),
         "Of memory, how sparing with it. More is better; 1 is as good as the yardstick. ±: the "
@@ -221,7 +236,9 @@ def _ratios(results: Results) -> Table:
     )
 
 
-def _cost(measurement: Measurement) -> str:
+def _cost(measurement: Measurement | None) -> str:
+    if measurement is None:
+        return _MISSING
     return seconds(measurement.cost) + _doubt(measurement, shown_from=0.0)
 
 

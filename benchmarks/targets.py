@@ -48,7 +48,7 @@ _RATIOS: Final = [
     (groups.STEP, "os", {"digits": 10}, 0.55),
     (groups.STEP_OF_MANY, "fsync", {"digits": 10}, 0.40),
     (groups.STEP, "fsync", {"digits": 10}, 0.30),
-    (groups.BESIDE_LARGE_TERM, "current", {}, 0.5),
+    (groups.DURING_LARGE_TERM, "current", {}, 0.5),
     (groups.LARGE_TERM, "digits", {}, 0.8),
     (groups.LARGE_DIGITS, "without kernel", {"n": 100_000_000}, 1.5),
     (groups.LARGE_DIGITS, "kernel", {"n": 100_000_000}, 8),
@@ -74,7 +74,7 @@ def targets(results: Results) -> Iterator[Target]:
     fsync = results.find(groups.STEP, "fsync", digits=208_988)
     one_piece = results.find(groups.STEP, "constant body in one piece", digits=208_988)
     yield Target(
-        f"{groups.STEP}, 209k digits: fsync beside a constant body in one piece",
+        f"{groups.STEP}, 209k digits: fsync compared with a constant body in one piece",
         0.5,
         one_piece.cost / fsync.cost if fsync and one_piece else None,
         bool(fsync and fsync.busy),

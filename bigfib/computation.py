@@ -17,14 +17,12 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TextIO
 
-from bigfib import terms
 from bigfib.digit_cache import DigitCache
 from bigfib.numbers import doubling, fibonacci, kernel
-from bigfib.numbers.decimals import DecimalPair
 
 Report = Callable[[float], None]
 """Called with the share of the work that is done, from 0 to 1."""
@@ -92,28 +90,27 @@ class ComputationFailed(Exception):
 
 
 class Computation:
-    """Compute text in a forked process, within a ``with`` statement, which kills it at the end.
+    """Compute F(n) in a forked process, within a ``with`` statement, which kills it at the end."""
 
-    ``what`` is the name of the result in messages.
-    """
-
-    def __init__(self, what: str, compute: Callable[[Report], Iterable[Text]]) -> None:
-        """Start a child that calls ``compute``, which returns the text in pieces.
+    def __init__(self, n: int, base: int = 10) -> None:
+        """Start the child; ``n`` may be negative.
 
         Raises:
+            IndexTooLarge: |n| exceeds `fibonacci.MAX_INDEX`.
             ComputationFailed: No process can be started.
         """
-        self.what = what
+        fibonacci.require_computable(n)
+        self._n = n
         try:
-            self._child, self._pipe = _fork(compute)
+            self._child, self._pipe = _fork(n, base)
         except OSError as error:
             raise ComputationFailed(
-                f"cannot start a process to compute {what}: {error.strerror}; end other processes, "
+                f"cannot start a process to compute F({n}): {error.strerror}; end other processes, "
                 "or raise their limit (`ulimit -u`)"
             ) from error
 
     def progress(self) -> Iterator[float]:
-        """Yield the share of the work that is done, from 0 to 1, until the text is ready.
+        """Yield the share of the work that is done, from 0 to 1, until the term is ready.
 
         Raises:
             ComputationFailed: There is not enough memory, or the child was killed.
@@ -125,7 +122,7 @@ class Computation:
         self._require_success()
 
     def pieces(self) -> Iterator[str]:
-        """Yield the text in pieces, once `progress` has ended; raise as it does."""
+        """Yield the digits in pieces, once `progress` has ended; raise as it does."""
         while piece := self._pipe.read(_PIECE):
             yield piece
         self._require_success()
@@ -134,7 +131,7 @@ class Computation:
         status = os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
         self._child = 0
         if status != 0:
-            raise ComputationFailed(f"cannot compute {self.what}: {failure_of(status)}")
+            raise ComputationFailed(f"cannot compute F({self._n}): {failure_of(status)}")
 
     def __enter__(self) -> "Computation":
         return self
@@ -146,54 +143,8 @@ class Computation:
             os.waitpid(self._child, 0)
 
 
-def of_term(n: int, base: int = 10) -> Computation:
-    """Start to compute F(n), where ``n`` may be negative, in ``base``.
-
-    Raises:
-        IndexTooLarge: |n| exceeds `fibonacci.MAX_INDEX`.
-        ComputationFailed: No process can be started.
-    """
-    fibonacci.require_computable(n)
-
-    def compute(report: Report) -> Iterator[Text]:
-        text: Text = digits(abs(n), report) if base == 10 else fibonacci.term(abs(n)).digits(base)
-        if fibonacci.is_negative(n):
-            yield "-"
-        yield text
-
-    return Computation(f"F({n})", compute)
-
-
-def of_row(first: int, count: int, line: Callable[[int, bytes], str]) -> Computation:
-    """Start to compute ``count`` consecutive terms from F(first), formatted by ``line``.
-
-    Raises:
-        IndexTooLarge: |first| is not below `fibonacci.MAX_INDEX`.
-        ComputationFailed: No process can be started.
-    """
-    position = abs(first)
-    fibonacci.require_computable(position + 1)
-
-    def compute(report: Report) -> Iterator[str]:
-        if position <= terms.INLINE_LIMIT:
-            pair = DecimalPair(position)
-        else:
-            this = _ascii(digits(position, lambda done: report(done / 2)))
-            following = _ascii(digits(position + 1, lambda done: report((1 + done) / 2)))
-            pair = DecimalPair.of_digits(position, this, following)
-            del this, following
-        for n, value in terms.walk(first, count, pair):
-            yield line(n, value)
-
-    return Computation(f"the terms from F({first}) on", compute)
-
-
-def _ascii(text: Text) -> bytes:
-    return text.encode() if isinstance(text, str) else bytes(text)
-
-
-def _fork(compute: Callable[[Report], Iterable[Text]]) -> tuple[int, TextIO]:
-    """Fork a child that writes to a pipe; return its pid and the pipe's other end.
+def _fork(n: int, base: int) -> tuple[int, TextIO]:
+    """Fork a child that writes F(n) to a pipe; return its pid and the pipe's other end.
 
     Raises:
         OSError: No process can be started.
@@ -216,7 +167,7 @@ def _fork(compute: Callable[[Report], Iterable[Text]]) -> tuple[int, TextIO]:
                     signal.signal(number, signal.SIG_DFL)
             die_with(parent)
             with open(writer, "w", encoding="ascii") as pipe:  # noqa: PTH123 - it has no path
-                status = _exit_status(lambda: _write(pipe, compute))
+                status = _exit_status(lambda: _write(pipe, n, base))
         finally:
             # The child must never run the rest of the program.
             os._exit(status)
@@ -224,20 +175,20 @@ def _fork(compute: Callable[[Report], Iterable[Text]]) -> tuple[int, TextIO]:
     return child, open(reader, encoding="ascii")  # noqa: PTH123 - the caller closes it
 
 
-def _write(pipe: TextIO, compute: Callable[[Report], Iterable[Text]]) -> None:
-    """Write progress, ``done`` and the text to the pipe."""
-    _report_to(pipe)(0)
+def _write(pipe: TextIO, n: int, base: int) -> None:
+    """Write progress, ``done`` and F(n) to the pipe."""
+    report = _report_to(pipe)
+    report(0)
     # GMP writes a message of its own before it aborts the process for lack of memory.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    for number, text in enumerate(compute(_report_to(pipe))):
-        if number == 0:
-            pipe.write("done\n")
-        if isinstance(text, str):
-            pipe.write(text)
-        else:
-            # Without a copy of the kernel's memory.
-            pipe.flush()
-            pipe.buffer.write(text)
+    text: Text = digits(abs(n), report) if base == 10 else fibonacci.term(abs(n)).digits(base)
+    pipe.write("done\n-" if fibonacci.is_negative(n) else "done\n")
+    if isinstance(text, str):
+        pipe.write(text)
+    else:
+        # Without a copy of the kernel's memory.
+        pipe.flush()
+        pipe.buffer.write(text)
 
 
 def _report_to(pipe: TextIO) -> Report:

@@ -296,8 +296,7 @@ class Jobs:
             return
         self._running.remove(job)
         if word == "done":
-            inode, size, mtime_ns = map(int, rest.split())
-            self._checked[job.n] = Seal(inode, size, mtime_ns)
+            self._checked[job.n] = Seal(*map(int, rest.split()))
             if len(self._checked) > _CHECKED_KEPT:
                 del self._checked[next(iter(self._checked))]
             job.state, job.progress = State.DONE, 1.0

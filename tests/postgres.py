@@ -9,12 +9,13 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import psycopg
 import pytest
+from psycopg import pq
 
 from tests.service import until
 
@@ -64,8 +65,11 @@ class Cluster:
         port: Where it listens on 127.0.0.1.
     """
 
-    def __init__(self, template: "Cluster | None" = None) -> None:
+    def __init__(
+        self, template: "Cluster | None" = None, programs: Callable[[str], Path] = program
+    ) -> None:
         """Make a cluster, not started; from ``template``, which is stopped, or anew."""
+        self._program = programs
         self.directory = Path(tempfile.mkdtemp(prefix="bigfib-postgres-"))
         self._own(self.directory)
         self.data = self.directory / "data"
@@ -75,7 +79,7 @@ class Cluster:
             self._run("cp", "-r", str(template.data), str(self.data))
         else:
             self._run(
-                *(str(program("initdb")), "-D", str(self.data), "-U", "postgres"),
+                *(str(self._program("initdb")), "-D", str(self.data), "-U", "postgres"),
                 *("-A", "trust", "--no-sync", "-E", "UTF8", "--no-locale"),
             )
 
@@ -108,17 +112,17 @@ class Cluster:
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 self.as_user(
-                    *(str(program("postgres")), "-D", str(self.data), "-p", str(self.port)),
+                    *(str(self._program("postgres")), "-D", str(self.data), "-p", str(self.port)),
                     *("-k", str(self.directory), *options),
                 ),
                 stdout=log,
                 stderr=log,
                 cwd="/",
             )
-        ready = [str(program("pg_isready")), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
-        while subprocess.run(ready, check=False).returncode != 0:
-            assert self.process is not None
+        address = b"host=127.0.0.1 port=%d" % self.port
+        while pq.PGconn.ping(address) != pq.Ping.OK:
             assert self.process.poll() is None, (self.directory / "log").read_text()
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """Stop it at once, but in order, and return when it has ended."""
@@ -161,6 +165,7 @@ class Cluster:
     def standby(self, port: int) -> "Cluster":
         """Return a standby of this server, which is running; the standby is not started."""
         other = Cluster.__new__(Cluster)
+        other._program = self._program
         other.directory = Path(tempfile.mkdtemp(prefix="bigfib-postgres-"))
         self._own(other.directory)
         other.data = other.directory / "data"

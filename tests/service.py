@@ -15,6 +15,9 @@ from pathlib import Path
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import Jobs
 
+TIMEOUT = 60
+"""Seconds that something may take on a busy machine before a test takes it for lost."""
+
 
 class Service:
     """A service that has said where it listens."""
@@ -49,7 +52,7 @@ class Service:
         raise AssertionError(f"the service did not start: {self.said}")
 
     def connect(self) -> "closing[HTTPConnection]":
-        return closing(HTTPConnection(self.host, self.port, timeout=20))
+        return closing(HTTPConnection(self.host, self.port, timeout=TIMEOUT))
 
     def ask(
         self,
@@ -82,12 +85,12 @@ class Service:
         assert self.process.stderr is not None
         # Not `communicate`, which does not see what was read together with the first line.
         self.said.append(self.process.stderr.read())
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=TIMEOUT)
 
 
 def exchange(service: Service, request: bytes) -> bytes:
     """Send the bytes and return all that comes until the service closes the connection."""
-    with socket.create_connection((service.host, service.port), timeout=20) as connection:
+    with socket.create_connection((service.host, service.port), timeout=TIMEOUT) as connection:
         connection.sendall(request)
         received = b""
         while piece := connection.recv(65536):
@@ -95,9 +98,9 @@ def exchange(service: Service, request: bytes) -> bytes:
     return received
 
 
-def until(true: Callable[[], object], seconds: float = 20) -> None:
-    """Return when that is so; it has 20 seconds, unless told otherwise."""
-    deadline = time.monotonic() + seconds
+def until(true: Callable[[], object]) -> None:
+    """Return when that is so."""
+    deadline = time.monotonic() + TIMEOUT
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.01)

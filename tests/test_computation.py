@@ -37,7 +37,7 @@ def test_digits_by_kernel_equal_flint(
     assert not isinstance(digits, str)
     assert bytes(digits).decode() == fmpz.fib_ui(fmpz(n)).str(base=10)
     assert told[-1] == 1
-    with computation.of_term(n) as computing:
+    with computation.Computation(n) as computing:
         assert list(computing.progress())[-1] == 1
         assert "".join(computing.pieces()) == fmpz.fib_ui(fmpz(n)).str(base=10)
 
@@ -49,14 +49,14 @@ def test_digits_that_are_wrong_are_not_shown(
     monkeypatch.setattr(kernels, "load", lambda: bad)
     with (
         pytest.raises(ComputationFailed, match="check the memory and the processor"),
-        computation.of_term(1_000_000) as computing,
+        computation.Computation(1_000_000) as computing,
     ):
         list(computing.progress())
 
 
 def test_computation_left_early_leaves_no_process() -> None:
     before = children()
-    with computation.of_term(300_000_000) as computing:
+    with computation.Computation(300_000_000) as computing:
         assert next(computing.progress()) == 0
         assert children() > before
     assert children() == before

@@ -8,8 +8,6 @@ from typing import Final
 import falcon
 
 from bigfib.api.commit import Committer, WaitingStep
-from bigfib.numbers.decimals import DecimalPair
-from bigfib.sequences import format_id
 
 Header = tuple[str, str]
 
@@ -24,8 +22,8 @@ LINES_OF_JSON: Final = "application/x-ndjson"
 TEXT: Final = "text/plain"
 OCTETS: Final = "application/octet-stream"
 
-# Copying a longer body costs more than a system call for each of its pieces.
-_JOINED_UP_TO: Final = 1 << 16
+JOINED_UP_TO: Final = 1 << 16
+"""Bytes up to which copying a body costs less than a system call for each of its pieces."""
 
 _JSON_TYPE: Final = ("Content-Type", JSON)
 _NO_STORE: Final = ("Cache-Control", "no-store")
@@ -109,7 +107,7 @@ class ValueReply:
         self._committer.commit()
         length = len(_OPENING) + len(rest)
         headers = [_JSON_TYPE, ("Content-Length", str(length)), _NO_STORE]
-        if len(rest) <= _JOINED_UP_TO:
+        if len(rest) <= JOINED_UP_TO:
             return status, headers, [_OPENING + rest]
         return status, headers, (_OPENING, rest)
 
@@ -139,45 +137,12 @@ def _after_step(waiting: WaitingStep) -> Iterator[bytes]:
     finally:
         # If the client has gone before the transaction, its step is not made.
         waiting.withdraw()
-    if len(digits) <= _JOINED_UP_TO:
+    if len(digits) <= JOINED_UP_TO:
         yield _OPENING[sent:] + digits + MADE
     else:
         yield _OPENING[sent:]
         yield digits
         yield MADE
-
-
-class SequenceReply:
-    """Show a sequence as the document ``{"id","position","digits","value"}``.
-
-    The sequence is committed before the reply begins: the headers have its position as ``ETag``.
-    """
-
-    def __init__(self, committer: Committer) -> None:
-        self._committer = committer
-
-    def __call__(self, resp: falcon.Response, sequence_id: bytes, pair: DecimalPair) -> None:
-        """Show a sequence and its current term in ``resp``."""
-        self.unchanged(resp, pair)
-        value = pair.digits(b'"}')
-        facts = (format_id(sequence_id).encode(), pair.position, pair.digit_count)
-        opening = b'{"id":"%b","position":"%d","digits":"%d","value":"' % facts
-        resp.content_type = JSON
-        if len(value) <= _JOINED_UP_TO:
-            resp.data = opening + value
-        else:
-            resp.content_length = len(opening) + len(value)
-            resp.stream = iter((opening, value))
-
-    def unchanged(self, resp: falcon.Response, pair: DecimalPair) -> None:
-        """Give ``resp`` the headers of a 304, which describe no content.
-
-        If they state the length of a document that does not follow, Node's ``fetch`` waits for it
-        and opens another connection for the next request.
-        """
-        self._committer.commit()
-        resp.etag = str(pair.position)
-        resp.cache_control = ["no-cache"]
 
 
 def keep_for_ever(resp: falcon.Response) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -39,6 +40,7 @@ _MODULES: Final = {
     "store_commands": ["store"],
     "log_commands": ["log"],
     "settings_commands": ["settings"],
+    "status_commands": ["status"],
 }
 """The commands in each module of `bigfib.cli`."""
 
@@ -52,6 +54,7 @@ exit status:
   0    success; for `serve`: stopped by a signal, after its replies or 5 seconds
   1    the command failed, and one line on standard error says why and what to do
   2    the command was misused, or a setting has an invalid value
+  3    `status`: all is well, but no service runs
   130  interrupted by Ctrl-C
   128 + the number of another signal that ended it
 
@@ -82,7 +85,7 @@ def _run(arguments: list[str]) -> int:
             _print_version_and_kernel()
             return 0
         command = _parse(arguments)
-        command.run(command)
+        status: int | None = command.run(command)
         sys.stdout.flush()
     except (InvalidIndex, InvalidModulus) as error:
         return _fail(str(error), 2)
@@ -106,7 +109,7 @@ def _run(arguments: list[str]) -> int:
         if isinstance(error, InvalidSetting):
             return _fail(str(error), 2)
         raise
-    return 0
+    return status or 0
 
 
 def _print_version_and_kernel() -> None:
@@ -162,6 +165,12 @@ def _drop_unwritten_messages() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
+# What argparse says of a command that there is not, and of those that there are.
+_UNKNOWN_COMMAND: Final = re.compile(
+    r"argument COMMAND: invalid choice: (.*) \(choose from (.*)\)", re.DOTALL
+)
+
+
 class _Parser(argparse.ArgumentParser):
     """Report misuse in one line.
 
@@ -180,6 +189,9 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(status)
 
     def error(self, message: str) -> NoReturn:
+        if found := _UNKNOWN_COMMAND.fullmatch(message):
+            known = re.findall(r"[\w-]+", found[2])
+            message = f"there is no command {found[1]:.60}{_guess(found[1], known)}"
         self.exit(2, f"bigfib: {message}; see {self.prog} --help\n")
 
 
@@ -189,9 +201,40 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
             # Importing the others takes longer than a short term.
             single = _Parser(prog=_PROG)
             _add_module(module, single.add_subparsers())
-            return single.parse_args(arguments)
+            return _parse_known(single, arguments)
     whole = parser()
-    return whole.parse_args(_command_first(arguments, whole.commands["serve"], set(whole.commands)))
+    first = _command_first(arguments, whole.commands["serve"], set(whole.commands))
+    return _parse_known(whole, first)
+
+
+def _parse_known(parser: _Parser, arguments: list[str]) -> argparse.Namespace:
+    """Parse the arguments, or suggest what was meant by the first unknown one."""
+    command, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        names = [*_names(parser, arguments), *getattr(parser, "commands", ())]
+        guess = _guess(unknown[0].partition("=")[0], names)
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{guess}")
+    return command
+
+
+def _names(parser: argparse.ArgumentParser, arguments: list[str]) -> list[str]:
+    """Return the options of the command that the arguments name."""
+    names: list[str] = []
+    for action in parser._actions:
+        names += action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for argument in arguments:
+                if argument in action.choices:
+                    return _names(action.choices[argument], arguments)
+    return names
+
+
+def _guess(word: str, known: list[str]) -> str:
+    """Return a question, to append to the message, if one of the known words is like this one."""
+    import difflib
+
+    close = difflib.get_close_matches(word.strip("'"), known, 1, 0.7)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def parser() -> _Parser:

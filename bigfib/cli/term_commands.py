@@ -116,8 +116,9 @@ def _terms(command: argparse.Namespace) -> None:
         raise InvalidIndex("COUNT is the number of terms, at least 1")
     with answer_to(command.output) as file:
         if command.url is None:
-            for piece in large_terms.row(int(first), int(count), _line(command)):
-                file.write(piece)
+            write = _line(command)
+            for n, value in terms.walk(int(first), int(count), large_terms.pair(abs(int(first)))):
+                file.write(write(n, value))
             return
         media_type = "application/x-ndjson" if command.json else "text/plain"
         parameters = {"from": str(first), "count": str(count)}

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Final, NamedTuple
@@ -87,36 +88,26 @@ class _Opened(NamedTuple):
     position: int
 
 
+@dataclass
 class _Server:
-    """The service in this process."""
+    """The service in this process.
 
-    def __init__(
-        self,
-        settings: Settings,
-        listening: socket.socket,
-        timeout: float | None,
-        place: Place | None = None,
-        *,
-        inherited: bool,
-    ) -> None:
-        """Prepare the service.
+    If there is a supervisor, it expects a report every ``timeout`` seconds. ``place`` is that of
+    this worker, if there are several. An ``inherited`` socket listens on after the end.
+    """
 
-        If there is a supervisor, it expects a report every ``timeout`` seconds. ``place`` is that
-        of this worker, if there are several. An ``inherited`` socket listens on after the end.
-        """
-        self._settings = settings
-        self._listening = listening
-        self._url = listener.url(listening)
-        self._timeout = timeout
-        self._place = place
-        self._inherited = inherited
+    settings: Settings
+    listening: socket.socket
+    timeout: float | None
+    place: Place | None = None
+    inherited: bool = False
 
     def serve(self) -> None:
         """Serve until a signal, in four phases: open, build, run, drain."""
         descriptors = self._prepare_process()
         with self._open() as opened:
-            watch = ConnectionWatch(self._listening, descriptors)
-            stop = Stop(self._listening, watch, inherited=self._inherited)
+            watch = ConnectionWatch(self.listening, descriptors)
+            stop = Stop(self.listening, watch, inherited=self.inherited)
             app = self._build(opened, stop)
             # A signal closes the connections after their replies.
             with contextlib.closing(watch), stop.by_signal():
@@ -127,10 +118,10 @@ class _Server:
 
     def _prepare_process(self) -> int:
         """Set up the process; return how many descriptors it may have."""
-        if self._settings.one_cpu:
+        if self.settings.one_cpu:
             # All workers on the same CPU would gain nothing.
             cpus = sorted(os.sched_getaffinity(0))
-            number = self._place.number if self._place else 0
+            number = self.place.number if self.place else 0
             os.sched_setaffinity(0, {cpus[number % len(cpus)]})
         keep_freed_memory()
         sys.excepthook = _show_uncaught
@@ -142,11 +133,11 @@ class _Server:
     @contextlib.contextmanager
     def _open(self) -> Iterator[_Opened]:
         """Open the store and the computations, and close them at the end; raise as `serve`."""
-        settings = self._settings
+        settings = self.settings
         # Absolute, because the processes that write there have another working directory.
         cache = DigitCache(settings.cache_dir.absolute(), settings.disk_cache_bytes)
         jobs = Jobs(cache, settings.max_term)
-        store = open_store(settings, owner_url=self._url)
+        store = open_store(settings, owner_url=listener.url(self.listening))
         with contextlib.closing(store.store), contextlib.closing(jobs):
             sequences = Sequences(
                 store.store,
@@ -170,16 +161,16 @@ class _Server:
 
     def _build(self, opened: _Opened, stop: Stop) -> WSGI:
         """Return the application for bjoern, with the hook installed that commits for it."""
-        settings = self._settings
+        settings = self.settings
         app = create_app(
             *(opened.store.store, opened.sequences, opened.jobs),
             per_client=settings.per_client,
             shared_store=opened.store.shared,
-            shared=self._place.shared if self._place else None,
+            shared=self.place.shared if self.place else None,
             draining=stop.draining,
         )
         # An attribute, because the hook must outlive the loop.
-        self._hook = IterationHook(self._listening, app.committer.end_iteration)
+        self._hook = IterationHook(self.listening, app.committer.end_iteration)
         # Requests of a loop iteration share a commit, for which the log writes and syncs once.
         if not settings.store:
             self._hook.install()
@@ -189,27 +180,27 @@ class _Server:
 
     def _announce(self, opened: _Opened) -> None:
         """Log where the service listens, and what it serves."""
+        store, url = opened.store, listener.url(self.listening)
         name = f"bigfib {bigfib.__version__}"
-        if self._place:
-            worker = f"worker {self._place.number + 1} of {self._settings.workers}"
+        if self.place:
+            worker = f"worker {self.place.number + 1} of {self.settings.workers}"
             name += f" ({worker}, pid {os.getpid()})"
         _logger.info(
             "%s listens on %s; %s at position %d, durability %s, kernel: %s",
-            *(name, self._url, opened.store.name, opened.position, opened.store.durability),
-            kernel.description(),
+            *(name, url, store.name, opened.position, store.durability, kernel.description()),
         )
-        if not listener.is_loopback(self._listening):
+        if not listener.is_loopback(self.listening):
             _logger.warning(
                 "open to the network, without passwords, TLS or limits for each client; "
                 "put a proxy in front, or listen on --host 127.0.0.1"
             )
-        systemd.notify(f"STATUS={self._url}; {opened.store.name}")
+        systemd.notify(f"STATUS={url}; {store.name}")
 
     def _run(self, app: WSGI) -> None:
         """Run bjoern until it is stopped, and report that its loop is alive."""
-        notify = self._place.notify if self._place else partial(systemd.notify, *_READY)
-        with systemd.notifying(notify, self._timeout, bjoern.server_run.__code__):
-            bjoern.server_run(self._listening, app)
+        notify = self.place.notify if self.place else partial(systemd.notify, *_READY)
+        with systemd.notifying(notify, self.timeout, bjoern.server_run.__code__):
+            bjoern.server_run(self.listening, app)
 
 
 def _show_uncaught(

@@ -43,7 +43,7 @@ class TestCache:
         # To be read is not to be changed.
         assert service.ask(f"/api1/terms/{NEAR}")[0].status == 200
 
-    @pytest.mark.parametrize("running", [True, False])
+    @pytest.mark.parametrize("running", [True, pytest.param(False, marks=pytest.mark.campaign)])
     @pytest.mark.parametrize(
         "harm",
         [
@@ -178,6 +178,7 @@ class TestCache:
         assert awaited(service, NEAR, TEXT)[1] == expected(NEAR)
         assert cached(service, NEAR).stat().st_ino == written.inode
 
+    @pytest.mark.campaign
     def test_two_services_on_one_cache_both_give_exact_digits(
         self, serve: Serve, path: Path
     ) -> None:

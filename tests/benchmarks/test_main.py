@@ -52,17 +52,30 @@ def break_in(path: Path, before: str, after: str) -> None:
     path.write_text(text.replace(before, after, 1))
 
 
+# Its time is up after a second.
+HANGING = """
+import signal
+import time
+
+
+def bench_hanging(benchmark):
+    signal.alarm(1)
+    benchmark.pedantic(time.sleep, (600,))
+"""
+
+
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
-    """A run in which three things are broken, on a machine that another program keeps busy."""
+    """A run in which four things are broken, on a machine that another program keeps busy."""
     root = copied(tmp_path_factory.mktemp("broken"))
-    before = "        positions = itertools.count(10**6)\n        benchmark(lambda"
-    failing = before.replace("positions =", "raise OSError('planted')\n        positions =")
+    before = "def bench_append(benchmark: BenchmarkFixture, path: Path) -> None:\n"
+    failing = before + "    raise OSError('planted')\n"
     break_in(root / "benchmarks/bench_log.py", before, failing)
     before = "        os.fdatasync(descriptor)\n\n    benchmark(batch)\n"
     wrong = before + "    assert appends < 64\n"
     break_in(root / "benchmarks/bench_log.py", before, wrong)
     (root / "benchmarks/bench_broken_append.py").write_text("import nothing_of_this_name\n")
+    (root / "benchmarks/bench_hanging_append.py").write_text(HANGING)
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as load:
         try:
             return root, *run(root, "--only", "append")
@@ -81,9 +94,10 @@ def test_broken_benchmark_costs_its_own_figures_and_the_exit_status(
         # Measured, but its result is wrong.
         "bench_log.py::bench_yardstick_pwrite_and_fdatasync[64]": "assert 64 < 64",
         # Cannot be read.
+        "bench_hanging_append.py::bench_hanging": "TimeoutError: it takes more than 180 s",
         "bench_broken_append.py": "ModuleNotFoundError: No module named 'nothing_of_this_name'",
     }, shown
-    assert "3 benchmarks failed; the others are reported" in shown
+    assert "4 benchmarks failed; the others are reported" in shown
     assert measured(root) == {
         ("pwrite", ""),
         ("append and commit", "1 appends"),
@@ -94,7 +108,8 @@ def test_broken_benchmark_costs_its_own_figures_and_the_exit_status(
 
 
 def test_loaded_machine_is_called_busy(broken: tuple[Path, int, str]) -> None:
-    found = re.search("THE MACHINE WAS BUSY: other programs used ([0-9.]+) cores", broken[2])
+    words = r"THE MACHINE WAS BUSY: other programs used ([0-9.]+) cores. 4 of 4 figures, marked"
+    found = re.search(words, broken[2])
     assert found, broken[2]
     assert float(found[1]) > 0.2
 
@@ -110,5 +125,7 @@ def test_service_elsewhere_is_measured_by_its_url(
     assert status == 0, shown
     names = ("livez", "current", "step", "term")
     assert measured(root) == {(name, "1k digits") for name in names}
+    cost = r" +[0-9.]+ [mµ]?s( ±\d+%)?\??"
+    assert re.search(rf"^ *1k{cost * 4} *$", shown, re.MULTILINE), shown
     assert service.value("current") == 1, "the shared sequence has moved"
     assert reader.read(service.file).latest.keys() == {SHARED}, "a sequence is left"

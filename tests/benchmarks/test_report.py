@@ -73,7 +73,7 @@ def test_table_of_ratios_is_by_group_and_digits(path: Path) -> None:
             measured("steps", "packed_decimal", 0.09, digits=1000),
         ],
     )
-    assert rows(run, "Speed beside") == [
+    assert rows(run, "Speed compared") == [
         ["steps (yardstick: gmpy2)", "", "", ""],
         ["  packed decimal", "", "3.00", "100"],
         ["append (yardstick: pwrite)", "", "", ""],
@@ -104,7 +104,7 @@ def test_target_that_was_not_measured_on_a_quiet_machine_is_not_called_missed(
     assert found[f"{groups.STEP_AND_DIGITS}, 209k digits: step"] == (400.0, True)
     assert found[f"{groups.STEP_AND_DIGITS}, 2.1M digits: step"] == (None, None)
     assert found[step] == (0.49, met)
-    assert found[f"{step} beside a constant body in one piece"][0] == 0.5
+    assert found[f"{step} compared with a constant body in one piece"][0] == 0.5
     assert [row[3] for row in rows(run, "What it must show")][:2] == ["yes", shown]
     (table,) = [each for each in report.tables(run) if each.title == "What it must show"]
     assert f"{len(found) - 3} targets were not measured" in table.notes

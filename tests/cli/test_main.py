@@ -39,7 +39,18 @@ class TestMisuse:
             (["term", "5", "--base", "1"], "from 2 to 62"),
             (["term", "5", "--base", "99999999999999999999"], "from 2 to 62"),
             (["term", "5", "--base", "7", "--summary"], "not allowed with"),
-            (["bogus"], "'bogus'"),
+            (["bogus"], "there is no command 'bogus'; see bigfib --help"),
+            (["nxt"], "there is no command 'nxt' (did you mean next?); see"),
+            (["stauts"], "(did you mean status?)"),
+            (["log", "dmup"], "there is no command 'dmup' (did you mean dump?)"),
+            (["a\nb" * 1000], "there is no command 'a\\nba"),
+            (["serve", "--prot", "1"], "--prot 1 (did you mean --port?)"),
+            (["--prot", "1"], "(did you mean --port?)"),
+            (["-p", "1", "serv"], "(did you mean serve?)"),
+            (["term", "5", "--bsae=3"], "(did you mean --base?)"),
+            (["log", "dump", "--jsno"], "(did you mean --json?)"),
+            # An option of another command.
+            (["term", "5", "--by", "2"], "unrecognized arguments: --by 2; see"),
             (["serve", "--bogus"], "--bogus"),
             (["-p", "70000"], "from 0 to 65535"),
             (["-p", "-1"], "-p"),
@@ -117,7 +128,7 @@ class TestExitStatus:
 
     def test_help_names_every_status(self, bigfib: Command) -> None:
         shown = bigfib.prints("--help").partition("exit status:\n")[2].partition("\n\n")[0]
-        assert re.findall(r"^  (\d+)", shown, re.MULTILINE) == ["0", "1", "2", "130", "128"]
+        assert re.findall(r"^  (\d+)", shown, re.MULTILINE) == ["0", "1", "2", "3", "130", "128"]
 
     def test_success_failure_and_misuse_exit_with_0_1_and_2(self, bigfib: Command) -> None:
         statuses = [bigfib(*arguments).returncode for arguments in (["c"], ["p"], ["bogus"])]
@@ -311,6 +322,32 @@ def test_command_without_a_service_loads_neither_the_server_nor_what_it_does_not
     )
     assert done.stdout
     assert done.stderr == "[]\n"
+
+
+def test_start_of_a_command_does_not_look_up_the_version_of_gmpy2(bigfib: Command) -> None:
+    """For which gmpy2 imports a package of modules, half as many as all others together."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "bigfib", "current"],
+        capture_output=True,
+        text=True,
+        env=bigfib.environ,
+        check=True,
+    )
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "gmpy2.gmpy2" in loaded
+    assert not loaded & {"importlib.metadata", "email.message", "socket", "zipfile"}
+
+
+def test_version_of_another_package_can_be_looked_up_after_the_start() -> None:
+    program = (
+        "import sys; from bigfib import __main__; sys.argv[1:] = ['term', '10']; __main__.main();"
+        "import importlib.metadata; print(importlib.metadata.version('gmpy2'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert re.fullmatch(r"55\n2\.\d+\.\d+\n", done.stdout), done
+    assert done.stderr == ""
 
 
 def test_serves_without_a_command(bigfib: Command) -> None:

@@ -41,7 +41,7 @@ class History:
     def more(self, count: int) -> None:
         """Return when so many more requests have been answered."""
         before = self.recorder.counts()["answered"]
-        until(lambda: self.recorder.counts()["answered"] >= before + count, seconds=60)
+        until(lambda: self.recorder.counts()["answered"] >= before + count)
 
     def refusals(self, count: int) -> None:
         """Return when so many more requests have been refused."""

@@ -111,7 +111,14 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize(
+    "look",
+    [
+        "phone",
+        pytest.param("light", marks=pytest.mark.campaign),
+        pytest.param("dark", marks=pytest.mark.campaign),
+    ],
+)
 def test_axe_finds_nothing_while_things_fail(serve: Serve, open_page: Open, look: str) -> None:
     service = serve()
     page = open_page(service, **LOOKS[look])

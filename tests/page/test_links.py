@@ -20,8 +20,8 @@ CLIPBOARD: dict[str, Any] = {"permissions": ["clipboard-read", "clipboard-write"
 @pytest.mark.parametrize(
     ("link", "said", "canonical"),
     [
-        ("?n=100", "F(100), 21 digits", "?n=100"),
-        ("?n=1e3", "F(1,000), 209 digits", "?n=1000"),
+        pytest.param("?n=100", "F(100), 21 digits", "?n=100", marks=pytest.mark.campaign),
+        pytest.param("?n=1e3", "F(1,000), 209 digits", "?n=1000", marks=pytest.mark.campaign),
         ("?n=1,000&base=16", "F(1,000) in base 16, 174 digits", "?n=1000&base=16"),
         ("?n=-8", "F(\N{MINUS SIGN}8), 2 digits", "?n=-8"),
         ("?n=10^3&modulo=1_000", "F(1,000) mod 1,000", "?n=1000&modulo=1000"),
@@ -109,15 +109,24 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("language", PROGRAMS)
+PRINTED = {
+    "?n=-100": f"-{fib(100)}",
+    "?n=100&base=36": in_base(fmpz.fib_ui(fmpz(100)), 36),
+    "?n=100&modulo=1000": "75",
+    "?n=3&show=summary": '{"n":"3","digits":"1","leading":"2","trailing":"2","bytes":"1"}',
+    "?n=600000": fib(600_000),
+}
+
+
+# In make test each link once, and each language.
 @pytest.mark.parametrize(
-    ("link", "printed"),
+    ("language", "link"),
     [
-        ("?n=-100", f"-{fib(100)}"),
-        ("?n=100&base=36", in_base(fmpz.fib_ui(fmpz(100)), 36)),
-        ("?n=100&modulo=1000", "75"),
-        ("?n=3&show=summary", '{"n":"3","digits":"1","leading":"2","trailing":"2","bytes":"1"}'),
-        ("?n=600000", fib(600_000)),
+        pytest.param(
+            *(language, link), marks=[] if (each + other) % 3 == 0 else pytest.mark.campaign
+        )
+        for each, language in enumerate(PROGRAMS)
+        for other, link in enumerate(PRINTED)
     ],
 )
 def test_a_program_prints_what_the_page_shows(
@@ -127,7 +136,6 @@ def test_a_program_prints_what_the_page_shows(
     tmp_path: Any,
     language: str,
     link: str,
-    printed: str,
 ) -> None:
     command = PROGRAMS[language]
     require(command[0])
@@ -142,7 +150,7 @@ def test_a_program_prints_what_the_page_shows(
         [*command, program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.strip() == printed
+    assert done.stdout.strip() == PRINTED[link]
 
 
 @pytest.mark.campaign

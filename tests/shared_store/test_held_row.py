@@ -37,9 +37,9 @@ class TestHeldRow:
         self, serve: Serve, database: str, tried: Counter[str], times: int
     ) -> None:
         services = [serve("--store", database) for _ in range(2)]
-        tried["steps while others held the row"] += step_while_it_is_held(
-            services, database, steps=480 * times, free_seconds=0.1
-        )
+        steps = 480 * times
+        assert step_while_it_is_held(services, database, steps, free_seconds=0.1) < 3
+        tried["steps while others held the row"] += steps
 
     @pytest.mark.campaign
     def test_steps_of_two_servers_on_a_busy_machine_whose_row_is_held_are_all_answered(
@@ -51,9 +51,9 @@ class TestHeldRow:
                 process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path)
                 busy.callback(process.wait)
                 busy.callback(process.kill)
-            tried["steps on a busy machine while others held the row"] += step_while_it_is_held(
-                services, database, steps=20_000, free_seconds=2
-            )
+            # The clients are kept waiting by the machine, too: no limit of time.
+            step_while_it_is_held(services, database, steps=20_000, free_seconds=2)
+        tried["steps on a busy machine while others held the row"] += 20_000
 
     def test_row_held_for_less_than_the_limit_delays_no_other_sequence(
         self, serve: Serve, database: str
@@ -160,10 +160,10 @@ class TestHeldRow:
 
 def step_while_it_is_held(
     services: list[Service], database: str, steps: int, free_seconds: float
-) -> int:
+) -> float:
     """Step the shared sequence, whose row is held for 0.4 s now and then; all must be answered.
 
-    Eight clients connect for each step, half of them to each API. Return the number of steps.
+    Eight clients connect for each step, half of them to each API. Return the longest wait.
     """
     for service in services:
         assert service.ask("/api0/next")[0].status == 200
@@ -183,10 +183,10 @@ def step_while_it_is_held(
             time.sleep(0.4)
             other.commit()
             time.sleep(free_seconds)
-    assert max(each.result() for each in stepped) < 3
+    slowest = max(each.result() for each in stepped)
     assert position(database) == len(services) + steps
     assert [service.stop(signal.SIGTERM) for service in services] == [0, 0]
-    return steps
+    return slowest
 
 
 @contextmanager
