@@ -22,7 +22,7 @@ def add_command(
     meaning: str,
     *aliases: str,
 ) -> argparse.ArgumentParser:
-    """Add a command that calls ``run`` with its arguments; it returns the exit status."""
+    """Add a command that calls ``run`` with its arguments; it may return an exit status."""
     added: argparse.ArgumentParser = commands.add_parser(
         name, aliases=aliases, help=meaning, description=meaning, allow_abbrev=False
     )
