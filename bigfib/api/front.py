@@ -27,7 +27,7 @@ from bigfib.api.representations import Answer, Body, CommonHeaders, Header
 from bigfib.api.stepping import Environ, Stepping
 from bigfib.metrics import UNMATCHED, Places, RequestHistogram
 
-# Browsers must believe the Content-Type. Not under `/api0`: it is compatible to the byte.
+# Browsers must believe the Content-Type. Not under `/api0`: its replies stay as they were.
 _NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
 
 # `Sec-Fetch-Site` of a request that a page of another site has made a browser send.

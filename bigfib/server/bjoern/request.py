@@ -1,7 +1,7 @@
 """Read and correct the `Request` that bjoern 3.2.2 keeps for each connection.
 
 bjoern's parser (http-parser 1.0) knows facts of a request that the WSGI environment does not have,
-or has in a form that a client can forge. Five defects need them:
+or has in a form that a client can forge. They answer five defects, and the environment a sixth:
 
 * **Upgrade and CONNECT.** At such a request the parser stops for good: it keeps its state for the
   next request, takes a body for a request, and ends in a segmentation fault or in replies to the
@@ -17,9 +17,9 @@ or has in a form that a client can forge. Five defects need them:
   ``100 Continue``, reads on in a request that has been answered, and ends in a segmentation fault
   (``ev_io_on_write`` in server.c). The note is cleared before the reply.
 
-A sixth shows in the environment. Of requests that arrive together (pipelined) bjoern keeps the
-last, of which it may have read only a part. The application is not called with such a part; bjoern
-answers the exception with a 500 of its own and closes the connection.
+* **A part of a request.** Of requests that arrive together (pipelined) bjoern keeps the last, of
+  which it may have read only a part. The application is not called with such a part; bjoern
+  answers the exception with a 500 of its own and closes the connection.
 
 The address of the `Request` is in ``start_response``, after the object's head. What is read there
 is compared with what it must be before anything is written.
@@ -128,7 +128,7 @@ def unknown_layout() -> str | None:
 def guarded(app: WSGI) -> WSGI:
     """Return ``app`` for bjoern to call, with the defects above answered.
 
-    If bjoern's memory is not known, log a warning and answer only the last of them.
+    If bjoern's memory is not known, log a warning and refuse only parts of requests.
     """
     reason = unknown_layout()
     if reason:
