@@ -8,7 +8,8 @@ VENV := .venv
 READY := $(VENV)/.ready
 DEV := $(VENV)/.dev
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
-PYTEST := $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+# Most tests wait for a process, a page or the disk most of the time.
+PYTEST := $(VENV)/bin/python -m pytest -n 4 --dist worksteal
 MAN := build/bigfib.1
 
 .DEFAULT_GOAL := help
@@ -36,19 +37,19 @@ man: $(READY)  ## write the man page, build/bigfib.1
 test: $(DEV)  ## run the tests, but no campaigns; hand over arguments with ARGS='-k log'
 	$(PYTEST) $(ARGS)
 
-test-all: $(DEV)  ## run the tests and the campaigns, as CI does; takes ten minutes
+test-all: $(DEV)  ## run the tests and the campaigns, as CI does
 	$(PYTEST) --all $(ARGS)
 
-torture: $(DEV)  ## cause twenty times the faults, fuzz, and soak; takes an hour
-	$(VENV)/bin/python -m pytest --torture tests/state tests/test_durability.py \
-	  tests/api/test_large_terms.py tests/test_shared_store.py tests/test_fuzz.py \
+torture: $(DEV)  ## cause twenty times the faults, fuzz, and soak; takes two hours
+	$(VENV)/bin/python -m pytest --torture tests/state tests/power tests/histories \
+	  tests/test_durability.py tests/api/test_large_terms.py tests/shared_store tests/test_fuzz.py \
 	  tests/test_hostile.py tests/test_campaign.py tests/test_soak.py $(ARGS)
 
 bench: $(DEV)  ## measure, report, and say where the report is; takes five minutes
-	$(VENV)/bin/python -m benchmarks run
+	$(VENV)/bin/python -m benchmarks run $(ARGS)
 
-bench-quick: $(DEV)  ## the same at fewer sizes, in less than one minute
-	$(VENV)/bin/python -m benchmarks --quick run
+bench-quick: $(DEV)  ## the same at four sizes, in a minute; ARGS='--only append', ARGS='--url URL'
+	$(VENV)/bin/python -m benchmarks run --quick $(ARGS)
 
 bench-compare: $(DEV)  ## measure, and fail if a ratio is worse than accepted, twice in a row
 	$(VENV)/bin/python -m benchmarks compare
@@ -92,5 +93,5 @@ $(READY): pyproject.toml hatch_build.py bigfib/numbers/kernel.c
 
 $(DEV): $(READY)
 	@echo "installing what tests, benchmarks and lint need into $(VENV), some 100 MB" >&2
-	@$(PIP) --editable '.[dev]'
+	@$(PIP) --no-compile --editable '.[dev]'
 	@touch $@

@@ -1,93 +1,120 @@
-"""``python -m benchmarks``: run the benchmarks, report, and compare with what was accepted."""
+"""``python -m benchmarks``: run the benchmarks, report, and compare runs."""
 
 import argparse
+import contextlib
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 
-from benchmarks import charts, ratios, report
-from benchmarks.results import NoYardstick, Results, read
+from benchmarks import charts, differences, ratios, report
+from benchmarks.results import Results, SeveralYardsticks, read
 
 HERE: Final = Path(__file__).parent
-OUTPUT: Final = HERE.parent / ".benchmarks"
-FULL: Final = OUTPUT / "full.json"
-QUICK: Final = OUTPUT / "quick.json"
-AGAIN: Final = OUTPUT / "again.json"
-PAGE: Final = OUTPUT / "report.html"
-QUICK_PAGE: Final = OUTPUT / "quick.html"
+ROOT: Final = HERE.parent
+OUTPUT: Final = ROOT / ".benchmarks"
 PICTURE: Final = HERE / "cost.svg"
 DARK_PICTURE: Final = HERE / "cost-dark.svg"
 
-_WIDTH: Final = 120
+ROUNDS: Final = 3
+"""How often each of two commits is measured."""
 
 
 def main() -> None:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer sizes, rougher numbers")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("run", help="measure and report")
-    commands.add_parser("compare", help="measure, and fail if a ratio is worse, twice in a row")
-    commands.add_parser("accept", help="accept the ratios of the last full run, and its picture")
+    commands = parser.add_subparsers(required=True)
+    run = commands.add_parser("run", help="measure and report")
+    compare = commands.add_parser("compare", help="fail if a ratio is worse, twice in a row")
+    for each in (run, compare):
+        each.add_argument("--quick", action="store_true", help="fewer sizes, rougher numbers")
+    accept = commands.add_parser("accept", help="accept the ratios of the last full run")
+    diff = commands.add_parser("diff", help="compare two runs or commits; fail if one is slower")
+    for name in ("A", "B"):
+        diff.add_argument(name, help="a file of results (.benchmarks/*.json), or a commit")
+    for each in (run, diff):
+        each.add_argument("--only", metavar="GROUP", help="what has this in its group or name")
+    run.add_argument("--url", help="measure the service at this address")
+    for each, do in ((run, _run), (compare, _compare), (accept, _accept), (diff, _diff)):
+        each.set_defaults(do=do)
     command = parser.parse_args()
-    if command.command == "accept":
-        _accept()
-        return
-    try:
-        # Before the five minutes.
-        accepted = ratios.read_accepted() if command.command == "compare" else {}
-    except (OSError, ValueError) as error:
-        sys.exit(f"{ratios.ACCEPTED}: {error}; `make bench-accept` writes it anew")
-    results = _measure(QUICK if command.quick else FULL, [str(HERE)], quick=command.quick)
-    _report(results)
-    if command.command == "compare":
-        _compare(accepted, results)
+    command.do(command)
 
 
-def _measure(path: Path, nodes: list[str], *, quick: bool) -> Results:
+def _run(command: argparse.Namespace) -> None:
+    options = [f"--{name}={value}" for name in ("only", "url") if (value := getattr(command, name))]
+    # Only what is whole can be accepted.
+    name = "part" if options else "quick" if command.quick else "full"
+    results = _measure(name, ["benchmarks", *options], quick=command.quick)
+    _report(name, results)
+    if results.failed:
+        sys.exit(f"{len(results.failed)} benchmarks failed; the others are reported")
+
+
+def _measure(name: str, arguments: list[str], *, quick: bool, root: Path = ROOT) -> Results:
+    """Run the benchmarks below ``root`` in a process of their own, and return what they found."""
     OUTPUT.mkdir(exist_ok=True)
+    path = OUTPUT / f"{name}.json"
     path.unlink(missing_ok=True)
-    # It takes its name only when all has gone well.
-    unfinished = path.with_suffix(".part")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "--verbose", "-o", "tmp_path_retention_policy=none"),
             *("--benchmark-enable", "--benchmark-only", "--benchmark-quiet"),
-            *(f"--benchmark-json={unfinished}", *(["--quick"] if quick else []), *nodes),
+            *("--continue-on-collection-errors", f"--benchmark-json={path}"),
+            *(["--quick"] if quick else []),
+            *arguments,
         ],
-        cwd=HERE.parent,
+        cwd=root,
+        # Servers and yardsticks, too, are those of this directory.
+        env={**os.environ, "PYTHONPATH": str(root)},
         check=False,
     )
-    if done.returncode:
-        sys.exit(done.returncode)
-    unfinished.replace(path)
+    # Some failed, and the others are there: 1.
+    if done.returncode not in (0, 1) or not path.exists():
+        sys.exit(done.returncode or "nothing was measured")
     try:
         return read(path)
-    except NoYardstick as error:
-        sys.exit(f"{error}; what is compared with nothing cannot be reported")
+    except SeveralYardsticks as error:
+        sys.exit(str(error))
 
 
-def _report(results: Results) -> None:
-    page = QUICK_PAGE if results.quick else PAGE
+def _report(name: str, results: Results) -> None:
+    page, table = OUTPUT / f"{name}.html", OUTPUT / f"{name}.csv"
     page.write_text(report.page(results))
+    results.write_csv(table)
+    report.show(results, _console())
+    print(
+        f"With the chart: {page.relative_to(ROOT)}. For other programs: {table.relative_to(ROOT)}"
+    )
+
+
+def _console() -> Console:
     # In a file or a pipe there is room for whole lines.
-    report.show(results, Console() if sys.stdout.isatty() else Console(width=_WIDTH))
-    print(f"The same with charts: {page.relative_to(HERE.parent)}")
+    return Console() if sys.stdout.isatty() else Console(width=report.WIDTH)
 
 
-def _compare(accepted: dict[str, float], results: Results) -> None:
+def _compare(command: argparse.Namespace) -> None:
+    try:
+        # Before the five minutes.
+        accepted = ratios.read_accepted()
+    except (OSError, ValueError) as error:
+        sys.exit(f"{ratios.ACCEPTED}: {error}; `make bench-accept` writes it anew")
+    name = "quick" if command.quick else "full"
+    results = _measure(name, ["benchmarks"], quick=command.quick)
+    _report(name, results)
     missing = [] if results.quick else sorted(accepted.keys() - results.ratios().keys())
     for key in missing:
-        print(f"not measured: {key}")
+        print(f"not measured, or on a busy machine: {key}")
     for key in sorted(results.ratios().keys() - accepted.keys()):
         print(f"not accepted yet: {key}")
 
     def measure_again(nodes: list[str]) -> Results:
         print("\nSome ratios are worse; measuring those again.\n", flush=True)
-        return _measure(AGAIN, nodes, quick=results.quick)
+        return _measure("again", nodes, quick=results.quick)
 
     worse = ratios.find_worse_twice(accepted, results, measure_again)
     for key, before, now in worse:
@@ -98,21 +125,60 @@ def _compare(accepted: dict[str, float], results: Results) -> None:
             "`make bench-accept` accepts those of the last full run"
         )
     if missing:
-        sys.exit(f"{len(missing)} accepted ratios were not measured")
+        sys.exit(f"{len(missing)} accepted ratios were not measured on a quiet machine")
     print(f"No ratio is worse by more than {ratios.WORSE_BY:.0%}, twice in a row.")
 
 
-def _accept() -> None:
-    if not FULL.exists():
+def _accept(_command: argparse.Namespace) -> None:
+    full = OUTPUT / "full.json"
+    if not full.exists():
         sys.exit("there is no full run to accept; make one with `make bench`")
-    results = read(FULL)
+    results = read(full)
+    if results.failed or results.busy:
+        sys.exit("the last full run is not accepted: benchmarks failed, or the machine was busy")
     ratios.accept(results.ratios())
     picture = charts.cost_and_stages(results)
     PICTURE.write_text(picture)
     DARK_PICTURE.write_text(charts.darkened(picture))
     written = (ratios.ACCEPTED, PICTURE, DARK_PICTURE)
-    names = ", ".join(str(path.relative_to(HERE.parent)) for path in written)
+    names = ", ".join(str(path.relative_to(ROOT)) for path in written)
     print(f"{names} are those of the last full run; commit them")
+
+
+def _diff(command: argparse.Namespace) -> None:
+    names = (command.A, command.B)
+    if all(Path(name).is_file() for name in names):
+        before, after = ([read(Path(name))] for name in names)
+    else:
+        before, after = _measure_in_turns(names, command.only)
+    found = differences.changes(before, after)
+    if command.only:
+        found = [change for change in found if command.only in change.key]
+    if not found:
+        sys.exit("the runs have nothing in common")
+    report.print_table(differences.table(found, names), _console())
+    slower = [change for change in found if change.verdict == "slower"]
+    if slower:
+        sys.exit(f"{len(slower)} of {len(found)} are slower")
+
+
+def _measure_in_turns(
+    names: tuple[str, str], only: str | None
+) -> tuple[list[Results], list[Results]]:
+    runs: dict[str, list[Results]] = {name: [] for name in names}
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=ROOT.parent)))
+        trees = [
+            (name, stack.enter_context(differences.checked_out(name, directory / str(number))))
+            for number, name in enumerate(names)
+        ]
+        for _ in range(ROUNDS):
+            for name, tree in trees:
+                what = ["benchmarks", *([f"--only={only}"] if only else [])]
+                runs[name].append(_measure("diff", what, quick=True, root=tree))
+            # To and fro, so that a disturbance meets both.
+            trees.reverse()
+    return runs[names[0]], runs[names[1]]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long a person waits for ``python -m bigfib current``, beside its largest imports alone."""
+"""How long ``python -m bigfib current`` takes, compared with its largest imports alone."""
 
 import subprocess
 import sys

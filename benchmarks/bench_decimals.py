@@ -1,9 +1,9 @@
-"""What a step and its digits cost as the numbers grow, beside what a person would write."""
+"""What a step and its digits cost as the numbers grow, compared with what a person would write."""
 
 import decimal
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 
 import gmpy2
@@ -21,14 +21,21 @@ from bigfib.numbers.decimals import DecimalPair
 LONGEST_INT = 100_000
 
 
-def text_of(number: object) -> str:
-    """Return the digits of a large integer, which Python by itself refuses to write."""
-    limit = sys.get_int_max_str_digits()
-    sys.set_int_max_str_digits(0)
-    try:
-        return str(number)
-    finally:
-        sys.set_int_max_str_digits(limit)
+def measure_step(benchmark: BenchmarkFixture, digits: int) -> None:
+    pair = DecimalPair(POSITIONS[digits])
+    steps = to_and_fro(pair)
+
+    def step() -> bytes:
+        next(steps)
+        return pair.digits()
+
+    assert benchmark(step).isdigit()
+
+
+def to_and_fro(pair: DecimalPair) -> Iterator[None]:
+    """Step forward and back in turn, so that the numbers do not grow with the rounds."""
+    for step in itertools.cycle([pair.forward, pair.back]):
+        yield step()
 
 
 @pytest.fixture
@@ -38,64 +45,30 @@ def without_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @by_digits()
 @pytest.mark.benchmark(group=STEP_AND_DIGITS)
-def bench_kernel(benchmark: BenchmarkFixture, digits: int) -> None:
-    if kernel.load() is None:
-        pytest.skip(kernel.description())
-    pair = DecimalPair(POSITIONS[digits])
-    steps = to_and_fro(pair)
+def bench_step(benchmark: BenchmarkFixture, digits: int) -> None:
+    """As the service does it: by the kernel, where there is one and the terms are long."""
+    measure_step(benchmark, digits)
 
-    def step() -> bytes:
-        next(steps)
-        return pair.digits()
 
-    assert benchmark(step).isdigit()
+@by_digits()
+@pytest.mark.usefixtures("without_kernel")
+@pytest.mark.benchmark(group=STEP_AND_DIGITS)
+def bench_step_without_kernel(benchmark: BenchmarkFixture, digits: int) -> None:
+    measure_step(benchmark, digits)
 
 
 @by_digits()
 @pytest.mark.benchmark(group=STEP_AND_DIGITS)
-def bench_alternative_copy_of_the_digits(benchmark: BenchmarkFixture, digits: int) -> None:
-    text = bytearray(DecimalPair(POSITIONS[digits]).digits())
-    assert benchmark(bytes, text).isdigit()
+def bench_yardstick_gmpy2(benchmark: BenchmarkFixture, digits: int) -> None:
+    this, previous = gmpy2.fib2(POSITIONS[digits])
+    measure_sum(benchmark, lambda: (this + previous).digits())
 
 
 @by_digits()
 @pytest.mark.benchmark(group=STEP_AND_DIGITS)
 def bench_alternative_flint(benchmark: BenchmarkFixture, digits: int) -> None:
     this, following = (fmpz.fib_ui(fmpz(POSITIONS[digits] + more)) for more in (0, 1))
-    assert benchmark(lambda: (this + following).str(base=10)).isdigit()
-
-
-@by_digits()
-@pytest.mark.usefixtures("without_kernel")
-@pytest.mark.benchmark(group=STEP_AND_DIGITS)
-def bench_packed_decimal(benchmark: BenchmarkFixture, digits: int) -> None:
-    pair = DecimalPair(POSITIONS[digits])
-    steps = to_and_fro(pair)
-
-    def step() -> bytes:
-        next(steps)
-        return pair.digits()
-
-    assert benchmark(step).isdigit()
-
-
-@by_digits()
-@pytest.mark.benchmark(group=STEP_AND_DIGITS)
-def bench_yardstick_mpz(benchmark: BenchmarkFixture, digits: int) -> None:
-    this, previous = gmpy2.fib2(POSITIONS[digits])
-
-    def step() -> str:
-        text: str = (this + previous).digits()
-        return text
-
-    assert benchmark(step).isdigit()
-
-
-@by_digits(LONGEST_INT)
-@pytest.mark.benchmark(group=STEP_AND_DIGITS)
-def bench_alternative_int(benchmark: BenchmarkFixture, digits: int) -> None:
-    this, previous = map(int, gmpy2.fib2(POSITIONS[digits]))
-    assert benchmark(lambda: text_of(this + previous)).isdigit()
+    measure_sum(benchmark, lambda: (this + following).str(base=10))
 
 
 @by_digits()
@@ -105,25 +78,48 @@ def bench_alternative_decimal(benchmark: BenchmarkFixture, digits: int) -> None:
         prec=decimal.MAX_PREC, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN, traps=[decimal.Inexact]
     )
     this, previous = (Decimal(number.digits()) for number in gmpy2.fib2(POSITIONS[digits]))
-    assert benchmark(lambda: str(exact.add(this, previous))).isdigit()
+    measure_sum(benchmark, lambda: str(exact.add(this, previous)))
+
+
+@by_digits(LONGEST_INT)
+@pytest.mark.benchmark(group=STEP_AND_DIGITS)
+def bench_alternative_int(benchmark: BenchmarkFixture, digits: int) -> None:
+    this, previous = map(int, gmpy2.fib2(POSITIONS[digits]))
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        measure_sum(benchmark, lambda: str(this + previous))
+    finally:
+        sys.set_int_max_str_digits(limit)
+
+
+@by_digits()
+@pytest.mark.benchmark(group=STEP_AND_DIGITS)
+def bench_alternative_copy_of_the_digits(benchmark: BenchmarkFixture, digits: int) -> None:
+    text = bytearray(DecimalPair(POSITIONS[digits]).digits())
+    assert benchmark(bytes, text).isdigit()
+
+
+def measure_sum(benchmark: BenchmarkFixture, add: Callable[[], str]) -> None:
+    assert benchmark(add).isdigit()
 
 
 @by_digits()
 @pytest.mark.benchmark(group=STEP_ALONE)
-def bench_packed_decimal_alone(benchmark: BenchmarkFixture, digits: int) -> None:
-    pair = DecimalPair(POSITIONS[digits])
-    benchmark(next, to_and_fro(pair))
-    assert abs(pair.position - POSITIONS[digits]) <= 1
+def bench_step_alone(benchmark: BenchmarkFixture, digits: int) -> None:
+    benchmark(next, to_and_fro(DecimalPair(POSITIONS[digits])))
+
+
+@pytest.mark.full
+@by_digits()
+@pytest.mark.usefixtures("without_kernel")
+@pytest.mark.benchmark(group=STEP_ALONE)
+def bench_step_alone_without_kernel(benchmark: BenchmarkFixture, digits: int) -> None:
+    benchmark(next, to_and_fro(DecimalPair(POSITIONS[digits])))
 
 
 @by_digits()
 @pytest.mark.benchmark(group=STEP_ALONE)
-def bench_yardstick_mpz_alone(benchmark: BenchmarkFixture, digits: int) -> None:
+def bench_yardstick_gmpy2_alone(benchmark: BenchmarkFixture, digits: int) -> None:
     this, previous = gmpy2.fib2(POSITIONS[digits])
     assert benchmark(lambda: this + previous) > this
-
-
-def to_and_fro(pair: DecimalPair) -> Iterator[None]:
-    """Step forward and back in turn, so that the numbers do not grow with the rounds."""
-    for step in itertools.cycle([pair.forward, pair.back]):
-        yield step()

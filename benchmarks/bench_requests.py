@@ -130,6 +130,12 @@ def measure(
     assert exchange.status.startswith("20"), exchange.status
 
 
+def in_turn(benchmark: BenchmarkFixture, *exchanges: Exchange) -> None:
+    turns = itertools.cycle(exchanges)
+    benchmark(lambda: next(turns)())
+    assert {exchange.status for exchange in exchanges} == {"200 OK"}
+
+
 @by_digits()
 @pytest.mark.benchmark(group=WITHOUT_SOCKET)
 def bench_yardstick_constant_body(benchmark: BenchmarkFixture, digits: int) -> None:
@@ -144,34 +150,15 @@ def bench_current(benchmark: BenchmarkFixture, app: WSGI, digits: int) -> None:
 
 @by_digits()
 @pytest.mark.benchmark(group=WITHOUT_SOCKET)
-def bench_next(benchmark: BenchmarkFixture, app: WSGI, digits: int) -> None:
-    back = Exchange(app, "/api0/previous")
-    measure(benchmark, Exchange(app, "/api0/next"), digits, before=back)
-
-
-@by_digits()
-@pytest.mark.benchmark(group=WITHOUT_SOCKET)
-def bench_previous(benchmark: BenchmarkFixture, app: WSGI, digits: int) -> None:
-    forward = Exchange(app, "/api0/next")
-    measure(benchmark, Exchange(app, "/api0/previous"), digits, before=forward)
-
-
-@by_digits()
-@pytest.mark.benchmark(group=WITHOUT_SOCKET)
 def bench_next_and_previous_in_turn(benchmark: BenchmarkFixture, app: WSGI) -> None:
-    """As over the socket; above, what is measured comes after something else each time."""
-    forward, back = Exchange(app, "/api0/next"), Exchange(app, "/api0/previous")
-    exchanges = itertools.cycle([forward, back])
-    benchmark(lambda: next(exchanges)())
-    assert {forward.status, back.status} == {"200 OK"}
+    in_turn(benchmark, Exchange(app, "/api0/next"), Exchange(app, "/api0/previous"))
 
 
 @by_digits()
 @pytest.mark.benchmark(group=WITHOUT_SOCKET)
-def bench_next_of_a_sequence(benchmark: BenchmarkFixture, app: WSGI, digits: int) -> None:
-    back = Exchange(app, "/api1/sequences/shared/previous", "POST")
-    forward = Exchange(app, "/api1/sequences/shared/next", "POST")
-    measure(benchmark, forward, digits, before=back)
+def bench_next_and_previous_of_a_sequence(benchmark: BenchmarkFixture, app: WSGI) -> None:
+    shared = "/api1/sequences/shared"
+    in_turn(benchmark, *(Exchange(app, f"{shared}/{way}", "POST") for way in ("next", "previous")))
 
 
 @by_digits(LONGEST_INLINE)
@@ -185,6 +172,7 @@ def bench_term(benchmark: BenchmarkFixture, app: WSGI, digits: int, position: in
     )
 
 
+@pytest.mark.full
 @by_digits(LONGEST_INLINE)
 @pytest.mark.benchmark(group=WITHOUT_SOCKET)
 def bench_term_asked_for_again(
@@ -193,6 +181,7 @@ def bench_term_asked_for_again(
     measure(benchmark, Exchange(app, f"/api1/terms/{position}"), digits)
 
 
+@pytest.mark.full
 @by_digits(LONGEST_INLINE)
 @pytest.mark.benchmark(group=WITHOUT_SOCKET)
 def bench_range_of_a_term(

@@ -17,10 +17,9 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.groups import (
-    BESIDE_FAR_TERM,
     CURRENT,
-    FAR_TERM,
-    HOW_FAR,
+    DURING_LARGE_TERM,
+    LARGE_TERM,
     NEARLY_ALL,
     PEAK_MEMORY,
     STEP,
@@ -40,7 +39,6 @@ from benchmarks.load import (
 )
 from benchmarks.sizes import POSITIONS, by_digits, label
 from benchmarks.yardsticks import IN_PIECES_FROM
-from bigfib.numbers.fibonacci import digit_count
 from bigfib.sequences import SHARED
 from bigfib.settings import Settings
 from bigfib.state.log import Log
@@ -103,13 +101,14 @@ def loaded(digits: int, quick: bool) -> Loaded:
     def loaded(
         server: Server, *arguments: str, path: str = "/api0/current", connections: int = usual
     ) -> Callable[[], float]:
-        url = server.url + path
-        return partial(seconds_per_request, url, seconds, *arguments, connections=connections)
+        url = server.url + ("/api0" if STEPS[1] in arguments else path)
+        return partial(seconds_per_request, url, seconds, arguments, connections=connections)
 
     return loaded
 
 
 @by_digits()
+@pytest.mark.benchmark(group=STEP)
 def bench_steps(
     benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
 ) -> None:
@@ -128,7 +127,7 @@ def bench_steps(
             turns["alternative constant body in one piece"] = loaded(in_one_piece, *STEPS)
         if digits == 10:
             turns["alternative a record and a sync for all"] = loaded(grouped, *STEPS)
-        take_turns(benchmark, STEP, rounds, turns)
+        take_turns(benchmark, rounds, turns)
         for each in (constant, fsync):
             loaded(each, *STEPS, connections=64)()
         peaks = {
@@ -138,7 +137,8 @@ def bench_steps(
     record(benchmark, PEAK_MEMORY, peaks)
 
 
-@by_digits(quick=(10, 208_988))
+@by_digits()
+@pytest.mark.benchmark(group=CURRENT)
 def bench_current(
     benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
 ) -> None:
@@ -146,7 +146,6 @@ def bench_current(
     with yardstick("constant", digits) as constant:
         take_turns(
             benchmark,
-            CURRENT,
             rounds,
             {
                 "yardstick constant body": loaded(constant),
@@ -156,6 +155,7 @@ def bench_current(
 
 
 @pytest.mark.parametrize("digits", [10])
+@pytest.mark.benchmark(group=STEP_OF_MANY)
 def bench_steps_of_many(
     benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
 ) -> None:
@@ -164,7 +164,6 @@ def bench_steps_of_many(
     with yardstick("constant", digits) as constant, yardstick("grouped") as grouped:
         take_turns(
             benchmark,
-            STEP_OF_MANY,
             rounds,
             {
                 "yardstick constant body": loaded(constant, *STEPS, connections=1000),
@@ -177,6 +176,7 @@ def bench_steps_of_many(
 
 
 @pytest.mark.parametrize("digits", [10])
+@pytest.mark.benchmark(group=STEP_OF_ONE)
 def bench_steps_of_one(
     benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
 ) -> None:
@@ -184,7 +184,6 @@ def bench_steps_of_one(
     with yardstick("synced") as synced:
         take_turns(
             benchmark,
-            STEP_OF_ONE,
             rounds,
             {
                 "yardstick one sync and a constant body": loaded(synced, *STEPS, connections=1),
@@ -195,6 +194,7 @@ def bench_steps_of_one(
 
 @pytest.mark.full
 @pytest.mark.parametrize("digits", [10, 208_988, 2_089_877], ids=label)
+@pytest.mark.benchmark(group="one term over a socket")
 def bench_term(
     benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
 ) -> None:
@@ -206,7 +206,6 @@ def bench_term(
     with yardstick("constant", digits) as constant:
         take_turns(
             benchmark,
-            "one term over a socket",
             rounds,
             {
                 "yardstick constant body": loaded(constant, *plain_text),
@@ -216,15 +215,17 @@ def bench_term(
 
 
 @pytest.mark.full
-def bench_current_beside_a_far_term(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+@pytest.mark.benchmark(group=DURING_LARGE_TERM)
+def bench_current_during_a_large_term(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     """All on whatever cores there are, as on the machine of somebody who has two."""
+    # It takes longer than the load.
+    n = 10 * Settings.max_term
     command = ("-m", "bigfib", "serve", "-p", "0", "-f", str(tmp_path / "log"))
-    cache = ("--cache-dir", str(tmp_path / "cache"))
-    with server(*command, *cache, cores=os.sched_getaffinity(0)) as service:
-        # It takes longer than the load.
-        term = f"{service.url}/api1/terms/{Settings.max_term}"
+    large_terms = ("--cache-dir", str(tmp_path / "cache"), "--max-term", str(n))
+    with server(*command, *large_terms, cores=os.sched_getaffinity(0)) as service:
+        term = f"{service.url}/api1/terms/{n}"
 
-        def beside(measure: Callable[[], float]) -> float:
+        def disturbing(measure: Callable[[], float]) -> float:
             assert urllib.request.urlopen(term).status == 202
             measured = measure()
             cancel = urllib.request.Request(f"{term}/job", method="DELETE")
@@ -232,14 +233,14 @@ def bench_current_beside_a_far_term(benchmark: BenchmarkFixture, tmp_path: Path)
             return measured
 
         for group, measure in (
-            (BESIDE_FAR_TERM, seconds_per_request),
+            (DURING_LARGE_TERM, seconds_per_request),
             (NEARLY_ALL, seconds_of_nearly_all),
         ):
             current = partial(measure, f"{service.url}/api0/current", 1.0, connections=16)
             alone, disturbed = [], []
             for _ in range(5):
                 alone.append(current())
-                disturbed.append(beside(current))
+                disturbed.append(disturbing(current))
             costs = {"yardstick nothing else is computed": alone, "current": disturbed}
             record(benchmark, group, costs)
         # What the fixture is for is done above.
@@ -247,7 +248,8 @@ def bench_current_beside_a_far_term(benchmark: BenchmarkFixture, tmp_path: Path)
 
 
 @pytest.mark.full
-def bench_far_term(benchmark: BenchmarkFixture, start: Start, tmp_path: Path) -> None:
+@pytest.mark.benchmark(group=LARGE_TERM)
+def bench_large_term(benchmark: BenchmarkFixture, start: Start, tmp_path: Path) -> None:
     service = start(0)
     term = f"{service.url}/api1/terms/{Settings.max_term}"
     while urllib.request.urlopen(term).status == 202:
@@ -256,25 +258,6 @@ def bench_far_term(benchmark: BenchmarkFixture, start: Start, tmp_path: Path) ->
     with yardstick("file", tmp_path / "cache" / f"{Settings.max_term}.digits") as file:
         measurements = {
             "yardstick a file": partial(seconds_per_request, file.url, 1, connections=2),
-            "digits": partial(seconds_per_request, term, 1, *plain_text, connections=2),
+            "digits": partial(seconds_per_request, term, 1, plain_text, connections=2),
         }
-        take_turns(benchmark, FAR_TERM, 3, measurements)
-
-
-def bench_how_far(benchmark: BenchmarkFixture, start: Start, quick: bool) -> None:
-    seconds = 1 if quick else 10
-    group = f"{HOW_FAR}, {seconds} s"
-    services = {way: start(0, "--durability", way) for way in ("fsync", "os")}
-    with yardstick("plain") as plain:
-        urls = {"yardstick mpz without a log": f"{plain.url}/"}
-        urls |= {way: f"{service.url}/api0/next" for way, service in services.items()}
-        measurements = {
-            way: partial(seconds_per_request, url, seconds, connections=1)
-            for way, url in urls.items()
-        }
-        take_turns(benchmark, group, 1, measurements)
-    benchmark.extra_info["seconds"] = seconds
-    benchmark.extra_info["digits"] = {
-        way: int(digit_count(round(seconds / cost)))
-        for way, (cost,) in benchmark.extra_info["turns"][group].items()
-    }
+        take_turns(benchmark, 3, measurements)

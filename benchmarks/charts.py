@@ -1,4 +1,4 @@
-"""The charts of the report, as SVG."""
+"""The chart of the report, as SVG."""
 
 import io
 import re
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullFormatter
 
 from benchmarks import groups
-from benchmarks.results import Measurement, Results
+from benchmarks.results import Results
 from benchmarks.sizes import label
 from benchmarks.stages import STAGES, stages
 
@@ -35,23 +35,13 @@ _STYLE: Final[dict[str, Any]] = {
 }
 
 
-def draw_all(results: Results) -> dict[str, str]:
-    """Return the charts of the page by their captions, those for which there are numbers."""
-    charts = {"Over a socket": cost_and_stages(results)}
-    with style.context(_STYLE):
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
-        left, right = _two(figure)
-        _draw_step(results, left)
-        _draw_far_terms(results, right)
-        charts["In the process"] = _svg(figure)
-    return charts
-
-
 def cost_and_stages(results: Results) -> str:
     """Return what a request costs over a socket, and what part of it is which stage."""
     with style.context(_STYLE):
         figure = Figure(figsize=(9, 3.6), layout="constrained")
-        left, right = _two(figure)
+        left, right = figure.subplots(1, 2)
+        for axes in (left, right):
+            axes.set_prop_cycle(color=_COLOURS)
         _draw_cost(results, left)
         _draw_stages(results, right)
         return _svg(figure)
@@ -64,48 +54,23 @@ def darkened(svg: str) -> str:
     return svg.replace("<svg ", f'<svg fill="{_DARK["#000000"]}" ', 1)
 
 
-def _two(figure: Figure) -> tuple[Axes, Axes]:
-    left, right = figure.subplots(1, 2)
-    for axes in (left, right):
-        axes.set_prop_cycle(color=_COLOURS)
-    return left, right
-
-
 def _draw_cost(results: Results, axes: Axes) -> None:
     axes.set_title("one request over a socket")
-    _lines(
-        axes,
-        ("mpz addition and digits alone", results, groups.STEP_AND_DIGITS, "mpz"),
-        ("step, each on disk", results, groups.STEP, "fsync"),
-        ("step, --durability os", results, groups.STEP, "os"),
-        ("current", results, groups.CURRENT, "current"),
-    )
-    _line(axes, "limit: a constant body", results.by_digits(groups.STEP, "constant body"), _LIMIT)
-    _log_log(axes, "digits")
-
-
-def _draw_step(results: Results, axes: Axes) -> None:
-    axes.set_title(groups.STEP_AND_DIGITS)
-    _lines(
-        axes,
-        ("packed decimal", results, groups.STEP_AND_DIGITS, "packed decimal"),
-        ("mpz, digits", results, groups.STEP_AND_DIGITS, "mpz"),
-        ("int, str", results, groups.STEP_AND_DIGITS, "int"),
-        ("decimal.Decimal, str", results, groups.STEP_AND_DIGITS, "decimal"),
-    )
-    # What only has to be copied: the body of a reply, without a socket.
-    copied = results.by_digits(groups.WITHOUT_SOCKET, "constant body")
-    _line(axes, "limit: a copy of the digits", copied, _LIMIT)
-    _log_log(axes, "digits")
-
-
-def _draw_far_terms(results: Results, axes: Axes) -> None:
-    axes.set_title(groups.FAR_DIGITS)
-    far = [found for found in results.measurements if found.group == groups.FAR_DIGITS]
-    for name in dict.fromkeys(found.name for found in far):
-        found = {each.parameters["n"]: each for each in far if each.name == name}
-        _line(axes, name, found, {})
-    _log_log(axes, "n")
+    for shown, group, name, look in (
+        ("addition and digits() of gmpy2 alone", groups.STEP_AND_DIGITS, "gmpy2", {}),
+        ("step, each on disk", groups.STEP, "fsync", {}),
+        ("step, --durability os", groups.STEP, "os", {}),
+        ("current", groups.CURRENT, "current", {}),
+        ("limit: a constant body", groups.STEP, "constant body", _LIMIT),
+    ):
+        found = results.by_digits(group, name)
+        if at := sorted(found):
+            axes.plot(at, [found[digits].cost for digits in at], label=shown, **look)
+    axes.set(xscale="log", yscale="log", xlabel="digits")
+    axes.yaxis.set_major_formatter(EngFormatter("s"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    if axes.lines:
+        axes.legend()
 
 
 def _draw_stages(results: Results, axes: Axes) -> None:
@@ -122,25 +87,6 @@ def _draw_stages(results: Results, axes: Axes) -> None:
     if columns:
         handles, labels = axes.get_legend_handles_labels()
         axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5))
-
-
-def _lines(axes: Axes, *lines: tuple[str, Results, str, str]) -> None:
-    for shown, results, group, name in lines:
-        _line(axes, shown, results.by_digits(group, name), {})
-
-
-def _line(axes: Axes, shown: str, found: dict[int, Measurement], look: dict[str, Any]) -> None:
-    at = sorted(found)
-    if at:
-        axes.plot(at, [found[n].cost for n in at], label=shown, **look)
-
-
-def _log_log(axes: Axes, along: str) -> None:
-    axes.set(xscale="log", yscale="log", xlabel=along)
-    axes.yaxis.set_major_formatter(EngFormatter("s"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    if axes.lines:
-        axes.legend()
 
 
 def _svg(figure: Figure) -> str:

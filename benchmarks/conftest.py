@@ -1,18 +1,29 @@
-"""What all benchmarks share."""
+"""What all benchmarks share: options, and what a run notes in addition to times."""
 
 import os
 import platform
 import shutil
+import signal
+import time
+from collections.abc import Generator, Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bigfib.server import serve
 
+_MOST_SECONDS = 180
+"""Seconds after which a benchmark fails: one that hangs must not cost the others theirs."""
+
+_ELSEWHERE = "benchmarks/bench_elsewhere.py"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="measure at fewer sizes, and less often")
+    parser.addoption("--only", help="measure where a group or a name has this in it")
+    parser.addoption("--url", help="measure the service at this address")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,35 +32,113 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.basetemp = config.option.basetemp or config.rootpath / ".benchmarks/tmp"
     # Medians are steady by then; the default of a second takes the suite past five minutes.
     config.option.benchmark_max_time = 0.05 if config.option.quick else 0.2
+    config.pluginmanager.register(_Observer(), "observer")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.option.quick:
-        left_out = [item for item in items if item.get_closest_marker("full")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("full")]
+    def is_wanted(item: pytest.Item) -> bool:
+        mark = item.get_closest_marker("benchmark")
+        names = f"{item.nodeid} {mark.kwargs['group'] if mark else ''}"
+        return (
+            not (config.option.quick and item.get_closest_marker("full"))
+            and (config.option.only or "") in names
+            and bool(config.option.url) == item.nodeid.startswith(_ELSEWHERE)
+        )
+
+    config.hook.pytest_deselected(items=[item for item in items if not is_wanted(item)])
+    items[:] = filter(is_wanted, items)
 
 
-def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
-    """Say what bears on the numbers, and nothing of whose machine it is."""
-    cpu = machine_info["cpu"].get("brand_raw") or platform.processor()
-    machine_info.clear()
-    libraries = ["bigfib", "bjoern-binary", "falcon", "gmpy2"]
-    machine_info |= {
-        "CPU": cpu,
-        "cores": str(len(os.sched_getaffinity(0))),
-        "kernel": f"{platform.system()} {platform.release()}",
-        "C library": " ".join(platform.libc_ver()),
-        "Python": f"{platform.python_implementation()} {platform.python_version()}",
-        **{library: version(library) for library in libraries},
-    }
+class _Observer:
+    """Note which benchmarks fail, and what other programs do meanwhile."""
+
+    def __init__(self) -> None:
+        self._failed: dict[str, str] = {}
+        self._others: dict[str, float] = {}
+        self._began = _Moment()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        began = _Moment()
+        result = yield
+        self._others[item.nodeid] = began.cores_of_others()
+        return result
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._note(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._note(report)
+
+    def _note(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if report.failed:
+            lines = [line for line in report.longreprtext.splitlines() if line.startswith("E ")]
+            reason = (lines or ["failed"])[0].removeprefix("E ").strip()
+            # An error of its fixtures at the end may follow from this one.
+            self._failed.setdefault(report.nodeid, reason)
+
+    def pytest_benchmark_update_json(
+        self, config: pytest.Config, output_json: dict[str, Any]
+    ) -> None:
+        measured = [
+            each for each in output_json["benchmarks"] if each["fullname"] not in self._failed
+        ]
+        for benchmark in measured:
+            benchmark["others"] = self._others[benchmark["fullname"]]
+            # Every single time; the medians are what is read.
+            del benchmark["stats"]["data"]
+        output_json |= {
+            "benchmarks": measured,
+            "failed": self._failed,
+            "quick": config.option.quick,
+            "seconds": time.monotonic() - self._began.time,
+            "others": self._began.cores_of_others(),
+        }
+
+    def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
+        """Record what bears on the numbers, and nothing of whose machine it is."""
+        cpu = machine_info["cpu"].get("brand_raw") or platform.processor()
+        machine_info.clear()
+        libraries = ["bigfib", "bjoern-binary", "falcon", "gmpy2"]
+        machine_info |= {
+            "CPU": cpu,
+            "cores": str(len(os.sched_getaffinity(0))),
+            "kernel": f"{platform.system()} {platform.release()}",
+            "C library": " ".join(platform.libc_ver()),
+            "Python": f"{platform.python_implementation()} {platform.python_version()}",
+            **{library: version(library) for library in libraries},
+        }
 
 
-def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    output_json["quick"] = config.option.quick
-    for benchmark in output_json["benchmarks"]:
-        # Every single time; the medians are what is read.
-        del benchmark["stats"]["data"]
+class _Moment:
+    """A moment, and the work that the machine and this process had done until then."""
+
+    def __init__(self) -> None:
+        self.time = time.monotonic()
+        # Of user, nice, system, idle, iowait, irq, softirq, steal: a guest's share, and no waiting.
+        ticks = [int(word) for word in Path("/proc/stat").read_text().split()[1:9]]
+        busy = sum(ticks[:3]) + ticks[7]
+        own = os.times()
+        # Children count when they have ended, as servers have at the end of their benchmark.
+        self.others = busy / os.sysconf("SC_CLK_TCK") - sum(own[:4])
+
+    def cores_of_others(self) -> float:
+        """Return how many cores all other programs have used since."""
+        now = _Moment()
+        return max(now.others - self.others, 0.0) / (now.time - self.time)
+
+
+@pytest.fixture(autouse=True)
+def limited_time() -> Iterator[None]:
+    """Fail when it takes too long."""
+
+    def give_up(_signal: int, _frame: object) -> None:
+        raise TimeoutError(f"it takes more than {_MOST_SECONDS} s")
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(_MOST_SECONDS)
+    yield
+    signal.alarm(0)
 
 
 @pytest.fixture(autouse=True, scope="session")

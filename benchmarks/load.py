@@ -17,7 +17,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 HERE: Final = Path(__file__).parent
 
 STEPS: Final = ("-s", str(HERE / "step.lua"))
-"""Arguments of wrk by which it steps to and fro."""
+"""Arguments of wrk by which it steps the sequence at a URL to and fro."""
 
 _PERCENTILE: Final = ("-s", str(HERE / "percentile.lua"))
 
@@ -73,7 +73,9 @@ def yardstick(name: str, *arguments: object) -> AbstractContextManager[Server]:
     return server(HERE / "yardsticks.py", name, *map(str, arguments))
 
 
-def seconds_per_request(url: str, seconds: float, *arguments: str, connections: int = 64) -> float:
+def seconds_per_request(
+    url: str, seconds: float, arguments: Sequence[str] = (), connections: int = 64
+) -> float:
     """Load the server from the last core, and return the time that it takes for one request.
 
     Args:
@@ -122,16 +124,12 @@ def _wrk(url: str, seconds: float, *arguments: str, connections: int) -> str:
 
 
 def take_turns(
-    benchmark: BenchmarkFixture,
-    group: str,
-    rounds: int,
-    measurements: Mapping[str, Callable[[], float]],
+    benchmark: BenchmarkFixture, rounds: int, measurements: Mapping[str, Callable[[], float]]
 ) -> None:
     """Measure one after the other, to and fro, so that a disturbance meets all of them.
 
     Args:
         benchmark: The fixture, in whose extra information the results are.
-        group: What is compared.
         rounds: How often.
         measurements: What returns a cost, by name; that of the yardstick begins with the word.
     """
@@ -144,7 +142,7 @@ def take_turns(
         order.reverse()
 
     benchmark.pedantic(one_round, rounds=rounds)
-    record(benchmark, group, costs)
+    record(benchmark, benchmark.group, costs)
 
 
 def record(benchmark: BenchmarkFixture, group: str, costs: Mapping[str, Sequence[float]]) -> None:

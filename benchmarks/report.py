@@ -1,25 +1,46 @@
-"""The report of a run: tables for the terminal, and a page with the same tables and the charts."""
+"""The report of a run: tables for the terminal, and a page of the same tables and the chart."""
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-import jinja2
 import rich.box
 import rich.table
-from markdown_it import MarkdownIt
 from rich.console import Console
+from rich.text import Text
 
 from benchmarks import charts, groups
-from benchmarks.results import Measurement, Results, Role
+from benchmarks.results import BUSY_FROM, Measurement, Results, Role
 from benchmarks.sizes import label
 from benchmarks.stages import STAGES, stages
 from benchmarks.targets import targets
 
-HERE: Final = Path(__file__).parent
+WIDTH: Final = 130
+"""Columns where the output is no terminal."""
 
 _MISSING: Final = "-"
+
+# A spread from which on it is shown, and seconds that a quick run should take.
+_SPREAD_SHOWN: Final = 0.1
+_QUICK_SECONDS: Final = 60
+
+_PAGE: Final = """\
+<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>bigfib: what a request costs</title>
+<style>
+body {{ max-width: 70rem; margin: 1rem auto; padding: 0 1rem; background: #fff; color: #000; }}
+pre {{ overflow-x: auto; font: 13px/1.35 monospace; }}
+svg {{ max-width: 100%; height: auto; }}
+</style>
+{first}
+{chart}
+{others}
+</html>
+"""
 
 
 @dataclass(frozen=True)
@@ -36,156 +57,201 @@ class Table:
     title: str
     columns: list[str]
     rows: list[list[str]]
-    notes: str
+    notes: str = ""
 
 
 def tables(results: Results) -> list[Table]:
-    """Return the tables of the report, the shortest answers last, where a terminal shows them."""
-    return [
-        _ratios(results),
-        _how_far(results),
-        _cost(results),
-        _stages(results),
-        _targets(results),
+    """Return the tables of the report that have rows, the answer first."""
+    found = [_request, _elsewhere, _limit, _targets, _ratios]
+    return [table for make in found if (table := make(results)).rows]
+
+
+def headline(results: Results) -> list[str]:
+    """Return what has to be known of a run before its numbers are read."""
+    machine = ", ".join(f"{name} {value}" for name, value in results.machine.items())
+    lines = [
+        f"Measured on {results.date} at {results.commit}"
+        + (", quickly: the numbers are rough" if results.quick else ""),
+        f"Machine: {machine}",
     ]
+    if results.busy or results.others >= BUSY_FROM:
+        lines.append(
+            f"THE MACHINE WAS BUSY: other programs used {results.others:.2f} cores. "
+            f"{len(results.busy)} of {len(results.measurements)} figures, marked ?, were measured "
+            f"while it was {BUSY_FROM} or more."
+        )
+    else:
+        lines.append(f"The machine was quiet: other programs used {results.others:.2f} cores.")
+    if results.quick and results.seconds > _QUICK_SECONDS:
+        lines.append(f"It took {results.seconds:.0f} s, more than the minute that is meant.")
+    else:
+        lines.append(f"It took {results.seconds:.0f} s.")
+    lines += [f"FAILED: {name}: {reason}" for name, reason in results.failed.items()]
+    return lines
 
 
 def show(results: Results, console: Console) -> None:
-    """Print the tables."""
-    for table in tables(results):
-        shown = rich.table.Table(
-            title=table.title,
-            title_justify="left",
-            title_style="bold",
-            caption=table.notes,
-            caption_justify="left",
-            box=rich.box.SIMPLE_HEAD,
-        )
-        first, *others = table.columns
-        shown.add_column(first)
-        for column in others:
-            shown.add_column(column, justify="right", no_wrap=True)
-        for row in table.rows:
-            shown.add_row(*row)
-        console.print(shown)
+    """Print the report, the answer last, where a terminal shows it."""
+    for table in tables(results)[::-1]:
+        print_table(table, console)
+    _print_headline(results, console)
 
 
 def page(results: Results) -> str:
-    """Return the page: HTML that needs nothing else."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    """Return the page: HTML that needs nothing else, the answer first."""
+    first, others = (
+        Console(record=True, width=WIDTH, file=io.StringIO(), color_system=None) for _ in range(2)
     )
-    return environment.get_template("page.html.jinja").render(
-        results=results,
-        charts=charts.draw_all(results),
-        tables=tables(results)[::-1],
-        stages=STAGES,
-        tried=MarkdownIt().render((HERE / "tried.md").read_text()),
-    )
+    _print_headline(results, first)
+    for number, table in enumerate(tables(results)):
+        print_table(table, others if number else first)
+    text = [
+        each.export_html(code_format="<pre>{code}</pre>", inline_styles=True)
+        for each in (first, others)
+    ]
+    return _PAGE.format(first=text[0], chart=charts.cost_and_stages(results), others=text[1])
 
 
-def _targets(results: Results) -> Table:
-    words = {True: "yes", False: "NO", None: "not measured"}
+def _print_headline(results: Results, console: Console) -> None:
+    for line in headline(results):
+        # What failed can be copied.
+        console.print(Text(line), soft_wrap=line.startswith("FAILED"))
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Print a table."""
+    drawn = rich.table.Table(
+        title=Text(table.title),
+        title_justify="left",
+        title_style="bold",
+        caption=Text(table.notes),
+        caption_justify="left",
+        box=rich.box.SIMPLE_HEAD,
+    )
+    first, *others = table.columns
+    drawn.add_column(first)
+    for column in others:
+        drawn.add_column(column, justify="right", no_wrap=True)
+    for row in table.rows:
+        drawn.add_row(*map(Text, row))
+    console.print(drawn)
+
+
+def _request(results: Results) -> Table:
     rows = []
-    for target in targets(results):
-        bound = "at least" if target.at_least else "at most"
-        measured = _MISSING if target.measured is None else _number(target.measured)
-        rows.append([target.what, f"{bound} {target.wanted:g}", measured, words[target.met]])
+    for digits in results.lengths():
+        step = results.find(groups.STEP, "fsync", digits=digits)
+        parts = stages(results, digits)
+        if step and parts:
+            whole = sum(parts.values())
+            shares = [f"{seconds(part)} {part / whole:3.0%}" for part in parts.values()]
+            rows.append([label(digits), _cost(step), *shares])
     return Table(
-        "What it must show",
-        ["", "wanted", "measured", "reached"],
+        "A request for the next term, on disk before it is answered, costs in all, and of that",
+        ["digits", "in all", *STAGES],
         rows,
-        "Ratios to the yardstick of the same run, where nothing else is said.",
+        "Of each request, with 64 at a time (16 at a million digits and more), the server on one "
+        "core and the load on another. "
+        + "; ".join(f"{stage}: {how}" for stage, how in STAGES.items()),
     )
 
 
-def _cost(results: Results) -> Table:
+def _elsewhere(results: Results) -> Table:
+    names = ["livez", "current", "step", "term"]
+    rows = [
+        [label(digits), *map(_cost, costs)]
+        for digits in results.lengths()
+        if all(costs := [results.find(groups.ELSEWHERE, name, digits=digits) for name in names])
+    ]
+    notes = "Of each request, with 16 at a time, as this machine sees it. livez: a constant word."
+    return Table("A request to the service at --url costs", ["digits", *names], rows, notes)
+
+
+def _limit(results: Results) -> Table:
     rows = []
     for digits in results.lengths():
         fsync = results.find(groups.STEP, "fsync", digits=digits)
         limit = results.find(groups.STEP, "constant body", digits=digits)
         memory = results.find(groups.PEAK_MEMORY, "fsync", digits=digits)
-        if fsync and limit and memory:
+        if fsync and limit:
             os_ = results.find(groups.STEP, "os", digits=digits)
             current = results.find(groups.CURRENT, "current", digits=digits)
-            costs = [_seconds(measurement.cost) for measurement in (limit, fsync)]
             ratios = [_ratio(measurement) for measurement in (fsync, os_, current)]
-            rows.append([label(digits), *costs, *ratios, f"{memory.cost / 1e6:.0f} MB"])
+            peak = f"{memory.cost / 1e6:.0f} MB" if memory else _MISSING
+            rows.append([label(digits), _cost(limit), *ratios, peak])
     return Table(
-        "What a request costs over a socket",
-        ["digits", "limit", "step", "step/limit", "os/limit", "current/limit", "memory"],
+        "Compared with the limit, a constant body of the same size",
+        ["digits", "limit", "step", "step, os", "current", "memory"],
         rows,
-        "limit: a constant body of the same size, for 10 digits a bare bjoern application; step: "
-        "next and previous in turn, each on disk; then speeds beside the limit's, of steps, of "
-        "steps with --durability os, and of current; memory: the most that the "
-        "service has held. 64 connections; 16 at a million digits and more, but for memory.",
+        "Speeds compared with the limit: of steps, of steps with --durability os, of current; and "
+        "the most memory that the service has held.",
     )
 
 
-def _stages(results: Results) -> Table:
-    rows = []
-    for digits in results.lengths():
-        parts = stages(results, digits)
-        if parts:
-            whole = sum(parts.values())
-            rows.append([label(digits), *(f"{part / whole:.0%}" for part in parts.values())])
-    return Table("Where the time of such a step goes", ["digits", *STAGES], rows, "")
-
-
-def _how_far(results: Results) -> Table:
-    rows = []
-    for found in results.measurements:
-        if found.group.startswith(groups.HOW_FAR):
-            steps = round(found.facts["seconds"] / found.cost)
-            digits = found.facts["digits"][found.role + found.name]
-            rows.append([found.name, f"{steps:,}", f"{digits:,}", _ratio(found)])
-    return Table(
-        "How far one connection steps from 0",
-        ["", "steps", "digits", "ratio"],
-        rows,
-        "",
-    )
+def _targets(results: Results) -> Table:
+    words = {True: "yes", False: "NO", None: "machine busy"}
+    measured = [target for target in targets(results) if target.measured is not None]
+    missing = len(list(targets(results))) - len(measured)
+    rows = [
+        [
+            target.what,
+            f"{'at least' if target.at_least else 'at most'} {target.wanted:g}",
+            _number(target.measured or 0.0),
+            words[target.met],
+        ]
+        for target in measured
+    ]
+    note = "Ratios to the yardstick of the same run, where nothing else is said."
+    if missing:
+        note += f" {missing} targets were not measured."
+    return Table("What it must show", ["", "wanted", "measured", "reached"], rows, note)
 
 
 def _ratios(results: Results) -> Table:
     columns = results.lengths()
     rows: dict[str, dict[str, dict[int | None, str]]] = {}
+    yardsticks: dict[str, str] = {}
     for found in results.measurements:
-        if found.role is Role.YARDSTICK or found.group.startswith(groups.HOW_FAR):
+        if found.role is Role.YARDSTICK:
+            yardsticks[found.group] = found.name
             continue
         name = found.name
         if found.parameters and found.digits is None:
             name = f"{name}, {found.conditions}"
         rows.setdefault(found.group, {}).setdefault(name, {})[found.digits] = _ratio(found)
+
+    def lines() -> Iterator[list[str]]:
+        for group, ratios_by_name in rows.items():
+            yardstick = yardsticks.get(group, "not measured")
+            yield [f"{group} (yardstick: {yardstick})", "", *[""] * len(columns)]
+            for name, ratios in ratios_by_name.items():
+                yield [f"  {name}", *(ratios.get(digits, "") for digits in (None, *columns))]
+
     return Table(
-        "Speed beside the yardstick",
+        "Speed compared with the yardstick",
         ["", "", *map(label, columns)],
-        list(_pivoted(results, rows, columns)),
-        "Of memory, how sparing with it. More is better; 1 is as good as the yardstick.",
+        list(lines()),
+        "Of memory, how sparing with it. More is better; 1 is as good as the yardstick. ±: the "
+        f"middle half of the rounds, from {_SPREAD_SHOWN:.0%} on. ?: on a busy machine.",
     )
 
 
-def _pivoted(
-    results: Results,
-    rows: dict[str, dict[str, dict[int | None, str]]],
-    columns: list[int],
-) -> Iterator[list[str]]:
-    yardsticks = {
-        found.group: found.name for found in results.measurements if found.role is Role.YARDSTICK
-    }
-    for group, ratios_by_name in rows.items():
-        yield [f"{group} (yardstick: {yardsticks[group]})", "", *[""] * len(columns)]
-        for name, ratios in ratios_by_name.items():
-            anywhere = ratios.get(None, "")
-            yield [f"  {name}", anywhere, *(ratios.get(digits, "") for digits in columns)]
+def _cost(measurement: Measurement | None) -> str:
+    if measurement is None:
+        return _MISSING
+    return seconds(measurement.cost) + _doubt(measurement, shown_from=0.0)
 
 
 def _ratio(measurement: Measurement | None) -> str:
-    return _number(measurement.ratio) if measurement else _MISSING
+    if measurement is None or measurement.ratio is None:
+        return _MISSING
+    return _number(measurement.ratio) + _doubt(measurement, _SPREAD_SHOWN)
+
+
+def _doubt(measurement: Measurement, shown_from: float) -> str:
+    spread = measurement.spread
+    shown = f" ±{spread:.0%}" if spread is not None and spread >= shown_from else ""
+    return shown + ("?" if measurement.busy else "")
 
 
 def _number(value: float) -> str:
@@ -194,8 +260,9 @@ def _number(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
 
 
-def _seconds(seconds: float) -> str:
+def seconds(value: float) -> str:
+    """Return a time in the unit that suits it."""
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-6:.3g} µs"
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e-6:.3g} µs"

@@ -4,11 +4,12 @@ A ratio is the yardstick's cost over a measurement's, in the same run: how many 
 or as sparing with memory. More is better.
 """
 
+import csv
 import json
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any, Final
 
 from benchmarks.groups import MEMORY
@@ -16,6 +17,9 @@ from benchmarks.sizes import label
 
 STEADY_FROM: Final = 3
 """Rounds from which on a median is not what one disturbance makes of it."""
+
+BUSY_FROM: Final = 0.2
+"""Cores in use by other programs from which on the machine is called busy."""
 
 _BENCH: Final = "bench "
 
@@ -28,8 +32,8 @@ class Role(str, Enum):
     ALTERNATIVE = "alternative "
 
 
-class NoYardstick(ValueError):
-    """A group has no yardstick, or more than one; the message names it."""
+class SeveralYardsticks(ValueError):
+    """A group has more than one yardstick; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,10 @@ class Measurement:
         parameters: Under which conditions.
         role: What it is there for.
         cost: Seconds, or bytes; the median of all rounds.
-        ratio: The yardstick's cost over this one.
+        spread: How far the middle half of the rounds lies around it, as a part of it; None of one.
+        ratio: The yardstick's cost over this one; None if the yardstick was not measured.
         rounds: How often it was measured, and its yardstick, at least.
+        others: Cores that other programs used meanwhile, or while the yardstick was measured.
         nodes: The tests, as pytest names them, that measure it and its yardstick.
         facts: What else is known of it.
     """
@@ -53,10 +59,17 @@ class Measurement:
     parameters: dict[str, Any]
     role: Role
     cost: float
-    ratio: float
+    spread: float | None
+    ratio: float | None
     rounds: int
+    others: float
     nodes: tuple[str, ...]
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the machine was too busy to judge by this."""
+        return self.others >= BUSY_FROM
 
     @property
     def digits(self) -> int | None:
@@ -89,17 +102,28 @@ class Results:
 
     Attributes:
         measurements: In the order in which they were made.
+        failed: Why each benchmark has no figures that failed, by its name.
         machine: What they were made on.
         quick: Whether time mattered more than steady numbers.
         commit: What was measured.
         date: When.
+        seconds: How long the run took.
+        others: Cores that other programs used meanwhile.
     """
 
     measurements: list[Measurement]
+    failed: dict[str, str]
     machine: dict[str, str]
     quick: bool
     commit: str
     date: str
+    seconds: float
+    others: float
+
+    @property
+    def busy(self) -> list[Measurement]:
+        """What was measured while the machine was busy."""
+        return [found for found in self.measurements if found.busy]
 
     def find(self, group: str, name: str, **parameters: object) -> Measurement | None:
         """Return a measurement, or None if it was not made."""
@@ -126,25 +150,53 @@ class Results:
             found.key: found.ratio
             for found in self.measurements
             if found.role is Role.BIGFIB
+            and found.ratio is not None
+            and not found.busy
             # The most memory that is held is nearly the same each time.
             and (found.rounds >= STEADY_FROM or found.group.startswith(MEMORY))
         }
 
+    def write_csv(self, path: Path) -> None:
+        """Write a line for each measurement."""
+        with path.open("w", newline="") as file:
+            lines = csv.writer(file)
+            lines.writerow(
+                [
+                    "group",
+                    "conditions",
+                    "name",
+                    "role",
+                    "cost",
+                    "spread",
+                    "ratio",
+                    "rounds",
+                    "others",
+                ]
+            )
+            for found in self.measurements:
+                what = (found.group, found.conditions, found.name, found.role.strip() or "bigfib")
+                lines.writerow(
+                    [*what, found.cost, found.spread, found.ratio, found.rounds, found.others]
+                )
+
 
 def read(path: Path) -> Results:
-    """Read what pytest-benchmark has written.
+    """Read what pytest-benchmark, and the hooks in conftest.py, have written.
 
     Raises:
-        NoYardstick: as it says.
+        SeveralYardsticks: as it says.
     """
     document = json.loads(path.read_text())
     commit = document["commit_info"]
     return Results(
         _measurements(document["benchmarks"]),
+        document["failed"],
         document["machine_info"],
         document["quick"],
         commit["id"][:12] + (", changed" if commit["dirty"] else ""),
         document["datetime"][:10],
+        document["seconds"],
+        document["others"],
     )
 
 
@@ -156,7 +208,9 @@ class _Costs:
     name: str
     parameters: dict[str, Any]
     costs: list[float]
+    spread: float | None
     rounds: int
+    others: float
     node: str
     facts: dict[str, Any]
 
@@ -172,19 +226,27 @@ def _measurements(benchmarks: list[dict[str, Any]]) -> list[Measurement]:
 
 def _entries(benchmark: dict[str, Any]) -> list[_Costs]:
     parameters = benchmark["params"] or {}
-    node = benchmark["fullname"]
     facts = benchmark["extra_info"].copy()
     turns = facts.pop("turns", None)
+    where = (benchmark["others"], benchmark["fullname"], facts)
     if turns is not None:
         return [
-            _Costs(group, name, parameters, costs, len(costs), node, facts)
+            _Costs(group, name, parameters, costs, _spread(costs), len(costs), *where)
             for group, taken in turns.items()
             for name, costs in taken.items()
         ]
     name = benchmark["name"].partition("[")[0].replace("_", " ").removeprefix(_BENCH)
     stats = benchmark["stats"]
-    costs = [stats["median"]]
-    return [_Costs(benchmark["group"], name, parameters, costs, stats["rounds"], node, facts)]
+    middle = stats["median"]
+    spread = stats["iqr"] / 2 / middle if stats["rounds"] > 1 else None
+    return [_Costs(benchmark["group"], name, parameters, [middle], spread, stats["rounds"], *where)]
+
+
+def _spread(costs: list[float]) -> float | None:
+    if len(costs) < 2:
+        return None
+    first, middle, third = quantiles(costs, method="inclusive")
+    return (third - first) / 2 / middle
 
 
 def _measurement(entry: _Costs, yardsticks: list[_Costs]) -> Measurement:
@@ -194,22 +256,28 @@ def _measurement(entry: _Costs, yardsticks: list[_Costs]) -> Measurement:
         for yardstick in yardsticks
         if yardstick.parameters.items() <= entry.parameters.items()
     ]
-    if len(matching) != 1:
-        raise NoYardstick(
+    if len(matching) > 1:
+        raise SeveralYardsticks(
             f"{entry.group}, {entry.parameters}: {len(matching)} yardsticks instead of one"
         )
-    (yardstick,) = matching
     # Round by round where they took turns: what disturbed one of them disturbed the other.
-    ratio = median(theirs / ours for theirs, ours in zip(yardstick.costs, entry.costs, strict=True))
+    ratios = [
+        theirs / ours
+        for each in matching
+        for theirs, ours in zip(each.costs, entry.costs, strict=True)
+    ]
     role = next(role for role in reversed(Role) if entry.name.startswith(role))
+    measured = [entry, *matching]
     return Measurement(
         entry.group,
         entry.name.removeprefix(role),
         entry.parameters,
         role,
         median(entry.costs),
-        ratio,
-        min(entry.rounds, yardstick.rounds),
-        tuple(dict.fromkeys((entry.node, yardstick.node))),
+        entry.spread,
+        median(ratios) if ratios else None,
+        min(each.rounds for each in measured),
+        max(each.others for each in measured),
+        tuple(dict.fromkeys(each.node for each in measured)),
         entry.facts,
     )

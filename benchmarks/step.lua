@@ -3,5 +3,6 @@ local count = 0
 
 request = function()
   count = count + 1
-  return wrk.format("GET", count % 2 == 1 and "/api0/next" or "/api0/previous")
+  local method = wrk.path:find("/api1/") and "POST" or "GET"
+  return wrk.format(method, wrk.path .. (count % 2 == 1 and "/next" or "/previous"))
 end

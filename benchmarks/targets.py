@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks import groups
-from benchmarks.results import Results
+from benchmarks.results import Measurement, Results
 from benchmarks.sizes import POSITIONS, label
 
 _FLAT_FROM: Final = 10_000
@@ -19,102 +19,95 @@ class Target:
     Attributes:
         what: What is measured.
         wanted: The number.
-        at_least: Whether more is better, or less.
         measured: What it is; None if it was not measured.
+        busy: Whether the machine was too busy to judge by it.
+        at_least: Whether more is better, or less.
     """
 
     what: str
     wanted: float
-    at_least: bool
     measured: float | None
+    busy: bool
+    at_least: bool = True
 
     @property
     def met(self) -> bool | None:
-        """Whether it is reached, if it was measured."""
-        if self.measured is None:
+        """Whether it is reached; None if it was not measured, or on a busy machine."""
+        if self.measured is None or self.busy:
             return None
         return self.measured >= self.wanted if self.at_least else self.measured <= self.wanted
 
 
-_FAR: Final = 100_000_000
-
 _RATIOS: Final = [
-    (groups.STEP_AND_DIGITS, "kernel", 208_988, 350),
-    (groups.STEP_AND_DIGITS, "kernel", 2_089_877, 400),
-    (groups.STEP_AND_DIGITS, "packed decimal", 208_988, 45),
-    (groups.STEP_AND_DIGITS, "packed decimal", 2_089_877, 80),
-    (groups.STEP, "fsync", 208_988, 0.50),
-    (groups.CURRENT, "current", 10, 0.62),
-    (groups.STEP, "os", 10, 0.55),
-    (groups.STEP_OF_MANY, "fsync", 10, 0.40),
-    (groups.STEP, "fsync", 10, 0.30),
-    # What costs 3 % more.
-    (groups.COUNTED, "next", None, 0.97),
-    (groups.BESIDE_FAR_TERM, "current", None, 0.5),
-    (groups.FAR_TERM, "digits", None, 0.8),
+    (groups.STEP_AND_DIGITS, "step", {"digits": 208_988}, 350),
+    (groups.STEP_AND_DIGITS, "step", {"digits": 2_089_877}, 400),
+    (groups.STEP_AND_DIGITS, "step without kernel", {"digits": 208_988}, 45),
+    (groups.STEP_AND_DIGITS, "step without kernel", {"digits": 2_089_877}, 80),
+    (groups.STEP, "fsync", {"digits": 208_988}, 0.50),
+    (groups.CURRENT, "current", {"digits": 10}, 0.62),
+    (groups.STEP, "os", {"digits": 10}, 0.55),
+    (groups.STEP_OF_MANY, "fsync", {"digits": 10}, 0.40),
+    (groups.STEP, "fsync", {"digits": 10}, 0.30),
+    (groups.DURING_LARGE_TERM, "current", {}, 0.5),
+    (groups.LARGE_TERM, "digits", {}, 0.8),
+    (groups.LARGE_DIGITS, "without kernel", {"n": 100_000_000}, 1.5),
+    (groups.LARGE_DIGITS, "kernel", {"n": 100_000_000}, 8),
 ]
-"""Group, name, digits and the least ratio to the yardstick."""
+"""Group, name, conditions and the least ratio to the yardstick."""
 
 
 def targets(results: Results) -> Iterator[Target]:
     """Yield every target with what it has come to."""
-    for group, name, digits, wanted in _RATIOS:
-        found = results.find(group, name, **({"digits": digits} if digits else {}))
-        where = f", {label(digits)} digits" if digits else ""
-        yield Target(f"{group}{where}: {name}", wanted, True, found.ratio if found else None)
-    far = results.find(groups.FAR_DIGITS, "doubling", n=_FAR)
-    yield Target(
-        f"{groups.FAR_DIGITS}, n = {_FAR:,}: doubling",
-        1.5,
-        True,
-        far.ratio if far else None,
+    for group, name, conditions, wanted in _RATIOS:
+        found = results.find(group, name, **conditions)
+        where = "".join(
+            f", {label(value)} digits" if key == "digits" else f", {key} = {value:,}"
+            for key, value in conditions.items()
+        )
+        ratio = found.ratio if found else None
+        yield Target(f"{group}{where}: {name}", wanted, ratio, bool(found and found.busy))
+    yield _most(
+        f"{groups.NEARLY_ALL}, in ms", 100, 1000, results.find(groups.NEARLY_ALL, "current")
     )
-    kernel = results.find(groups.FAR_DIGITS, "kernel", n=_FAR)
-    yield Target(
-        f"{groups.FAR_DIGITS}, n = {_FAR:,}: kernel", 8, True, kernel.ratio if kernel else None
-    )
-    slow = results.find(groups.NEARLY_ALL, "current")
-    yield Target(f"{groups.NEARLY_ALL}, in ms", 100, False, slow.cost * 1000 if slow else None)
+    memory = results.find(groups.PEAK_MEMORY, "fsync", digits=_FLAT_UP_TO)
+    yield _most(f"{groups.PEAK_MEMORY}, 2.1M digits, in MB: fsync", 400, 1e-6, memory)
     fsync = results.find(groups.STEP, "fsync", digits=208_988)
     one_piece = results.find(groups.STEP, "constant body in one piece", digits=208_988)
     yield Target(
-        f"{groups.STEP}, 209k digits: fsync beside a constant body in one piece",
+        f"{groups.STEP}, 209k digits: fsync compared with a constant body in one piece",
         0.5,
-        True,
         one_piece.cost / fsync.cost if fsync and one_piece else None,
+        bool(fsync and fsync.busy),
     )
     alone = results.find(groups.DURABLE_STEP, "durable next")
     syncs = alone.facts["syncs a step"] if alone else None
-    yield Target("syncs a step of a single connection", 1, False, syncs)
-    in_process = per_digit(results, groups.STEP_AND_DIGITS, "packed decimal")
-    yield Target(
-        f"{groups.STEP_AND_DIGITS}: cost of a digit from 10k to 2.1M digits, dearest over cheapest",
-        1.5,
-        False,
-        max(in_process) / min(in_process) if in_process else None,
-    )
+    yield Target("syncs a step of a single connection", 1, syncs, False, at_least=False)
     # What does not depend on the digits is felt at 10k: a digit may become cheaper, but not dearer.
-    for group, name in ((groups.STEP_AND_DIGITS, "packed decimal"), (groups.STEP, "fsync")):
-        costs = per_digit(results, group, name)
+    for group, name in ((groups.STEP_AND_DIGITS, "step"), (groups.STEP, "fsync")):
+        found_by_digits = results.by_digits(group, name)
+        costs = _per_digit(found_by_digits)
         yield Target(
             f"{group}: cost of a digit from 10k to 2.1M digits, dearest over that at 10k",
             1.5,
-            False,
             max(costs) / costs[0] if costs else None,
+            any(found.busy for found in found_by_digits.values()),
+            at_least=False,
         )
-    memory = results.find(groups.PEAK_MEMORY, "fsync", digits=2_089_877)
-    peak = memory.cost / 1e6 if memory else None
-    yield Target(f"{groups.PEAK_MEMORY}, 2.1M digits, in MB: fsync", 400, False, peak)
 
 
-def per_digit(results: Results, group: str, name: str) -> list[float]:
+def _most(what: str, wanted: float, unit: float, found: Measurement | None) -> Target:
+    measured = found.cost * unit if found else None
+    return Target(what, wanted, measured, bool(found and found.busy), at_least=False)
+
+
+def _per_digit(found: dict[int, Measurement]) -> list[float]:
     """Return what a digit costs from the shortest to the longest of the lengths where it is flat.
 
     Nothing, if one of those two was not measured.
     """
     costs = {
         digits: measurement.cost / digits
-        for digits, measurement in sorted(results.by_digits(group, name).items())
+        for digits, measurement in sorted(found.items())
         if _FLAT_FROM <= digits <= _FLAT_UP_TO
     }
     return list(costs.values()) if {_FLAT_FROM, _FLAT_UP_TO} <= costs.keys() else []

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from gmpy2 import mpz
-
 from bigfib.server.bjoern.loop import IterationHook
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -55,18 +53,6 @@ def synced() -> Body:
         offset += os.pwrite(descriptor, bytes(20), offset)
         os.fdatasync(descriptor)
         return pieces
-
-    return body
-
-
-def plain() -> Body:
-    """Return what a person would write first: it adds, converts, and keeps nothing."""
-    this, following = mpz(0), mpz(1)
-
-    def body() -> Sequence[bytes]:
-        nonlocal this, following
-        this, following = following, this + following
-        return [b'{"value":"%b","status":"200"}' % this.digits().encode()]
 
     return body
 
@@ -119,15 +105,15 @@ def application(body: Body) -> Application:
     return app
 
 
-def serve(app: Application, at_end_of_turn: Callable[[], None] | None = None) -> None:
+def serve(app: Application, at_end_of_iteration: Callable[[], None] | None = None) -> None:
     """Serve the application until killed."""
     import bjoern
 
     with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         host, port = listener.getsockname()
-        if at_end_of_turn:
-            hook = IterationHook(listener, at_end_of_turn)
+        if at_end_of_iteration:
+            hook = IterationHook(listener, at_end_of_iteration)
             hook.install()
         print(f"listens on http://{host}:{port}", flush=True)
         bjoern.server_run(listener, app)
@@ -143,6 +129,5 @@ if __name__ == "__main__":
         "constant": constant,
         "constant_in_one_piece": constant_in_one_piece,
         "synced": synced,
-        "plain": plain,
     }
     serve(application(bodies[name](*map(int, arguments))))

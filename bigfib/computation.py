@@ -1,27 +1,28 @@
-"""Compute large terms for a command in a child process.
+"""Compute large terms in child processes.
 
 Neither ``decimal`` nor GMP lets other code of its process run meanwhile, and GMP aborts its process
 when there is not enough memory. So a command forks a child (`Computation`), shows its progress, and
-can be interrupted. A service starts a program instead (`storing`).
+can be interrupted. A service starts this module as a program (`StoringProcess`), which puts one
+term into the digit cache. If time or memory is short, this process lacks it first.
 
-Both kinds of children write the same lines to their parent. ``progress`` and a number from 0 to 1
-may come many times. Then comes ``done``, followed by the result, or (of `storing` only) ``storage``
-and why the term cannot be stored. A child that ends without either has failed, and its exit status
-says why (`failure_of`).
+Children write lines to their parent: many times ``progress`` and a number from 0 to 1; then
+``done`` and the result, or (a service's child only) ``storage`` and why the term cannot be stored.
+A child that ends without either has failed, and its exit status says why (`failure_of`).
 """
 
 import contextlib
-import fcntl
+import ctypes
 import os
+import resource
 import signal
-from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final, TextIO
 
-from bigfib import terms
+from bigfib.digit_cache import DigitCache
 from bigfib.numbers import doubling, fibonacci, kernel
-from bigfib.numbers.decimals import DecimalPair
-from bigfib.signals import die_with, set_handler
 
 Report = Callable[[float], None]
 """Called with the share of the work that is done, from 0 to 1."""
@@ -31,180 +32,18 @@ Text = str | memoryview
 
 _PIECE: Final = 1 << 20
 
-# Exit status of a child that had not enough memory.
+# Exit status of a child that had not enough memory, or whose result did not pass its own check.
 _NO_MEMORY: Final = 3
-
-# Exit status of a child whose result did not pass its own check.
 _WRONG: Final = 4
 
+# Measured at 10^7 .. 10^9: a process maps at most 23 MB and 0.75 bytes for each index.
+_MIN_MEMORY: Final = 64 << 20
 
-def failure_of(status: int) -> str:
-    """Return why a child ended without a result, from its exit status (negative: a signal)."""
-    # GMP aborts the process when an allocation fails.
-    if status in (_NO_MEMORY, -signal.SIGABRT):
-        return "there is not enough memory"
-    if status == _WRONG:
-        return "its result is wrong: check the memory and the processor of this machine"
-    if status < 0:
-        return f"its process was killed ({signal.Signals(-status).name})"
-    return f"its process ended with status {status}"
+# Measured next to a service under full load on both cores: `bench_current_beside_a_large_term`.
+_NICENESS: Final = 19
 
-
-def exit_status(work: Callable[[], object]) -> int:
-    """Call ``work`` in a child process, and return the exit status for `failure_of`."""
-    try:
-        work()
-    except MemoryError:
-        return _NO_MEMORY
-    except doubling.WrongResult:
-        return _WRONG
-    return 0
-
-
-def parse_report(line: str) -> tuple[str, str]:
-    """Return the first word of a line that a child wrote, and the rest."""
-    word, _, rest = line.rstrip("\n").partition(" ")
-    return word, rest
-
-
-class ComputationFailed(Exception):
-    """There is no result: the child ended early or could not start. The message says why."""
-
-
-class Computation:
-    """Compute text in a forked process, within a ``with`` statement, which kills it at the end.
-
-    Attributes:
-        what: The name of the result in messages.
-    """
-
-    def __init__(self, what: str, compute: Callable[[Report], Iterable[Text]]) -> None:
-        """Start the child.
-
-        Args:
-            what: The name of the result in messages.
-            compute: Returns the text in pieces; called in the child.
-
-        Raises:
-            ComputationFailed: No process can be started.
-        """
-        self.what = what
-        try:
-            self._child, self._pipe = _fork(lambda pipe: _compute(pipe, compute))
-        except OSError as error:
-            raise ComputationFailed(
-                f"cannot start a process to compute {what}: {error.strerror}; end other processes, "
-                "or raise their limit (`ulimit -u`)"
-            ) from error
-
-    def progress(self) -> Iterator[float]:
-        """Yield the share of the work that is done, from 0 to 1, until the text is ready.
-
-        Raises:
-            ComputationFailed: There is not enough memory, or the child was killed.
-        """
-        for line in self._pipe:
-            word, rest = parse_report(line)
-            if word == "done":
-                return
-            yield float(rest)
-        self._require_success()
-
-    def pieces(self) -> Iterator[str]:
-        """Yield the text in pieces, once `progress` has ended.
-
-        Raises:
-            ComputationFailed: As `progress`.
-        """
-        while piece := self._pipe.read(_PIECE):
-            yield piece
-        self._require_success()
-
-    def _require_success(self) -> None:
-        status = os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
-        self._child = 0
-        if status != 0:
-            raise ComputationFailed(f"cannot compute {self.what}: {failure_of(status)}")
-
-    def __enter__(self) -> "Computation":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._pipe.close()
-        if self._child:
-            os.kill(self._child, signal.SIGKILL)
-            os.waitpid(self._child, 0)
-
-
-def of_term(n: int, base: int = 10) -> Computation:
-    """Start to compute F(n), where ``n`` may be negative, in ``base``.
-
-    Raises:
-        IndexTooLarge: |n| exceeds `fibonacci.MAX_INDEX`.
-        ComputationFailed: No process can be started.
-    """
-    fibonacci.require_computable(n)
-
-    def compute(report: Report) -> Iterator[Text]:
-        text: Text = digits(abs(n), report) if base == 10 else fibonacci.term(abs(n)).digits(base)
-        if fibonacci.is_negative(n):
-            yield "-"
-        yield text
-
-    return Computation(f"F({n})", compute)
-
-
-def of_row(first: int, count: int, line: Callable[[int, bytes], str]) -> Computation:
-    """Start to compute ``count`` consecutive terms from F(first), formatted by ``line``.
-
-    Raises:
-        IndexTooLarge: |first| is not below `fibonacci.MAX_INDEX`.
-        ComputationFailed: No process can be started.
-    """
-    position = abs(first)
-    fibonacci.require_computable(position + 1)
-
-    def compute(report: Report) -> Iterator[str]:
-        if position <= terms.INLINE_LIMIT:
-            pair = DecimalPair(position)
-        else:
-            this = _ascii(digits(position, lambda done: report(done / 2)))
-            following = _ascii(digits(position + 1, lambda done: report((1 + done) / 2)))
-            pair = DecimalPair.of_digits(position, this, following)
-            del this, following
-        for n, value in terms.walk(first, count, pair):
-            yield line(n, value)
-
-    return Computation(f"the terms from F({first}) on", compute)
-
-
-def _ascii(text: Text) -> bytes:
-    return text.encode() if isinstance(text, str) else bytes(text)
-
-
-def _compute(pipe: TextIO, compute: Callable[[Report], Iterable[Text]]) -> None:
-    """Write progress, ``done`` and the text to the pipe."""
-
-    def report(done: float) -> None:
-        print("progress", done, file=pipe, flush=True)
-
-    report(0)
-    # GMP writes a message of its own before it aborts the process for lack of memory.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    for number, text in enumerate(compute(report)):
-        if number == 0:
-            pipe.write("done\n")
-        if isinstance(text, str):
-            pipe.write(text)
-        else:
-            # Without a copy of the kernel's memory.
-            pipe.flush()
-            pipe.buffer.write(text)
+# From <sys/prctl.h>.
+_PR_SET_PDEATHSIG: Final = 1
 
 
 def digits(n: int, report: Report) -> Text:
@@ -220,15 +59,97 @@ def digits(n: int, report: Report) -> Text:
     return doubling.digits(n, report)
 
 
-def _fork(work: Callable[[TextIO], object]) -> tuple[int, TextIO]:
-    """Fork a child that calls ``work`` with a pipe; return its pid and the pipe's other end.
+def failure_of(status: int) -> str:
+    """Return why a child ended without a result, from its exit status (negative: a signal)."""
+    # GMP aborts the process when an allocation fails.
+    if status in (_NO_MEMORY, -signal.SIGABRT):
+        return "there is not enough memory"
+    if status == _WRONG:
+        return "its result is wrong: check the memory and the processor of this machine"
+    if status < 0:
+        return f"its process was killed ({signal.Signals(-status).name})"
+    return f"its process ended with status {status}"
+
+
+def die_with(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when its parent ends.
+
+    Raises:
+        SystemExit: The parent has ended already.
+    """
+    # Without prctl in the C library an orphan runs on until it writes to its closed pipe.
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl:
+        prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        raise SystemExit(1)
+
+
+class ComputationFailed(Exception):
+    """There is no result: the child ended early or could not start. The message says why."""
+
+
+class Computation:
+    """Compute F(n) in a forked process, within a ``with`` statement, which kills it at the end."""
+
+    def __init__(self, n: int, base: int = 10) -> None:
+        """Start the child; ``n`` may be negative.
+
+        Raises:
+            IndexTooLarge: |n| exceeds `fibonacci.MAX_INDEX`.
+            ComputationFailed: No process can be started.
+        """
+        fibonacci.require_computable(n)
+        self._n = n
+        try:
+            self._child, self._pipe = _fork(n, base)
+        except OSError as error:
+            raise ComputationFailed(
+                f"cannot start a process to compute F({n}): {error.strerror}; end other processes, "
+                "or raise their limit (`ulimit -u`)"
+            ) from error
+
+    def progress(self) -> Iterator[float]:
+        """Yield the share of the work that is done, from 0 to 1, until the term is ready.
+
+        Raises:
+            ComputationFailed: There is not enough memory, or the child was killed.
+        """
+        for line in self._pipe:
+            if line == "done\n":
+                return
+            yield float(line.removeprefix("progress "))
+        self._require_success()
+
+    def pieces(self) -> Iterator[str]:
+        """Yield the digits in pieces, once `progress` has ended; raise as it does."""
+        while piece := self._pipe.read(_PIECE):
+            yield piece
+        self._require_success()
+
+    def _require_success(self) -> None:
+        status = os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
+        self._child = 0
+        if status != 0:
+            raise ComputationFailed(f"cannot compute F({self._n}): {failure_of(status)}")
+
+    def __enter__(self) -> "Computation":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.close()
+        if self._child:
+            os.kill(self._child, signal.SIGKILL)
+            os.waitpid(self._child, 0)
+
+
+def _fork(n: int, base: int) -> tuple[int, TextIO]:
+    """Fork a child that writes F(n) to a pipe; return its pid and the pipe's other end.
 
     Raises:
         OSError: No process can be started.
     """
     reader, writer = os.pipe()
-    with contextlib.suppress(AttributeError, OSError):
-        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIECE)
     parent = os.getpid()
     try:
         child = os.fork()
@@ -241,12 +162,136 @@ def _fork(work: Callable[[TextIO], object]) -> tuple[int, TextIO]:
         try:
             os.close(reader)
             # A signal that ends the command ends this process too, without a message of its own.
-            set_handler(signal.SIG_DFL, signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, signal.SIG_DFL)
             die_with(parent)
             with open(writer, "w", encoding="ascii") as pipe:  # noqa: PTH123 - it has no path
-                status = exit_status(lambda: work(pipe))
+                status = _exit_status(lambda: _write(pipe, n, base))
         finally:
             # The child must never run the rest of the program.
             os._exit(status)
     os.close(writer)
     return child, open(reader, encoding="ascii")  # noqa: PTH123 - the caller closes it
+
+
+def _write(pipe: TextIO, n: int, base: int) -> None:
+    """Write progress, ``done`` and F(n) to the pipe."""
+    report = _report_to(pipe)
+    report(0)
+    # GMP writes a message of its own before it aborts the process for lack of memory.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    text: Text = digits(abs(n), report) if base == 10 else fibonacci.term(abs(n)).digits(base)
+    pipe.write("done\n-" if fibonacci.is_negative(n) else "done\n")
+    if isinstance(text, str):
+        pipe.write(text)
+    else:
+        # Without a copy of the kernel's memory.
+        pipe.flush()
+        pipe.buffer.write(text)
+
+
+def _report_to(pipe: TextIO) -> Report:
+    return lambda done: print("progress", done, file=pipe, flush=True)
+
+
+def _exit_status(work: Callable[[], object]) -> int:
+    """Call ``work`` in a child process, and return the exit status for `failure_of`."""
+    try:
+        work()
+    except MemoryError:
+        return _NO_MEMORY
+    except doubling.WrongResult:
+        return _WRONG
+    return 0
+
+
+class StoringProcess:
+    """Put F(n) into the digit cache in a child process, without waiting for it.
+
+    ``report`` is the first word and the rest of the last line that the child had written at the
+    last `poll`.
+    """
+
+    def __init__(self, n: int, cache: DigitCache) -> None:
+        """Start the child, or raise `OSError`."""
+        arguments = (os.getpid(), n, cache.directory, cache.max_bytes)
+        # A Ctrl-C is for the service, also before the child has a process group of its own.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - numbers and a path
+                [sys.executable, "-m", "bigfib.computation", *map(str, arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                # Python looks for modules in this directory first.
+                cwd="/",
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self.pid = self._process.pid
+        self.report = ("", "")
+        # Not left to the child, whose start alone takes a while.
+        os.setpriority(os.PRIO_PROCESS, self.pid, _NICENESS)
+        assert self._process.stdout is not None  # noqa: S101 - PIPE
+        self._output = self._process.stdout
+        os.set_blocking(self._output.fileno(), False)
+        self._written = ""
+
+    def poll(self) -> int | None:
+        """Update `report`, and return the exit status if the child has ended."""
+        # In this order nothing is missed that the child wrote before its end.
+        status = self._process.poll()
+        if not self._output.closed:
+            self._written += (self._output.read() or b"").decode()
+            word, _, rest = self._written.rpartition("\n")[0].rpartition("\n")[2].partition(" ")
+            self.report = word, rest
+        if status is not None:
+            self._output.close()
+        return status
+
+    def kill(self) -> None:
+        """Kill the child without waiting for its end, which `poll` returns later."""
+        self._output.close()
+        self._process.kill()
+
+    def wait(self) -> None:
+        """Wait for the child's end."""
+        self._process.wait()
+
+
+def _store(n: int, cache: DigitCache) -> None:
+    """Put F(n) into the digit cache unless it is there, and report to the parent on stdout."""
+    try:
+        with cache.lock(n):
+            seal = cache.check(n)
+            if seal is None:
+                seal = cache.store(n, digits(n, _report_to(sys.stdout)))
+    except (OSError, ValueError) as error:
+        print("storage", str(error).replace("\n", " "), flush=True)
+    else:
+        print("done", *seal, flush=True)
+
+
+def _yield_to_parent(parent: int, n: int) -> None:
+    """Make sure that this process, which computes F(n), never harms the service."""
+    die_with(parent)
+    # A Ctrl-C is for the service. A session of its own would do as well, but Linux divides the
+    # cores among sessions first, and by niceness only within a session.
+    os.setpgid(0, 0)
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    # What is mapped already: Python and, on some systems, the archive of all locales.
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + _MIN_MEMORY + n
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    with contextlib.suppress(OSError):
+        # If the system runs out of memory, the kernel kills this process and not the service.
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+if __name__ == "__main__":
+    _parent, _n, _directory, _max_bytes = sys.argv[1:]
+    _yield_to_parent(int(_parent), int(_n))
+    _cache = DigitCache(Path(_directory), int(_max_bytes))
+    sys.exit(_exit_status(lambda: _store(int(_n), _cache)))

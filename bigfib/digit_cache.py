@@ -1,10 +1,9 @@
 """Keep computed large terms as files, from one run of the service to the next.
 
 The file of F(n), n > 0, holds its decimal digits and nothing else, so it can be sent as it is. It
-is written under another name, checked, and then renamed: under its own name there is never a part
-of a term. A file is trusted only after a check of its length and of its residue: modulo two random
-primes of 61 bits by the C kernel, or without it modulo a prime of 157 digits, which no change of
-one or two digits preserves. Several services may share the directory.
+is written under a temporary name, checked, and then renamed, so that its own name never stands for
+a part of a term. A file is trusted only after a check of its length and of its residues modulo two
+random primes of 61 bits. Several services may share the directory.
 """
 
 import contextlib
@@ -23,24 +22,22 @@ from gmpy2 import mpz
 
 from bigfib.numbers import doubling, fibonacci, kernel
 
-_PRIME: Final = (mpz(1) << 521) - 1  # Robinson 1952
-
 # Measured on 21 million digits: 0.12 s at 512 to 2048 digits at a time, more below and above.
 _CHECKED_AT_ONCE: Final = 1024
 
-# The same by the kernel: 0.04 s.
+# The same with the kernel: 0.04 s.
 _CHECKED_AT_ONCE_BY_KERNEL: Final = 4096 * kernel.LIMB_DIGITS
 
 _WRITTEN_AT_ONCE: Final = 1 << 20
 
 _OURS: Final = re.compile(r"[0-9]+\.(digits|[0-9]+\.part)", re.ASCII)
 
-# A term is written within seconds: after this time its writer has been killed.
+# A term is written within seconds; after this time its writer must have been killed.
 _ABANDONED_SECONDS: Final = 3600
 
 
 class Seal(NamedTuple):
-    """The identity of a file's content: it differs between files, and changes with each write."""
+    """Identify the content of a file: the seal differs between files and changes with a write."""
 
     inode: int
     size: int
@@ -54,12 +51,12 @@ def seal(file: BinaryIO) -> Seal:
 
 
 def holds_term(file: BinaryIO, n: int) -> bool:
-    """Return whether the file, read from where it stands, holds the digits of F(n), n > 0."""
+    """Return whether the file, from its current offset, holds the digits of F(n), n > 0."""
     if seal(file).size != fibonacci.digit_count(n):
         return False
     found = kernel.load()
     at_once = _CHECKED_AT_ONCE_BY_KERNEL if found else _CHECKED_AT_ONCE
-    primes = [doubling.random_prime(), doubling.random_prime()] if found else [_PRIME]
+    primes = [doubling.random_prime(), doubling.random_prime()]
     number = kernel.Number(at_once // kernel.LIMB_DIGITS)
     residues = [mpz(0) for _ in primes]
     length, shifts = 0, residues
@@ -73,57 +70,50 @@ def holds_term(file: BinaryIO, n: int) -> bool:
             number.read(found, piece)
             last = [number.residue(found, int(prime)) for prime in primes]
         else:
-            last = [mpz(piece.decode())]
+            last = [mpz(piece.decode())] * len(primes)
         parts = zip(residues, shifts, last, primes, strict=True)
         residues = [(before * shift + of_piece) % prime for before, shift, of_piece, prime in parts]
     return residues == [fibonacci.residue(n, prime) for prime in primes]
 
 
 class DigitCache:
-    """Store terms in the files of a directory, and delete the least recently used.
-
-    Attributes:
-        directory: The directory.
-        max_bytes: The maximum total size of the files.
-    """
+    """Store terms in the files of a directory, and delete the least recently used."""
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
-        """Use ``directory``, which is created when the first term is stored."""
+        """Use ``directory``, created when the first term is stored, for ``max_bytes`` of files."""
         self.directory = directory
         self.max_bytes = max_bytes
 
     def open(self, n: int) -> BinaryIO:
-        """Open the file of F(n) without a check.
-
-        Raises:
-            OSError: There is no file, or it cannot be read.
-        """
-        return open(self._path(n), "rb", opener=_open_without_waiting)
+        """Open the file of F(n) without a check, or raise `OSError`."""
+        # A pipe in its place would otherwise wait for a writer.
+        return open(
+            self._path(n), "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)
+        )
 
     def note_use(self, file: BinaryIO) -> None:
         """Mark an open file as the most recently used."""
         # This fails for a file of another user who shares the directory, and on a read-only disk.
         with contextlib.suppress(OSError):
-            # Only the time of access; that of modification is part of the seal.
+            # The access time only: the modification time is part of the seal.
             os.utime(file.fileno(), ns=(time.time_ns(), seal(file).mtime_ns))
 
     def check(self, n: int) -> Seal | None:
         """Return the seal of the file of F(n) if it holds that term; else delete it, return None.
 
-        A file that cannot be read or deleted is left to `store`, which replaces it.
+        If it cannot be read or deleted, it is kept until `store` replaces it.
         """
         with contextlib.suppress(OSError):
             with self.open(n) as file:
-                before = seal(file)
-                if holds_term(file, n) and seal(file) == before:
-                    return before
+                if holds_term(file, n):
+                    return seal(file)
             self._path(n).unlink()
         return None
 
     def store(self, n: int, digits: str | memoryview) -> Seal:
         """Store the digits of F(n) and return the seal of their file.
 
-        The least recently used files are deleted to stay below ``max_bytes``, and while the disk is
+        Delete the least recently used files to stay below ``max_bytes``, and while the disk is
         full.
 
         Raises:
@@ -131,7 +121,9 @@ class DigitCache:
             ValueError: The file written does not hold F(n).
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._make_room(len(digits))
+        total = len(digits) + sum(status.st_size for _, status in self._files())
+        while total > self.max_bytes and (freed := self._remove_oldest()):
+            total -= freed
         while True:
             try:
                 return self._write(n, digits)
@@ -159,7 +151,7 @@ class DigitCache:
             part.unlink(missing_ok=True)
 
     def part(self, n: int, pid: int) -> Path:
-        """Return the unfinished file that the process ``pid`` writes F(n) to."""
+        """Return the temporary name under which the process ``pid`` writes F(n)."""
         return self.directory / f"{n}.{pid}.part"
 
     def _path(self, n: int) -> Path:
@@ -169,7 +161,7 @@ class DigitCache:
         """Lock F(n) against other processes that share the directory, waiting for the lock.
 
         Raises:
-            OSError: The directory or the lock's file cannot be used.
+            OSError: The directory or the lock file cannot be used.
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = self._open_lock()
@@ -196,7 +188,11 @@ class DigitCache:
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISREG(path.lstat().st_mode):
                 raise OSError(errno.EINVAL, "not a regular file; remove it", str(path))
-        return open(path, "r+b", buffering=0, opener=_open_or_create)
+        # Neither wait for the other end of a pipe nor follow a link out of the directory.
+        extra = os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW
+        return open(
+            path, "r+b", buffering=0, opener=lambda path, flags: os.open(path, flags | extra, 0o666)
+        )
 
     def size(self) -> int:
         """Return the total size of the files; 0 if the directory cannot be read."""
@@ -204,11 +200,6 @@ class DigitCache:
             return sum(status.st_size for _, status in self._files())
         except OSError:
             return 0
-
-    def _make_room(self, size: int) -> None:
-        total = size + sum(status.st_size for _, status in self._files())
-        while total > self.max_bytes and (freed := self._remove_oldest()):
-            total -= freed
 
     def _remove_oldest(self) -> int:
         """Delete the least recently used term; return its size, or 0 if there is none."""
@@ -220,7 +211,7 @@ class DigitCache:
         return 0
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """Yield the files of this cache; delete those that a killed process left unfinished."""
+        """Yield the files of this cache; delete unfinished files of killed processes."""
         abandoned = time.time() - _ABANDONED_SECONDS
         for entry in os.scandir(self.directory):
             if not _OURS.fullmatch(entry.name):
@@ -232,13 +223,3 @@ class DigitCache:
                     Path(entry.path).unlink()
                 elif stat.S_ISREG(status.st_mode):
                     yield Path(entry.path), status
-
-
-def _open_or_create(path: str, flags: int) -> int:
-    # Neither wait for the other end of a pipe nor follow a link out of the directory.
-    return os.open(path, flags | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    # A pipe in its place would otherwise wait for a writer.
-    return os.open(path, flags | os.O_NONBLOCK)

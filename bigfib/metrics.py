@@ -2,8 +2,8 @@
 
 Counters are plain numbers in memory, so that they cost a request next to nothing; everything else
 is looked up when Prometheus asks. The workers of a service share memory, in which each has a part
-for its numbers, so that any of them can report the sums. A worker started in the place of another
-continues its numbers.
+for its values, so that any of them can report the sums. A worker started in the place of another
+continues its counters.
 
 Requests are labelled with route, method and status. The number of labels is bounded whatever
 clients ask for: all paths without a route are one route, all uncommon methods one method.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from bigfib.jobs import Jobs
     from bigfib.sequences import Sequences
-    from bigfib.state.store import Store
+    from bigfib.state.store import SharedStore, Store
 
 UNMATCHED: Final = "unmatched"
 """The route of a request whose path has none."""
@@ -39,11 +39,11 @@ STATUSES: Final = (
     *("500", "503", "507", OTHER),
 )
 
-# Exported as zero from the start, so that Prometheus sees the first one as a change.
+# Exported as zero from start-up, so that Prometheus sees the first failure as a change.
 _FAILURES: Final = ("500", "507")
 
-# Upper bounds of buckets: from a step to what a client no longer waits for; from a sync of a fast
-# disk to the timeout of a database.
+# Upper bounds of buckets: from a step to more than clients wait for; from a sync of a fast disk to
+# the timeout of a database.
 _REQUEST_SECONDS: Final = (
     *(10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 1e-3, 2.5e-3),
     *(10e-3, 25e-3, 100e-3, 250e-3, 1.0, 2.5, 10.0),
@@ -51,8 +51,8 @@ _REQUEST_SECONDS: Final = (
 _COMMIT_SECONDS: Final = (100e-6, 250e-6, 1e-3, 2.5e-3, 10e-3, 25e-3, 100e-3, 250e-3, 1.0, 2.5)
 _CHANGES: Final = tuple(2.0**power for power in range(11))
 
-EDGES: Final = (-inf, *_REQUEST_SECONDS)
-"""Bounds of a request's seconds, so that `bisect_left` finds the place of a count after the sum."""
+# With these, `bisect_left` returns the place of a bucket after the sum.
+_EDGES: Final = (-inf, *_REQUEST_SECONDS)
 
 _REQUEST_VALUES: Final = len(_REQUEST_SECONDS) + 2
 
@@ -60,17 +60,12 @@ _REQUEST_VALUES: Final = len(_REQUEST_SECONDS) + 2
 _VALUES_OF_A_WORKER: Final = 1 << 17
 
 
-# A list, or a part of the memory that workers share.
+# The values of one process: a list, or a part of the memory that workers share.
 Values: TypeAlias = "list[float] | memoryview[float]"
 
 
 class _Instrument:
-    """A fixed number of values.
-
-    Attributes:
-        values: Those of this process.
-        of_workers: Those of every worker.
-    """
+    """A fixed number of values: ``values`` of this process, ``of_workers`` of every worker."""
 
     def __init__(self, count: int = 1) -> None:
         self.values: Values = [0] * count
@@ -86,7 +81,7 @@ class Counter(_Instrument):
 
 
 class Gauge(_Instrument):
-    """A number that goes up and down; that of a process that has ended does not count."""
+    """A number that goes up and down; it does not count once its process has ended."""
 
     def set(self, value: float) -> None:
         """Set the number to ``value``."""
@@ -96,8 +91,8 @@ class Gauge(_Instrument):
 class Histogram(_Instrument):
     """Count observations by size.
 
-    The values are the sum of all observations; then the number in each bucket, the last of which is
-    that above all bounds. A bound belongs to the bucket below it.
+    The values are the sum of all observations, then the number in each bucket. The last bucket is
+    above all bounds; a bound belongs to the bucket below it.
     """
 
     def __init__(self, bounds: Sequence[float]) -> None:
@@ -115,7 +110,7 @@ class Histogram(_Instrument):
 
 
 class Places(dict[str, int]):
-    """The place of the first value of a route and a method, by status line."""
+    """Where the histogram of a route, a method and a status begins, by status line."""
 
     def __init__(self, start: int) -> None:
         super().__init__()
@@ -132,34 +127,28 @@ class RequestHistogram(_Instrument):
     """Count requests by duration: a histogram for each route, method and status.
 
     The time runs from the call of the application until the server may send the reply, which is
-    after its commit. If the reply has several pieces, it runs until the server wants no more.
-
-    The values are those of all histograms, one after the other.
+    after its commit. If the reply has several pieces, it runs until the server wants no more. The
+    values are those of all histograms, one after the other.
     """
 
     def __init__(self, methods: Mapping[str, Container[str]]) -> None:
-        """Count requests of these routes, each with its methods, and of paths without a route."""
+        """Count requests by route, each with its methods, and requests without a route."""
         self._methods = {**methods, UNMATCHED: ()}
         self._routes = {route: number for number, route in enumerate(self._methods)}
-        self._places: dict[tuple[str, str], Places] = {}
         count = len(self._routes) * len(METHODS) * len(STATUSES)
         super().__init__(count * _REQUEST_VALUES)
 
     def places(self, route: str, method: str) -> Places:
         """Return where requests of a route and a method are counted."""
         method = method if method in METHODS else OTHER
-        places = self._places.get((route, method))
-        if places is None:
-            number = self._routes[route] * len(METHODS) + METHODS.index(method)
-            places = Places(number * len(STATUSES) * _REQUEST_VALUES)
-            self._places[route, method] = places
-        return places
+        number = self._routes[route] * len(METHODS) + METHODS.index(method)
+        return Places(number * len(STATUSES) * _REQUEST_VALUES)
 
     def count(self, place: int, seconds: float) -> None:
-        """Count a request that has taken ``seconds`` at one of `places`."""
+        """Count a request at one of `places`."""
         values = self.values
         values[place] += seconds
-        values[place + bisect_left(EDGES, seconds)] += 1
+        values[place + bisect_left(_EDGES, seconds)] += 1
 
     def collect(self) -> Iterator[tuple[tuple[str, ...], list[float]]]:
         """Yield labels and values of each histogram that counted anything, and of all failures."""
@@ -167,7 +156,7 @@ class RequestHistogram(_Instrument):
         for route, methods in self._methods.items():
             for method in METHODS:
                 for status in STATUSES:
-                    # Every request takes time, so a sum of 0 seconds means that there was none.
+                    # Every request takes time: a sum of 0 seconds means that there was none.
                     counted = [values for values in self.of_workers if values[start]]
                     end = start + _REQUEST_VALUES
                     if counted or (status in _FAILURES and method in methods):
@@ -177,16 +166,13 @@ class RequestHistogram(_Instrument):
 
 
 class SharedMemory:
-    """Memory for the values of all workers; create it before they are forked.
+    """Memory for the values of all workers, created before they are forked.
 
-    Every worker joins the same instruments in the same order.
-
-    Attributes:
-        worker: The number of this process among the workers.
+    Every worker joins the same instruments in the same order. ``worker`` is the number of this
+    process among the workers.
     """
 
     def __init__(self, workers: int) -> None:
-        """Take memory for so many workers."""
         self.worker = 0
         memory = memoryview(mmap.mmap(-1, workers * _VALUES_OF_A_WORKER * 8)).cast("d")
         self._parts = [
@@ -196,10 +182,7 @@ class SharedMemory:
         self._joined = 0
 
     def join(self, instrument: _Instrument) -> None:
-        """Move the instrument's values into this memory.
-
-        Counts of an earlier worker in the same place are kept; a gauge is overwritten.
-        """
+        """Move the values here; add counts to those of an earlier worker with this number."""
         start, end = self._joined, self._joined + len(instrument.values)
         if end > _VALUES_OF_A_WORKER:
             raise ValueError(f"{_VALUES_OF_A_WORKER} values for each worker are not enough")
@@ -227,6 +210,10 @@ _FAMILIES: Final[dict[str, tuple[str, tuple[str, ...], str]]] = {
     "bigfib_steps_total": ("Counter", ("direction",), "Steps made, of any sequence."),
     "bigfib_sequence_cache_bytes": ("Gauge", (), "Memory that the terms of sequences take."),
     "bigfib_store_up": ("Gauge", (), "Whether the store can be asked."),
+    "bigfib_store_standby": (
+        *("Gauge", ()),
+        "Whether commits of the database wait for a synchronous standby.",
+    ),
     "bigfib_shared_position": ("Gauge", (), "Position of the shared sequence, as a double."),
     "bigfib_shared_digits": ("Gauge", (), "Digits of the term there, as a double."),
     "bigfib_commit_seconds": (
@@ -256,12 +243,15 @@ class Metrics:
         jobs: "Jobs",
         requests: RequestHistogram,
         shared: SharedMemory | None = None,
+        shared_store: "SharedStore | None" = None,
     ) -> None:
         """Collect what these count; the store reports its commits here from now on.
 
-        If there are several workers, all values move to the memory that they have ``shared``.
+        If there are several workers, the values move to their ``shared`` memory.
+        ``shared_store`` is the same store, if servers share it.
         """
         self._store = store
+        self._shared_store = shared_store
         self._jobs = jobs
         self._requests = requests
         self._process = Gauge()
@@ -291,11 +281,7 @@ class Metrics:
                 shared.join(instrument)
 
     def collect(self, position: int | None) -> "Iterator[Metric]":
-        """Yield all metrics, as they are now.
-
-        Args:
-            position: That of the shared sequence; None if the store is out of reach.
-        """
+        """Yield all metrics; ``position`` of the shared sequence is None if the store is lost."""
         # Imported when first needed: commands that step do not wait for it.
         from bigfib.numbers import kernel
 
@@ -327,6 +313,8 @@ class Metrics:
         """Yield name and value of each metric that is looked up now and has no labels."""
         yield "bigfib_store_up", position is not None
         if position is not None:
+            if self._shared_store:
+                yield "bigfib_store_standby", self._shared_store.has_standby
             yield "bigfib_shared_position", _float(position)
             yield "bigfib_shared_digits", _float(digit_count(position))
         log = self._store.log_facts()
@@ -334,14 +322,14 @@ class Metrics:
             yield "bigfib_log_bytes", log.size
             yield "bigfib_log_records", log.records
             yield "bigfib_log_rewrites_total", log.rewrites
-        yield "bigfib_digit_cache_bytes", self._jobs.cached_bytes()
+        yield "bigfib_digit_cache_bytes", self._jobs.cache.size()
 
     def _of_processes(self) -> "Iterator[Metric]":
         from prometheus_client import Metric, PlatformCollector, ProcessCollector
 
         families: dict[str, Metric] = {}
         for worker, pid in self._processes():
-            # The pid is asked for at once.
+            # `collect` calls the lambda at once.
             for family in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
                 kept = families.setdefault(
                     family.name, Metric(family.name, family.documentation, family.type)
@@ -367,7 +355,7 @@ class Metrics:
 
 def _family(name: str, members: Mapping[tuple[str, ...], tuple[Any, ...]]) -> "Metric":
     """Return the metric ``name``, with members by their labels, each as `add_metric` takes it."""
-    # Imported late: this takes longer than all that `bigfib current` does.
+    # Imported when first needed: this takes longer than all that `bigfib current` does.
     from prometheus_client import core
 
     kind, labels, meaning = _FAMILIES[name]

@@ -1,7 +1,7 @@
 """Define every setting: its flags, ``BIGFIB_*`` variable, default and meaning.
 
 A flag overrides the variable, the variable the settings file, and the file the default. The same
-function parses all three, so they are refused with the same message; except that argparse itself
+function parses all three, so that they are refused with the same message; but argparse itself
 checks flags with a few fixed values.
 """
 
@@ -31,42 +31,53 @@ _PARAMETER: Final = re.compile("([?&])([^=&?]*)=[^&]*")
 
 
 class Durability(str, Enum):
-    """What an acknowledged step survives."""
+    """What an acknowledged step survives: power loss, or the end of the process only."""
 
     FSYNC = "fsync"
-    """Power loss: it is on disk."""
-
     OS = "os"
-    """The end of the process, but not of the operating system."""
 
 
 class LogFormat(str, Enum):
     """How messages on standard error are written."""
 
     TEXT = "text"
-    """A line for people."""
-
     JSON = "json"
-    """A line for programs."""
 
 
 class InvalidSetting(ValueError):
     """A setting has an invalid value; the message says which are valid."""
 
 
-def _number(least: int, most: int, meaning: str) -> Callable[[str], int]:
-    """Return a parser of numbers from ``least`` to ``most``, whose error is the ``meaning``."""
+@dataclass(frozen=True)
+class Number:
+    """Parse whole numbers from ``least`` to ``most``; others are refused with the ``meaning``.
 
-    def parse(text: str) -> int:
-        # The length first: converting thousands of digits takes long.
-        if text.isascii() and text.isdecimal() and len(text) <= 18 and least <= int(text) <= most:
-            return int(text)
-        raise ValueError(meaning)
+    Attributes:
+        units: The factor of each unit that may follow the digits, in lower case.
+    """
 
-    return parse
+    least: int
+    most: int
+    meaning: str
+    units: Mapping[str, int] = field(default_factory=dict)
+
+    def __call__(self, text: str) -> int:
+        """Return the number; raise ValueError if the text is none."""
+        # No more digits: converting thousands takes long.
+        if found := re.fullmatch("([0-9]{1,18}) ?([A-Za-z]*)", text):
+            factor = {"": 1, **self.units}.get(found[2].lower(), 0)
+            number = int(found[1]) * factor
+            if factor and self.least <= number <= self.most:
+                return number
+        raise ValueError(self.meaning)
 
 
-_whole: Final = _number(0, 10**18, "it is a whole number, in digits")
+_size: Final = Number(
+    0,
+    10**18,
+    "a size is a whole number of bytes, or one with a unit: kB, MB, GB, KiB, MiB or GiB",
+    {"kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30},
+)
 
 
 def _path(text: str) -> Path:
@@ -84,39 +95,37 @@ def _store(text: str) -> str:
         if _SLASH_BEFORE_AT.match(text):
             raise ValueError("in a user's name or password a / is written %2F, in others an @ %40")
         return text
-    if not text or "://" in text or _KEYWORD.match(text):
+    if not text or "\0" in text or ("://" in text and not _KEYWORD.match(text)):
         raise ValueError("a store is the path of a state log, or postgresql://...")
-    return str(_path(text))
+    return text if _KEYWORD.match(text) else str(_path(text))
 
 
-def _durability(text: str) -> Durability:
-    try:
-        return Durability(text)
-    except ValueError:
-        raise ValueError("durability is fsync or os") from None
+def _names_database(store: str) -> bool:
+    return "://" in store or bool(_KEYWORD.match(store))
 
 
-def _log_format(text: str) -> LogFormat:
-    try:
-        return LogFormat(text)
-    except ValueError:
-        raise ValueError("the log's format is text or json") from None
+def _choice(kind: type[Enum], meaning: str) -> Callable[[str], Enum]:
+    """Return a parser of the values of ``kind``, whose error is the ``meaning``."""
+
+    def parse(text: str) -> Enum:
+        try:
+            return kind(text)
+        except ValueError:
+            raise ValueError(meaning) from None
+
+    return parse
 
 
 def _switch(text: str) -> bool:
-    switches = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-    try:
-        return switches[text.lower()]
-    except KeyError:
-        raise ValueError("a switch is 1, true, yes, 0, false or no") from None
+    if text.lower() not in ("1", "true", "yes", "0", "false", "no"):
+        raise ValueError("a switch is 1, true, yes, 0, false or no")
+    return text.lower() in ("1", "true", "yes")
 
 
 def user_path(find: Callable[[str], Path], name: str) -> Path | None:
-    """Return the path of ``name`` in a user directory, or None without a home directory.
+    """Return the path of ``name`` in a directory of the user, or None without a home directory.
 
-    Args:
-        find: The function of platformdirs that returns the directory.
-        name: The name of the file in it.
+    ``find`` is the function of platformdirs that returns the directory.
     """
     try:
         directory = find("bigfib")
@@ -127,7 +136,7 @@ def user_path(find: Callable[[str], Path], name: str) -> Path | None:
 
 
 class _UserPath:
-    """Look up the default of a path when it is read, so that a given path needs no home."""
+    """Look up the default of a path when it is read: a given path then needs no home directory."""
 
     def __init__(self, find: Callable[[str], Path], name: str = "") -> None:
         self._find = find
@@ -162,14 +171,14 @@ def _setting(flags: str, parse: Callable[[str], Any], default: Any, meaning: str
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a service or command, with valid values.
+    """The settings of a service or command.
 
     ``store`` is the URL of a database, or empty if positions are kept in the state log ``file``.
     """
 
     port: int = _setting(
         "-p --port",
-        _number(0, 65535, "a port is a number from 0 to 65535 (0 takes any free one)"),
+        Number(0, 65535, "a port is a number from 0 to 65535 (0 takes any free one)"),
         8080,
         "port to listen on",
     )
@@ -185,42 +194,49 @@ class Settings:
         _store,
         "",
         "where positions are kept: the path of a state log, as with --file, or a database that "
-        "services share, postgresql://USER@HOST,HOST/DATABASE as in libpq",
+        "services share, postgresql://USER@HOST,HOST/DATABASE or host=... dbname=..., as in libpq",
     )
     durability: Durability = _setting(
         "--durability",
-        _durability,
+        _choice(Durability, "durability is fsync or os"),
         Durability.FSYNC,
         "what an acknowledged step survives: fsync, power loss; os, the end of the process only",
     )
     rewrite_bytes: int = _setting(
         "--rewrite-bytes",
-        _whole,
+        _size,
         REWRITE_BYTES,
-        "size in bytes from which the state log is compacted when most of it is out of date; a log "
-        "of the default size is read in less than 0.1 s",
+        "size, such as 1MiB, from which the state log is compacted when most of it is out of date; "
+        "one of the default size is read in less than 0.1 s",
     )
     sequence_ttl: int = _setting(
         "--sequence-ttl",
-        _number(1, 999_999, "a time to live is a number of days, at least 1"),
+        Number(
+            1,
+            999_999,
+            "a time to live is a number of days, at least 1, or has a unit: 90d, 12w",
+            {"d": 1, "w": 7},
+        ),
         90,
-        "days after which a sequence that is not stepped may be deleted; never the shared one",
+        "days, such as 90d, after which a sequence that is not stepped may be deleted; never the "
+        "shared one",
     )
     max_sequences: int = _setting(
         "--max-sequences",
-        _whole,
+        Number(0, 10**18, "it is a whole number, in digits"),
         1_000_000,  # A service with as many takes 152 MB.
         "maximum number of sequences, not counting the shared one",
     )
     cache_bytes: int = _setting(
         "--cache-bytes",
-        _whole,
+        _size,
         64 << 20,  # 80 thousand sequences at small terms, 500 at 20 thousand digits.
-        "bytes of memory for the terms of recently used sequences; others are computed on request",
+        "memory, such as 64MiB, for terms of recently used sequences; others are computed on "
+        "request",
     )
     max_term: int = _setting(
         "--max-term",
-        _number(0, MAX_INDEX, f"the largest term is a number from 0 to {MAX_INDEX}"),
+        Number(0, MAX_INDEX, f"the largest term is a number from 0 to {MAX_INDEX}"),
         100_000_000,  # 21 million digits, computed in 2 s on two cores with 105 MB.
         "largest N whose term is computed over HTTP; large ones in the background",
     )
@@ -232,16 +248,16 @@ class Settings:
     )
     disk_cache_bytes: int = _setting(
         "--disk-cache-bytes",
-        _whole,
+        _size,
         1 << 30,  # Fifty terms at the default of `max_term`.
-        "maximum size of that directory in bytes; the least recently used terms are deleted",
+        "maximum size of that directory, such as 1GiB; the least recently used terms are deleted",
     )
     per_client: bool = _setting(
         "--per-client", _switch, False, "give each client its own sequence, by a cookie"
     )
     workers: int = _setting(
         "--workers",
-        _number(1, 999, "workers are a number from 1 to 999"),
+        Number(1, 999, "workers are a number from 1 to 999"),
         1,
         "number of processes that serve on the port; they need a shared store",
     )
@@ -251,10 +267,12 @@ class Settings:
     access_log: bool = _setting(
         "--access-log", _switch, False, "log every request to standard error"
     )
-    debug: bool = _setting("-d --debug", _switch, False, "the same as --access-log")
+    debug: bool = _setting(
+        "-d --debug", _switch, False, "log what the service does: requests, settings, tracebacks"
+    )
     log_format: LogFormat = _setting(
         "--log-format",
-        _log_format,
+        _choice(LogFormat, "the log's format is text or json"),
         LogFormat.TEXT,
         "format of messages on standard error: text, for people; json, a document a line",
     )
@@ -271,12 +289,7 @@ class Settings:
 
 
 class SettingsFile(NamedTuple):
-    """The content of a settings file.
-
-    Attributes:
-        path: Its path.
-        values: The text of each setting in it, by field name.
-    """
+    """The text of each setting in a settings file, by field name."""
 
     path: Path
     values: Mapping[str, str]
@@ -287,10 +300,7 @@ def resolve(
 ) -> tuple[Settings, dict[str, str]]:
     """Combine flags, variables, settings file and defaults.
 
-    Args:
-        flags: Values of flags by field name; None or absent for those not given.
-        environ: The environment. An empty variable counts as unset.
-        file: The content of the settings file.
+    ``flags`` are by field name; None means not given. An empty variable counts as unset.
 
     Returns:
         The settings, and by field name the source of each that does not have its default: the flag,
@@ -323,7 +333,7 @@ def resolve(
         except ValueError as error:
             raise InvalidSetting(f"{origin} {without_password(text)!r:.60}: {error}") from None
     sources = {name: origin.removesuffix(f": {name}") for name, (origin, _) in given.items()}
-    if values.get("store") and "://" not in values["store"]:
+    if "store" in values and not _names_database(values["store"]):
         values["file"], sources["file"] = Path(values.pop("store")), sources.pop("store")
     return Settings(**values), sources
 

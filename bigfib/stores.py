@@ -12,7 +12,6 @@ class Opened(NamedTuple):
     """An open store.
 
     Attributes:
-        store: The store.
         shared: The same store if other servers may use it too, or else None.
         name: The store as messages name it.
         durability: What an acknowledged step survives, as messages state it.
@@ -25,10 +24,10 @@ class Opened(NamedTuple):
 
 
 def open_store(settings: Settings, owner_url: str = "", *, expire: bool = True) -> Opened:
-    """Open the state log or connect to the database, whichever the settings name.
+    """Open the state log or connect to the database.
 
     Args:
-        settings: The settings.
+        settings: Which, and how.
         owner_url: The URL of this service, for others that find the state log locked.
         expire: Whether sequences may expire. Only the service expires them: a command may run
             under other settings, or another clock.
@@ -38,17 +37,14 @@ def open_store(settings: Settings, owner_url: str = "", *, expire: bool = True) 
         LogError: As `log.Log`.
     """
     if not settings.store:
-        return Opened(
-            open_log(settings, owner_url, expire=expire),
-            None,
-            f"state log {settings.file}",
-            settings.durability.value,
-        )
+        opened = open_log(settings, owner_url, expire=expire)
+        return Opened(opened, None, f"state log {settings.file}", settings.durability.value)
     from bigfib.state.postgres.store import Postgres
 
     days_kept = settings.sequence_ttl if expire else None
     store = Postgres(settings.store, days_kept=days_kept, permanent=SHARED)
-    durability = f"synchronous_commit {store.synchronous_commit}"
+    standby = "a" if store.has_standby else "no"
+    durability = f"synchronous_commit {store.synchronous_commit} with {standby} synchronous standby"
     return Opened(store, store, f"store {store.host}", durability)
 
 

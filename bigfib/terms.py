@@ -14,8 +14,8 @@ INLINE_LIMIT: Final = 1_000_000
 """Largest |n| whose term is computed inline, while other requests wait: 208,988 digits.
 
 In decimal the C kernel goes farther; see `decimal_limit`. Measured without it: F(10^6) and its
-digits take 10 ms, 11 ms in the slowest base (3), and a pair to step from takes 20 ms; at 2 * 10^6
-these are 23, 30 and 48 ms.
+digits take 10 ms, 11 ms in the slowest base (3), a pair to step from 20 ms; at 2 * 10^6 these are
+23, 30 and 48 ms.
 """
 
 # Measured: 11 to 16 ms; 3.3 ms at 10^6, 5.2 at 2 * 10^6.
@@ -28,18 +28,18 @@ DEFAULT_ENDS: Final = 20
 """Default number of leading and of trailing digits in a summary."""
 
 MAX_ENDS: Final = 500
-"""Maximum of both; for an index of 10,000 digits the summary then takes 20 ms."""
+"""Maximum of that; for an index of 10,000 digits the summary then takes 20 ms."""
 
 MAX_MODULUS_DIGITS: Final = 1_000
 """Maximum number of digits of a modulus."""
 
 MAX_RESIDUE_WORK: Final = 1_000_000
-"""Maximum of digits of the index times digits of the modulus; a residue then takes 20 ms."""
+"""Maximum digits of the index times digits of the modulus; a residue then takes 20 ms."""
 
 # From this index on the C kernel is faster than GMP, by half at 10^6.
 _KERNEL_FROM: Final = 300_000
 
-# A long term that is downloaded in parts is computed once.
+# Cached, so that a long term that is downloaded in parts is computed once.
 _TEXTS_KEPT: Final = 8
 
 
@@ -55,22 +55,14 @@ def decimal_limit() -> int:
 
 
 def require_inline(n: int | mpz) -> None:
-    """Return if F(n) may be computed inline as one of several terms.
-
-    Raises:
-        IndexTooLarge: |n| exceeds `INLINE_LIMIT`.
-    """
+    """Raise `IndexTooLarge` if F(n) may not be computed inline as one of several terms."""
     if abs(n) > INLINE_LIMIT:
         raise IndexTooLarge(f"terms in a row go from F(-{INLINE_LIMIT}) to F({INLINE_LIMIT})")
 
 
 @lru_cache(maxsize=_TEXTS_KEPT)
 def text(n: mpz, base: int = 10) -> bytes:
-    """Return F(n) in ``base`` as ASCII, with a minus sign if it is negative.
-
-    Raises:
-        IndexTooLarge: As `fibonacci.term`.
-    """
+    """Return F(n) in ``base`` as ASCII; raise `IndexTooLarge` as `fibonacci.term`."""
     if base == 10 and abs(n) >= _KERNEL_FROM:
         # Imported when first needed: a command that shows a short term does not wait for it.
         from bigfib.numbers import doubling, kernel
@@ -88,11 +80,7 @@ def text_length(n: mpz, base: int = 10) -> int:
 
 
 def octets(n: mpz) -> bytes:
-    """Return F(n) in big-endian two's complement, in the fewest bytes that hold it.
-
-    Raises:
-        IndexTooLarge: As `fibonacci.term`.
-    """
+    """Return F(n) in big-endian two's complement, in the fewest bytes that hold it."""
     octets: bytes = fibonacci.term(n).to_bytes(octets_length(n), "big", signed=True)
     return octets
 
@@ -106,13 +94,7 @@ def octets_length(n: mpz) -> int:
 def walk(first: int, count: int, pair: DecimalPair | None = None) -> Iterator[tuple[int, bytes]]:
     """Yield ``count`` consecutive indices from ``first`` with their terms, one linear step each.
 
-    Args:
-        first: The first index.
-        count: The number of terms.
-        pair: The terms at |first|, which this function steps; computed if it is not given.
-
-    Raises:
-        IndexTooLarge: As `fibonacci.pair`.
+    ``pair`` has the terms at |first|, and is stepped here; if it is None they are computed.
     """
     pair = pair or DecimalPair(abs(first))
     for n in range(first, first + count):
@@ -125,16 +107,16 @@ def walk(first: int, count: int, pair: DecimalPair | None = None) -> Iterator[tu
 
 
 def summary(n: mpz, ends: int = DEFAULT_ENDS) -> dict[str, str]:
-    """Return a document that describes F(n), for any ``n``.
+    """Return a document that describes F(n) for any ``n``.
 
     Its members are ``n``, ``digits`` (their number), ``leading`` and ``trailing`` (the first and
     last ``ends`` digits) and ``bytes`` (the length of `octets`).
 
     Raises:
-        ValueError: ``ends`` is not in 1 .. `MAX_ENDS`.
+        InvalidIndex: ``ends`` is not in 1 .. `MAX_ENDS`.
     """
     if not 1 <= ends <= MAX_ENDS:
-        raise ValueError(f"a summary has 1 to {MAX_ENDS} digits of either end, not {ends}")
+        raise InvalidIndex(f"the number of digits to show of either end is 1 to {MAX_ENDS}")
     sign = "-" if fibonacci.is_negative(n) else ""
     return {
         "n": str(n),
@@ -146,12 +128,7 @@ def summary(n: mpz, ends: int = DEFAULT_ENDS) -> dict[str, str]:
 
 
 def parse_modulus(text: str) -> mpz:
-    """Parse a modulus in ASCII decimal.
-
-    Raises:
-        InvalidModulus: It is not a whole number of at least 1.
-        IndexTooLarge: As `fibonacci.parse_index`.
-    """
+    """Parse a modulus in ASCII decimal; raise `InvalidModulus`, and as `fibonacci.parse_index`."""
     try:
         modulus = fibonacci.parse_index(text)
     except InvalidIndex:
@@ -164,11 +141,7 @@ def parse_modulus(text: str) -> mpz:
 
 
 def require_cheap_residue(n: mpz, modulus: mpz) -> None:
-    """Return if ``F(n) mod modulus`` may be computed inline.
-
-    Raises:
-        IndexTooLarge: `MAX_MODULUS_DIGITS` or `MAX_RESIDUE_WORK` is exceeded.
-    """
+    """Raise `IndexTooLarge` if F(n) mod ``modulus`` takes too long to be computed inline."""
     index_digits, modulus_digits = len(str(abs(n))), len(str(modulus))
     if modulus_digits > MAX_MODULUS_DIGITS:
         raise IndexTooLarge(

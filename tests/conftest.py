@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from bigfib.state.postgres import schema
 from tests import proxies
 from tests.numbers.kernels import compiled
 from tests.postgres import Cluster
-from tests.service import Serve, Service
+from tests.service import Serve, Service, reset
 
 _TRIED = pytest.StashKey[Counter[str]]()
 
@@ -109,6 +110,43 @@ def serve(path: Path) -> Iterator[Serve]:
         service.process.communicate()
 
 
+@pytest.fixture(scope="session")
+def lasting_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Service]]:
+    """Return the service of `service`; another one, if a test has brought that down."""
+    started: list[tuple[Service, threading.Thread]] = []
+
+    def running() -> Service:
+        if not started or started[-1][0].process.poll() is not None:
+            service = Service([], tmp_path_factory.mktemp("service") / "state.log", [])
+            # A service whose log nobody reads waits for that in the end.
+            reading = threading.Thread(target=service.said.extend, args=(service.process.stderr,))
+            reading.start()
+            started.append((service, reading))
+        return started[-1][0]
+
+    yield running
+    for service, reading in started:
+        service.process.terminate()
+        service.process.wait(20)
+        reading.join()
+        assert service.process.stderr is not None
+        service.process.stderr.close()
+        assert "Traceback" not in "".join(service.said)
+
+
+@pytest.fixture
+def service(lasting_service: Callable[[], Service]) -> Iterator[Service]:
+    """A service of the defaults whose shared sequence is at 0.
+
+    Many tests, one after another, use the same one. Each leaves it running, and counts nothing
+    that another may have done: sequences, files of the digit cache, metrics.
+    """
+    service = lasting_service()
+    reset(service)
+    yield service
+    assert service.process.poll() is None, "".join(service.said)
+
+
 @pytest.fixture
 def proxy(tmp_path: Path) -> Iterator[proxies.Start]:
     """Start nginx; see `tests.proxies`."""
@@ -134,9 +172,9 @@ def template() -> Iterator[Cluster]:
     cluster.remove()
 
 
-# Not for longer: other modules make sure that they leave no process behind.
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_cluster(template: Cluster) -> Iterator[Cluster]:
+    """A running cluster for all tests that leave it running, each with a database of its own."""
     cluster = Cluster(template)
     cluster.start()
     yield cluster
@@ -147,8 +185,8 @@ def shared_cluster(template: Cluster) -> Iterator[Cluster]:
 def database(shared_cluster: Cluster, request: pytest.FixtureRequest) -> str:
     """The connection string of an empty store, in a cluster that is left running."""
     name = f"test{abs(hash(request.node.nodeid))}"
-    shared_cluster.sql(f"CREATE DATABASE {name} TEMPLATE template0")
-    schema.init(shared_cluster.url(name))
+    # The template has the tables, and nobody connected to it at this moment.
+    shared_cluster.sql(f"CREATE DATABASE {name} TEMPLATE postgres", database="template1")
     return shared_cluster.url(name)
 
 

@@ -10,7 +10,7 @@ import re
 import socket
 from typing import Final, NamedTuple
 
-from tests.service import Service
+from tests.service import Service, reset
 
 Address = tuple[str, int]
 
@@ -301,13 +301,6 @@ REFUSED: Final = [
         "200, at 7, kept",
     ),
 ]
-
-
-def reset(service: Service) -> None:
-    """Put the shared sequence at 0."""
-    json_type = {"Content-Type": "application/json"}
-    reply, _ = service.ask("/api1/sequences/shared", "PUT", json_type, b'{"position":"0"}')
-    assert reply.status == 200
 
 
 def outcome(service: Service, address: Address, case: Case) -> str:

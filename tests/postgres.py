@@ -9,11 +9,15 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import psycopg
 import pytest
+from psycopg import pq
+
+from tests.service import until
 
 # By numbers, the newest: Debian keeps them where no PATH leads.
 _DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
@@ -35,11 +39,16 @@ def program(name: str) -> Path:
         (str(path / name) for path in reversed(_DEBIAN) if (path / name).exists()), None
     )
     if found is None:
-        reason = f"{name} of PostgreSQL is not installed (Debian: postgresql)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing(f"{name} of PostgreSQL (Debian: postgresql)")
     return Path(found)
+
+
+def missing(name: str) -> NoReturn:
+    """Skip the test for lack of a program, or fail in CI."""
+    reason = f"{name} is not installed"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def free_port() -> int:
@@ -56,8 +65,11 @@ class Cluster:
         port: Where it listens on 127.0.0.1.
     """
 
-    def __init__(self, template: "Cluster | None" = None) -> None:
+    def __init__(
+        self, template: "Cluster | None" = None, programs: Callable[[str], Path] = program
+    ) -> None:
         """Make a cluster, not started; from ``template``, which is stopped, or anew."""
+        self._program = programs
         self.directory = Path(tempfile.mkdtemp(prefix="bigfib-postgres-"))
         self._own(self.directory)
         self.data = self.directory / "data"
@@ -67,7 +79,7 @@ class Cluster:
             self._run("cp", "-r", str(template.data), str(self.data))
         else:
             self._run(
-                *(str(program("initdb")), "-D", str(self.data), "-U", "postgres"),
+                *(str(self._program("initdb")), "-D", str(self.data), "-U", "postgres"),
                 *("-A", "trust", "--no-sync", "-E", "UTF8", "--no-locale"),
             )
 
@@ -79,14 +91,14 @@ class Cluster:
             os.chown(path, user.pw_uid, user.pw_gid)
 
     @staticmethod
-    def _as_user(*command: str) -> list[str]:
+    def as_user(*command: str) -> list[str]:
         if os.geteuid() != 0:
             return list(command)
         return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *command]
 
     def _run(self, *command: str) -> None:
         done = subprocess.run(
-            self._as_user(*command), capture_output=True, text=True, cwd="/", check=False
+            self.as_user(*command), capture_output=True, text=True, cwd="/", check=False
         )
         assert done.returncode == 0, done.stderr
 
@@ -99,18 +111,18 @@ class Cluster:
         ]
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                self._as_user(
-                    *(str(program("postgres")), "-D", str(self.data), "-p", str(self.port)),
+                self.as_user(
+                    *(str(self._program("postgres")), "-D", str(self.data), "-p", str(self.port)),
                     *("-k", str(self.directory), *options),
                 ),
                 stdout=log,
                 stderr=log,
                 cwd="/",
             )
-        ready = [str(program("pg_isready")), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
-        while subprocess.run(ready, check=False).returncode != 0:
-            assert self.process is not None
+        address = b"host=127.0.0.1 port=%d" % self.port
+        while pq.PGconn.ping(address) != pq.Ping.OK:
             assert self.process.poll() is None, (self.directory / "log").read_text()
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """Stop it at once, but in order, and return when it has ended."""
@@ -153,6 +165,7 @@ class Cluster:
     def standby(self, port: int) -> "Cluster":
         """Return a standby of this server, which is running; the standby is not started."""
         other = Cluster.__new__(Cluster)
+        other._program = self._program
         other.directory = Path(tempfile.mkdtemp(prefix="bigfib-postgres-"))
         self._own(other.directory)
         other.data = other.directory / "data"
@@ -215,4 +228,50 @@ class Cluster:
             return rows
 
 
-NewCluster = Callable[[], Cluster]
+@contextlib.contextmanager
+def pgbouncer(cluster: Cluster, mode: str, connections: int) -> Iterator[int]:
+    """Run PgBouncer in front of a cluster; give the port where it listens.
+
+    Args:
+        cluster: The cluster.
+        mode: Its ``pool_mode``.
+        connections: How many connections to each database it opens.
+    """
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if not program:
+        missing("pgbouncer")
+    port = free_port()
+    settings = cluster.directory / f"pgbouncer{port}.ini"
+    settings.write_text(
+        f"[databases]\n* = host=127.0.0.1 port={cluster.port} user=postgres\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+        f"auth_type = any\npool_mode = {mode}\ndefault_pool_size = {connections}\n"
+    )
+    with (cluster.directory / "pgbouncer.log").open("ab") as log:
+        process = subprocess.Popen(
+            Cluster.as_user(program, str(settings)), stdout=log, stderr=log, cwd="/"
+        )
+    try:
+        until(lambda: _listens(port))
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def synchronous_standby(primary: Cluster, port: int) -> Cluster:
+    """Return a running standby that has all that the primary says is committed."""
+    standby = primary.standby(port)
+    # Promoted, it waits for none.
+    with (standby.data / "postgresql.auto.conf").open("a") as settings:
+        settings.write("synchronous_standby_names = ''\n")
+    standby.start()
+    primary.sql("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
+    while primary.sql("SELECT sync_state FROM pg_stat_replication") != [("sync",)]:
+        pass
+    return standby

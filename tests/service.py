@@ -15,6 +15,9 @@ from pathlib import Path
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import Jobs
 
+TIMEOUT = 60
+"""Seconds that something may take on a busy machine before a test takes it for lost."""
+
 
 class Service:
     """A service that has said where it listens."""
@@ -49,7 +52,7 @@ class Service:
         raise AssertionError(f"the service did not start: {self.said}")
 
     def connect(self) -> "closing[HTTPConnection]":
-        return closing(HTTPConnection(self.host, self.port, timeout=20))
+        return closing(HTTPConnection(self.host, self.port, timeout=TIMEOUT))
 
     def ask(
         self,
@@ -82,12 +85,12 @@ class Service:
         assert self.process.stderr is not None
         # Not `communicate`, which does not see what was read together with the first line.
         self.said.append(self.process.stderr.read())
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=TIMEOUT)
 
 
 def exchange(service: Service, request: bytes) -> bytes:
     """Send the bytes and return all that comes until the service closes the connection."""
-    with socket.create_connection((service.host, service.port), timeout=20) as connection:
+    with socket.create_connection((service.host, service.port), timeout=TIMEOUT) as connection:
         connection.sendall(request)
         received = b""
         while piece := connection.recv(65536):
@@ -96,8 +99,8 @@ def exchange(service: Service, request: bytes) -> bytes:
 
 
 def until(true: Callable[[], object]) -> None:
-    """Return when that is so; it has 20 seconds."""
-    deadline = time.monotonic() + 20
+    """Return when that is so."""
+    deadline = time.monotonic() + TIMEOUT
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -126,6 +129,18 @@ def full_disk(service: Service) -> Iterator[None]:
     resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (size, unlimited[1]))
     yield
     resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, unlimited)
+
+
+def descriptors(service: Service) -> int:
+    """Return how many descriptors the service has open."""
+    return len(list(Path(f"/proc/{service.process.pid}/fd").iterdir()))
+
+
+def reset(service: Service) -> None:
+    """Put the shared sequence at 0."""
+    json_type = {"Content-Type": "application/json"}
+    reply, body = service.ask("/api1/sequences/shared", "PUT", json_type, b'{"position":"0"}')
+    assert reply.status == 200, body
 
 
 def jobs(path: Path) -> Jobs:

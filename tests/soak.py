@@ -143,12 +143,11 @@ class Client:
     def _ask_for_a_term(self, chance: float) -> None:
         rng = self._rng
         n = rng.randrange(3000) * rng.choice((1, 1, 1, -1))
-        method, fields, expected = "GET", [], 200
+        fields: list[str] = []
         if chance < 0.82:
             target = f"/api1/terms/{n}"
             if rng.random() < 0.2:
-                target, fields = target, ["Accept: text/plain", "Range: bytes=0-0"]
-                expected = 206
+                fields = ["Accept: text/plain", "Range: bytes=0-0"]
         elif chance < 0.85:
             target = f"/api1/terms/{rng.randrange(10**30)}?modulo={rng.randrange(1, 10**9)}"
         elif chance < 0.87:
@@ -157,31 +156,40 @@ class Client:
             target = f"/api1/terms?from={n}&count=20"
         elif chance < 0.91:
             target = rng.choice(("/livez", "/readyz", "/openapi.json", "/test/stats"))
-        elif chance < 0.94:
-            target, expected = (
-                rng.choice(("/nothing", "/api0", "/%00", "/x" * 300)),
-                404,
-            )
+        elif chance < 0.9998:
+            self._ask_in_vain(chance, n)
+            return
+        else:
+            self._ask_for_a_large_term()
+            return
+        self._asked = ("term", 206 if fields else 200)
+        self._request("GET", target, *fields)
+
+    def _ask_in_vain(self, chance: float, n: int) -> None:
+        rng = self._rng
+        method = "GET"
+        if chance < 0.94:
+            target, expected = rng.choice(("/nothing", "/api0", "/%00", "/x" * 300)), 404
         elif chance < 0.96:
             target, expected = rng.choice(("/api1/terms/007", "/api1/terms/1?base=1")), 422
         elif chance < 0.97:
             method, target, expected = "POST", "/api0/next", 405
         elif chance < 0.98:
-            method, target, expected = "GET", "/api0/next\0", 400
+            target, expected = "/api0/next\0", 400
         elif chance < 0.99:
             self._asked = ("gone", 0)
             self._wire.send(b"GET /api1/terms/20000 HTTP/1.1\r\nHost: x\r\n" + b"\r\n" * (n & 1))
             return
-        elif chance < 0.9998:
-            method, target, expected = "DELETE", f"/api1/terms/{n}/job", 404
         else:
-            self._asked = ("far", 0)
-            far = 1_000_001 + rng.randrange(5) * 3_000_000
-            method = rng.choice(("GET", "DELETE"))
-            self._request(method, f"/api1/terms/{far}" + ("/job" if method == "DELETE" else ""))
-            return
+            method, target, expected = "DELETE", f"/api1/terms/{n}/job", 404
         self._asked = ("term", expected)
-        self._request(method, target, *fields)
+        self._request(method, target)
+
+    def _ask_for_a_large_term(self) -> None:
+        self._asked = ("far", 0)
+        far = 1_000_001 + self._rng.randrange(5) * 3_000_000
+        method = self._rng.choice(("GET", "DELETE"))
+        self._request(method, f"/api1/terms/{far}" + ("/job" if method == "DELETE" else ""))
 
     def hear(self) -> None:
         """Take in the answer, and hold it against what is known."""

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests import proxies
-from tests.campaign import LARGE, Campaign, Trial, leaves, splits
-from tests.service import Serve, Service, full_disk, memory, until
+from tests.campaign.run import Campaign
+from tests.campaign.trials import LARGE, Trial, leaves, splits
+from tests.service import Serve, Service, descriptors, full_disk, memory, until
 
 _ASAN = os.environ.get("BIGFIB_TEST_ASAN")
 """Where a bjoern with AddressSanitizer is; see `tests.campaign`."""
@@ -50,10 +51,6 @@ def _under_asan(directory: Path) -> list[str]:
     ]
 
 
-def descriptors(service: Service) -> int:
-    return len(list(Path(f"/proc/{service.process.pid}/fd").iterdir()))
-
-
 def _read_on(service: Service) -> threading.Thread:
     """Read what the service says: it would wait for us otherwise."""
     assert service.process.stderr is not None
@@ -62,8 +59,9 @@ def _read_on(service: Service) -> threading.Thread:
     return reading
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("front", ["direct", "nginx", "haproxy"])
-def test_campaign(
+def test_split_hostile_and_abandoned_requests_cross_no_replies(
     serve: Serve, front: str, seed: int, times: int, tried: Counter[str], tmp_path: Path
 ) -> None:
     service = serve("--durability", "os", before=_under_asan(tmp_path))

@@ -89,6 +89,7 @@ def run(language: str, command: list[str], file: Path, proxy: LossyProxy) -> str
     return done.stdout
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("language", ["python", "js", "go"])
 def test_client_whose_replies_are_lost_steps_once_and_gets_every_digit(
     language: str,

@@ -62,7 +62,7 @@ def test_the_dashboard_shows_all_that_is_told(told: dict[str, set[str]]) -> None
     assert families - {base.sub("", name) for name in shown} == {"bigfib_build_info"}
 
 
-def test_the_panels_do_not_overlap() -> None:
+def test_panels_of_the_dashboard_do_not_overlap() -> None:
     taken = set()
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
         place = panel["gridPos"]
@@ -98,7 +98,7 @@ def test_the_container_is_asked_for_its_health_at_its_port(serve: Serve) -> None
     assert status(service.port) == 1
 
 
-def test_the_alerts_are_rules(require: Callable[[str], str]) -> None:
+def test_alerts_are_valid_rules(require: Callable[[str], str]) -> None:
     promtool = require("promtool")
     checked = subprocess.run(
         [promtool, "check", "rules", str(ALERTS)],

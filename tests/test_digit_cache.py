@@ -29,7 +29,7 @@ def names(cache: DigitCache) -> list[str]:
 
 
 class TestStore:
-    def test_is_found_again(self, cache: DigitCache) -> None:
+    def test_stored_term_is_found_again(self, cache: DigitCache) -> None:
         stored = cache.store(N, digits(N))
         with cache.open(N) as file:
             assert seal(file) == stored
@@ -37,7 +37,7 @@ class TestStore:
         assert cache.check(N) == stored
 
     @pytest.mark.parametrize("wrong", [digits(N - 1), digits(N)[:-1], digits(N)[:-1] + "7", ""])
-    def test_what_is_wrong_gets_no_name(self, cache: DigitCache, wrong: str) -> None:
+    def test_wrong_digits_are_not_stored(self, cache: DigitCache, wrong: str) -> None:
         with pytest.raises(ValueError, match=rf"is not F\({N}\)"):
             cache.store(N, wrong)
         assert names(cache) == []
@@ -50,7 +50,7 @@ class TestStore:
         assert cache.store(N, digits(N)) == cache.check(N)
         assert names(cache) == [f"{N}.digits"]
 
-    def test_takes_the_place_of_another(self, cache: DigitCache) -> None:
+    def test_stored_term_replaces_another_that_is_still_read(self, cache: DigitCache) -> None:
         first = cache.store(N, digits(N))
         with cache.open(N) as file:
             second = cache.store(N, digits(N))
@@ -59,7 +59,7 @@ class TestStore:
             assert file.read().decode() == digits(N)
         assert names(cache) == [f"{N}.digits"]
 
-    def test_least_recently_used_go_first(self, cache: DigitCache) -> None:
+    def test_full_cache_drops_the_least_recently_used(self, cache: DigitCache) -> None:
         """Three of 6,270 digits have room."""
         for n in (N, N + 1, N + 2):
             cache.store(n, digits(n))
@@ -70,7 +70,7 @@ class TestStore:
         cache.store(N + 3, digits(N + 3))
         assert names(cache) == [f"{n}.digits" for n in (N, N + 2, N + 3)]
 
-    def test_others_go_when_the_disk_is_full(
+    def test_others_are_dropped_when_the_disk_is_full(
         self, cache: DigitCache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cache.store(N, digits(N))
@@ -87,7 +87,9 @@ class TestStore:
         cache.store(N + 1, digits(N + 1))
         assert names(cache) == [f"{N + 1}.digits", "7.digits"]
 
-    def test_no_room_on_the_disk(self, cache: DigitCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_term_without_room_on_the_disk_is_an_error(
+        self, cache: DigitCache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def full(*_: object) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -100,10 +102,10 @@ class TestStore:
 
 
 class TestCheck:
-    def test_there_is_none(self, cache: DigitCache) -> None:
+    def test_missing_term_is_none(self, cache: DigitCache) -> None:
         assert cache.check(N) is None
 
-    def test_each_digit_counts(self, cache: DigitCache) -> None:
+    def test_any_wrong_digit_is_found_and_removed(self, cache: DigitCache) -> None:
         right = digits(N).encode()
         for place in range(0, len(right), 97):
             for digit in range(10):
@@ -116,7 +118,7 @@ class TestCheck:
                 assert path.exists() == (harmed == right)
 
     @pytest.mark.parametrize("harm", ["loop", "socket", "fifo", "unreadable"])
-    def test_what_is_no_file_is_replaced(self, cache: DigitCache, harm: str) -> None:
+    def test_entry_that_is_no_file_is_replaced(self, cache: DigitCache, harm: str) -> None:
         path = cache.directory / f"{N}.digits"
         path.parent.mkdir()
         if harm == "loop":
@@ -131,7 +133,7 @@ class TestCheck:
         assert cache.check(N) is None
         assert cache.store(N, digits(N)) == cache.check(N)
 
-    def test_a_directory_stays(self, cache: DigitCache) -> None:
+    def test_directory_in_place_of_a_term_is_left_alone(self, cache: DigitCache) -> None:
         (cache.directory / f"{N}.digits").mkdir(parents=True)
         before = len(list(Path("/proc/self/fd").iterdir()))
         assert cache.check(N) is None

@@ -20,7 +20,7 @@ EXECUTIONS = {"records": 4_000_000, "requests": 5_500_000, "decimals": 600_000, 
 
 
 @pytest.mark.parametrize("target", EXECUTIONS)
-def test_by_hypothesis(target: str, times: int) -> None:
+def test_properties_hold_for_bytes_by_hypothesis(target: str, times: int) -> None:
     module = importlib.import_module(f"tests.fuzz.{target}")
 
     # Each property has as its first byte the choice among several.
@@ -32,6 +32,7 @@ def test_by_hypothesis(target: str, times: int) -> None:
     check()
 
 
+@pytest.mark.campaign
 def test_kernel_reads_and_writes_nothing_beyond_its_buffers(
     tmp_path: Path, times: int, tried: Counter[str]
 ) -> None:
@@ -64,8 +65,11 @@ def test_kernel_reads_and_writes_nothing_beyond_its_buffers(
     tried["inputs of the kernel, with sanitizers"] += count
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("target", EXECUTIONS)
-def test_by_coverage(target: str, tmp_path: Path, times: int, tried: Counter[str]) -> None:
+def test_properties_hold_for_bytes_by_coverage(
+    target: str, tmp_path: Path, times: int, tried: Counter[str]
+) -> None:
     if importlib.util.find_spec("atheris") is None:
         reason = "atheris is not installed"
         if os.environ.get("CI") == "true":

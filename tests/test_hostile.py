@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bigfib.server.bjoern.idle import PATIENCE
+from bigfib.server.bjoern.idle import TIMEOUT
 from tests.hostile import CASES, REFUSED, answer, outcome, refused_table, table
 from tests.service import Serve, Service
 
@@ -25,7 +25,7 @@ TABLES = TOP / "docs" / "hostile-requests.md"
 FENCE = TOP / "bigfib" / "server" / "bjoern" / "README.md"
 
 
-def test_each_is_answered_as_documented(serve: Serve) -> None:
+def test_hostile_requests_are_answered_as_documented(serve: Serve) -> None:
     service = serve()
     address = (service.host, service.port)
     found = {case.name: outcome(service, address, case) for case in CASES}
@@ -34,7 +34,7 @@ def test_each_is_answered_as_documented(serve: Serve) -> None:
     assert "Traceback" not in "".join(service.said)
 
 
-def test_this_is_what_is_documented() -> None:
+def test_document_has_the_table_of_hostile_requests() -> None:
     assert table() in TABLES.read_text()
 
 
@@ -49,8 +49,7 @@ def test_valid_requests_that_bjoern_refuses_are_those_documented(serve: Serve) -
     assert "Traceback" not in "".join(service.said)
 
 
-def test_a_client_that_sends_no_more_is_answered(serve: Serve) -> None:
-    service = serve()
+def test_a_client_that_sends_no_more_is_answered(service: Service) -> None:
     with socket.create_connection((service.host, service.port), timeout=20) as client:
         client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: x\r\n\r\n")
         client.shutdown(socket.SHUT_WR)
@@ -82,7 +81,8 @@ def idle_connections(service: Service, count: int) -> ExitStack:
         return opened.pop_all()
 
 
-def test_10_000_idle_connections(serve: Serve, many_descriptors: int) -> None:
+@pytest.mark.campaign
+def test_steps_beside_10_000_idle_connections_are_made(serve: Serve, many_descriptors: int) -> None:
     if many_descriptors < 10_100:
         pytest.skip(f"there may be {many_descriptors} descriptors (ulimit -Hn), fewer than 10,100")
     service = serve()
@@ -94,9 +94,8 @@ def test_10_000_idle_connections(serve: Serve, many_descriptors: int) -> None:
 
 
 @pytest.mark.usefixtures("torture")
-def test_who_does_nothing_has_75_seconds(serve: Serve) -> None:
+def test_client_that_does_nothing_is_closed_after_75_seconds(service: Service) -> None:
     """A silent client; one that sends a byte now and then; one that does not read its reply."""
-    service = serve()
     address = (service.host, service.port)
     with (
         socket.create_connection(address) as silent,
@@ -111,7 +110,7 @@ def test_who_does_nothing_has_75_seconds(serve: Serve) -> None:
         began = time.monotonic()
         cut_off = None
         request = iter(b"GET /" + b"x" * 1000)
-        while time.monotonic() < began + PATIENCE + 10:
+        while time.monotonic() < began + TIMEOUT + 10:
             try:
                 trickling.send(bytes([next(request)]))
             except OSError:
@@ -122,7 +121,7 @@ def test_who_does_nothing_has_75_seconds(serve: Serve) -> None:
             time.sleep(1)
         assert silent.recv(1) == b""
         assert cut_off is not None
-        assert cut_off > PATIENCE
+        assert cut_off > TIMEOUT
         deaf.settimeout(10)
         with pytest.raises(ConnectionResetError):
             read_on(deaf)

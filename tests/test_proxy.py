@@ -122,11 +122,12 @@ def garbage(address: Address, stop: threading.Event) -> None:
             client.recv(1 << 16)
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     "others",
     [slow_headers, slow_readers, long_bodies, idle_connections, pipelined_requests, garbage],
 )
-def test_bigfib_goes_on_serving(
+def test_disturbed_service_behind_nginx_goes_on_serving(
     serve: Serve,
     proxy: Callable[..., Address],
     require: Callable[[str], str],
@@ -166,7 +167,9 @@ def test_bigfib_goes_on_serving(
     assert "Traceback" not in "".join(service.said)
 
 
-def test_hostile_bytes(serve: Serve, proxy: Callable[..., Address]) -> None:
+def test_hostile_requests_behind_nginx_are_answered_as_documented(
+    serve: Serve, proxy: Callable[..., Address]
+) -> None:
     service = serve()
     address = proxy(service, UNLIMITED)
     found = {case.name: outcome(service, address, case) for case in CASES}
@@ -198,9 +201,8 @@ def test_requests_that_bjoern_refuses_are_answered_behind_haproxy(
 
 
 def test_condition_in_disguise_behind_haproxy_is_refused(
-    serve: Serve, haproxy: Callable[..., Address]
+    service: Service, haproxy: Callable[..., Address]
 ) -> None:
-    service = serve()
     address = haproxy(service)
     assert {
         case.name: outcome(service, address, case) for case in CASES if "If-Match" in case.name
@@ -236,7 +238,9 @@ def test_pipelined_requests_behind_a_proxy_leak_nothing(
 
 
 class TestLimits:
-    def test_of_one_client(self, serve: Serve, proxy: Callable[..., Address]) -> None:
+    def test_requests_of_one_client_beyond_the_rate_are_429(
+        self, serve: Serve, proxy: Callable[..., Address]
+    ) -> None:
         address = proxy(serve("--durability", "os"))
         statuses = []
         with contextlib.closing(HTTPConnection(*address, timeout=20)) as connection:
@@ -248,8 +252,10 @@ class TestLimits:
         assert set(statuses) == {200, 429}
         assert statuses.index(429) > 200
 
-    def test_of_a_body(self, serve: Serve, proxy: Callable[..., Address]) -> None:
-        address = proxy(serve())
+    def test_body_beyond_the_limit_is_413(
+        self, service: Service, proxy: Callable[..., Address]
+    ) -> None:
+        address = proxy(service)
         for size, status in ((1 << 20, 422), ((1 << 20) + 1, 413)):
             with contextlib.closing(HTTPConnection(*address, timeout=20)) as connection:
                 connection.request(
@@ -260,7 +266,7 @@ class TestLimits:
                 )
                 assert connection.getresponse().status == status
 
-    def test_what_operators_ask_is_not_for_everybody(
+    def test_paths_of_operators_behind_nginx_are_404(
         self, serve: Serve, proxy: Callable[..., Address]
     ) -> None:
         service = serve()
@@ -272,8 +278,9 @@ class TestLimits:
             assert service.ask(path)[0].status == 200
 
 
-def test_the_page_passes(serve: Serve, proxy: Callable[..., Address]) -> None:
-    service = serve()
+def test_page_behind_nginx_is_as_it_was_sent(
+    service: Service, proxy: Callable[..., Address]
+) -> None:
     address = proxy(service)
     page = service.ask("/")[1].decode()
     with contextlib.closing(HTTPConnection(*address, timeout=20)) as connection:

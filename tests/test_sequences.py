@@ -46,7 +46,7 @@ def test_steps_are_in_the_log(path: Path) -> None:
         assert Sequences(log).current(SHARED).digits() == b"34"
 
 
-def test_the_start_is_left_alone(path: Path) -> None:
+def test_step_back_at_the_start_changes_nothing(path: Path) -> None:
     with Log(path) as log:
         sequences = Sequences(log)
         end = log.changes
@@ -77,7 +77,7 @@ class TestMoves:
                 assert sequence.position == log.position(SHARED) == position
                 assert sequence.digits() == term(position)
 
-    def test_every_short_distance(self, path: Path) -> None:
+    def test_moves_over_every_short_distance_are_exact(self, path: Path) -> None:
         with Log(path, Durability.OS) as log:
             sequences = Sequences(log)
             for distance in range(-25, 26):
@@ -142,7 +142,7 @@ class TestOwn:
             sequences.delete(bytes(16))
             assert sequences.existing(sequences.create()).position == 0
 
-    def test_ids_as_text(self) -> None:
+    def test_id_as_text_is_32_hexadecimal_digits(self) -> None:
         assert parse_id("shared") == SHARED
         assert format_id(SHARED) == "shared"
         assert parse_id("00" * 15 + "ff") == bytes(15) + b"\xff"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bigfib.cli import settings_file
 from bigfib.settings import (
     Durability,
     InvalidSetting,
@@ -78,6 +79,7 @@ def test_the_state_log_is_in_the_state_directory(monkeypatch: pytest.MonkeyPatch
 def test_a_store_is_a_path_or_a_database() -> None:
     assert Settings.resolve({"store": "a/log"}, {}).file == Path("a/log")
     assert Settings.resolve({"store": "a/log"}, {}).store == ""
+    assert Settings.resolve({"store": "host=a,b dbname=fib"}, {}).store == "host=a,b dbname=fib"
     environ = {"BIGFIB_STORE": "postgresql://db/fib"}
     assert Settings.resolve({}, environ).store == "postgresql://db/fib"
     # The flag goes before the variable, also where that has another name.
@@ -97,8 +99,38 @@ def test_an_empty_path_is_a_mistake_by_flag_and_none_by_variable(name: str) -> N
     assert Settings.resolve({}, {f"BIGFIB_{name.upper()}": ""}) == Settings()
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("cache_bytes", "64MiB", 67_108_864),
+        ("cache_bytes", "64 mib", 67_108_864),
+        ("cache_bytes", "67108864", 67_108_864),
+        ("cache_bytes", "0", 0),
+        ("rewrite_bytes", "500kB", 500_000),
+        ("rewrite_bytes", "3MB", 3_000_000),
+        ("rewrite_bytes", "1KiB", 1024),
+        ("disk_cache_bytes", "2GB", 2_000_000_000),
+        ("disk_cache_bytes", "1GiB", 1_073_741_824),
+        ("sequence_ttl", "90d", 90),
+        ("sequence_ttl", "12w", 84),
+        ("sequence_ttl", "7", 7),
+    ],
+)
+def test_size_or_time_with_a_unit_is_the_same_by_flag_variable_and_file(
+    name: str, text: str, value: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "bigfib.toml"
+    file.write_text(f'{name} = "{text}"\n')
+    for settings in (
+        Settings.resolve({name: text}, {}),
+        Settings.resolve({}, {f"BIGFIB_{name.upper()}": text}),
+        Settings.resolve({}, {}, settings_file.read(str(file), {})),
+    ):
+        assert getattr(settings, name) == value
+
+
 @pytest.mark.parametrize("off", ["0", "no", "FALSE"])
-def test_switches_can_be_off(off: str) -> None:
+def test_switch_can_be_off_by_variable(off: str) -> None:
     assert Settings.resolve({}, {"BIGFIB_DEBUG": off}).debug is False
 
 
@@ -112,16 +144,24 @@ def test_switches_can_be_off(off: str) -> None:
         ("REWRITE_BYTES", "1e6", "a whole number"),
         ("MAX_TERM", "1000000001", "from 0 to 1000000000"),
         ("MAX_TERM", "9" * 5000, "from 0 to 1000000000"),
-        ("DISK_CACHE_BYTES", "1G", "a whole number"),
+        ("DISK_CACHE_BYTES", "1G", "a whole number of bytes, or one with a unit: kB"),
+        ("CACHE_BYTES", "MiB", "a whole number"),
+        ("CACHE_BYTES", "-1MiB", "a whole number"),
+        ("CACHE_BYTES", "1.5GiB", "a whole number"),
+        ("CACHE_BYTES", "2000000000GB", "a whole number"),
+        ("CACHE_BYTES", "90d", "a whole number"),
+        ("MAX_TERM", "1kB", "from 0 to 1000000000"),
+        ("MAX_SEQUENCES", "1kB", "a whole number"),
+        ("SEQUENCE_TTL", "90 days", "90d, 12w"),
+        ("SEQUENCE_TTL", "0d", "at least 1"),
         ("SEQUENCE_TTL", "0", "at least 1"),
         ("SEQUENCE_TTL", "9" * 5000, "at least 1"),
         ("STORE", "mysql://db/fib", "a store is the path of a state log, or postgresql://"),
-        ("STORE", "host = db", "a store is the path"),
         ("WORKERS", "0", "from 1 to 999"),
         ("DEBUG", "maybe", "a switch is"),
     ],
 )
-def test_others_are_refused(name: str, text: str, says: str) -> None:
+def test_wrong_value_of_a_variable_is_refused_by_name(name: str, text: str, says: str) -> None:
     with pytest.raises(InvalidSetting, match=f"BIGFIB_{name} .*{says}") as refusal:
         Settings.resolve({}, {f"BIGFIB_{name}": text})
     assert len(str(refusal.value)) < 200

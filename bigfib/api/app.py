@@ -8,7 +8,7 @@ from falcon.routing import map_http_methods
 from bigfib.api import problems
 from bigfib.api.commit import Committer, StepQueue
 from bigfib.api.front import Front
-from bigfib.api.operations import Interface, Live, Ready, Scrape, Stats
+from bigfib.api.operations import Interface, Scrape, Stats, live, ready
 from bigfib.api.page import Page
 from bigfib.api.ranges import TermRange
 from bigfib.api.representations import ValueReply
@@ -33,47 +33,21 @@ def create_app(
 ) -> Front:
     """Return the application over the sequences in a store.
 
-    Args:
-        store: The store.
-        sequences: Its sequences.
-        jobs: The computations of large terms.
-        per_client: Whether ``/api0`` gives each client a sequence of its own.
-        shared_store: The same store, if servers share it.
-        shared: The memory for the metrics of all workers, if there are several.
-        draining: Set when the service must not be sent requests any more.
+    ``per_client`` makes the sequences of ``/api0`` private. ``shared_store`` is the same store, if
+    servers share it; workers have ``shared`` metrics; ``draining`` is set when the service stops.
     """
+    draining = draining or Event()
     committer = Committer(store)
     queue = StepQueue(sequences, shared_store) if shared_store else None
     stepping = Stepping(sequences, ValueReply(committer), per_client, queue)
-    resources = {
-        "/livez": Live(),
-        "/readyz": Ready(store, draining or Event()),
-        "/test/stats": Stats(),
-        "/openapi.json": Interface(jobs.max_term, sequences.farthest),
-        **_resources(committer, sequences, jobs),
-    }
-    measured = RequestHistogram(
-        {
-            **stepping.routes,
-            **{route: map_http_methods(resource) for route, resource in resources.items()},
-            "/metrics": map_http_methods(Scrape),
-        }
-    )
-    metrics = Metrics(store, sequences, jobs, measured, shared)
-    resources["/metrics"] = Scrape(metrics, store, committer, sequences)
-    routed = falcon.App()
-    problems.add_to(routed)
-    for route, resource in resources.items():
-        routed.add_route(route, resource)
-    return Front(stepping, routed, committer, measured)
-
-
-def _resources(committer: Committer, sequences: Sequences, jobs: Jobs) -> dict[str, object]:
-    page = Page()
-    one = "/api1/sequences/{sequence_id}"
-    return {
+    page, one = Page(), "/api1/sequences/{sequence_id}"
+    resources: dict[str, object] = {
         "/": page,
         "/page/{name}": page,
+        "/livez": live(),
+        "/readyz": ready(store, draining),
+        "/test/stats": Stats(),
+        "/openapi.json": Interface(jobs.max_term, sequences.farthest),
         "/api1/sequences": SequenceCollection(committer, sequences),
         one: SequenceResource(committer, sequences),
         f"{one}/next": SequenceStep(committer, sequences, 1),
@@ -83,3 +57,17 @@ def _resources(committer: Committer, sequences: Sequences, jobs: Jobs) -> dict[s
         "/api1/terms/{n}/job": TermJob(jobs),
         "/api1/terms/{n}/summary": Summary(),
     }
+    measured = RequestHistogram(
+        {
+            **stepping.routes,
+            **{route: map_http_methods(resource) for route, resource in resources.items()},
+            "/metrics": map_http_methods(Scrape),
+        }
+    )
+    metrics = Metrics(store, sequences, jobs, measured, shared, shared_store)
+    resources["/metrics"] = Scrape(metrics, store, committer, sequences)
+    routed = falcon.App()
+    problems.add_to(routed)
+    for route, resource in resources.items():
+        routed.add_route(route, resource)
+    return Front(stepping, routed, committer, measured, draining)

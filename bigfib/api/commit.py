@@ -45,11 +45,10 @@ _TAKEN_FROM: Final = {0: 0, 1: 1, -1: 1000}
 
 
 def stop_process(error: CommitFailed) -> NoReturn:
-    """Log the error and end the process: its log cannot be made durable any more.
+    """Log the error and end the process: none of the replies that wait for the log may be sent.
 
     Raises:
-        SystemExit: On this exception bjoern ends the process with its status, 1. The process must
-            end, because none of the replies that wait for the log may be finished.
+        SystemExit: On this exception bjoern ends the process with its status, 1.
     """
     _logger.critical("%s", error)
     raise SystemExit(1) from error
@@ -60,8 +59,8 @@ class Committer:
 
     Attributes:
         by_iterations: Whether `end_iteration` is called before replies of a loop iteration leave.
-        on_commit: Called once after the next commit, when the replies of this iteration may leave.
-            They must not raise: that would end the process.
+        on_commit: Functions that `end_iteration` calls once, when the replies of this iteration may
+            leave. They must not raise: that would end the process.
     """
 
     def __init__(self, store: Store) -> None:
@@ -71,11 +70,7 @@ class Committer:
         self.on_commit: list[Callable[[], None]] = []
 
     def end_iteration(self) -> None:
-        """Commit the changes that the replies of this loop iteration show.
-
-        Raises:
-            SystemExit: as `stop_process`.
-        """
+        """Commit the changes that the replies of this loop iteration show."""
         # The first call shows that iterations are followed.
         self.by_iterations = True
         self._commit()
@@ -84,11 +79,7 @@ class Committer:
         self.on_commit.clear()
 
     def commit(self) -> None:
-        """Commit all changes before a reply begins, unless `end_iteration` will do so.
-
-        Raises:
-            SystemExit: as `stop_process`.
-        """
+        """Commit all changes before a reply begins, unless `end_iteration` will do so."""
         if not self.by_iterations:
             self._commit()
 
@@ -104,13 +95,10 @@ class NotMade(Exception):
 
 
 class WaitingStep:
-    """A step, or a look at a sequence, that waits for its transaction.
+    """A step ``by`` 1 or -1, or a look (0), that waits for its transaction.
 
-    Attributes:
-        sequence_id: Which sequence.
-        by: 1, -1, or 0 for a look.
-        added: When it was added, by `time.monotonic`.
-        locked: Whether a transaction has found its sequence locked.
+    ``added`` is when it was added, by `time.monotonic`; ``locked`` is whether a transaction has
+    found its sequence locked.
     """
 
     __slots__ = ("_digits", "_queue", "added", "by", "locked", "sequence_id")
@@ -140,11 +128,7 @@ class WaitingStep:
         return self._queue is None
 
     def digits(self) -> bytes:
-        """Return the term at the sequence's position after the step, which is then committed.
-
-        Raises:
-            NotMade: there is none.
-        """
+        """Return the term after the committed step, or raise `NotMade`."""
         if self._queue and not self.settles(1):
             self._queue.give_up_locked(self.sequence_id)
         if self._digits is None:
@@ -172,7 +156,7 @@ class StepQueue:
         self._waiting: dict[bytes, list[WaitingStep]] = {}
 
     def takes(self, sequence_id: bytes, by: int) -> bool:
-        """Return whether a step may be added: as far as can be foreseen, it will not be refused."""
+        """Return whether a step may be added: it will hardly be refused."""
         position = self._sequences.last_seen(sequence_id)
         return position is not None and position >= _TAKEN_FROM[by] and self._store.is_open()
 
@@ -187,7 +171,7 @@ class StepQueue:
         self._waiting[waiting.sequence_id].remove(waiting)
 
     def give_up_locked(self, sequence_id: bytes) -> None:
-        """Settle the steps of a locked sequence that have waited for long enough: not made."""
+        """Settle as not made the steps of a locked sequence that have waited for long enough."""
         oldest = time.monotonic() - WAIT_SECONDS
         waiting = self._waiting[sequence_id]
         given_up = [each for each in waiting if each.added <= oldest]
@@ -231,7 +215,7 @@ class StepQueue:
             self._settle(of_one, position or 0)
 
     def _sum(self, of_one: list[WaitingStep]) -> Steps:
-        """Return the steps of one sequence as one."""
+        """Return the sum of the steps of one sequence."""
         at = least = most = 0
         for waiting in of_one:
             at += waiting.by
@@ -240,7 +224,7 @@ class StepQueue:
         return Steps(sequence_id, at, *self._sequences.reach(sequence_id, least, most))
 
     def _settle(self, of_one: list[WaitingStep], position: int | None) -> None:
-        """Settle the steps of one sequence by its position in the answer of `step_all`."""
+        """Settle the steps of one sequence, whose position is as `step_all` returns it."""
         sequence_id = of_one[0].sequence_id
         if position == LOCKED:
             for waiting in of_one:

@@ -2,8 +2,8 @@
 
 Falcon's request and response objects cost more than all the rest of a small request: an empty
 Falcon application takes 4.2 us in process, bare WSGI 0.1, and through Falcon ``/api0`` keeps 0.40
-to 0.66 of its speed. So `Stepping` answers ``/api0`` here. Falcon answers the rest: all other
-paths, refusals under ``/api0``, and unforeseen errors.
+to 0.66 of its speed. So `Stepping` answers ``/api0`` here. Falcon answers all other paths, refusals
+under ``/api0``, and unforeseen errors.
 
 Two kinds of requests never reach a resource:
 
@@ -14,8 +14,8 @@ Two kinds of requests never reach a resource:
 """
 
 import re
-from bisect import bisect_left
 from collections.abc import Callable, Iterable
+from threading import Event
 from time import perf_counter
 from typing import Any, Final
 
@@ -25,9 +25,9 @@ from bigfib.api.commit import Committer
 from bigfib.api.problems import Problem
 from bigfib.api.representations import Answer, Body, CommonHeaders, Header
 from bigfib.api.stepping import Environ, Stepping
-from bigfib.metrics import EDGES, UNMATCHED, Places, RequestHistogram
+from bigfib.metrics import UNMATCHED, Places, RequestHistogram
 
-# Browsers take a body for what its type says. The replies of `/api0` are compatible to the byte.
+# Browsers must believe the Content-Type. Not under `/api0`: its replies stay as they were.
 _NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
 
 # `Sec-Fetch-Site` of a request that a page of another site has made a browser send.
@@ -49,12 +49,17 @@ class Front:
         routed: falcon.App[Any, Any],
         committer: Committer,
         requests: RequestHistogram,
+        draining: Event,
     ) -> None:
-        """Answer by ``stepping`` or ``routed``, the Falcon application; count in ``requests``."""
+        """Answer by ``stepping`` or ``routed``, the Falcon application; count in ``requests``.
+
+        Replies have ``Connection: close`` once ``draining`` is set.
+        """
         self.routed = routed
         self.committer = committer
         self._stepping = stepping
         self._requests = requests
+        self._is_draining = draining.is_set
         self._headers_of_all = CommonHeaders()
         self._answers: dict[str, dict[str, tuple[Callable[[Environ], Answer], Places]]] = {
             path: {
@@ -63,7 +68,7 @@ class Front:
             }
             for path, methods in stepping.routes.items()
         }
-        # Places and beginnings of the requests whose replies leave after this loop iteration.
+        # Place and beginning of each request whose reply leaves after this loop iteration.
         self._answered: list[tuple[int, float]] = []
         routed.add_middleware(_Guard())
         routed.add_sink(self._refuse, "|".join(rf"{re.escape(path)}\Z" for path in self._answers))
@@ -71,8 +76,8 @@ class Front:
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer one request, as PEP 3333 has it."""
         began = perf_counter()
-        if began >= self._headers_of_all.due:
-            self._headers_of_all.renew(began)
+        if began >= self._headers_of_all.due or self._is_draining():
+            self._headers_of_all.renew(began, close=self._is_draining())
         # The path of CONNECT is missing.
         path = environ.setdefault("PATH_INFO", "")
         methods = self._answers.get(path)
@@ -80,7 +85,10 @@ class Front:
         if (
             found is None
             or "HTTP_TRANSFER_ENCODING" in environ
-            or ("HTTP_SEC_FETCH_SITE" in environ and self._is_refused(environ, path))
+            or (
+                environ.get("HTTP_SEC_FETCH_SITE") == _CROSS_SITE
+                and path in self._stepping.changing
+            )
         ):
             return self._answer_by_falcon(environ, start_response, began)
         answer, places = found
@@ -94,13 +102,7 @@ class Front:
             status, headers, body = unavailable
         headers += self._headers_of_all.headers
         start_response(status, headers)
-        if body.__class__ is not list or self.committer.by_iterations:
-            return self._counted(places[status], began, body)
-        # As `_counted` and `RequestHistogram.count` have it, without the calls.
-        place, values, seconds = places[status], self._requests.values, perf_counter() - began
-        values[place] += seconds
-        values[place + bisect_left(EDGES, seconds)] += 1
-        return body
+        return self._counted(places[status], began, body)
 
     def _answer_by_falcon(
         self, environ: Environ, start_response: Any, began: float
@@ -117,16 +119,10 @@ class Front:
         places = self._requests.places(environ[_ROUTE], environ["REQUEST_METHOD"])
         return self._counted(places[status], began, body)
 
-    def _is_refused(self, environ: Environ, path: str) -> bool:
-        return environ["HTTP_SEC_FETCH_SITE"] == _CROSS_SITE and path in self._stepping.changing
-
     def _counted(self, place: int, began: float, body: Iterable[bytes]) -> Iterable[bytes]:
         """Return ``body``, and count its request when the server may send the last piece.
 
-        Args:
-            place: Where to count the request; see `RequestHistogram.places`.
-            began: When the request began, by `perf_counter`.
-            body: The body of the reply.
+        ``place`` is one of `RequestHistogram.places`; ``began`` is by `perf_counter`.
         """
         if body.__class__ is not list:
             return Body(body, lambda: self._requests.count(place, perf_counter() - began))
@@ -145,7 +141,7 @@ class Front:
         self._answered.clear()
 
     def _refuse(self, req: falcon.Request, *_: Any, **__: Any) -> None:
-        """Answer through Falcon what `Stepping` does not answer under ``/api0``."""
+        """Answer what `Stepping` does not answer under ``/api0``."""
         req.uri_template = req.path
         if _ERROR in req.env:
             raise req.env[_ERROR]

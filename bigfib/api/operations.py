@@ -1,7 +1,7 @@
 """Resources for operators: health, metrics, memory, and the OpenAPI document."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from threading import Event
@@ -30,20 +30,15 @@ def _say(resp: falcon.Response, line: str) -> None:
     resp.text = line
 
 
-class _Health:
+class Health:
     """Run health checks.
 
     ``?verbose`` shows the result of each check in a line. Other parameters are ignored: some probes
     send their own.
     """
 
-    def __init__(self, word: str, checks: Mapping[str, Callable[[], object]]) -> None:
-        """Run ``checks`` at every request.
-
-        Args:
-            word: The reply if all pass.
-            checks: The checks by name; one that fails raises an exception.
-        """
+    def __init__(self, word: str, **checks: Callable[[], object]) -> None:
+        """Reply with ``word`` unless one of ``checks`` raises an exception."""
         self._word = word
         self._checks = checks
 
@@ -71,31 +66,26 @@ class _Health:
     on_head = on_get
 
 
-class Live(_Health):
-    """``/livez``: the service answers and needs no restart."""
-
-    def __init__(self) -> None:
-        super().__init__("live", {"answering": lambda: None})
+def live() -> Health:
+    """Return ``/livez``: the service answers and needs no restart."""
+    return Health("live", answering=lambda: None)
 
 
-class Ready(_Health):
-    """``/readyz``: the service can make changes and may be sent requests."""
+def ready(store: Store, draining: Event) -> Health:
+    """Return ``/readyz``: ``store`` can take changes, and ``draining`` is not set."""
 
-    def __init__(self, store: Store, draining: Event) -> None:
-        """Be ready while ``store`` can take changes, until ``draining`` is set."""
+    def serving() -> None:
+        if draining.is_set():
+            raise Draining("the service is stopping")
 
-        def serving() -> None:
-            if draining.is_set():
-                raise Draining("the service is stopping")
+    def takes_changes() -> None:
+        try:
+            store.check()
+        except CommitFailed as error:
+            # The next change will end the process, but this request gets an answer.
+            raise Unavailable(str(error)) from error
 
-        def takes_changes() -> None:
-            try:
-                store.check()
-            except CommitFailed as error:
-                # The next change will end the process, but this request gets an answer.
-                raise Unavailable(str(error)) from error
-
-        super().__init__("ready", {"serving": serving, "store": takes_changes})
+    return Health("ready", serving=serving, store=takes_changes)
 
 
 class Scrape(Collector):
@@ -136,7 +126,7 @@ class Scrape(Collector):
             position = self._sequences.position(SHARED)
         except (Unavailable, OutcomeUnknown, NoRoom, CommitFailed):
             return None
-        # Like any position that is shown: if a client has gone, its step may be uncommitted.
+        # As before any reply with a position: a step whose client has gone may be uncommitted.
         self._committer.commit()
         return position
 
@@ -157,12 +147,7 @@ class Interface:
     """``GET /openapi.json``: the HTTP interface, from the file of that name."""
 
     def __init__(self, max_term: int, farthest: int) -> None:
-        """Fill in the version and the limits of this service.
-
-        Args:
-            max_term: The largest index whose term is given in full.
-            farthest: The farthest position to which a sequence is moved at once.
-        """
+        """Fill in the version and the limits of this service."""
         text = (resources.files("bigfib.api") / "openapi.json").read_text()
         for name, limit in {"max_term": max_term, "farthest": farthest}.items():
             # A string of nothing but the placeholder becomes a number.

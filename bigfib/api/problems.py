@@ -1,7 +1,7 @@
 """Every error that a client can meet, as a problem document (RFC 9457).
 
-An error has the type ``application/problem+json`` whatever ``Accept`` says: a client that cannot
-read it still gains more from a reason than from an empty body.
+An error has the type ``application/problem+json`` whatever ``Accept`` says: even to a client that
+cannot parse it, a reason is more useful than an empty body.
 """
 
 import json
@@ -25,7 +25,7 @@ _logger = logging.getLogger(__name__)
 MEDIA_TYPE: Final = "application/problem+json"
 
 RETRY_AFTER: Final = 1
-"""Seconds after which a store that could not be asked is worth another try."""
+"""Seconds after which to try again when the store was out of reach."""
 
 
 class Problem(falcon.HTTPError):
@@ -34,14 +34,7 @@ class Problem(falcon.HTTPError):
     def __init__(
         self, status: int, detail: str, *, headers: dict[str, str] | None = None, **members: str
     ) -> None:
-        """Describe the error.
-
-        Args:
-            status: The HTTP status.
-            detail: What is wrong with this request, and what to do about it.
-            headers: Headers of the reply.
-            members: More members of the document.
-        """
+        """Describe what is wrong with this request and what to do; add ``members``."""
         super().__init__(status, description=detail, headers=headers)
         self.members = members
 
@@ -60,7 +53,7 @@ class _Row(NamedTuple):
     Attributes:
         status: The HTTP status; its reason phrase is the title.
         detail: The detail, in which ``{error}`` is the exception.
-        headers: Headers of the reply, likewise.
+        headers: Headers of the reply; their values may have it, too.
         log: Whether to log the exception, which only operators may see.
     """
 

@@ -16,7 +16,7 @@ MAX_LINES: Final = 10_000
 """Maximum number of terms in a reply."""
 
 MAX_STREAMS: Final = 32
-"""Maximum number of such replies at a time; near the largest terms each takes 1.5 MB."""
+"""Maximum number of these replies at a time; near the largest terms each takes 1.5 MB."""
 
 # Lines are joined until a chunk is this long. Other requests wait while a chunk is computed.
 _CHUNK_BYTES: Final = 1 << 14

@@ -1,4 +1,4 @@
-"""Turn terms and sequences into replies; see `commit` for when these may leave."""
+"""Turn terms and sequences into replies; `commit` decides when these may leave."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -8,8 +8,6 @@ from typing import Final
 import falcon
 
 from bigfib.api.commit import Committer, WaitingStep
-from bigfib.numbers.decimals import DecimalPair
-from bigfib.sequences import format_id
 
 Header = tuple[str, str]
 
@@ -24,8 +22,8 @@ LINES_OF_JSON: Final = "application/x-ndjson"
 TEXT: Final = "text/plain"
 OCTETS: Final = "application/octet-stream"
 
-# Copying a longer body costs more than a system call for each of its pieces.
-_JOINED_UP_TO: Final = 1 << 16
+JOINED_UP_TO: Final = 1 << 16
+"""Bytes up to which copying a body costs less than a system call for each of its pieces."""
 
 _JSON_TYPE: Final = ("Content-Type", JSON)
 _NO_STORE: Final = ("Cache-Control", "no-store")
@@ -42,12 +40,9 @@ class Body:
         on_close: Callable[[], object],
         on_piece: Callable[[bytes], bytes] | None = None,
     ) -> None:
-        """Send ``pieces``; a generator is closed at the end.
+        """Send ``pieces``, each as ``on_piece`` returns it; a generator is closed at the end.
 
-        Args:
-            pieces: The pieces.
-            on_close: Called once, whether all pieces were sent or the client has gone.
-            on_piece: Called with each piece; what it returns is sent.
+        ``on_close`` is called once, whether all pieces were sent or the client has gone.
         """
         self._pieces = pieces
         self._on_close = on_close
@@ -57,7 +52,7 @@ class Body:
         return map(self._on_piece, self._pieces) if self._on_piece else iter(self._pieces)
 
     def close(self) -> None:
-        """Close the body, as PEP 3333 has the server do."""
+        """Close the body; called by the server (PEP 3333)."""
         close = getattr(self._pieces, "close", None)
         if close:
             close()
@@ -67,21 +62,23 @@ class Body:
 class CommonHeaders:
     """The headers of every reply: ``Date``, which bjoern does not send.
 
-    They are renewed each second by the request that finds them due, which knows the time already.
-
-    Attributes:
-        headers: The headers.
-        due: When they have to be renewed, by `time.perf_counter`.
+    The request that finds them ``due``, by `time.perf_counter`, renews them each second.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self.renew(time.perf_counter())
 
-    def renew(self, now: float) -> None:
-        """Set the headers for the current second; ``now`` is the time by `time.perf_counter`."""
+    def renew(self, now: float, *, close: bool = False) -> None:
+        """Set the headers for the current second; ``now`` is the time by `time.perf_counter`.
+
+        bjoern adds ``Connection: Keep-Alive`` even if its connection is to ``close``; of the two,
+        `close` counts (RFC 9112, 9.3).
+        """
         seconds = self._clock()
         self.headers: list[Header] = [("Date", formatdate(int(seconds), usegmt=True))]
+        if close:
+            self.headers.append(("Connection", "close"))
         self.due = now + 1 - seconds % 1
 
 
@@ -104,15 +101,13 @@ class ValueReply:
     def __call__(self, status: str, rest: bytes) -> Answer:
         """Return the answer that shows a value, after the changes so far are committed.
 
-        Args:
-            status: The status line.
-            rest: The value in ASCII digits, perhaps after a minus sign, and its `closing`: given
-                together, so that a long value need not be copied.
+        ``rest`` is the value in ASCII digits, perhaps after a minus sign, and its `closing`: given
+        together, so that a long value need not be copied.
         """
         self._committer.commit()
         length = len(_OPENING) + len(rest)
         headers = [_JSON_TYPE, ("Content-Length", str(length)), _NO_STORE]
-        if len(rest) <= _JOINED_UP_TO:
+        if len(rest) <= JOINED_UP_TO:
             return status, headers, [_OPENING + rest]
         return status, headers, (_OPENING, rest)
 
@@ -129,10 +124,8 @@ def _after_step(waiting: WaitingStep) -> Iterator[bytes]:
     """Yield the opening of the reply, and the rest once the step is made.
 
     While others hold the sequence locked, the opening is sent a byte at a time: after each, bjoern
-    serves its other connections.
-
-    Raises:
-        NotMade: On this exception bjoern closes the connection in the middle of the reply.
+    serves its other connections. On `NotMade` bjoern closes the connection in the middle of the
+    reply.
     """
     sent = 1
     try:
@@ -144,46 +137,12 @@ def _after_step(waiting: WaitingStep) -> Iterator[bytes]:
     finally:
         # If the client has gone before the transaction, its step is not made.
         waiting.withdraw()
-    if len(digits) <= _JOINED_UP_TO:
+    if len(digits) <= JOINED_UP_TO:
         yield _OPENING[sent:] + digits + MADE
     else:
         yield _OPENING[sent:]
         yield digits
         yield MADE
-
-
-class SequenceReply:
-    """Show a sequence as the document ``{"id","position","digits","value"}``.
-
-    It is committed before the reply begins: the headers, which leave with the first piece of the
-    body, have the position as ``ETag``.
-    """
-
-    def __init__(self, committer: Committer) -> None:
-        self._committer = committer
-
-    def __call__(self, resp: falcon.Response, sequence_id: bytes, pair: DecimalPair) -> None:
-        """Show a sequence and its current term in ``resp``."""
-        self.unchanged(resp, pair)
-        value = pair.digits(b'"}')
-        facts = (format_id(sequence_id).encode(), pair.position, pair.digit_count)
-        opening = b'{"id":"%b","position":"%d","digits":"%d","value":"' % facts
-        resp.content_type = JSON
-        if len(value) <= _JOINED_UP_TO:
-            resp.data = opening + value
-        else:
-            resp.content_length = len(opening) + len(value)
-            resp.stream = iter((opening, value))
-
-    def unchanged(self, resp: falcon.Response, pair: DecimalPair) -> None:
-        """Give ``resp`` the headers of a 304, which describe no content.
-
-        Given the length of a document that does not follow, Node's ``fetch`` waits for the document
-        and opens another connection for the next request.
-        """
-        self._committer.commit()
-        resp.etag = str(pair.position)
-        resp.cache_control = ["no-cache"]
 
 
 def keep_for_ever(resp: falcon.Response) -> None:

@@ -14,7 +14,7 @@ from bigfib.api.representations import JSON
 from bigfib.numbers.fibonacci import InvalidIndex, parse_index
 
 MAX_BODY_BYTES: Final = 1 << 20
-"""Longest body that is read; the document of a sequence with a million digits fits."""
+"""Maximum size of a body; the document of a sequence with a million digits fits."""
 
 _POSITION: Final = re.compile(r"0|[1-9][0-9]*", re.ASCII)
 
@@ -22,7 +22,7 @@ _POSITION: Final = re.compile(r"0|[1-9][0-9]*", re.ASCII)
 _TAG: Final = re.compile(r'"([^"]*)"')
 _TAGS: Final = re.compile(r'[ \t,]*(?:(?:W/)?"[^"]*"[ \t,]*)*')
 
-# An unclosed string extends to the end, which keeps the search linear.
+# An unclosed string extends to the end, so that the search is linear.
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"?')
 
 # A media range has one slash. Another one without a comma before it belongs to the next line. The
@@ -37,11 +37,7 @@ _RANGE: Final = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.A
 
 
 def parameters(req: falcon.Request, *names: str) -> dict[str, str]:
-    """Return the query parameters; only ``names`` are allowed, and each only once.
-
-    Raises:
-        Problem: 422.
-    """
+    """Return the query parameters; raise a 422 unless they are ``names``, each at most once."""
     given = {}
     for name, value in req.params.items():
         if name not in names:
@@ -54,12 +50,7 @@ def parameters(req: falcon.Request, *names: str) -> dict[str, str]:
 
 
 def number(given: dict[str, str], name: str, default: int) -> mpz:
-    """Return the value of the parameter ``name`` as a number, or ``default`` if it is not given.
-
-    Raises:
-        Problem: 422, it is not a whole number.
-        IndexTooLarge: as `parse_index`.
-    """
+    """Return the parameter ``name`` as a number, or ``default``; raise a 422 if it is none."""
     try:
         return parse_index(given[name]) if name in given else mpz(default)
     except InvalidIndex:
@@ -73,7 +64,7 @@ def media_type(req: falcon.Request, *offered: str) -> str:
     bjoern joins several lines without a comma; it is added where the next type begins.
 
     Raises:
-        Problem: 406, it accepts none of those ``offered``, which are in lower case.
+        Problem: 406, none of those ``offered``, which are in lower case, is acceptable.
     """
     # Quoted values, which may have commas, belong to parameters, and no offered type has any.
     unquoted = _QUOTED.sub('""', req.accept.lower())

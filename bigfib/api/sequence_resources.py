@@ -14,8 +14,8 @@ from gmpy2 import mpz
 from bigfib.api import requests
 from bigfib.api.commit import Committer
 from bigfib.api.problems import CreationUnknown, Problem
-from bigfib.api.representations import SequenceReply
-from bigfib.numbers.decimals import StartOfSequence
+from bigfib.api.representations import JOINED_UP_TO, JSON
+from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.sequences import (
     SHARED,
     Sequences,
@@ -33,12 +33,41 @@ _Made = TypeVar("_Made")
 _ATTEMPTS: Final = 20
 
 
-class SequenceCollection:
-    """Serve ``/api1/sequences``."""
+class _Sequences:
+    """Show a sequence as the document ``{"id","position","digits","value"}``.
+
+    The sequence is committed before the reply begins: the headers have its position as ``ETag``.
+    """
 
     def __init__(self, committer: Committer, sequences: Sequences) -> None:
+        self._committer = committer
         self._sequences = sequences
-        self._show = SequenceReply(committer)
+
+    def _show(self, resp: falcon.Response, sequence_id: bytes, pair: DecimalPair) -> None:
+        self._show_unchanged(resp, pair)
+        value = pair.digits(b'"}')
+        facts = (format_id(sequence_id).encode(), pair.position, pair.digit_count)
+        opening = b'{"id":"%b","position":"%d","digits":"%d","value":"' % facts
+        resp.content_type = JSON
+        if len(value) <= JOINED_UP_TO:
+            resp.data = opening + value
+        else:
+            resp.content_length = len(opening) + len(value)
+            resp.stream = iter((opening, value))
+
+    def _show_unchanged(self, resp: falcon.Response, pair: DecimalPair) -> None:
+        """Give ``resp`` the headers of a 304, which describe no content.
+
+        If they state the length of a document that does not follow, Node's ``fetch`` waits for it
+        and opens another connection for the next request.
+        """
+        self._committer.commit()
+        resp.etag = str(pair.position)
+        resp.cache_control = ["no-cache"]
+
+
+class SequenceCollection(_Sequences):
+    """Serve ``/api1/sequences``."""
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Create a sequence at position 0."""
@@ -52,24 +81,16 @@ class SequenceCollection:
         self._show(resp, sequence_id, self._sequences.at(sequence_id, 0))
 
 
-class _OneSequence:
+class _OneSequence(_Sequences):
     """Change one sequence under the conditions of a request."""
-
-    def __init__(self, committer: Committer, sequences: Sequences) -> None:
-        self._committer = committer
-        self._sequences = sequences
-        self._show = SequenceReply(committer)
 
     def _change(
         self, req: falcon.Request, sequence_id: bytes, change: Callable[[int | None], _Made]
     ) -> _Made:
-        """Make a change from a position that If-Match and If-None-Match allow.
+        """Make a change from a position that If-Match and If-None-Match allow, or raise a 412.
 
-        ``change`` makes it, from the position that it is given, or from any if that is None. The
+        ``change`` makes it from the position that it is given, or from any if that is None. The
         store compares positions when it makes the change, so that the conditions hold then.
-
-        Raises:
-            Problem: 412, the conditions do not allow a change at the sequence's position.
         """
         excludes = req.get_header("If-None-Match") is not None
         if not excludes and req.get_header("If-Match", default="*").strip() == "*":
@@ -114,7 +135,7 @@ class SequenceResource(_OneSequence):
         pair = self._sequences.existing(one)
         self._require_match(req, pair.position)
         if requests.is_known(req, str(pair.position)):
-            self._show.unchanged(resp, pair)
+            self._show_unchanged(resp, pair)
             resp.status = falcon.HTTP_304
         else:
             self._show(resp, one, pair)

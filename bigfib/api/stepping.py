@@ -1,7 +1,7 @@
 """Serve ``/api0``, wire-compatible with the service that bigfib replaces.
 
-``GET current``, ``next`` and ``previous`` answer ``{"value":"13","status":"200"}``, to the byte.
-They are answered without Falcon; `bigfib.api.front` says why.
+``GET current``, ``next`` and ``previous`` answer ``{"value":"13","status":"200"}``, to the byte,
+without Falcon; `bigfib.api.front` says why.
 """
 
 import logging
@@ -30,9 +30,8 @@ _NO_ROOM: Final = "507 Insufficient Storage"
 
 _COOKIE: Final = re.compile(r"(?:^|;)\s*bigfib=([0-9a-f]{32})\s*(?:;|$)", re.ASCII)
 
-# bjoern joins several Cookie lines with nothing between them, so that the cookie may come right
-# after the value of another, and right before the name of another. Finding it takes up to three
-# times as long.
+# bjoern joins several Cookie lines with nothing between them, so that the cookie may stand between
+# the value of one and the name of another. This pattern takes up to three times as long.
 _JOINED_COOKIE: Final = re.compile(
     r"(?:^|;)\s*(?:[^;=\s]+=[^;]*?)??bigfib=([0-9a-f]{32})\s*(?:;|$|[^;=\s]+=)", re.ASCII
 )
@@ -45,9 +44,8 @@ _SET_COOKIE: Final = "bigfib={}; Max-Age=34560000; Path=/api0; HttpOnly; SameSit
 class Stepping:
     """Find the sequence of a request, step it if asked to, and show its term.
 
-    Attributes:
-        routes: The functions that answer, by path and method.
-        changing: The paths at which a GET makes a change.
+    ``routes`` has the functions that answer, by path and method; at the paths in ``changing`` a GET
+    makes a change.
     """
 
     changing: Final = frozenset({"/api0/next", "/api0/previous"})
@@ -61,12 +59,9 @@ class Stepping:
     ) -> None:
         """Step ``sequences``.
 
-        Args:
-            sequences: The sequences.
-            reply: Shows their terms.
-            per_client: Whether each client has a private sequence, known by a cookie of 128 random
-                bits, or all clients share one.
-            queue: Makes many steps in one transaction, if servers share the store.
+        With ``per_client`` each client has a private sequence, known by a cookie of 128 random
+        bits; otherwise all share one. If servers share the store, the ``queue`` makes many steps in
+        one transaction.
         """
         self._sequences = sequences
         self._reply = reply
@@ -83,12 +78,9 @@ class Stepping:
     def _for_client(
         self, answer: Callable[[bytes], Answer], by: int = 0, queue: StepQueue | None = None
     ) -> Callable[[Environ], Answer]:
-        """Return a function that finds the sequence of a request and answers for it.
+        """Return a function that finds the sequence of a request and calls ``answer`` for it.
 
-        Args:
-            answer: Answers for a sequence.
-            by: The step that it makes: 1, -1, or 0 for a look.
-            queue: Makes the step instead, if it takes it.
+        The ``queue``, if it takes it, makes the step ``by`` (1, -1, or 0 for a look) instead.
         """
         if not self._per_client and not queue:
             return lambda _environ: answer(SHARED)
@@ -142,7 +134,7 @@ class Stepping:
         """Return the 503 for an error that means that the term is not ready, or None."""
         if isinstance(error, (TermNotReady, IndexTooLarge)):
             _logger.warning("%s: %s", path, error)
-            # Where the term is too large to compute, a later retry would not help.
+            # If the term is too large to compute, a later retry would not help.
             retry_after = getattr(error, "retry_after", None)
         elif isinstance(error, (Unavailable, OutcomeUnknown)):
             # The store has logged the reason.

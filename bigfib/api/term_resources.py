@@ -63,7 +63,7 @@ class TermJob:
     on_head = on_get
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, n: str) -> None:
-        """Cancel it, for all clients of this server that wait for it; a finished term stays."""
+        """Cancel it for all clients of this server; a finished term is kept."""
         requests.parameters(req)
         index = parse_index(n)
         if not self._jobs.cancel(int(abs(index))):
@@ -79,8 +79,6 @@ class Summary:
         index = parse_index(n)
         given = requests.parameters(req, "digits")
         ends = requests.number(given, "digits", terms.DEFAULT_ENDS)
-        if not 1 <= ends <= terms.MAX_ENDS:
-            raise InvalidIndex(f"digits, how many to show of either end, is 1 to {terms.MAX_ENDS}")
         media_type = requests.media_type(req, JSON)
         members = terms.summary(index, int(ends)).items()
         _show_small(req, resp, media_type, _json((name, value.encode()) for name, value in members))
@@ -111,7 +109,10 @@ def _show_term(
         try:
             file = jobs.open(int(abs(n)))
         except InProgress as reason:
-            _accept(resp, n, reason)
+            resp.status = falcon.HTTP_202
+            resp.location = f"/api1/terms/{n}/job"
+            resp.retry_after = reason.retry_after
+            _show_job(resp, n, reason.job)
             return
         sign = b"-" if fibonacci.is_negative(n) else b""
         _send(resp, opening + sign, file, closing, first, last)
@@ -127,7 +128,7 @@ def _show_term(
 
 
 def _form(req: falcon.Request, n: mpz, parameters: dict[str, str], jobs: Jobs) -> tuple[int, str]:
-    """Return base and media type of the reply with F(n); refuse what is not given."""
+    """Return base and media type of the reply with F(n); refuse what is not offered."""
     base = _base(parameters)
     media_type = requests.media_type(req, JSON, TEXT, OCTETS)
     if media_type == OCTETS and base != _DECIMAL:
@@ -158,14 +159,6 @@ def _require_given(n: mpz, jobs: Jobs) -> None:
             f"{limit}; of this one, ask for the summary or a residue.",
             headers=_link_to_summary(n),
         )
-
-
-def _accept(resp: falcon.Response, n: mpz, reason: InProgress) -> None:
-    """Answer 202: the term is being computed, and its job shows the progress."""
-    resp.status = falcon.HTTP_202
-    resp.location = f"/api1/terms/{n.digits()}/job"
-    resp.retry_after = reason.retry_after
-    _show_job(resp, n, reason.job)
 
 
 def _show_job(resp: falcon.Response, n: mpz, job: Job) -> None:
@@ -216,9 +209,9 @@ def _spliced(
             raise EOFError(f"{file.name} was truncated while it was sent")
         yield piece
         left -= len(piece)
-    behind = len(opening) + size
-    if end > behind:
-        yield closing[max(first - behind, 0) : end - behind]
+    after = len(opening) + size
+    if end > after:
+        yield closing[max(first - after, 0) : end - after]
 
 
 def _show_residue(
@@ -237,7 +230,7 @@ def _show_residue(
 
 
 def _show_small(req: falcon.Request, resp: falcon.Response, media_type: str, body: bytes) -> None:
-    """Show a body that is cheap to make; HEAD and 304 make it, too, for the tag."""
+    """Show a body that is cheap to make; for HEAD and 304 it is made for its tag."""
     etag = hashlib.blake2b(body, digest_size=8).hexdigest()
     if _is_wanted(req, etag):
         resp.data = body

@@ -111,6 +111,9 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--full", action="store_true", help="print a long term whole on a terminal too"
     )
+    parser.add_argument(
+        "--group", action="store_true", help="group the digits by commas, but not in JSON"
+    )
 
 
 def settings_of(command: argparse.Namespace, *, warn: bool = True) -> "Settings":

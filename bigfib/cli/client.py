@@ -31,6 +31,9 @@ _NEXT: Final = re.compile(r"<([^>]+)>; rel=next")
 
 _JSON: Final = {"Accept": "application/json"}
 
+_HEALTH_TIMEOUT: Final = 5
+"""The same for a service that is asked only whether it is ready."""
+
 # Seconds between two polls of a computation, which grow for terms that take longer.
 _FIRST_PAUSE: Final = 0.05
 _LAST_PAUSE: Final = 1.0
@@ -38,6 +41,15 @@ _LAST_PAUSE: Final = 1.0
 _PIECE: Final = 1 << 16
 
 Document = dict[str, str]
+
+
+def ready_version(url: str) -> str:
+    """Return the version of the service at ``url``, which is ready for requests."""
+    url = url.rstrip("/")
+    with _answer(f"{url}/readyz", timeout=_HEALTH_TIMEOUT):
+        pass
+    with _answer(f"{url}/openapi.json", timeout=_HEALTH_TIMEOUT) as reply:
+        return str(json.load(reply)["info"]["version"])
 
 
 def sequence_address(url: str) -> str:
@@ -159,12 +171,13 @@ def _answer(
     method: str = "GET",
     headers: dict[str, str] | None = None,
     body: bytes | None = None,
+    timeout: float = _TIMEOUT,
 ) -> Iterator[HTTPResponse]:
     if not address.startswith(("http://", "https://")):
         raise Failure(f"no bigfib answers at {address}: begin the address with http://")
     try:
         request = Request(address, body, headers or {}, method=method)  # noqa: S310 - see above
-        with urlopen(request, timeout=_TIMEOUT) as reply:  # noqa: S310
+        with urlopen(request, timeout=timeout) as reply:  # noqa: S310
             yield reply
     except HTTPError as error:
         raise Failure(_detail(error) or f"{address} answers {error.code} {error.reason}") from error

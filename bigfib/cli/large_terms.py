@@ -1,20 +1,18 @@
 """Wait for large terms, computed here or by a service, with a progress bar on a terminal."""
 
 import sys
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import Final
 
 from gmpy2 import mpz
 
 from bigfib import terms
 from bigfib.cli.output import Failure
+from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import DecimalPair
 
 # Measured in bytes a digit: building a pair takes 6.3, a step 7.3, printing the term 8.4.
 _BYTES_A_DIGIT: Final = 12
-
-if TYPE_CHECKING:
-    from bigfib.computation import Computation
 
 
 def digits(n: mpz, base: int = 10) -> Iterator[str]:
@@ -26,34 +24,11 @@ def digits(n: mpz, base: int = 10) -> Iterator[str]:
     if abs(n) <= terms.INLINE_LIMIT or (base == 10 and abs(n) <= terms.decimal_limit()):
         yield terms.text(n, base).decode()
         return
-    from bigfib import computation
-
-    yield from _computed(lambda: computation.of_term(int(n), base))
-
-
-def row(first: int, count: int, line: Callable[[int, bytes], str]) -> Iterator[str]:
-    """Compute ``count`` consecutive terms from F(first), formatted by ``line``; yield pieces.
-
-    Raises:
-        IndexTooLarge: |first| is not below `fibonacci.MAX_INDEX`.
-        Failure: As `digits`.
-    """
-    if max(abs(first), abs(first + count - 1)) <= terms.INLINE_LIMIT:
-        for n, value in terms.walk(first, count):
-            yield line(n, value)
-        return
-    from bigfib import computation
-
-    yield from _computed(lambda: computation.of_row(first, count, line))
-
-
-def _computed(begin: "Callable[[], Computation]") -> Iterator[str]:
-    """Start a computation, show its progress, and yield its result."""
-    from bigfib.computation import ComputationFailed
+    from bigfib.computation import Computation, ComputationFailed
 
     try:
-        with begin() as computation:
-            _watch(computation.what, computation.progress())
+        with Computation(int(n), base) as computation:
+            _watch(f"F({n})", computation.progress())
             yield from computation.pieces()
     except ComputationFailed as error:
         raise Failure(str(error)) from error
@@ -68,6 +43,7 @@ def pair(position: int) -> DecimalPair:
     """
     if position <= terms.INLINE_LIMIT:
         return DecimalPair(position)
+    fibonacci.require_computable(position + 1)
     this, following = ("".join(digits(mpz(n))).encode() for n in (position, position + 1))
     # Allocate in Python, which raises MemoryError where GMP would abort the process.
     bytearray(_BYTES_A_DIGIT * len(following))
@@ -102,17 +78,9 @@ def _watch(what: str, progress: Iterator[float]) -> None:
         for _ in progress:
             pass
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
+    from bigfib.cli.progress_bar import ProgressBar
 
-    terminal = Console(stderr=True)
-    bar = Progress(
-        *("{task.description}", BarColumn(), TaskProgressColumn(), TimeElapsedColumn()),
-        console=terminal,
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task(what, total=1)
-        bar.update(task, completed=done)
+    with ProgressBar(what) as bar:
+        bar.report(done)
         for more in progress:
-            bar.update(task, completed=more)
+            bar.report(more)

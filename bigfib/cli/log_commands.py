@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bigfib.cli.arguments import Commands
 
 # Exit status of `log verify`.
-_TORN: Final = 3
+_TORN: Final = 4
 
 
 def add_to(commands: "Commands") -> None:

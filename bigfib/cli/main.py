@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -39,6 +40,7 @@ _MODULES: Final = {
     "store_commands": ["store"],
     "log_commands": ["log"],
     "settings_commands": ["settings"],
+    "status_commands": ["status"],
 }
 """The commands in each module of `bigfib.cli`."""
 
@@ -52,7 +54,8 @@ exit status:
   0    success; for `serve`: stopped by a signal, after its replies or 5 seconds
   1    the command failed, and one line on standard error says why and what to do
   2    the command was misused, or a setting has an invalid value
-  3    of `log verify`: the end of the log is torn, and will be cut off
+  3    `status`: all is well, but no service runs
+  4    `log verify`: the end of the log is torn, and will be cut off
   130  interrupted by Ctrl-C
   128 + the number of another signal that ended it
 
@@ -68,6 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Until `serve` configures logging, messages reach stderr by Python's handler of last resort.
     assert logging.lastResort is not None  # noqa: S101 - nobody has removed it
     logging.lastResort.setFormatter(logging.Formatter("bigfib: %(message)s"))
+    # Ignore logging errors: stderr itself is gone.
     logging.raiseExceptions = False
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
@@ -127,7 +131,7 @@ def _remedy(error: LogError) -> str:
 
 def _fail(message: str, status: int) -> int:
     # Logged, not printed: `serve` may have been configured to log JSON.
-    _logger.error("%s", message)
+    _logger.error("%s", message, exc_info=_logger.isEnabledFor(logging.DEBUG))
     return status
 
 
@@ -162,6 +166,12 @@ def _drop_unwritten_messages() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
+# What argparse says of a command that there is not, and of those that there are.
+_UNKNOWN_COMMAND: Final = re.compile(
+    r"argument COMMAND: invalid choice: (.*) \(choose from (.*)\)", re.DOTALL
+)
+
+
 class _Parser(argparse.ArgumentParser):
     """Report misuse in one line.
 
@@ -180,6 +190,9 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(status)
 
     def error(self, message: str) -> NoReturn:
+        if found := _UNKNOWN_COMMAND.fullmatch(message):
+            known = re.findall(r"[\w-]+", found[2])
+            message = f"there is no command {found[1]:.60}{_guess(found[1], known)}"
         self.exit(2, f"bigfib: {message}; see {self.prog} --help\n")
 
 
@@ -189,9 +202,40 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
             # Importing the others takes longer than a short term.
             single = _Parser(prog=_PROG)
             _add_module(module, single.add_subparsers())
-            return single.parse_args(arguments)
+            return _parse_known(single, arguments)
     whole = parser()
-    return whole.parse_args(_command_first(arguments, whole.commands["serve"], set(whole.commands)))
+    first = _command_first(arguments, whole.commands["serve"], set(whole.commands))
+    return _parse_known(whole, first)
+
+
+def _parse_known(parser: _Parser, arguments: list[str]) -> argparse.Namespace:
+    """Parse the arguments, or suggest what was meant by the first unknown one."""
+    command, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        names = [*_names(parser, arguments), *getattr(parser, "commands", ())]
+        guess = _guess(unknown[0].partition("=")[0], names)
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{guess}")
+    return command
+
+
+def _names(parser: argparse.ArgumentParser, arguments: list[str]) -> list[str]:
+    """Return the options of the command that the arguments name."""
+    names: list[str] = []
+    for action in parser._actions:
+        names += action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for argument in arguments:
+                if argument in action.choices:
+                    return _names(action.choices[argument], arguments)
+    return names
+
+
+def _guess(word: str, known: list[str]) -> str:
+    """Return a question, to append to the message, if one of the known words is like this one."""
+    import difflib
+
+    close = difflib.get_close_matches(word.strip("'"), known, 1, 0.7)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def parser() -> _Parser:
@@ -252,8 +296,13 @@ def _serve(command: argparse.Namespace) -> None:
     from bigfib.server.serve import serve
 
     settings = settings_of(command, warn=False)
-    logs.configure(settings.log_format)
+    logs.configure(settings.log_format, debug=settings.debug)
     warn_of_unknown_variables()
+    if settings.debug:
+        from bigfib.cli import settings_commands
+
+        for name, value, source in settings_commands.rows(command):
+            _logger.debug("setting %s = %r (%s)", name, value, source)
     try:
         serve(settings)
     except CannotServe as error:

@@ -1,30 +1,55 @@
 """Print the answer of a command, or write it to a file."""
 
 import os
+import re
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn, TextIO
 
-from bigfib.signals import set_handler
-
 # A terminal shows only the ends of a term longer than this.
 _SHOWN_WHOLE: Final = 1000
 _SHOWN_ENDS: Final = 40
+
+_GROUP: Final = 3
 
 
 class Failure(Exception):
     """A command failed; the message says why and what to do."""
 
 
-def shortened(text: str, full: bool, file: TextIO | None = None) -> str:
-    """Shorten a long term to its ends if ``file`` (default: stdout) is a terminal."""
+def shortened(text: str, full: bool, group: bool, file: TextIO | None = None) -> str:
+    """Shorten a long term to its ends if ``file`` (default: stdout) is a terminal; group it."""
     if full or len(text) <= _SHOWN_WHOLE or not (file or sys.stdout).isatty():
-        return text
-    ends = f"{text[:_SHOWN_ENDS]}...{text[-_SHOWN_ENDS:]}"
-    return f"{ends} ({len(text.lstrip('-'))} digits; --full shows them)"
+        return with_commas(text) if group else text
+    digits = len(text.lstrip("-"))
+    first, last = text[:_SHOWN_ENDS], text[-_SHOWN_ENDS:]
+    if group:
+        # Whole groups, and those that the whole term has.
+        most = _SHOWN_ENDS // _GROUP * _GROUP
+        first = with_commas(text[: most - -digits % _GROUP + len(text) - digits])
+        last = with_commas(text[-most:])
+    return f"{first}...{last} ({digits} digits; --full shows them)"
+
+
+def with_commas(text: str) -> str:
+    """Return a number with commas between groups of three digits."""
+    return "".join(grouped([text], len(text.lstrip("-"))))
+
+
+def grouped(pieces: Iterable[str], digits: int) -> Iterator[str]:
+    """Yield a number of so many ``digits``, which comes in pieces, with commas between groups."""
+    rest, comma = " " * (-digits % _GROUP), ""
+    for piece in pieces:
+        if piece.startswith("-"):
+            yield "-"
+        rest += piece.removeprefix("-")
+        whole = len(rest) // _GROUP * _GROUP
+        if whole:
+            yield (comma + ",".join(re.findall("." * _GROUP, rest[:whole]))).lstrip()
+            rest, comma = rest[whole:], ","
 
 
 def as_json(document: Mapping[str, object]) -> str:
@@ -69,7 +94,10 @@ def answer_to(path: Path | None) -> Iterator[TextIO]:
         target = path.resolve()
         unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
         # These signals remove the unfinished file, too, as Ctrl-C does.
-        set_handler(_end, signal.SIGHUP, signal.SIGTERM)
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            # nohup ignores SIGHUP.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _end)
         try:
             # Never follow a link or open a pipe that has this name.
             unfinished.unlink(missing_ok=True)

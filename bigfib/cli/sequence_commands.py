@@ -153,7 +153,7 @@ def _show(command: argparse.Namespace, sequence: dict[str, str]) -> None:
     if command.json:
         print_json(sequence)
     else:
-        print(shortened(sequence["value"], command.full))
+        print(shortened(sequence["value"], command.full, command.group))
     if command.verbose:
         for name in ("position", "digits"):
             print_note(f"{name}: {sequence[name]}")

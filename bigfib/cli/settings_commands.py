@@ -30,14 +30,16 @@ def add_to(commands: "Commands") -> None:
 
 def _settings(command: argparse.Namespace) -> None:
     warn_of_unknown_variables()
-    rows = _rows(command)
+    found = rows(command)
     if command.json:
-        print_json({name: {"value": value, "source": source} for name, value, source in rows})
+        print_json({name: {"value": value, "source": source} for name, value, source in found})
     elif sys.stdout.isatty():
-        print_table(("setting", "value", "from"), *((n, _toml(v), source) for n, v, source in rows))
+        print_table(
+            ("setting", "value", "from"), *((n, _toml(v), source) for n, v, source in found)
+        )
     else:
         # A settings file, in which settings with their defaults are commented out.
-        for name, value, source in rows:
+        for name, value, source in found:
             line = f"{name} = {_toml(value)}"
             if source.startswith("default"):
                 print(f"# {line}")
@@ -47,11 +49,11 @@ def _settings(command: argparse.Namespace) -> None:
                 print(f"{line}  # {_comment(source)}")
 
 
-def _rows(command: argparse.Namespace) -> list[tuple[str, str | int, str]]:
+def rows(command: argparse.Namespace) -> list[tuple[str, str | int, str]]:
     """Return name, value and source of each setting."""
     file = settings_file.read(command.config, os.environ)
     settings, sources = resolve(vars(command), os.environ, file)
-    rows: list[tuple[str, str | int, str]] = []
+    found: list[tuple[str, str | int, str]] = []
     for name in (setting.name for setting in dataclasses.fields(Settings)):
         source = sources.get(name, "default")
         try:
@@ -61,8 +63,8 @@ def _rows(command: argparse.Namespace) -> list[tuple[str, str | int, str]]:
         value = getattr(value, "value", value)  # of an enumeration
         if name == "store":
             value = without_password(value)
-        rows.append((name, value if isinstance(value, int) else str(value), source))
-    return rows
+        found.append((name, value if isinstance(value, int) else str(value), source))
+    return found
 
 
 def _toml(value: str | int) -> str:

@@ -1,7 +1,7 @@
 """Read the settings file, a TOML file with any of the settings.
 
 Its keys are the settings' names, such as ``cache_bytes``; its values are TOML's numbers, booleans
-and strings.
+and strings. Sizes and times may be strings with a unit.
 """
 
 import dataclasses
@@ -97,6 +97,9 @@ def _text(path: Path, name: str, value: Any) -> str:
         fits, meaning = isinstance(value, bool), "true or false"
     elif isinstance(default, int):
         fits, meaning = type(value) is int, "a number, without quotes"
+        if setting.metadata["parse"].units:
+            fits = fits or isinstance(value, str)
+            meaning = 'a number, or a text with a unit, such as "64MiB" or "90d"'
     else:
         fits, meaning = isinstance(value, str), "a text, in quotes"
     if not fits:

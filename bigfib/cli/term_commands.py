@@ -10,7 +10,7 @@ from gmpy2 import mpz
 from bigfib import terms
 from bigfib.cli import large_terms
 from bigfib.cli.arguments import add_command, add_output, add_url, complete
-from bigfib.cli.output import answer_to, as_json, print_json, shortened
+from bigfib.cli.output import answer_to, as_json, grouped, print_json, shortened, with_commas
 from bigfib.numbers import fibonacci
 from bigfib.numbers.fibonacci import InvalidIndex, parse_index
 
@@ -36,6 +36,7 @@ def add_to(commands: "Commands") -> None:
     form = row.add_mutually_exclusive_group()
     form.add_argument("--bfile", action="store_true", help="write the index before each, as OEIS")
     form.add_argument("--json", action="store_true", help="print a JSON document for each")
+    form.add_argument("--group", action="store_true", help="group the digits of each by commas")
     for parser in (term, row):
         add_url(parser)
         output = parser.add_argument(
@@ -66,7 +67,8 @@ def _term(command: argparse.Namespace) -> None:
             elif command.summary:
                 print("\n".join(f"{name}: {value}" for name, value in document.items()), file=file)
             else:
-                print(shortened(document["residue"], command.full, file), file=file)
+                residue = shortened(document["residue"], command.full, command.group, file)
+                print(residue, file=file)
             return
         if command.url is None:
             pieces = _computed(command, n)
@@ -74,7 +76,9 @@ def _term(command: argparse.Namespace) -> None:
             media_type = "application/json" if command.json else "text/plain"
             pieces = large_terms.requested(command.url, n, command.base, media_type)
         if file.isatty() and not command.json:
-            pieces = iter([shortened("".join(pieces), command.full, file)])
+            pieces = iter([shortened("".join(pieces), command.full, command.group, file)])
+        elif command.group and not command.json:
+            pieces = grouped(pieces, int(fibonacci.digit_count(n, command.base)))
         for piece in pieces:
             file.write(piece)
         file.write("\n")
@@ -112,8 +116,9 @@ def _terms(command: argparse.Namespace) -> None:
         raise InvalidIndex("COUNT is the number of terms, at least 1")
     with answer_to(command.output) as file:
         if command.url is None:
-            for piece in large_terms.row(int(first), int(count), _line(command)):
-                file.write(piece)
+            write = _line(command)
+            for n, value in terms.walk(int(first), int(count), large_terms.pair(abs(int(first)))):
+                file.write(write(n, value))
             return
         media_type = "application/x-ndjson" if command.json else "text/plain"
         parameters = {"from": str(first), "count": str(count)}
@@ -122,7 +127,7 @@ def _terms(command: argparse.Namespace) -> None:
         from bigfib.cli import client
 
         for line in client.lines(command.url, media_type, **parameters):
-            print(line, file=file)
+            print(with_commas(line) if command.group else line, file=file)
 
 
 def _line(command: argparse.Namespace) -> Callable[[int, bytes], str]:
@@ -133,6 +138,8 @@ def _line(command: argparse.Namespace) -> Callable[[int, bytes], str]:
         if command.json:
             size = str(len(digits.lstrip("-")))
             return f"{as_json({'n': str(n), 'digits': size, 'value': digits})}\n"
+        if command.group:
+            digits = with_commas(digits)
         return f"{n} {digits}\n" if command.bfile else f"{digits}\n"
 
     return write

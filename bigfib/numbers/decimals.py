@@ -36,8 +36,8 @@ _CARRY_BIAS: Final = 0xF6
 _LOW_HALF: Final = 0x0F
 _ASCII_ZERO: Final = 0x30
 
-# Masks are longer than the digits, by a 64th to a 32nd and at least so many bytes, for it takes
-# several passes to make longer ones; what is beyond the digits comes out as zeros.
+# Masks are longer than the digits, by a 64th to a 32nd and at least so many bytes, because making
+# longer masks takes several passes. Beyond the digits the result is zeros.
 _LEAST_ROOM: Final = 8
 
 _KERNEL_FROM: Final = 2_000
@@ -46,10 +46,10 @@ _KERNEL_FROM: Final = 2_000
 At 209 thousand digits they take 12 us, packed 166.
 """
 
-# Shorter terms are packed again: not as soon as they could be, for the next steps may lead forward.
+# Shorter terms are packed again; the gap avoids converting to and fro around one length.
 _PACKED_BELOW: Final = 1_900
 
-# Digits that tell how long a result will be.
+# Leading digits that nearly always determine the length of a result.
 _HEAD: Final = 17
 
 
@@ -60,19 +60,16 @@ class StartOfSequence(ValueError):
 class DecimalPair:
     """The terms F(position) and F(position + 1), position >= 0, in decimal.
 
-    Attributes:
-        position: Where it stands.
-        length: Decimal digits of F(position + 1).
+    ``length`` is the number of decimal digits of F(position + 1).
     """
 
     __slots__ = ("_terms", "length", "position")
 
     def __init__(self, position: int = 0) -> None:
-        """Build the pair at ``position`` in the time GMP takes to compute and convert it.
+        """Compute the pair at ``position`` with GMP.
 
         Raises:
-            IndexTooLarge: ``position`` is not below `fibonacci.MAX_INDEX`; there is no such bound
-                on stepping.
+            IndexTooLarge: ``position`` is not below `fibonacci.MAX_INDEX`. Stepping has no limit.
         """
         this, following = fibonacci.pair(position)
         self._set(position, this.digits().encode(), following.digits().encode())
@@ -82,7 +79,7 @@ class DecimalPair:
         """Return the pair whose terms are ``this`` and ``following``, in ASCII digits.
 
         Raises:
-            ValueError: they are no neighbours, by their length.
+            ValueError: Their lengths show that they are not neighbours.
         """
         if len(following) - len(this) not in (0, 1):
             raise ValueError(f"terms of {len(this)} and {len(following)} digits are no neighbours")
@@ -100,14 +97,11 @@ class DecimalPair:
 
     @property
     def digit_count(self) -> int:
-        """The number of decimal digits of F(position)."""
+        """Decimal digits of F(position)."""
         return self._terms.digit_count
 
     def digits(self, closing: bytes = b"") -> bytes:
-        """Return F(position) as ASCII digits, with ``closing`` behind them.
-
-        Converted once, however often it is asked for with the same ``closing``.
-        """
+        """Return F(position) as ASCII digits, then ``closing``; calls with the same are cheap."""
         return self._terms.digits(closing)
 
     def forward(self) -> None:
@@ -118,11 +112,7 @@ class DecimalPair:
             self._set(self.position, *self._terms.both())
 
     def back(self) -> None:
-        """Step to position - 1.
-
-        Raises:
-            StartOfSequence: the position is 0; nothing changes.
-        """
+        """Step to position - 1, or raise `StartOfSequence`."""
         if self.position == 0:
             raise StartOfSequence("there is no term before F(0)")
         self.length = length = self._terms.back()
@@ -139,7 +129,7 @@ def _kernel() -> "Kernel | None":
 
 
 class _Ascii:
-    """Two terms as ASCII digits. Behind those of each is what was asked for when it was made."""
+    """Two terms as ASCII digits, each followed by the closing last asked for when it was made."""
 
     __slots__ = (
         "_closing",
@@ -159,7 +149,7 @@ class _Ascii:
         self._closing = self._this_closing = self._following_closing = b""
 
     def digits(self, closing: bytes) -> bytes:
-        """Return the first term, and ``closing`` behind it."""
+        """Return the first term, then ``closing``."""
         if self._this_closing != closing:
             self._this = self._this[: self.digit_count] + closing
             self._closing = self._this_closing = closing
@@ -168,7 +158,7 @@ class _Ascii:
     def forward(self) -> int:
         """Step forward, and return the digits of the second term."""
         head = int(self._following[:_HEAD]) + self._aligned_head()
-        # The digits behind the heads add less than two to it.
+        # The digits after the heads add less than two to it.
         longer = head >= 10**_HEAD
         certain = longer or head < 10**_HEAD - 1
         made = self._combined(self._length + (longer or not certain), certain, subtract=False)
@@ -180,7 +170,7 @@ class _Ascii:
     def back(self) -> int:
         """Step back, and return the digits of the second term."""
         head = int(self._following[:_HEAD]) - self._aligned_head()
-        # The digits behind the heads add less than one to it, or take less than one.
+        # The digits after the heads add or subtract less than one.
         shorter = head < 10 ** (_HEAD - 1)
         certain = head > 10 ** (_HEAD - 2 if shorter else _HEAD - 1)
         made = self._combined(self._length - (shorter and certain), certain, subtract=True)
@@ -194,7 +184,7 @@ class _Ascii:
         return self._this[: self.digit_count], self._following[: self._length]
 
     def _aligned_head(self) -> int:
-        """Return the digits of the first term that stand below the head of the second."""
+        """Return the digits of the first term that have the same weight as the second's head."""
         count = _HEAD - self._length + self.digit_count
         return int(self._this[:count]) if count > 0 else 0
 
@@ -210,7 +200,10 @@ class _Ascii:
 
 
 class _Packed:
-    """Two terms as integers of decimal digits in bytes, and the masks for arithmetic on them."""
+    """Two terms as integers whose bytes are decimal digits, and masks for arithmetic on them.
+
+    The methods are those of `_Ascii`.
+    """
 
     __slots__ = (
         "_ascii",
@@ -242,25 +235,22 @@ class _Packed:
 
     @property
     def digit_count(self) -> int:
-        """The digits of the first term."""
         return (self._this.bit_length() + 7) // 8 or 1
 
     def digits(self, closing: bytes) -> bytes:
-        """Return the first term, and ``closing`` behind it."""
         if self._text is None or self._closing != closing:
             room, this = self._room, self._this
             text: bytes = (this | self._ascii).to_bytes(room, "big")
-            # Not by `digit_count`: for short terms a call is a tenth of all.
+            # `digit_count` inlined: for short terms the call is a tenth of the time.
             self._text = text[room - ((this.bit_length() + 7) // 8 or 1) :] + closing
             self._closing = closing
         return self._text
 
     def forward(self) -> int:
-        """Step forward, and return the digits of the second term."""
         raw = self._this + self._biases + self._following
         self._this = self._following
         surplus = (raw & self._ascii) >> 3
-        # Under the same name, so that there is one number less in the processor's cache.
+        # Reuse the name, so that the processor's cache holds one number less.
         raw &= self._low_halves
         self._following = following = raw - surplus
         self._text = None
@@ -271,7 +261,6 @@ class _Packed:
         return self._length
 
     def back(self) -> int:
-        """Step back, and return the digits of the second term."""
         raw = self._following - self._this
         self._following = self._this
         surplus = (raw & self._ascii) >> 3
@@ -280,13 +269,12 @@ class _Packed:
         self._text = None
         if self._following.bit_length() <= 8 * (self._length - 1):
             self._length -= 1
-            # Not as soon as it could be, for the next steps may lead forward again.
+            # Later than possible: the next steps may lead forward again.
             if self._length < self._room - 4 * _notch(self._length):
                 self._make_masks()
         return self._length
 
     def both(self) -> tuple[bytes, bytes]:
-        """Return the digits of both terms."""
         this, following = (
             bytes((number | self._ascii).to_bytes(self._room, "big"))
             for number in (self._this, self._following)
@@ -295,5 +283,5 @@ class _Packed:
 
 
 def _notch(length: int) -> int:
-    """Return the bytes by which the masks for so many digits grow and shrink."""
+    """Return by how many bytes the masks for ``length`` digits grow and shrink."""
     return max(_LEAST_ROOM, 1 << max(length.bit_length() - 6, 0))

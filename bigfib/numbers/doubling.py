@@ -1,8 +1,8 @@
 """Compute the decimal digits of a large term by doubling in decimal arithmetic.
 
-Converting a long binary number to decimal takes six times as long as computing it. Both ways here
-multiply decimal numbers, so that nothing has to be converted: the C kernel (`digits_by_kernel`),
-and without it Python's ``decimal`` (`digits`), which multiplies by exact number-theoretic
+Converting a long binary number to decimal takes six times as long as computing it. Both functions
+here multiply decimal numbers, so that nothing has to be converted: `digits_by_kernel` in C, and
+without the kernel `digits` with Python's ``decimal``, which multiplies by exact number-theoretic
 transforms and writes text in linear time.
 
 Compared with ``gmpy2.fib(n).digits()`` on one core, ``decimal`` is 0.8 times as fast at 10^6, 1.4
@@ -43,13 +43,11 @@ def digits(n: int, report: Callable[[float], None] = lambda _: None) -> str:
     F(2k-1) = F(k)^2 + F(k-1)^2 and F(2k+1) = 4 F(k)^2 - F(k-1)^2 + 2 (-1)^k, and F(2k) is their
     difference; so does GMP (The GNU MP manual, "Fibonacci Numbers Algorithm").
 
-    Args:
-        n: The index.
-        report: Called with the share of the work that is done, from 0 to 1.
+    ``report`` is called with the share of the work that is done, from 0 to 1.
 
     Raises:
-        IndexTooLarge: as `fibonacci.term`.
-        MemoryError: there is not enough memory; below `DOUBLING_FROM` GMP aborts the process.
+        IndexTooLarge: As `fibonacci.term`.
+        MemoryError: There is not enough memory; below `DOUBLING_FROM` GMP aborts the process.
     """
     if not DOUBLING_FROM <= n <= MAX_INDEX:
         text: str = term(n).digits()
@@ -100,7 +98,7 @@ _CHECK_BITS: Final = 61
 
 
 class WrongResult(Exception):
-    """A result contradicts the recurrence; the message says what that means."""
+    """A result contradicts the recurrence: the hardware is at fault."""
 
 
 def digits_by_kernel(
@@ -109,67 +107,49 @@ def digits_by_kernel(
     """Return the decimal digits of F(n) in ASCII, for n >= 0, computed by the C kernel.
 
     F(2k) = F(k) (F(k) + 2 F(k-1)), F(2k-1) = F(k)^2 + F(k-1)^2, F(2k+1) = F(2k) + F(2k-1).
-    Each result is compared with the recurrence modulo two random primes.
-
-    Args:
-        kernel: The kernel.
-        n: The index.
-        threads: Number of threads that compute; more than three have nothing to do.
-        report: Called with the share of the work that is done, from 0 to 1.
+    The result is compared with the recurrence modulo two random primes. More than three threads
+    have nothing to do. ``report`` is called as by `digits`.
 
     Raises:
-        IndexTooLarge: as `fibonacci.term`.
-        MemoryError: there is not enough memory.
-        WrongResult: the processor or its memory is at fault.
+        IndexTooLarge: As `fibonacci.term`.
+        MemoryError: There is not enough memory.
+        WrongResult: The processor or its memory is at fault.
     """
     fibonacci.require_computable(n)
     rounds = n.bit_length() - _KERNEL_START_BITS
     if rounds <= 0:
         return memoryview(term(n).digits().encode())
     this, before = (number.digits().encode() for number in gmpy2.fib2(n >> rounds))
-    lengths = [2 * _limbs(n >> done) + 1 for done in range(rounds, 0, -1)]
-    # A last product has three transforms, each before it four.
-    work = [(4 if left else 3) * kernel.points(limbs) for limbs, left in _countdown(lengths)]
-    room = max(
-        Products.size(kernel, limbs, both=left > 0, threads=threads)
-        for limbs, left in _countdown(lengths)
-    )
-    a, b = Number(lengths[-1]), Number(max(lengths[:-1], default=len(before)))
+    # The limbs of each result, or up to three more, and how many rounds follow.
+    steps = [
+        (2 * (int((n >> left + 1) * _DIGITS_AN_INDEX) // LIMB_DIGITS) + 3, left)
+        for left in range(rounds - 1, -1, -1)
+    ]
+    # The last product takes three transforms, each one before it four.
+    work = [(4 if left else 3) * kernel.points(limbs) for limbs, left in steps]
+    room = max(Products.size(kernel, limbs, left > 0, threads) for limbs, left in steps)
+    a = Number(steps[-1][0])
+    b = Number(max((limbs for limbs, left in steps if left), default=len(before)))
     a.read(kernel, this)
     b.read(kernel, before)
     products = Products(kernel, room, threads)
-    for done, (_, left) in enumerate(_countdown(lengths)):
+    for done, (_, left) in enumerate(steps):
 
         def report_part(part: float, done: int = done) -> None:
             report((sum(work[:done]) + part * work[done]) / sum(work))
 
         kind = ODD if n >> left & 1 else EVEN
         products.compute(kind, a, b, 2 * a.limbs + 1, [a, b] if left else [a], report_part)
-    _check(kernel, n, a)
+    for prime in (random_prime(), random_prime()):
+        if a.residue(kernel, int(prime)) != fibonacci.residue(n, prime):
+            raise WrongResult(
+                f"F({n}) was computed and is wrong: the memory or the processor of this machine is "
+                "at fault; check them"
+            )
     return products.text(a)
-
-
-def _limbs(n: int) -> int:
-    """Return the number of limbs of F(n), or one more."""
-    return int(n * _DIGITS_AN_INDEX) // LIMB_DIGITS + 1
-
-
-def _countdown(lengths: list[int]) -> list[tuple[int, int]]:
-    """Return each length with the number of lengths after it."""
-    return list(zip(lengths, range(len(lengths) - 1, -1, -1), strict=True))
 
 
 def random_prime() -> mpz:
     """Return a prime of 61 bits by which results of the kernel are checked."""
     start = 1 << _CHECK_BITS - 1 | int.from_bytes(os.urandom(_CHECK_BITS // 8), "big")
     return gmpy2.next_prime(mpz(start))
-
-
-def _check(kernel: Kernel, n: int, number: Number) -> None:
-    for _ in range(2):
-        prime = random_prime()
-        if number.residue(kernel, int(prime)) != fibonacci.residue(n, prime):
-            raise WrongResult(
-                f"F({n}) was computed and is wrong: the memory or the processor of this machine is "
-                "at fault; check them"
-            )

@@ -3,9 +3,8 @@
 The recurrence runs both ways, so an index may be negative: F(-n) = (-1)^(n+1) F(n).
 
 Exact terms cost memory in proportion to the index, and GMP answers a failed allocation by aborting
-the process. They are therefore bounded by :data:`MAX_INDEX` before GMP is called. What needs no
-term (residues, digit counts, leading digits) takes indices of up to :data:`MAX_INDEX_DIGITS`
-decimal digits.
+the process. They are therefore bounded by `MAX_INDEX` before GMP is called. Residues, digit counts
+and leading digits need no term and take indices of up to `MAX_INDEX_DIGITS` decimal digits.
 """
 
 import re
@@ -19,11 +18,11 @@ MAX_INDEX: Final = 1_000_000_000
 """Largest |n| whose exact term is computed: 208,987,640 digits.
 
 Measured with gmpy2 2.3: F(10^9) peaks at 400 MB, the most that fits a machine of 512 MB; with its
-decimal digits, at 850 MB.
+decimal digits at 850 MB.
 """
 
 MAX_INDEX_DIGITS: Final = 10_000
-"""Most decimal digits of an index; at that length a residue takes 0.1 s for a short modulus."""
+"""Maximum decimal digits of an index; a residue by a short modulus then takes 0.1 s."""
 
 _INDEX = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
 
@@ -34,7 +33,7 @@ _BINET_FROM: Final = 10_000
 
 
 class InvalidIndex(ValueError):
-    """The text is not an index: ``0``, or digits without leading zeros, perhaps after a ``-``."""
+    """The text is not an index."""
 
 
 class IndexTooLarge(ValueError):
@@ -42,11 +41,11 @@ class IndexTooLarge(ValueError):
 
 
 def parse_index(text: str) -> mpz:
-    """Return the index that ``text`` writes in ASCII decimal: ``0|-?[1-9][0-9]*``.
+    """Parse an index in ASCII decimal: ``0|-?[1-9][0-9]*``.
 
     Raises:
         InvalidIndex: ``text`` is anything else (``+5``, ``007``, ``1_000``, ``1e9``).
-        IndexTooLarge: it has more than `MAX_INDEX_DIGITS` digits.
+        IndexTooLarge: It has more than `MAX_INDEX_DIGITS` digits.
     """
     # The length comes first: the pattern would read a megabyte only to refuse it.
     if len(text) > MAX_INDEX_DIGITS + text.startswith("-"):
@@ -59,11 +58,7 @@ def parse_index(text: str) -> mpz:
 
 
 def require_computable(n: int | mpz) -> None:
-    """Return if F(n) may be computed in full.
-
-    Raises:
-        IndexTooLarge: |n| exceeds `MAX_INDEX`.
-    """
+    """Raise `IndexTooLarge` if |n| exceeds `MAX_INDEX`."""
     if abs(n) > MAX_INDEX:
         raise IndexTooLarge(
             f"the largest term computed in full is F({MAX_INDEX}); its summary and residues go on"
@@ -71,11 +66,7 @@ def require_computable(n: int | mpz) -> None:
 
 
 def pair(n: int | mpz) -> tuple[mpz, mpz]:
-    """Return ``(F(n), F(n+1))``, for negative ``n`` too.
-
-    Raises:
-        IndexTooLarge: as `require_computable`, for n and n + 1.
-    """
+    """Return F(n) and F(n+1), for negative ``n`` too; raise as `require_computable` for both."""
     require_computable(n if n < 0 else n + 1)
     if n >= 0:
         following, this = gmpy2.fib2(int(n) + 1)
@@ -85,23 +76,19 @@ def pair(n: int | mpz) -> tuple[mpz, mpz]:
 
 
 def term(n: int | mpz) -> mpz:
-    """Return ``F(n)``, for negative ``n`` too.
-
-    Raises:
-        IndexTooLarge: as `require_computable`.
-    """
+    """Return F(n), for negative ``n`` too; raise as `require_computable`."""
     require_computable(n)
     magnitude = gmpy2.fib(int(abs(n)))
     return -magnitude if is_negative(n) else magnitude
 
 
 def is_negative(n: int | mpz) -> bool:
-    """Return whether ``F(n) < 0``: so for negative even ``n``."""
+    """Return whether F(n) < 0."""
     return n < 0 and n % 2 == 0
 
 
 def residue(n: int | mpz, modulus: int | mpz) -> mpz:
-    """Return ``F(n) mod modulus``, in ``0 .. modulus - 1``, without computing ``F(n)``.
+    """Return F(n) mod ``modulus``, in 0 .. ``modulus`` - 1, without computing F(n).
 
     Fast doubling: F(2k) = F(k) (2 F(k+1) - F(k)) and F(2k+1) = F(k)^2 + F(k+1)^2, one doubling a
     bit of ``n``.
@@ -124,11 +111,11 @@ def residue(n: int | mpz, modulus: int | mpz) -> mpz:
 
 
 def digit_count(n: int | mpz, base: int = 10) -> mpz:
-    """Return how many digits ``|F(n)|`` has in ``base``, exactly and without computing it.
+    """Return the exact number of digits of |F(n)| in ``base`` (2 to 62), without computing F(n).
 
     By Binet's formula log F(n) = n log(phi) - log(5)/2, at a precision that grows until the
-    rounding can no longer change the answer. It ends, because no term this far is a power of
-    ``base`` (2 to 62): F(n) has a prime factor of at least n - 1 (Carmichael 1913).
+    rounding can no longer change the answer. This ends because no term this large is a power of
+    ``base``: F(n) has a prime factor of at least n - 1 (Carmichael 1913).
     """
     n = abs(n)
     if n < _BINET_FROM:
@@ -142,14 +129,14 @@ def digit_count(n: int | mpz, base: int = 10) -> mpz:
 
 
 def leading_digits(n: int | mpz, count: int) -> str:
-    """Return the first ``count`` decimal digits of ``|F(n)|``, or all where it has fewer.
+    """Return the first ``count`` decimal digits of |F(n)|, or all if it has fewer.
 
-    The fraction of log10 F(n), raised to a power of ten, at a precision that grows until the
+    They are ten to the power of the fraction of log10 F(n), at a precision that grows until the
     rounding can no longer change a digit.
 
     Raises:
-        ValueError: ``count`` is not in 1 .. 1000 (at 1000 the part of Binet's formula that is
-            left out still lies thousands of digits further right).
+        ValueError: ``count`` is not in 1 .. 1000. At 1000, the part of Binet's formula that is
+            left out is still thousands of digits further right.
     """
     if not 1 <= count <= 1000:
         raise ValueError(f"the number of leading digits is 1 to 1000, not {count}")
@@ -161,7 +148,7 @@ def leading_digits(n: int | mpz, count: int) -> str:
     guard = 4 * count + 64
     while True:
         scaled = _log_term(n, 10, guard)
-        # A unit more on either side stands for what `_power_of_ten` itself rounds.
+        # One unit more on either side covers the rounding of `_power_of_ten` itself.
         low, high = _power_of_ten(scaled - 2, guard, count), _power_of_ten(scaled + 3, guard, count)
         if low == high:
             digits = low.digits()
@@ -170,10 +157,10 @@ def leading_digits(n: int | mpz, count: int) -> str:
 
 
 def trailing_digits(n: int | mpz, count: int) -> str:
-    """Return the last ``count`` decimal digits of ``|F(n)|``, or all where it has fewer.
+    """Return the last ``count`` decimal digits of |F(n)|, or all if it has fewer.
 
     The last k digits of the sequence repeat after 15 * 10^(k-1) terms, for k >= 3 (Wall 1960), so
-    that the length of ``n`` does not count.
+    that the cost does not depend on the length of ``n``.
     """
     n = abs(n)
     digits: str
@@ -186,7 +173,7 @@ def trailing_digits(n: int | mpz, count: int) -> str:
 
 
 def _log_term(n: int | mpz, base: int, guard: int) -> mpz:
-    """Return ``log_base F(n) * 2^guard`` as an integer less than one off, for n >= _BINET_FROM."""
+    """Return log_base F(n) * 2^guard to within 1, as an integer, for n >= _BINET_FROM."""
     # Four roundings, each of half a unit in the last place of a number below 2^bits(n), stay
     # below 2^-13 of the returned unit.
     precision = mpz(n).bit_length() + guard + 16
@@ -196,17 +183,17 @@ def _log_term(n: int | mpz, base: int, guard: int) -> mpz:
         return mpz(gmpy2.floor(gmpy2.mul_2exp(log_term / gmpy2.log(gmpy2.mpfr(base)), guard)))
 
 
-# Most of the cost of a summary of a far term, which needs them for base 2 and twice for base 10.
+# Most of the cost of the summary of a large term, which needs them for base 2 and twice for 10.
 @lru_cache(maxsize=4)
 def _binet_logarithms(precision: int) -> tuple[gmpy2.mpfr, gmpy2.mpfr]:
-    """Return ``log(phi)`` and ``log(5)/2`` to so many bits."""
+    """Return log(phi) and log(5)/2 to ``precision`` bits."""
     with gmpy2.context(precision=precision):
         log_phi = gmpy2.log((1 + gmpy2.sqrt(gmpy2.mpfr(5))) / 2)
         return log_phi, gmpy2.log(gmpy2.mpfr(5)) / 2
 
 
 def _power_of_ten(scaled: mpz, guard: int, digits: int) -> mpz:
-    """Return the first ``digits`` digits of ``10^(scaled / 2^guard)`` as an integer."""
+    """Return the first ``digits`` digits of 10^(scaled / 2^guard) as an integer."""
     with gmpy2.context(precision=guard + 16):
         fraction = gmpy2.div_2exp(gmpy2.mpfr(gmpy2.f_mod_2exp(scaled, guard)), guard)
         return mpz(gmpy2.floor(gmpy2.exp10(fraction + (digits - 1))))

@@ -3,8 +3,8 @@
 ctypes rather than an extension module: the library then needs no headers of Python to be built, is
 the same for every version of Python, and lets other threads run. A call costs half a microsecond.
 
-Where the kernel was not built, or the processor lacks AVX2, `load` returns None; all that uses it
-has another way.
+If the kernel was not built, or the processor lacks AVX2, `load` returns None, and callers compute
+without it.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _HUGE: Final = 1 << 21
 _REPORT_EVERY: Final = 0.1
 
 PRODUCT, EVEN, ODD = 0, 1, 2
-"""What of a, b is computed: ab; a(a + 2b), aa + bb; aa + (a + b)(a + b), a(a + 2b)."""
+"""The results computed from a and b: ab; a(a + 2b), aa + bb; aa + (a + b)(a + b), a(a + 2b)."""
 
 
 class Unusable(Exception):
@@ -39,18 +39,10 @@ class Unusable(Exception):
 
 
 class Kernel:
-    """The functions of a compiled kernel.
-
-    Attributes:
-        variant: The vector instructions that it uses.
-    """
+    """The functions of a compiled kernel; ``variant`` names the vector instructions it uses."""
 
     def __init__(self, library: Path = LIBRARY) -> None:
-        """Load ``library``.
-
-        Raises:
-            Unusable: it was not built, is of another system, or lacks instructions of this one.
-        """
+        """Load ``library``, or raise `Unusable`."""
         if not library.exists():
             raise Unusable("it was not built; install a C compiler, then bigfib once more")
         try:
@@ -101,16 +93,10 @@ class Kernel:
         second_digits: int,
         closing: bytes = b"",
     ) -> bytes:
-        """Return the last ``digits`` digits of a sum or a difference, and ``closing`` behind them.
+        """Return the last ``digits`` digits of a sum or a difference, then ``closing``.
 
-        Args:
-            subtract: Whether ``second`` is subtracted; it is not larger than ``first``.
-            digits: How many are wanted, with zeros in front if there are fewer.
-            first: ASCII digits, most significant first, and anything behind them.
-            first_digits: How many.
-            second: The same of the other number.
-            second_digits: At most ``first_digits``.
-            closing: What follows the digits.
+        Zeros fill up a shorter result. Each number is ASCII digits, most significant first, perhaps
+        with other bytes after them; the second is not larger than the first.
         """
         room = len(closing)
         made = self._unwritten(None, digits + room)
@@ -147,19 +133,10 @@ def description() -> str:
 
 
 class Buffer:
-    """Memory that is zeros at first.
-
-    Attributes:
-        address: Where it begins, on a page of its own.
-        view: Its bytes.
-    """
+    """Zeroed memory that begins on a page of its own."""
 
     def __init__(self, size: int) -> None:
-        """Take ``size`` bytes.
-
-        Raises:
-            MemoryError: there are not so many.
-        """
+        """Allocate ``size`` bytes, or raise `MemoryError`."""
         try:
             memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as error:
@@ -172,21 +149,16 @@ class Buffer:
 
 
 class Number:
-    """A natural number in limbs of 18 digits.
-
-    Attributes:
-        limbs: How many it has.
-        address: Where they are, least significant first.
-    """
+    """A natural number in limbs of 18 digits, least significant first."""
 
     def __init__(self, room: int) -> None:
-        """Be zero, with room for so many limbs."""
+        """Allocate ``room`` limbs; the number is 0."""
         self._buffer = Buffer(8 * room)
         self.address = self._buffer.address
         self.limbs = 0
 
     def read(self, kernel: Kernel, digits: bytes) -> None:
-        """Become the number that ``digits`` write, for which there is room."""
+        """Set the number to ``digits``, for which there is room."""
         self.limbs = -(-len(digits) // LIMB_DIGITS)
         kernel.read(self.address, digits, len(digits))
 
@@ -199,15 +171,9 @@ class Products:
     """Memory and threads to compute products."""
 
     def __init__(self, kernel: Kernel, size: int, threads: int = 1) -> None:
-        """Take memory.
+        """Allocate what `size` returns for the largest product, or raise `MemoryError`.
 
-        Args:
-            kernel: What computes.
-            size: As much of it as `size` returns for the largest product.
-            threads: How many compute at the same time, of the three that it is good for.
-
-        Raises:
-            MemoryError: there is not enough.
+        More than three threads have nothing to do.
         """
         self._kernel = kernel
         self._buffer = Buffer(size)
@@ -216,7 +182,7 @@ class Products:
 
     @staticmethod
     def size(kernel: Kernel, limbs: int, both: bool, threads: int = 1) -> int:
-        """Return the bytes for products of so many limbs, or for two such results at once."""
+        """Return the bytes needed for a product of so many limbs, or for ``both`` results."""
         points = kernel.points(limbs)
         each = (1 + both) * points
         return _DOUBLE * (_PRIMES * each + min(threads, _PRIMES) * (each + points // 4))
@@ -230,15 +196,10 @@ class Products:
         results: list[Number],
         report: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """Compute one result, or both; they may replace a and b.
+        """Compute the first result of ``kind``, or both; they may replace a and b.
 
-        Args:
-            kind: `PRODUCT`, `EVEN` or `ODD`.
-            a: The first number.
-            b: The second.
-            limbs: At least as many as the results have.
-            results: Where the results go; there is room for so many limbs.
-            report: Is told meanwhile how much is done, from 0 to 1.
+        ``limbs`` is at least the length of the results. ``report`` is called with the share of the
+        work that is done, from 0 to 1.
         """
         points, both = self._kernel.points(limbs), len(results) == 2
         each = _DOUBLE * (1 + both) * points
@@ -267,7 +228,7 @@ class Products:
     def _run(self, work: Callable[[int], None], count: int, report: Callable[[], None]) -> None:
         """Call ``work`` with each number below ``count``, in threads, and ``report`` meanwhile.
 
-        Where the system starts no thread (``ulimit -u``), fewer do the work, or this one does.
+        If the system starts no more threads (``ulimit -u``), fewer do the work, or this one does.
         """
         left = list(range(count))
 
@@ -290,7 +251,7 @@ class Products:
                     thread.join(_REPORT_EVERY)
                     report()
         finally:
-            # They use memory that this one frees.
+            # They use memory that this thread frees.
             for thread in started:
                 thread.join()
         report()

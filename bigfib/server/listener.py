@@ -22,7 +22,7 @@ def inherit() -> socket.socket | None:
     not refused.
 
     Raises:
-        CannotServe: There are several, or it is not TCP, or does not listen.
+        CannotServe: There are several sockets, or it is not TCP, or does not listen.
     """
     # Child processes must not inherit the variables.
     pid, count, _ = (
@@ -56,10 +56,8 @@ def inherit() -> socket.socket | None:
 def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """Return a socket bound to the address, which does not listen yet.
 
-    Args:
-        host: Address or name.
-        port: The port; 0 for any that is free.
-        shared: Whether other processes bind the same port; the kernel spreads connections.
+    Port 0 is any free one. If the port is ``shared``, other processes bind it, too, and the kernel
+    spreads connections.
 
     Raises:
         CannotServe: The address is unknown or taken.
@@ -89,11 +87,7 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
 
 
 def reserve(host: str, port: int) -> socket.socket:
-    """Return a socket that reserves a port for workers to share, and accepts no connections.
-
-    Raises:
-        CannotServe: As `bind`.
-    """
+    """Return a socket that reserves a port for workers to share, and accepts no connections."""
     with contextlib.closing(bind(host, port)) as alone:
         # Only a socket that does not share the port fails if another process has it.
         listen(alone)
@@ -102,11 +96,7 @@ def reserve(host: str, port: int) -> socket.socket:
 
 
 def listen(listener: socket.socket) -> None:
-    """Let clients connect.
-
-    Raises:
-        CannotServe: Another process listens there.
-    """
+    """Let clients connect; raise `CannotServe` if another process listens there."""
     try:
         listener.listen(_BACKLOG)
     except OSError as error:
@@ -128,7 +118,7 @@ def is_loopback(listener: socket.socket) -> bool:
 
 def _configure(listener: socket.socket) -> None:
     # Accepted sockets inherit TCP_NODELAY. Without it each chunk of digits waits until the client
-    # has acknowledged the one before.
+    # has acknowledged the previous one.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # bjoern accepts one connection an event; a client that has gone by then must not block it.
     listener.setblocking(False)

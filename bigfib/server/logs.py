@@ -1,6 +1,6 @@
 """Log to standard error, as lines of text or of JSON, without endless repeats.
 
-Text has no time: systemd's journal, and whatever else collects it, adds one. JSON has it.
+Text lines have no time: systemd's journal and other collectors add one.
 """
 
 import json
@@ -9,42 +9,30 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import Any, Final, TextIO
 
 from bigfib.settings import LogFormat
 
 QUIET_SECONDS: Final = 10.0
-"""How many seconds repeats of a warning or an error are only counted."""
+"""Seconds during which repeats of a warning or an error are only counted."""
 
 
-def configure(log_format: LogFormat = LogFormat.TEXT) -> None:
-    """Log in this format from now on."""
+def configure(log_format: LogFormat = LogFormat.TEXT, *, debug: bool = False) -> None:
+    """Log in this format from now on, and debug messages of bigfib's own if ``debug``."""
     formatter = _Json() if log_format is LogFormat.JSON else _Text()
     handler = RepeatLimiter(sys.stderr)
     handler.setFormatter(formatter)
     root = logging.getLogger()
-    for before in root.handlers.copy():
-        if isinstance(before, RepeatLimiter):
-            root.removeHandler(before)
-            before.close()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    # Ignore logging errors: stderr itself is gone.
-    logging.raiseExceptions = False
+    logging.getLogger("bigfib").setLevel(logging.DEBUG if debug else logging.NOTSET)
 
 
-if TYPE_CHECKING:
-    _Handler = logging.StreamHandler[TextIO]
-else:
-    _Handler = logging.StreamHandler  # Python 3.10 does not take the brackets.
-
-
-class RepeatLimiter(_Handler):
+class RepeatLimiter(logging.StreamHandler):  # type: ignore[type-arg]  # not in Python 3.10
     """Write each message, but repeats of a warning or an error only every `QUIET_SECONDS`.
 
     A different message of the same logger is written at once, after the number of repeats of the
-    last one, so that the last line always has the current state. (A `logging.Filter` could drop
-    repeats, but not write their number.)
+    last one. (A `logging.Filter` could drop repeats, but not write their number.)
     """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
@@ -87,13 +75,7 @@ class RepeatLimiter(_Handler):
 
 @dataclass
 class _Last:
-    """The last warning or error of a logger.
-
-    Attributes:
-        record: The first of the repeated records.
-        quiet_until: Until when repeats are only counted, by the clock of the handler.
-        repeats: How many have been counted since the last line.
-    """
+    """The last warning or error of a logger, and its repeats since the last line."""
 
     record: logging.LogRecord
     quiet_until: float

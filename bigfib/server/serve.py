@@ -10,8 +10,9 @@ import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Final
+from typing import Final, NamedTuple
 
 import bjoern
 
@@ -24,7 +25,7 @@ from bigfib.jobs import Jobs, TermNotReady
 from bigfib.numbers import kernel
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import SHARED, Sequences, farthest_within
-from bigfib.server import CannotServe, listener, systemd, watchdog
+from bigfib.server import CannotServe, listener, systemd
 from bigfib.server.bjoern.idle import ConnectionWatch
 from bigfib.server.bjoern.loop import IterationHook
 from bigfib.server.bjoern.request import WSGI, PartOfRequest, guarded, with_client_address
@@ -36,6 +37,8 @@ from bigfib.terms import INLINE_LIMIT
 
 _logger = logging.getLogger(__name__)
 
+_READY: Final = ("READY=1", "WATCHDOG=1")
+
 # From <malloc.h>.
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
@@ -45,9 +48,9 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then finish the replies under way, for 5 seconds at most.
 
     Raises:
-        CannotServe: The address cannot be had, or the shared sequence is beyond computing.
+        CannotServe: The address cannot be used, or the shared sequence is too large to compute.
         LogError: The state log cannot be opened, or not be made durable at the end.
-        StoreError: The database cannot be had.
+        StoreError: The database cannot be used.
     """
     timeout = systemd.watchdog_seconds()
     inherited = listener.inherit()
@@ -70,22 +73,14 @@ def serve(settings: Settings) -> None:
         if place is None:
             return
         host, port = reserved.getsockname()[:2]
-        # An inherited socket is common to all workers: whichever is free accepts.
+        # All workers accept from an inherited socket: whichever is free.
         with contextlib.closing(inherited or listener.bind(host, port, shared=True)) as listening:
             listener.listen(listening)
             _Server(settings, listening, timeout, place, inherited=bool(inherited)).serve()
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """What the application works on.
-
-    Attributes:
-        store: The store of the sequences.
-        sequences: The sequences.
-        jobs: The computations of large terms.
-        position: The position of the shared sequence.
-    """
+class _Opened(NamedTuple):
+    """What the application works on; ``position`` is that of the shared sequence."""
 
     store: Opened
     sequences: Sequences
@@ -93,52 +88,40 @@ class _Opened:
     position: int
 
 
+@dataclass
 class _Server:
-    """The service in this process."""
+    """The service in this process.
 
-    def __init__(
-        self,
-        settings: Settings,
-        listening: socket.socket,
-        timeout: float | None,
-        place: Place | None = None,
-        *,
-        inherited: bool,
-    ) -> None:
-        """Prepare the service.
+    If there is a supervisor, it expects a report every ``timeout`` seconds. ``place`` is that of
+    this worker, if there are several. An ``inherited`` socket listens on after the end.
+    """
 
-        Args:
-            settings: The settings.
-            listening: The listening socket.
-            timeout: Seconds within which a supervisor expects each report; None if there is none.
-            place: The place of this worker, if it is one of several.
-            inherited: Whether others have the socket, too, and it listens on after the end.
-        """
-        self._settings = settings
-        self._listening = listening
-        self._url = listener.url(listening)
-        self._timeout = timeout
-        self._place = place
-        self._inherited = inherited
+    settings: Settings
+    listening: socket.socket
+    timeout: float | None
+    place: Place | None = None
+    inherited: bool = False
 
     def serve(self) -> None:
         """Serve until a signal, in four phases: open, build, run, drain."""
         descriptors = self._prepare_process()
         with self._open() as opened:
-            watch = ConnectionWatch(self._listening, descriptors)
-            stop = Stop(self._listening, watch, inherited=self._inherited)
+            watch = ConnectionWatch(self.listening, descriptors)
+            stop = Stop(self.listening, watch, inherited=self.inherited)
             app = self._build(opened, stop)
-            with self._drain_on_signal(watch, stop):
+            # A signal closes the connections after their replies.
+            with contextlib.closing(watch), stop.by_signal():
+                watch.start()
                 self._announce(opened)
                 self._run(app)
             _logger.info("stopped")
 
     def _prepare_process(self) -> int:
-        """Set up what belongs to the process; return how many descriptors it may have."""
-        if self._settings.one_cpu:
+        """Set up the process; return how many descriptors it may have."""
+        if self.settings.one_cpu:
             # All workers on the same CPU would gain nothing.
             cpus = sorted(os.sched_getaffinity(0))
-            number = self._place.number if self._place else 0
+            number = self.place.number if self.place else 0
             os.sched_setaffinity(0, {cpus[number % len(cpus)]})
         keep_freed_memory()
         sys.excepthook = _show_uncaught
@@ -149,17 +132,12 @@ class _Server:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[_Opened]:
-        """Open the store and the computations, and close them at the end.
-
-        Raises:
-            CannotServe: The shared sequence is beyond computing.
-            LogError, StoreError: As `serve`.
-        """
-        settings = self._settings
+        """Open the store and the computations, and close them at the end; raise as `serve`."""
+        settings = self.settings
         # Absolute, because the processes that write there have another working directory.
         cache = DigitCache(settings.cache_dir.absolute(), settings.disk_cache_bytes)
         jobs = Jobs(cache, settings.max_term)
-        store = open_store(settings, owner_url=self._url)
+        store = open_store(settings, owner_url=listener.url(self.listening))
         with contextlib.closing(store.store), contextlib.closing(jobs):
             sequences = Sequences(
                 store.store,
@@ -183,57 +161,46 @@ class _Server:
 
     def _build(self, opened: _Opened, stop: Stop) -> WSGI:
         """Return the application for bjoern, with the hook installed that commits for it."""
-        settings = self._settings
+        settings = self.settings
         app = create_app(
             *(opened.store.store, opened.sequences, opened.jobs),
             per_client=settings.per_client,
             shared_store=opened.store.shared,
-            shared=self._place.shared if self._place else None,
+            shared=self.place.shared if self.place else None,
             draining=stop.draining,
         )
         # An attribute, because the hook must outlive the loop.
-        self._hook = IterationHook(self._listening, app.committer.end_iteration)
-        if not opened.store.shared:
+        self._hook = IterationHook(self.listening, app.committer.end_iteration)
+        # Requests of a loop iteration share a commit, for which the log writes and syncs once.
+        if not settings.store:
             self._hook.install()
-        served = stop.announced_by(app)
         if settings.access_log or settings.debug:
-            served = with_client_address(logged(served, app.committer))
-        return guarded(served)
-
-    @contextlib.contextmanager
-    def _drain_on_signal(self, watch: ConnectionWatch, stop: Stop) -> Iterator[None]:
-        """Let a signal close the connections, after their replies, of the loop that runs within."""
-        with contextlib.closing(watch), stop.by_signal():
-            watch.start()
-            yield
+            return guarded(with_client_address(logged(app, app.committer)))
+        return guarded(app)
 
     def _announce(self, opened: _Opened) -> None:
         """Log where the service listens, and what it serves."""
-        who = f"bigfib {bigfib.__version__}"
-        if self._place:
-            worker = f"worker {self._place.number + 1} of {self._settings.workers}"
-            who += f" ({worker}, pid {os.getpid()})"
+        store, url = opened.store, listener.url(self.listening)
+        name = f"bigfib {bigfib.__version__}"
+        if self.place:
+            worker = f"worker {self.place.number + 1} of {self.settings.workers}"
+            name += f" ({worker}, pid {os.getpid()})"
         _logger.info(
             "%s listens on %s; %s at position %d, durability %s, kernel: %s",
-            *(who, self._url, opened.store.name, opened.position, opened.store.durability),
-            kernel.description(),
+            *(name, url, store.name, opened.position, store.durability, kernel.description()),
         )
-        if not listener.is_loopback(self._listening):
+        if not listener.is_loopback(self.listening):
             _logger.warning(
                 "open to the network, without passwords, TLS or limits for each client; "
                 "put a proxy in front, or listen on --host 127.0.0.1"
             )
-        systemd.notify(f"STATUS={self._url}; {opened.store.name}")
+        systemd.notify(f"STATUS={url}; {store.name}")
 
     def _run(self, app: WSGI) -> None:
         """Run bjoern until it is stopped, and report that its loop is alive."""
-        notify = self._place.notify if self._place else _notify_systemd
-        with watchdog.notifying(notify, self._timeout, bjoern.server_run.__code__):
-            bjoern.server_run(self._listening, app)
-
-
-def _notify_systemd() -> None:
-    systemd.notify("READY=1", "WATCHDOG=1")
+        notify = self.place.notify if self.place else partial(systemd.notify, *_READY)
+        with systemd.notifying(notify, self.timeout, bjoern.server_run.__code__):
+            bjoern.server_run(self.listening, app)
 
 
 def _show_uncaught(

@@ -1,4 +1,4 @@
-"""Stop the service on SIGTERM or SIGINT, after the replies that are under way.
+"""Stop the service on SIGTERM or SIGINT, after the replies under way.
 
 bjoern runs libev's event loop and has it handle SIGINT: the loop then stops accepting, and returns
 when the last connection is closed. An idle keep-alive client would delay that for ever, and Python
@@ -10,7 +10,7 @@ code no longer runs in the thread of the loop. Hence:
   for it and turns it into a SIGTERM, unless this process was started to ignore it.
 * Clients that connected before the signal are served, even if bjoern has not accepted them yet: the
   stop begins when no connection is waiting, or after the tenth attempt.
-* Every reply from then on has ``Connection: close``.
+* Every reply from then on has ``Connection: close`` (see `bigfib.api.front`).
 * No handler raises an exception: bjoern crashes if one does before the loop runs.
 """
 
@@ -21,12 +21,11 @@ import select
 import signal
 import socket
 import threading
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 from bigfib.server import systemd
 from bigfib.server.bjoern.idle import ConnectionWatch
-from bigfib.server.bjoern.request import WSGI
 
 _logger = logging.getLogger(__name__)
 
@@ -35,20 +34,10 @@ _MOST_LOOKS: Final = 10
 
 
 class Stop:
-    """Stop the event loop on SIGTERM or SIGINT.
-
-    Attributes:
-        draining: Set when the stop has begun.
-    """
+    """Stop the event loop on SIGTERM or SIGINT; ``draining`` is set when the stop has begun."""
 
     def __init__(self, listener: socket.socket, watch: ConnectionWatch, *, inherited: bool) -> None:
-        """Prepare to stop.
-
-        Args:
-            listener: The listening socket.
-            watch: Closes its connections.
-            inherited: Whether another process has the listener, too, and continues to listen.
-        """
+        """Prepare to stop; ``watch`` closes the connections, and an ``inherited`` socket stays."""
         self.draining = threading.Event()
         self._listener = listener
         self._watch = watch
@@ -60,8 +49,7 @@ class Stop:
 
     @contextlib.contextmanager
     def by_signal(self) -> Iterator[None]:
-        """Let signals stop the loop that runs in this context."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        """Let signals stop the loop that runs in this context; SIGINT is blocked already."""
         # A shell without job control starts commands in the background with SIGINT ignored.
         ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         signal.signal(signal.SIGINT, self._interrupt)
@@ -73,24 +61,6 @@ class Stop:
         finally:
             # Python restores the default action at exit, by which a second SIGTERM would kill.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-    def announced_by(self, app: WSGI) -> WSGI:
-        """Return ``app`` with ``Connection: close`` in every reply once the stop has begun.
-
-        bjoern adds ``Connection: Keep-Alive``; of the two, `close` counts (RFC 9112, section 9.3).
-        """
-        is_draining = self.draining.is_set
-
-        def last_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-            if not is_draining():
-                return app(environ, start_response)
-
-            def last_start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
-                return start_response(status, [("Connection", "close"), *headers], *error)
-
-            return app(environ, last_start)
-
-        return last_app
 
     def _begin(self, _signal: int, _frame: object) -> None:
         if self.draining.is_set() or self._begins:

@@ -1,9 +1,8 @@
 """Keep several processes serving on one port.
 
 The workers are forks of the supervisor, which only waits for signals. A worker that ends is started
-again, after a pause that grows while it keeps ending. A worker that stops reporting that it answers
-requests is killed. When the supervisor is stopped or killed, all workers end. systemd knows only
-the supervisor.
+again, after a pause that grows while it keeps ending. A worker that stops reporting is killed. When
+the supervisor is stopped or killed, all workers end. systemd knows only the supervisor.
 """
 
 import contextlib
@@ -14,9 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+from bigfib.computation import die_with
 from bigfib.metrics import SharedMemory
 from bigfib.server import CannotServe, systemd
-from bigfib.signals import die_with
 
 _logger = logging.getLogger(__name__)
 
@@ -26,7 +25,7 @@ _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 
 STARTING_SECONDS: Final = 10.0
-"""How long a worker may take to connect to its store, before it is expected to report."""
+"""Seconds that a worker may take to connect to its store, before it is expected to report."""
 
 # Longer than the 5 s that a worker gives the replies under way.
 _STOPPING_SECONDS: Final = 10.0
@@ -41,8 +40,8 @@ class Place(NamedTuple):
     """What a worker knows about its place among the others.
 
     Attributes:
-        number: Its number, from 0, which the worker started in its place gets, too.
-        notify: Reports that it answers requests; to be called at intervals.
+        number: Its number, from 0, which its replacement gets, too.
+        notify: Reports to the supervisor; to be called at intervals.
         shared: The memory for the metrics of all workers.
     """
 
@@ -57,8 +56,8 @@ class Worker:
     Attributes:
         pid: Its process, or 0 while there is none.
         due: When it is to be started, on the monotonic clock.
-        heard: When it last reported that it answers requests; before the first report, until when
-            it may start. None while no report is expected.
+        heard: When it last reported; before the first report, until when it may start. None while
+            no report is expected.
     """
 
     def __init__(self) -> None:
@@ -101,8 +100,8 @@ class Supervisor:
     def __init__(self, count: int, timeout: float | None) -> None:
         """Prepare to start ``count`` workers.
 
-        Each has to report to the supervisor within ``timeout`` seconds, and the supervisor to
-        systemd; None if nothing is expected.
+        Each has to report to the supervisor every ``timeout`` seconds, and the supervisor to
+        systemd; None if no reports are expected.
         """
         self._pid = os.getpid()
         self._timeout = timeout
@@ -119,15 +118,14 @@ class Supervisor:
     def run(self) -> Place | None:
         """Keep the workers running until SIGTERM or SIGINT.
 
-        The first has to be ready before the others are started. If it cannot serve, it reports why,
-        and the supervisor ends.
+        The first has to be ready before the others are started.
 
         Returns:
             In a worker: its place. In the supervisor: None, when all have ended.
 
         Raises:
             CannotServe: The first worker cannot be started.
-            SystemExit: The first worker could not serve; with its status.
+            SystemExit: The first worker could not serve, and has logged why; with its status.
         """
         try:
             place = self._start(self._workers[0])
@@ -145,8 +143,11 @@ class Supervisor:
             if received and received.si_signo == _ALIVE:
                 self._note_report(received.si_pid)
             self._note_ends()
+            if self._ready and self._timeout:
+                systemd.notify("WATCHDOG=1")
+                for worker in self._workers:
+                    worker.kill_if_silent(self._timeout)
             if self._ready:
-                self._watch()
                 place = self._start_due()
         return place
 
@@ -183,13 +184,6 @@ class Supervisor:
             if place:
                 return place
         return None
-
-    def _watch(self) -> None:
-        """Report to systemd, and kill workers that do not report."""
-        if self._timeout:
-            systemd.notify("WATCHDOG=1")
-            for worker in self._workers:
-                worker.kill_if_silent(self._timeout)
 
     def _seconds_left(self) -> float:
         """Return the seconds after which there is something to do even without a signal."""

@@ -1,13 +1,17 @@
-"""Notify systemd, and read how often it wants to be notified.
+"""Notify systemd, and report to a supervisor, at intervals, that the event loop is alive.
 
 sd_notify(3) and sd_watchdog_enabled(3) are two protocols of environment variables and datagrams,
 which other supervisors use, too. Without the variables nothing is sent.
 """
 
+import contextlib
 import functools
 import logging
 import os
+import signal
 import socket
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType
 from typing import Final
 
 _logger = logging.getLogger(__name__)
@@ -42,10 +46,7 @@ def _sender() -> socket.socket:
 
 
 def watchdog_seconds() -> float | None:
-    """Return within how many seconds systemd expects each notification, at least 0.1.
-
-    None if it expects none, or its variable is not a number.
-    """
+    """Return the seconds within which systemd expects each notification, at least 0.1, or None."""
     pid, microseconds = (os.environ.get(name, "") for name in ("WATCHDOG_PID", "WATCHDOG_USEC"))
     if pid not in ("", str(os.getpid())) or microseconds in ("", "0"):
         return None
@@ -53,3 +54,35 @@ def watchdog_seconds() -> float | None:
         _logger.warning("WATCHDOG_USEC %.20r is no number of microseconds; ignored", microseconds)
         return None
     return max(int(microseconds) / 1_000_000, _LEAST_WATCHDOG_SECONDS)
+
+
+@contextlib.contextmanager
+def notifying(notify: Callable[[], None], timeout: float | None, *loop: CodeType) -> Iterator[None]:
+    """Call ``notify`` now, and four times in every ``timeout`` seconds while the loop is alive.
+
+    bjoern has no timers, but checks for signals ten times a second. Python also runs a signal
+    handler within a request, which may never end. So the loop counts as alive if it is between two
+    calls of the application, or within another call than last time.
+
+    ``loop`` is the functions that make up the loop, the outermost of which is called within the
+    ``with``. Without a ``timeout`` nothing expects further reports.
+    """
+    last: FrameType | None = None
+
+    def alarm(_signal: int, frame: FrameType | None) -> None:
+        nonlocal last
+        call = None
+        while frame and frame.f_code not in loop:
+            call, frame = frame, frame.f_back
+        if call is None or call is not last:
+            notify()
+        last = call
+
+    notify()
+    if timeout:
+        signal.signal(signal.SIGALRM, alarm)
+        signal.setitimer(signal.ITIMER_REAL, timeout / 4, timeout / 4)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -252,6 +252,7 @@ class Compaction:
             self._fail(size, error)
         self.running = None
         self.due_at = max(self._least, 2 * rewriting.end)
+        _logger.debug("state log %s is compacted: bytes %d now", self._path, rewriting.end)
         return rewriting
 
     def abandon(self) -> None:

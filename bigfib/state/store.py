@@ -189,6 +189,10 @@ class Store(Protocol):
 class SharedStore(Store, Protocol):
     """A store that many servers share, and that makes many steps at once."""
 
+    @property
+    def has_standby(self) -> bool:
+        """Whether commits waited for a synchronous standby when that was last seen."""
+
     def is_open(self) -> bool:
         """Return whether the store can take steps, as far as is known without a query."""
 

@@ -27,14 +27,14 @@ def lines(service: Service) -> list[tuple[str, ...]]:
     return found
 
 
-def test_says_nothing_unless_asked(serve: Serve) -> None:
+def test_access_log_unless_asked_for_is_empty(serve: Serve) -> None:
     service = serve()
     service.value("next")
     assert lines(service) == []
     assert "/api0/next" not in "".join(service.said)
 
 
-def test_every_kind_of_reply(serve: Serve) -> None:
+def test_access_log_has_a_line_for_every_kind_of_reply(serve: Serve) -> None:
     service = serve("--access-log")
     expected = []
 
@@ -66,7 +66,7 @@ def test_every_kind_of_reply(serve: Serve) -> None:
     assert int(found[-1][3]) > 313_482
 
 
-def test_what_is_waited_for_counts(serve: Serve) -> None:
+def test_logged_time_includes_the_wait_for_the_commit(serve: Serve) -> None:
     service = serve("--access-log")
     for _ in range(20):
         service.ask("/api0/next")
@@ -80,7 +80,7 @@ def test_what_is_waited_for_counts(serve: Serve) -> None:
     assert sum(float(step[6]) + 0.0005 for step in steps) / 1000 >= float(committing[1])
 
 
-def test_a_client_cannot_write_lines(serve: Serve) -> None:
+def test_control_characters_of_a_client_write_no_lines(serve: Serve) -> None:
     service = serve("--access-log")
     exchange(service, b'GET /%0a%22%1b[31m%ff" HTTP/1.1\r\nConnection: close\r\n\r\n')
     assert [line[1] for line in lines(service)] == ["GET /%0A%22%1B%5B31m%FF%22 HTTP/1.1"]

@@ -5,7 +5,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from http.client import HTTPResponse
 from pathlib import Path
 
@@ -25,10 +24,10 @@ class TestSequences:
         return service.ask("/api1/sequences/shared", "PUT", PUT, body)
 
     def put_at_last(self, service: Service, position: int) -> bytes:
-        while (answer := self.put(service, position))[0].status == 503:
-            time.sleep(0.02)
-        assert answer[0].status == 200
-        return answer[1]
+        until(lambda: self.put(service, position)[0].status != 503)
+        reply, body = self.put(service, position)
+        assert reply.status == 200
+        return body
 
     def test_put_where_terms_are_at_hand(self, serve: Serve) -> None:
         service = serve()
@@ -48,7 +47,7 @@ class TestSequences:
             assert service.ask("/api0/previous")[1] == value % expected(n + back)
         assert len(files(service)) == 2
 
-    def test_beyond_the_largest_term(self, serve: Serve) -> None:
+    def test_put_beyond_the_largest_term_is_422_and_a_step_goes_on(self, serve: Serve) -> None:
         service = serve("--max-term", "1500000")
         reply, body = self.put(service, 1_500_001)
         assert reply.status == 422

@@ -43,7 +43,7 @@ class TestCache:
         # To be read is not to be changed.
         assert service.ask(f"/api1/terms/{NEAR}")[0].status == 200
 
-    @pytest.mark.parametrize("running", [True, False])
+    @pytest.mark.parametrize("running", [True, pytest.param(False, marks=pytest.mark.campaign)])
     @pytest.mark.parametrize(
         "harm",
         [
@@ -80,7 +80,7 @@ class TestCache:
         os.mkfifo(path)
         assert awaited(service, NEAR, TEXT)[1] == expected(NEAR)
 
-    def test_removed_while_it_is_sent(self, serve: Serve) -> None:
+    def test_file_removed_while_it_is_sent_is_sent_whole(self, serve: Serve) -> None:
         service = serve()
         awaited(service, NEAR)
         with service.connect() as connection:
@@ -91,7 +91,7 @@ class TestCache:
             assert begun + reply.read() == document(NEAR)
         assert awaited(service, NEAR)[1] == document(NEAR)
 
-    def test_least_recently_used_go_first(self, serve: Serve) -> None:
+    def test_full_cache_drops_the_least_recently_used_term(self, serve: Serve) -> None:
         # Room for three.
         service = serve("--disk-cache-bytes", str(3 * len(expected(NEAR)) + 100))
         one, two, three, four = range(NEAR, NEAR + 4)
@@ -178,7 +178,10 @@ class TestCache:
         assert awaited(service, NEAR, TEXT)[1] == expected(NEAR)
         assert cached(service, NEAR).stat().st_ino == written.inode
 
-    def test_two_services_share_it(self, serve: Serve, path: Path) -> None:
+    @pytest.mark.campaign
+    def test_two_services_on_one_cache_both_give_exact_digits(
+        self, serve: Serve, path: Path
+    ) -> None:
         shared = str(path.with_name("shared"))
         services = [serve("--cache-dir", shared)]
         path.rename(path.with_name("first.log"))

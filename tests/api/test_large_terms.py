@@ -21,7 +21,7 @@ from tests.api.large_terms import (
     files,
     workers,
 )
-from tests.service import Serve, until
+from tests.service import Serve, Service, until
 
 
 class TestShown:
@@ -46,7 +46,7 @@ class TestShown:
         assert done(service, n)
         assert files(service) == [f"{abs(n)}.digits"]
 
-    def test_ten_million_with_its_progress(self, serve: Serve) -> None:
+    def test_large_term_until_it_is_there_shows_rising_progress(self, serve: Serve) -> None:
         n = 10_000_000
         service = serve()
         seen = []
@@ -59,10 +59,9 @@ class TestShown:
         assert any(0 < progress < 1 for progress in seen)
 
     @pytest.mark.usefixtures("torture")
-    def test_a_hundred_million(self, serve: Serve) -> None:
+    def test_term_a_hundred_million_is_exact(self, serve: Serve) -> None:
         n = 100_000_000
-        service = serve()
-        assert awaited(service, n, TEXT)[1] == expected(n)
+        assert awaited(serve(), n, TEXT)[1] == expected(n)
 
     def test_what_is_known_is_not_computed(self, serve: Serve) -> None:
         service = serve()
@@ -96,8 +95,9 @@ class TestShown:
 
 class TestParts:
     @pytest.mark.parametrize("n", [NEAR, -NEAR - 1])
-    def test_at_random_equal_the_slice(self, serve: Serve, n: int, times: int) -> None:
-        service = serve()
+    def test_range_of_a_large_term_equals_the_slice(
+        self, service: Service, n: int, times: int
+    ) -> None:
         awaited(service, n)
         randomness = random.Random(n)
         for headers, whole in ((TEXT, expected(n)), (JSON, document(n))):
@@ -119,8 +119,7 @@ class TestParts:
                 assert reply.headers["Content-Range"] == f"bytes {first}-{last}/{len(whole)}"
                 assert body == whole[first : last + 1], asked
 
-    def test_a_resumed_download_is_the_whole(self, serve: Serve) -> None:
-        service = serve()
+    def test_a_resumed_download_is_the_whole(self, service: Service) -> None:
         awaited(service, NEAR)
         received = b""
         with service.connect() as connection:
@@ -133,7 +132,7 @@ class TestParts:
         assert reply.status == 206
         assert received + rest == expected(NEAR)
 
-    def test_a_client_that_leaves(self, serve: Serve) -> None:
+    def test_client_that_leaves_leaves_no_file_open(self, serve: Serve) -> None:
         """Leaves no open file behind, in any form."""
         service = serve()
         awaited(service, NEAR)

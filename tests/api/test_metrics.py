@@ -22,7 +22,7 @@ from bigfib.metrics import STATUSES, Histogram, SharedMemory
 from bigfib.sequences import SHARED, Sequences
 from bigfib.state import reader
 from bigfib.state.log import Durability, Log
-from tests.service import Serve, Service, jobs
+from tests.service import Serve, Service, jobs, until
 
 Labels = dict[str, str]
 
@@ -125,7 +125,7 @@ class TestRequests:
             ("GET", "/metrics", "200"): 1,
         }
 
-    def test_every_documented_status_is_told(self, serve: Serve) -> None:
+    def test_every_documented_status_is_exported(self, serve: Serve) -> None:
         document = json.loads(serve().ask("/openapi.json")[1])
         documented = {
             status
@@ -137,7 +137,7 @@ class TestRequests:
         assert len(documented) > 10
         assert documented <= set(STATUSES)
 
-    def test_failures_are_told_before_there_is_any(self, serve: Serve) -> None:
+    def test_failure_counters_before_any_failure_are_exported(self, serve: Serve) -> None:
         """Prometheus sees no change in what begins with one."""
         service = serve()
         document = json.loads(service.ask("/openapi.json")[1])
@@ -208,13 +208,11 @@ class TestRequests:
         with service.connect() as connection:
             connection.request("GET", "/api1/terms?from=900000")
             connection.getresponse()
-        until = time.monotonic() + 20
-        while ("GET", "/api1/terms", "200") not in scrape(service).requests():
-            assert time.monotonic() < until
+        until(lambda: ("GET", "/api1/terms", "200") in scrape(service).requests())
 
 
 class TestState:
-    def test_steps_position_and_digits(self, serve: Serve) -> None:
+    def test_steps_position_and_digits_after_steps_are_exported(self, serve: Serve) -> None:
         service = serve()
         service.ask("/api1/sequences/shared/next?by=150", "POST")
         service.ask("/api1/sequences/shared/previous?by=7", "POST")
@@ -230,7 +228,7 @@ class TestState:
         assert scraped["bigfib_shared_digits"] == len("898923707008479989274290850145")
         assert scraped["bigfib_store_up"] == 1
 
-    def test_the_log(self, serve: Serve) -> None:
+    def test_log_metrics_equal_the_file_and_its_commits(self, serve: Serve) -> None:
         service = serve()
         with service.connect() as connection:
             for _ in range(30):
@@ -243,7 +241,7 @@ class TestState:
         assert scraped["bigfib_commit_replies_sum"] == 30
         assert scraped["bigfib_log_rewrites_total"] == 0
 
-    def test_a_rewritten_log(self, serve: Serve) -> None:
+    def test_log_metrics_after_a_rewrite_count_all_commits(self, serve: Serve) -> None:
         service = serve("--rewrite-bytes", "500")
         with service.connect() as connection:
             for _ in range(200):
@@ -262,7 +260,7 @@ class TestState:
         assert scrape(service)["bigfib_commit_seconds_count"] == 0
         assert scrape(service)["bigfib_log_records"] == 1
 
-    def test_large_terms(self, serve: Serve) -> None:
+    def test_jobs_and_cache_use_of_large_terms_are_counted(self, serve: Serve) -> None:
         service = serve("--max-term", "900000000")
         term = "/api1/terms/6000000"
         service.ask("/api1/terms/900000000")
@@ -281,7 +279,7 @@ class TestState:
         assert scraped["bigfib_digit_cache_hits_total"] == 2
         assert scraped["bigfib_digit_cache_bytes"] == length
 
-    def test_the_process(self, serve: Serve) -> None:
+    def test_process_memory_equals_that_of_proc(self, serve: Serve) -> None:
         service = serve()
         resident = scrape(service).get("process_resident_memory_bytes", worker="0")
         status = Path(f"/proc/{service.process.pid}/status").read_text()
@@ -330,11 +328,11 @@ class TestState:
 
 
 class TestFormat:
-    def test_prometheus(self, serve: Serve) -> None:
+    def test_metrics_by_default_are_in_prometheus_format(self, serve: Serve) -> None:
         reply, _ = serve().ask("/metrics")
         assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
 
-    def test_open_metrics(self, serve: Serve) -> None:
+    def test_metrics_as_prometheus_asks_are_in_openmetrics_format(self, serve: Serve) -> None:
         service = serve()
         service.value("next")
         # As Prometheus asks.
@@ -345,7 +343,7 @@ class TestFormat:
         (steps,) = [family for family in families if family.name == "bigfib_steps"]
         assert steps.samples[0].value == 1
 
-    def test_of_a_version_that_is_none(self, serve: Serve) -> None:
+    def test_metrics_in_an_unknown_version_are_in_the_default_format(self, serve: Serve) -> None:
         service = serve()
         for media_type in ("application/openmetrics-text", "text/plain"):
             for version in ("zzz", "1.x", "\xe9", "9" * 5000):
@@ -355,7 +353,9 @@ class TestFormat:
                 content_type = reply.headers["Content-Type"]
                 assert content_type == "text/plain; version=0.0.4; charset=utf-8", accept
 
-    def test_by_promtool(self, serve: Serve, require: Callable[[str], str]) -> None:
+    def test_promtool_finds_nothing_in_the_metrics(
+        self, serve: Serve, require: Callable[[str], str]
+    ) -> None:
         promtool = require("promtool")
         service = serve()
         for path in ("/api0/next", "/nothing"):
@@ -375,19 +375,23 @@ def children(pid: int) -> list[int]:
 
 def scrape_in_the_end(service: Service) -> Scraped:
     """Scrape, again if that was asked of a worker that has been killed, or there is none."""
-    until = time.monotonic() + 20
+    deadline = time.monotonic() + 20
     while True:
         try:
             return scrape(service)
         except (OSError, HTTPException):
-            assert time.monotonic() < until
+            assert time.monotonic() < deadline
 
 
 def wait_for_replies(service: Service, count: int) -> None:
     """Return when so many replies to ``next`` are counted, which the client has a moment before."""
-    until = time.monotonic() + 20
-    while scrape(service).requests().get(("GET", "/api0/next", "200")) != count:
-        assert time.monotonic() < until
+    until(lambda: scrape(service).requests().get(("GET", "/api0/next", "200")) == count)
+
+
+def wait_for_replacement(service: Service, victim: int) -> None:
+    """Return when there are two workers again, and the killed one is none of them."""
+    until(lambda: victim not in children(service.process.pid))
+    until(lambda: len(scrape_in_the_end(service).all("process_resident_memory_bytes")) == 2)
 
 
 class Counted:
@@ -418,7 +422,7 @@ class Counted:
             self.acknowledged += reply.status == 200
 
 
-def test_what_a_worker_counts_fits_many_times(path: Path) -> None:
+def test_shared_memory_has_room_for_more_than_a_worker_counts(path: Path) -> None:
     """With more routes and statuses than there are, a service of several workers still starts."""
     shared = SharedMemory(2)
     with Log(path) as log:
@@ -430,13 +434,11 @@ class TestWorkers:
     @pytest.fixture
     def service(self, serve: Serve, database: str) -> Service:
         service = serve("--store", database, "--workers", "2")
-        until = time.monotonic() + 20
         # The second is started when the first is ready.
-        while len(scrape(service).all("process_resident_memory_bytes")) < 2:
-            assert time.monotonic() < until
+        until(lambda: len(scrape(service).all("process_resident_memory_bytes")) == 2)
         return service
 
-    def test_any_of_them_tells_of_all(self, service: Service) -> None:
+    def test_any_worker_exports_the_counts_of_all(self, service: Service) -> None:
         for _ in range(40):
             service.ask("/api0/next")
         wait_for_replies(service, 40)
@@ -450,17 +452,13 @@ class TestWorkers:
         for _, value in memory:
             assert 10e6 < value < 200e6
 
-    def test_counts_outlive_a_worker(self, service: Service) -> None:
+    def test_counts_of_a_killed_worker_are_kept(self, service: Service) -> None:
         for _ in range(40):
             assert service.ask("/api0/next")[0].status == 200
         wait_for_replies(service, 40)
         for victim in children(service.process.pid):
             os.kill(victim, signal.SIGKILL)
-            until = time.monotonic() + 20
-            while victim in children(service.process.pid):
-                assert time.monotonic() < until
-            while len(scrape_in_the_end(service).all("process_resident_memory_bytes")) < 2:
-                assert time.monotonic() < until
+            wait_for_replacement(service, victim)
         assert scrape(service).get("bigfib_steps_total", direction="forward") == 40
         for _ in range(10):
             assert service.ask("/api0/next")[0].status == 200
@@ -469,7 +467,7 @@ class TestWorkers:
         assert scraped.get("bigfib_steps_total", direction="forward") == 50
         assert scraped.requests()["GET", "/api0/next", "200"] == 50
 
-    def test_under_load_nothing_goes_backwards(self, service: Service) -> None:
+    def test_counters_while_workers_are_killed_never_decrease(self, service: Service) -> None:
         with ExitStack() as stack:
             clients = [stack.enter_context(Counted(service)) for _ in range(4)]
             before: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}

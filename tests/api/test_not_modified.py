@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from tests.service import Serve
+from tests.service import Service
 
 LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -18,8 +18,9 @@ LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
         *("/api1/terms/5/summary", "/", "/page/page.css"),
     ],
 )
-def test_304_has_no_length_and_keeps_its_connection(serve: Serve, method: str, target: str) -> None:
-    service = serve()
+def test_304_has_no_length_and_keeps_its_connection(
+    service: Service, method: str, target: str
+) -> None:
     asked = f"{method} {target} HTTP/1.1\r\nHost: x\r\nIf-None-Match: *\r\n\r\n".encode()
     with socket.create_connection((service.host, service.port), timeout=20) as client:
         received = b""

@@ -10,13 +10,12 @@ from bigfib.api.app import create_app
 from bigfib.sequences import Sequences
 from bigfib.state.log import Log
 from tests.postgres import Cluster
-from tests.service import Serve, jobs
+from tests.service import Serve, Service, jobs
 
 WELL = b"[+] serving ok\n[+] store ok\nready\n"
 
 
-def test_verbose_has_a_line_for_each_check(serve: Serve) -> None:
-    service = serve()
+def test_verbose_has_a_line_for_each_check(service: Service) -> None:
     for path, body in (
         ("/readyz", b"ready"),
         ("/readyz?verbose", WELL),
@@ -29,7 +28,7 @@ def test_verbose_has_a_line_for_each_check(serve: Serve) -> None:
         assert reply.headers["Content-Type"] == "text/plain; charset=utf-8"
 
 
-def test_a_store_that_is_down(serve: Serve, cluster: Cluster) -> None:
+def test_readiness_while_the_store_is_down_is_503(serve: Serve, cluster: Cluster) -> None:
     service = serve("--store", cluster.url())
     assert service.ask("/readyz?verbose")[1] == WELL
     cluster.stop()

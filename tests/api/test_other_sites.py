@@ -38,7 +38,7 @@ def ask(service: Service, method: str, target: str, site: str | None) -> int:
 
 
 @pytest.mark.parametrize("per_client", [(), ("--per-client",)])
-def test_they_change_nothing(serve: Serve, per_client: tuple[str, ...]) -> None:
+def test_change_by_another_site_is_403(serve: Serve, per_client: tuple[str, ...]) -> None:
     service = serve(*per_client)
     service.ask(f"{SHARED}/next?by=20", "POST")
     before = service.file.read_bytes()
@@ -52,22 +52,19 @@ def test_they_change_nothing(serve: Serve, per_client: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("site", [None, "none", "same-origin", "same-site"])
-def test_others_do(serve: Serve, site: str | None) -> None:
-    service = serve()
+def test_change_by_the_same_site_or_no_browser_is_made(service: Service, site: str | None) -> None:
     service.ask(f"{SHARED}/next?by=20", "POST")
     statuses = [ask(service, method, target, site) for method, target in CHANGES]
     # The shared sequence is never deleted, and nothing computes F(5).
     assert statuses == [200, 200, 200, 200, 200, 405, 201, 404]
 
 
-def test_they_may_link_here(serve: Serve) -> None:
-    service = serve()
+def test_look_from_another_site_is_answered(service: Service) -> None:
     assert [ask(service, *look, "cross-site") for look in LOOKS] == [200] * len(LOOKS)
 
 
-def test_their_scripts_read_nothing(serve: Serve) -> None:
+def test_origin_of_another_site_is_never_allowed(service: Service) -> None:
     """No origin is let in, whether asked for beforehand or not."""
-    service = serve()
     origin = {"Origin": "http://elsewhere.example"}
     for method, target in [*CHANGES, *LOOKS]:
         preflight = origin | {"Access-Control-Request-Method": method}
@@ -76,7 +73,7 @@ def test_their_scripts_read_nothing(serve: Serve) -> None:
             assert not [name for name in reply.headers if name.lower().startswith("access-")]
 
 
-def test_browsers_take_nothing_for_what_it_is_not(serve: Serve) -> None:
+def test_replies_forbid_browsers_to_guess_types(serve: Serve) -> None:
     service = serve()
     for target, status in (
         ("/api1/terms/10", 200),

@@ -43,7 +43,7 @@ def client(path: Path) -> Iterator[falcon.testing.TestClient]:
         yield falcon.testing.TestClient(app)
 
 
-def test_the_page(client: falcon.testing.TestClient) -> None:
+def test_page_is_html_with_its_own_address(client: falcon.testing.TestClient) -> None:
     reply = client.simulate_get("/")
     assert reply.status_code == 200
     assert reply.headers["Content-Type"] == "text/html; charset=utf-8"
@@ -53,7 +53,7 @@ def test_the_page(client: falcon.testing.TestClient) -> None:
     assert '<meta charset="utf-8">' in reply.text
 
 
-def test_it_needs_nothing_that_is_not_there(client: falcon.testing.TestClient) -> None:
+def test_page_needs_nothing_that_is_not_served(client: falcon.testing.TestClient) -> None:
     text = client.simulate_get("/").text
     named = set(re.findall(r'(?:href|src)="([^"]+)"', text))
     named |= set(re.findall(r'"http://falconframework.org(/page/[^"]+)"', text))
@@ -69,13 +69,13 @@ def test_it_needs_nothing_that_is_not_there(client: falcon.testing.TestClient) -
 
 @pytest.mark.parametrize("target", ["/", *(f"/page/{name}" for name in PARTS)])
 class TestEach:
-    def test_is_protected(self, client: falcon.testing.TestClient, target: str) -> None:
+    def test_file_has_a_strict_policy(self, client: falcon.testing.TestClient, target: str) -> None:
         headers = client.simulate_get(target).headers
         assert set(headers["Content-Security-Policy"].split("; ")) == POLICY
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Referrer-Policy"] == "no-referrer"
 
-    def test_is_sent_again_only_if_it_has_changed(
+    def test_file_is_sent_again_only_if_it_has_changed(
         self, client: falcon.testing.TestClient, target: str
     ) -> None:
         first = client.simulate_get(target)
@@ -88,14 +88,16 @@ class TestEach:
         other = client.simulate_get(target, headers={"If-None-Match": '"x"'})
         assert (other.status_code, other.content) == (200, first.content)
 
-    def test_head_says_what_get_does(self, client: falcon.testing.TestClient, target: str) -> None:
+    def test_head_of_a_file_equals_get(
+        self, client: falcon.testing.TestClient, target: str
+    ) -> None:
         got, told = client.simulate_get(target), client.simulate_head(target)
         assert (told.status_code, told.content) == (200, b"")
         assert {**told.headers, "date": ""} == {**got.headers, "date": ""}
         assert told.headers["Content-Length"] == str(len(got.content))
 
     @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-    def test_is_read_only(
+    def test_file_by_another_method_is_405(
         self, client: falcon.testing.TestClient, target: str, method: str
     ) -> None:
         reply = client.simulate_request(method, target)
@@ -105,7 +107,7 @@ class TestEach:
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_a_part_has_its_type(client: falcon.testing.TestClient, name: str) -> None:
+def test_file_has_its_type(client: falcon.testing.TestClient, name: str) -> None:
     reply = client.simulate_get(f"/page/{name}")
     assert reply.headers["Content-Type"] == TYPES[name.rpartition(".")[2]]
     assert reply.content == (FILES / name).read_bytes()
@@ -129,13 +131,13 @@ def test_the_page_names_its_address_as_the_client_or_its_proxy_knows_it(
     assert len(tags) == 3
 
 
-def test_tags_differ(client: falcon.testing.TestClient) -> None:
+def test_files_have_different_tags(client: falcon.testing.TestClient) -> None:
     tags = {client.simulate_get(f"/page/{name}").headers["ETag"] for name in PARTS}
     assert len(tags) == len(PARTS) > 3
 
 
 @pytest.mark.parametrize("name", ["none.css", "index.html", "..", "page.css/", "%2e%2e%2fpage.css"])
-def test_there_is_nothing_else(client: falcon.testing.TestClient, name: str) -> None:
+def test_unknown_file_is_404(client: falcon.testing.TestClient, name: str) -> None:
     reply = client.simulate_get(f"/page/{name}")
     assert reply.status_code == 404
     assert reply.json["title"] == "Not Found"

@@ -16,7 +16,7 @@ from bigfib.api.app import create_app
 from bigfib.numbers.decimals import DecimalPair
 from bigfib.sequences import SHARED, Sequences
 from bigfib.state.log import Log
-from tests.service import Serve, exchange, jobs, seconds_of_work
+from tests.service import Serve, Service, exchange, jobs, seconds_of_work
 
 JSON_HEADERS = (
     b"HTTP/1.1 200 OK\r\n"
@@ -31,16 +31,15 @@ def request(method: str, path: str) -> bytes:
     return f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
 
 
-def test_the_session_of_the_contract(serve: Serve) -> None:
-    service = serve()
+def test_session_of_the_contract_gives_its_values(service: Service) -> None:
     steps = ["current", "next", "next", "next", "previous"]
     assert [service.value(name) for name in steps] == [0, 1, 1, 2, 1]
 
 
 @pytest.mark.parametrize("name", ["current", "next"])
-def test_the_whole_reply(serve: Serve, name: str) -> None:
+def test_reply_is_as_the_contract_has_it_to_the_byte(service: Service, name: str) -> None:
     value = b"0" if name == "current" else b"1"
-    head, _, body = exchange(serve(), request("GET", f"/api0/{name}")).partition(b"\r\n\r\n")
+    head, _, body = exchange(service, request("GET", f"/api0/{name}")).partition(b"\r\n\r\n")
     assert head.startswith(JSON_HEADERS % 28)
     date = re.search(r"Date: (.* GMT)", head.decode())
     assert date
@@ -48,8 +47,7 @@ def test_the_whole_reply(serve: Serve, name: str) -> None:
     assert body == b'{"value":"%b","status":"200"}' % value
 
 
-def test_previous_at_the_start_changes_nothing(serve: Serve) -> None:
-    service = serve()
+def test_previous_at_the_start_changes_nothing(service: Service) -> None:
     for _ in range(2):
         reply, body = service.ask("/api0/previous")
         assert (reply.status, reply.reason) == (409, "Conflict")
@@ -59,7 +57,7 @@ def test_previous_at_the_start_changes_nothing(serve: Serve) -> None:
     assert service.value("next") == 1
 
 
-def test_3000_steps_forward_and_back(serve: Serve) -> None:
+def test_3000_steps_forward_and_back_give_exact_terms(serve: Serve) -> None:
     service = serve("--durability", "os")
     terms = [0, 1]
     while len(terms) <= 3000:
@@ -77,7 +75,7 @@ def test_3000_steps_forward_and_back(serve: Serve) -> None:
         assert ask("previous") == b'{"value":"-1","status":"409"}'
 
 
-def test_no_ceiling(serve: Serve) -> None:
+def test_terms_of_a_million_and_beyond_are_exact_in_one_piece(serve: Serve) -> None:
     """From a term of 209 thousand digits onwards, the body in one piece as with one digit."""
     service = serve()
     service.stop(15)
@@ -96,8 +94,8 @@ def test_no_ceiling(serve: Serve) -> None:
 
 
 class TestMethods:
-    def test_head_on_current(self, serve: Serve) -> None:
-        received = exchange(serve(), request("HEAD", "/api0/current"))
+    def test_head_of_current_has_the_headers_alone(self, service: Service) -> None:
+        received = exchange(service, request("HEAD", "/api0/current"))
         assert received.startswith(JSON_HEADERS % 28)
         assert received.endswith(b"\r\n\r\n")
         assert received.count(b"\r\n\r\n") == 1
@@ -114,10 +112,9 @@ class TestMethods:
             ("POST", "/test/stats", {"GET", "HEAD", "OPTIONS"}),
         ],
     )
-    def test_others_are_refused(
-        self, serve: Serve, method: str, target: str, allowed: set[str]
+    def test_other_methods_are_405_and_change_nothing(
+        self, service: Service, method: str, target: str, allowed: set[str]
     ) -> None:
-        service = serve()
         reply, body = service.ask(target, method)
         assert reply.status == 405
         assert set(reply.headers["Allow"].split(", ")) == allowed
@@ -127,8 +124,8 @@ class TestMethods:
         assert service.value("current") == 0
 
     @pytest.mark.parametrize("target", ["/api0/next", "/test/stats", "/nothing"])
-    def test_head_never_has_a_body(self, serve: Serve, target: str) -> None:
-        received = exchange(serve(), request("HEAD", target))
+    def test_head_never_has_a_body(self, service: Service, target: str) -> None:
+        received = exchange(service, request("HEAD", target))
         assert received.startswith(b"HTTP/1.1 ")
         assert received.index(b"\r\n\r\n") == len(received) - 4
 
@@ -146,8 +143,7 @@ class TestMethods:
     ],
 )
 @pytest.mark.parametrize("accept", ["*/*", "text/html", "image/png"])
-def test_an_unknown_path_is_a_problem_document(serve: Serve, target: str, accept: str) -> None:
-    service = serve()
+def test_an_unknown_path_is_a_problem_document(service: Service, target: str, accept: str) -> None:
     reply, body = service.ask(target, headers={"Accept": accept})
     assert reply.status == 404
     assert reply.headers["Content-Type"] == "application/problem+json"
@@ -159,7 +155,7 @@ def test_an_unknown_path_is_a_problem_document(serve: Serve, target: str, accept
     assert len(body) < 1000
 
 
-def test_what_nobody_foresaw_is_a_problem_document(path: Path) -> None:
+def test_unexpected_error_is_a_problem_document(path: Path) -> None:
     def fail(_: int) -> DecimalPair:
         raise ZeroDivisionError
 
@@ -180,7 +176,7 @@ def test_what_nobody_foresaw_is_a_problem_document(path: Path) -> None:
     assert following.content == b'{"value":"1","status":"200"}'
 
 
-def test_a_position_beyond_computing(serve: Serve, path: Path) -> None:
+def test_position_beyond_computing_is_503_without_retry(serve: Serve, path: Path) -> None:
     client = "0" * 32
     with Log(path) as log:
         log.append(bytes(16), 10**12)
@@ -193,7 +189,7 @@ def test_a_position_beyond_computing(serve: Serve, path: Path) -> None:
 
 
 class TestWithoutRoom:
-    def test_507_until_there_is_room(self, serve: Serve) -> None:
+    def test_step_on_a_full_disk_is_507_until_there_is_room(self, serve: Serve) -> None:
         service = serve()
         assert service.value("next") == 1
         assert service.value("next") == 1
@@ -254,7 +250,7 @@ class TestWhereLoopIterationsAreNotFollowed:
 
 
 class TestPerClient:
-    def test_each_client_has_its_own(self, serve: Serve) -> None:
+    def test_each_client_has_its_own_sequence(self, serve: Serve) -> None:
         service = serve("--per-client")
         cookies = []
         for _ in range(3):
@@ -272,7 +268,7 @@ class TestPerClient:
         shown = [service.ask("/api0/current", headers={"Cookie": cookie})[1] for cookie in cookies]
         assert shown == [b'{"value":"%d","status":"200"}' % value for value in (1, 2, 3)]
 
-    def test_they_survive_the_service(self, serve: Serve) -> None:
+    def test_sequence_of_a_client_survives_a_kill(self, serve: Serve) -> None:
         service = serve("--per-client")
         cookie = service.ask("/api0/next")[0].headers["Set-Cookie"].split("; ")[0]
         for _ in range(5):
@@ -310,7 +306,7 @@ class TestPerClient:
         ],
         ids=str,
     )
-    def test_lines_of_cookies_are_one(self, serve: Serve, lines: list[str]) -> None:
+    def test_lines_of_cookies_are_read_as_one(self, serve: Serve, lines: list[str]) -> None:
         service = serve("--per-client")
         cookie = service.ask("/api0/next")[0].headers["Set-Cookie"].split("; ")[0]
         fields = "".join(f"Cookie: {line.format(cookie)}\r\n" for line in lines)
@@ -330,14 +326,14 @@ class TestPerClient:
         assert service.ask("/api0/current", headers={"Cookie": cookie})[0].status == 200
         assert seconds_of_work(service.process.pid) - before < 0.1
 
-    def test_looking_leaves_no_trace(self, serve: Serve) -> None:
+    def test_look_without_a_cookie_leaves_the_log_as_it_was(self, serve: Serve) -> None:
         service = serve("--per-client")
         size = service.file.stat().st_size
         for _ in range(10):
             service.ask("/api0/current")
         assert service.file.stat().st_size == size
 
-    def test_more_clients_than_are_kept_in_memory(self, serve: Serve) -> None:
+    def test_clients_beyond_those_in_memory_keep_their_positions(self, serve: Serve) -> None:
         service = serve("--per-client", "--durability", "os", "--cache-bytes", "100000")
         cookies = [
             service.ask("/api0/next")[0].headers["Set-Cookie"].split("; ")[0] for _ in range(300)
@@ -347,7 +343,7 @@ class TestPerClient:
                 _, body = service.ask("/api0/next", headers={"Cookie": cookie})
                 assert body == b'{"value":"%b","status":"200"}' % value
 
-    def test_no_more_clients_than_there_may_be_sequences(self, serve: Serve) -> None:
+    def test_client_beyond_the_limit_of_sequences_is_507(self, serve: Serve) -> None:
         service = serve("--per-client", "--max-sequences", "2")
         cookies = [service.ask("/api0/next")[0].headers["Set-Cookie"] for _ in range(2)]
         reply, body = service.ask("/api0/next")
@@ -358,7 +354,7 @@ class TestPerClient:
             assert body == b'{"value":"1","status":"200"}'
 
 
-def test_stats(serve: Serve) -> None:
+def test_stats_show_plausible_memory(serve: Serve) -> None:
     service = serve()
     reply, body = service.ask("/test/stats")
     assert reply.status == 200

@@ -39,7 +39,7 @@ WALL = 0x40000000
 
 
 class TestProcesses:
-    def test_one_for_all_who_ask(self, serve: Serve) -> None:
+    def test_term_that_many_ask_for_has_one_process(self, serve: Serve) -> None:
         service = serve("--max-term", str(LONG + 1_000))
         answers: list[tuple[HTTPResponse, bytes]] = []
 
@@ -56,7 +56,7 @@ class TestProcesses:
         accepted(service.ask(f"/api1/terms/{-LONG}"), -LONG)
         assert len(workers(service)) == 1
 
-    def test_few_at_a_time_and_a_queue(self, serve: Serve) -> None:
+    def test_terms_beyond_those_running_are_queued_and_then_503(self, serve: Serve) -> None:
         service = serve("--max-term", str(LONG + 1_000))
         many = [LONG + i for i in range(MAX_RUNNING + MAX_QUEUED)]
         states = [accepted(service.ask(f"/api1/terms/{n}"), n)["state"] for n in many]
@@ -153,7 +153,7 @@ class TestProcesses:
         assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
         accepted(service.ask(f"/api1/terms/{LONG}"), LONG)
 
-    def test_failed_ones_are_tried_again_after_a_while(self, serve: Serve) -> None:
+    def test_failed_term_after_retry_after_is_tried_again(self, serve: Serve) -> None:
         service = serve("--max-term", str(LONG + 1_000))
         service.ask(f"/api1/terms/{LONG}")
         (pid,) = workers(service)
@@ -181,7 +181,7 @@ class TestProcesses:
         marker = tmp_path / "starting"
         (tmp_path / "sitecustomize.py").write_text(
             "import pathlib, sys, time\n"
-            "if 'bigfib.storing' in sys.orig_argv:\n"
+            "if 'bigfib.computation' in sys.orig_argv:\n"
             f"    pathlib.Path({str(marker)!r}).touch(); time.sleep(30)\n"
         )
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -216,7 +216,7 @@ class TestProcesses:
         assert awaited(service, NEAR)[0].status == 200
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-    def test_they_end_with_the_service(self, serve: Serve, number: int) -> None:
+    def test_process_ends_with_the_service(self, serve: Serve, number: int) -> None:
         service = serve("--max-term", str(LONG + 1_000))
         service.ask(f"/api1/terms/{LONG}")
         until(lambda: float((job(service, LONG) or {}).get("progress", 0)) > 0)
@@ -255,7 +255,7 @@ class TestLooks:
         for service in services:
             assert service.ask(f"/api1/terms/{-NEAR}", headers=TEXT)[1] == expected(-NEAR)
 
-    def test_at_what_another_computes_takes_no_place(self, serve: Serve) -> None:
+    def test_looking_at_what_another_computes_takes_no_place(self, serve: Serve) -> None:
         service = serve("--max-term", str(LONG + 1_000))
         another = DigitCache(service.file.with_name("cache"), 1 << 20)
         others = [NEAR + 1 + number for number in range(MAX_RUNNING)]

@@ -64,7 +64,7 @@ def test_what_cannot_be_measured_again_stays_worse(path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"a": null}', '{"a": "1"}'])
-def test_what_has_no_ratios(path: Path, text: str) -> None:
+def test_file_without_ratios_is_refused(path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ValueError):  # noqa: PT011 - whatever it says
         ratios.read_accepted(path)

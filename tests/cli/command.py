@@ -51,11 +51,13 @@ class Command:
         assert "Traceback" not in done.stderr
         return f"{done.returncode}: {done.stderr}"
 
-    def on_terminal(self, *arguments: str) -> str:
+    def on_terminal(
+        self, *arguments: str, program: Sequence[str] = (sys.executable, "-m", "bigfib")
+    ) -> str:
         """Run on a terminal and return what appears there."""
         terminal, end = pty.openpty()
         with subprocess.Popen(
-            [sys.executable, "-m", "bigfib", *arguments],
+            [*program, *arguments],
             stdin=end,
             stdout=end,
             stderr=end,

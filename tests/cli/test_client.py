@@ -12,15 +12,14 @@ from tests.cli.command import (
     answering,
     term,
 )
-from tests.service import Serve
+from tests.service import Serve, Service
 
 
 class TestBesideAService:
     def test_current_reads_the_log_of_a_running_service(
         self, serve: Serve, bigfib: Command
     ) -> None:
-        service = serve()
-        service.value("next")
+        serve().value("next")
         assert bigfib.prints("current") == "1\n"
 
     def test_step_beside_a_service_names_its_process_and_url(
@@ -56,9 +55,8 @@ class TestBesideAService:
         assert service.value("current") == 0, "the client's own sequence has moved"
 
     def test_private_sequence_is_created_moved_and_deleted(
-        self, serve: Serve, bigfib: Command
+        self, service: Service, bigfib: Command
     ) -> None:
-        service = serve()
         own = bigfib.prints("create", "--url", service.url).strip()
         assert re.fullmatch(re.escape(service.url) + "/api1/sequences/[0-9a-f]{32}", own)
         assert bigfib.prints("next", "--url", own) == "1\n"
@@ -83,6 +81,8 @@ class TestBesideAService:
             ["term", "-1" + "0" * 50, "--summary"],
             ["term", "12345", "--summary", "--json"],
             ["terms", "-6", "20"],
+            ["term", "-100", "--group"],
+            ["terms", "100", "20", "--group"],
             ["terms", "0", "301", "--bfile"],
             ["terms", "-2", "5", "--json"],
             # More than the service has in a reply.
@@ -90,9 +90,8 @@ class TestBesideAService:
         ],
     )
     def test_terms_of_a_service_are_those_computed_here(
-        self, serve: Serve, bigfib: Command, arguments: list[str]
+        self, service: Service, bigfib: Command, arguments: list[str]
     ) -> None:
-        service = serve()
         assert bigfib.prints(*arguments, "--url", service.url) == bigfib.prints(*arguments)
 
     @pytest.mark.parametrize("more", [[], ["--json"]])
@@ -151,9 +150,11 @@ class TestBesideAService:
         with answering(there, gone, there, term) as url:
             assert bigfib.prints("term", "10", "--url", url) == "55\n"
 
-    def test_a_term_into_a_file(self, serve: Serve, bigfib: Command, tmp_path: Path) -> None:
+    def test_term_by_a_service_is_written_to_a_file(
+        self, service: Service, bigfib: Command, tmp_path: Path
+    ) -> None:
         target = tmp_path / "term.txt"
-        url = serve().url
+        url = service.url
         assert bigfib.prints("term", "1000", "-o", str(target), "--url", url) == ""
         assert target.read_text() == f"{term(1000)}\n"
         # What is refused leaves it as it is.
@@ -165,7 +166,7 @@ class TestBesideAService:
         "url",
         ["http://127.0.0.1:1", "127.0.0.1:8080", "nonsense", "", "http://", "file:///etc/passwd"],
     )
-    def test_no_service_there(self, bigfib: Command, url: str) -> None:
+    def test_missing_service_is_named(self, bigfib: Command, url: str) -> None:
         assert "no bigfib answers at" in bigfib.fails("current", "--url", url)
 
     @pytest.mark.parametrize(
@@ -200,7 +201,6 @@ class TestBesideAService:
         with answering(b"HTTP/1.1 404 Not\r\n\r\n" + body) as url:
             assert "answers 404 Not" in bigfib.fails("current", "--url", url)
 
-    def test_another_service_there(self, serve: Serve, bigfib: Command) -> None:
-        service = serve()
+    def test_service_that_is_not_bigfib_is_named(self, service: Service, bigfib: Command) -> None:
         refusal = bigfib.fails("current", "--url", f"{service.url}/elsewhere")
         assert "There is nothing at /elsewhere/api1/sequences/shared" in refusal

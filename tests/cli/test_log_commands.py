@@ -30,7 +30,7 @@ class TestLog:
         with bigfib.file.open("ab") as file:
             file.write(b"\x10")
         torn = bigfib("log", "verify")
-        assert torn.returncode == 3
+        assert torn.returncode == 4
         assert f"bytes {size}: torn: at offset {size} there is" in torn.stdout
         assert bigfib.file.stat().st_size == size + 1
 
@@ -48,7 +48,7 @@ class TestLog:
             f"{ends[2]} {'ab' * 16} removed 20000 {ends[2]}",
         ]
 
-    def test_dump_as_json(self, bigfib: Command) -> None:
+    def test_dump_as_json_has_a_document_a_record(self, bigfib: Command) -> None:
         other = b"\xab" * 16
         with Log(bigfib.file, clock=lambda: 20_000 * 86_400) as opened:
             start = opened.size
@@ -168,7 +168,7 @@ class TestLog:
         assert "cannot be compacted now: Operation not permitted; it is unchanged" in refusal
         assert bigfib.prints("current") == "1\n"
 
-    def test_compact_beside_a_service(self, serve: Serve, bigfib: Command) -> None:
+    def test_compact_beside_a_service_is_refused(self, serve: Serve, bigfib: Command) -> None:
         service = serve()
         assert f"in use by process {service.process.pid}" in bigfib.fails("log", "compact")
 
@@ -214,7 +214,7 @@ class TestLog:
         advice = bigfib.prints("log", "repair").splitlines()[-1].partition("with: ")[2]
         assert shlex.split(advice) == ["mv", f"{file}.repaired", str(file)]
 
-    def test_dump_of_half_a_header(self, bigfib: Command) -> None:
+    def test_dump_of_half_a_header_names_the_fault(self, bigfib: Command) -> None:
         bigfib.file.write_bytes(b"\x89big")
         assert "a header that is cut off" in bigfib.fails("log", "dump")
 

@@ -39,7 +39,18 @@ class TestMisuse:
             (["term", "5", "--base", "1"], "from 2 to 62"),
             (["term", "5", "--base", "99999999999999999999"], "from 2 to 62"),
             (["term", "5", "--base", "7", "--summary"], "not allowed with"),
-            (["bogus"], "'bogus'"),
+            (["bogus"], "there is no command 'bogus'; see bigfib --help"),
+            (["nxt"], "there is no command 'nxt' (did you mean next?); see"),
+            (["stauts"], "(did you mean status?)"),
+            (["log", "dmup"], "there is no command 'dmup' (did you mean dump?)"),
+            (["a\nb" * 1000], "there is no command 'a\\nba"),
+            (["serve", "--prot", "1"], "--prot 1 (did you mean --port?)"),
+            (["--prot", "1"], "(did you mean --port?)"),
+            (["-p", "1", "serv"], "(did you mean serve?)"),
+            (["term", "5", "--bsae=3"], "(did you mean --base?)"),
+            (["log", "dump", "--jsno"], "(did you mean --json?)"),
+            # An option of another command.
+            (["term", "5", "--by", "2"], "unrecognized arguments: --by 2; see"),
             (["serve", "--bogus"], "--bogus"),
             (["-p", "70000"], "from 0 to 65535"),
             (["-p", "-1"], "-p"),
@@ -49,7 +60,9 @@ class TestMisuse:
             (["current", "-f", "~nobody-of-that-name/x"], "no such home directory"),
         ],
     )
-    def test_exits_2_with_one_line(self, bigfib: Command, arguments: list[str], says: str) -> None:
+    def test_misuse_exits_2_with_one_line(
+        self, bigfib: Command, arguments: list[str], says: str
+    ) -> None:
         refusal = bigfib.fails(*arguments)
         assert refusal.startswith("2: ")
         assert says in refusal
@@ -159,20 +172,22 @@ class TestColours:
     FAR = ("term", "20000000", "-o", "/dev/null")
     COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
-    def test_on_a_terminal(self, bigfib: Command) -> None:
+    def test_output_on_a_terminal_has_colours(self, bigfib: Command) -> None:
         bigfib.environ |= {"TERM": "xterm-256color"}
         bigfib.environ.pop("NO_COLOR", None)
         assert self.COLOUR.search(bigfib.on_terminal(*self.FAR))
 
     @pytest.mark.parametrize("variable", ["NO_COLOR=1", "TERM=dumb"])
-    def test_not_where_they_are_not_wanted(self, bigfib: Command, variable: str) -> None:
+    def test_output_where_colours_are_not_wanted_has_none(
+        self, bigfib: Command, variable: str
+    ) -> None:
         name, _, value = variable.partition("=")
         bigfib.environ |= {"TERM": "xterm-256color", name: value}
         assert not self.COLOUR.search(bigfib.on_terminal(*self.FAR))
         for command in (["settings"], ["--help"], ["bogus"]):
             assert "\x1b" not in bigfib.on_terminal(*command)
 
-    def test_not_in_a_pipe(self, bigfib: Command) -> None:
+    def test_output_in_a_pipe_has_no_colours(self, bigfib: Command) -> None:
         bigfib.environ |= {"TERM": "xterm-256color", "FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}
         done = bigfib(*self.FAR)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -188,7 +203,7 @@ class TestHelp:
         assert re.fullmatch(r"bigfib \d+\.\d+\.\d+\nkernel: .+\n", shown)
         assert shown.splitlines()[1] == f"kernel: {kernel.description()}"
 
-    def test_names_every_command(self, bigfib: Command) -> None:
+    def test_help_names_every_command(self, bigfib: Command) -> None:
         shown = bigfib.prints("--help")
         for command in ("serve", "current", "next", "previous", "term", "log"):
             assert command in shown
@@ -207,7 +222,7 @@ class TestHelp:
             bigfib.environ[name] = "/50%d"
         assert bigfib.prints("serve", "--help").count("/50%d/bigfib") == 3
 
-    def test_names_variables_and_defaults(self, bigfib: Command) -> None:
+    def test_help_names_variables_and_defaults(self, bigfib: Command) -> None:
         shown = " ".join(bigfib.prints("serve", "--help").split())
         assert "[BIGFIB_PORT, default: 8080]" in shown
         assert "[BIGFIB_DURABILITY, default: fsync]" in shown
@@ -307,6 +322,32 @@ def test_command_without_a_service_loads_neither_the_server_nor_what_it_does_not
     )
     assert done.stdout
     assert done.stderr == "[]\n"
+
+
+def test_start_of_a_command_does_not_look_up_the_version_of_gmpy2(bigfib: Command) -> None:
+    """For which gmpy2 imports a package of modules, half as many as all others together."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "bigfib", "current"],
+        capture_output=True,
+        text=True,
+        env=bigfib.environ,
+        check=True,
+    )
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "gmpy2.gmpy2" in loaded
+    assert not loaded & {"importlib.metadata", "email.message", "socket", "zipfile"}
+
+
+def test_version_of_another_package_can_be_looked_up_after_the_start() -> None:
+    program = (
+        "import sys; from bigfib import __main__; sys.argv[1:] = ['term', '10']; __main__.main();"
+        "import importlib.metadata; print(importlib.metadata.version('gmpy2'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert re.fullmatch(r"55\n2\.\d+\.\d+\n", done.stdout), done
+    assert done.stderr == ""
 
 
 def test_serves_without_a_command(bigfib: Command) -> None:

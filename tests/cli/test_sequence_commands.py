@@ -22,7 +22,7 @@ from tests.service import Serve, until
 
 
 class TestStepping:
-    def test_the_session_of_the_contract(self, bigfib: Command) -> None:
+    def test_session_of_the_contract_prints_its_values(self, bigfib: Command) -> None:
         commands = ["current", "next", "next", "next", "previous", "c", "n", "p", "c"]
         shown = [bigfib.prints(command) for command in commands]
         assert shown == ["0\n", "1\n", "1\n", "2\n", "1\n", "1\n", "2\n", "1\n", "1\n"]

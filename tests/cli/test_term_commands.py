@@ -117,5 +117,48 @@ class TestTerm:
     def test_output_that_cannot_be_written_is_refused(self, bigfib: Command, target: str) -> None:
         assert "cannot write" in bigfib.fails("term", "10", "-o", target)
 
-    def test_into_a_full_file_system(self, bigfib: Command) -> None:
+    def test_term_into_a_full_file_system_fails_with_the_reason(self, bigfib: Command) -> None:
         assert "No space left on device" in bigfib.fails("term", "100000", "-o", "/dev/full")
+
+    @pytest.mark.parametrize("n", ["0", "7", "16", "17", "-16", "-17", "18", "100", "-100", "4790"])
+    def test_group_puts_commas_between_thousands(self, bigfib: Command, n: str) -> None:
+        # The sign as in F(-n) = (-1)^(n+1) F(n).
+        value = int(fmpz.fib_ui(fmpz(abs(int(n)))))
+        negative = int(n) < 0 and int(n) % 2 == 0
+        expected = f"{-value if negative else value:,}\n"
+        assert bigfib.prints("term", n, "--group") == expected
+        assert bigfib.prints("terms", n, "1", "--group") == expected
+
+    def test_group_of_a_large_term_has_its_digits_in_threes(
+        self, bigfib: Command, tmp_path: Path
+    ) -> None:
+        n = 7_000_000
+        digits = fmpz.fib_ui(fmpz(n)).str(base=10)
+        bigfib.prints("term", f"-{n}", "--group", "-o", str(tmp_path / "term"))
+        groups = (tmp_path / "term").read_text().removeprefix("-").rstrip("\n").split(",")
+        assert "".join(groups) == digits
+        assert {len(group) for group in groups[1:]} == {3}
+        assert len(groups[0]) == (len(digits) - 1) % 3 + 1
+
+    def test_group_of_other_bases_and_of_sequences(self, bigfib: Command) -> None:
+        in_base_2 = bigfib.prints("term", "30", "--base", "2", "--group")
+        assert in_base_2 == "11,001,011,001,000,101,000\n"  # 832040
+        assert bigfib.prints("term", "30", "--modulo", "1000000", "--group") == "832,040\n"
+        assert bigfib.prints("next", "--by", "17", "--group") == "1,597\n"
+        assert bigfib.prints("current", "--group") == "1,597\n"
+        document = json.loads(bigfib.prints("current", "--group", "--json"))
+        assert document["value"] == "1597"
+        assert "not allowed with" in bigfib.fails("terms", "0", "9", "--bfile", "--group")
+
+    @pytest.mark.parametrize("n", [4790, 4791, 4792, 4793, 4796, 4802, -4790])
+    def test_group_on_a_terminal_keeps_the_groups_at_both_ends(
+        self, bigfib: Command, n: int
+    ) -> None:
+        value = int(fmpz.fib_ui(fmpz(abs(n))))
+        whole = f"{-value if n < 0 else value:,}"
+        first, _, rest = bigfib.on_terminal("term", "--group", f"{n}").partition("...")
+        last = rest.partition(" ")[0]
+        assert whole.startswith(f"{first},")
+        assert whole.endswith(f",{last}")
+        assert (len(last), 49 <= len(first.lstrip("-")) <= 51) == (51, True)
+        assert f"({len(str(value))} digits; --full" in rest

@@ -28,12 +28,12 @@ def text_of(n: int) -> bytes:
 LENGTH_BOUNDARIES = [n for n in range(2, 3000) if len(text_of(n)) > len(text_of(n - 1))]
 
 
-def test_begins_at_zero() -> None:
+def test_pair_begins_at_zero() -> None:
     pair = DecimalPair()
     assert (pair.position, pair.digits(), pair.digit_count) == (0, b"0", 1)
 
 
-def test_every_step_forward_and_back_through_zero() -> None:
+def test_steps_forward_and_back_through_zero_give_exact_terms() -> None:
     pair = DecimalPair()
     this, following = 0, 1
     terms = [b"0"]
@@ -56,7 +56,7 @@ def test_every_step_forward_and_back_through_zero() -> None:
 
 
 @pytest.mark.parametrize("boundary", random.Random(1).sample(LENGTH_BOUNDARIES, 40))
-def test_to_and_fro_over_a_length_boundary(boundary: int) -> None:
+def test_steps_to_and_fro_over_a_length_boundary_give_exact_terms(boundary: int) -> None:
     pair = DecimalPair(boundary - 2)
     path = [*["forward"] * 4, *["back"] * 5, "forward", "back", *["forward"] * 3]
     for step in path:
@@ -65,13 +65,13 @@ def test_to_and_fro_over_a_length_boundary(boundary: int) -> None:
     assert pair.position == boundary
 
 
-def test_built_at_every_length_boundary() -> None:
+def test_pair_built_at_a_length_boundary_is_exact() -> None:
     for boundary in LENGTH_BOUNDARIES:
         for position in (boundary - 1, boundary):
             assert DecimalPair(position).digits() == text_of(position)
 
 
-def test_carries_and_borrows_run_far() -> None:
+def test_carries_and_borrows_over_many_digits_are_exact() -> None:
     # A run of nines or zeros in a term is where a carry or a borrow has run through its neighbours.
     found = [n for n in range(3000) if b"9999" in text_of(n) or b"0000" in text_of(n)]
     assert len(found) > 50
@@ -85,7 +85,7 @@ def test_carries_and_borrows_run_far() -> None:
 
 
 @pytest.mark.parametrize("n", random.Random(3).sample(range(50_000, 400_000), 6))
-def test_far_away_in_both_directions(n: int) -> None:
+def test_steps_of_a_large_pair_are_exact_in_both_directions(n: int) -> None:
     pair = DecimalPair(n)
     assert pair.digits() == text_of(n)
     for _ in range(30):
@@ -107,12 +107,12 @@ def test_a_long_walk_ends_where_it_began() -> None:
 
 
 @pytest.mark.parametrize(("this", "following"), [(6150, 6000), (6000, 6002)])
-def test_no_neighbours(this: int, following: int) -> None:
+def test_pair_of_numbers_that_are_no_neighbours_is_refused(this: int, following: int) -> None:
     with pytest.raises(ValueError, match="no neighbours"):
         DecimalPair.of_digits(10, b"7" * this, b"1" * following)
 
 
-def test_there_is_nothing_before_zero() -> None:
+def test_step_back_from_zero_is_refused() -> None:
     pair = DecimalPair()
     with pytest.raises(StartOfSequence):
         pair.back()
@@ -126,12 +126,12 @@ def test_digits_are_converted_once() -> None:
     assert pair.digits() is pair.digits()
 
 
-def test_cannot_be_built_beyond_what_is_computed() -> None:
+def test_pair_beyond_what_is_computed_is_refused() -> None:
     with pytest.raises(IndexTooLarge):
         DecimalPair(MAX_INDEX)
 
 
-def test_over_the_length_at_which_the_kernel_takes_over() -> None:
+def test_steps_over_the_length_where_the_kernel_takes_over_are_exact() -> None:
     # F(9000) has 1,881 digits, F(9600) 2,006, and F(10200) 2,132.
     pair = DecimalPair(9_000)
     for step, last in ((pair.forward, 10_200), (pair.back, 9_000), (pair.forward, 9_600)):
@@ -145,7 +145,7 @@ def test_over_the_length_at_which_the_kernel_takes_over() -> None:
 
 
 @pytest.mark.parametrize("digits", [30, 1_999, 2_000, 2_500])
-def test_terms_that_add_up_to_a_power_of_ten_or_just_less(digits: int) -> None:
+def test_sum_at_a_power_of_ten_has_the_right_length(digits: int) -> None:
     power = mpz(10) ** digits
     for total in (power - 1, power, power + 1):
         for this in (power // 2 - 1, power // 3, power // 2 - mpz(10) ** (digits // 2)):
@@ -165,7 +165,7 @@ def test_terms_that_add_up_to_a_power_of_ten_or_just_less(digits: int) -> None:
 
 
 @pytest.mark.parametrize("difference", [0, 1, 9, 10**20, 10**2_480 - 1, 10**2_480], ids=range(6))
-def test_term_before_is_short(difference: int) -> None:
+def test_step_back_to_a_short_term_is_exact(difference: int) -> None:
     this = mpz(10) ** 2_500 - 1
     pair = DecimalPair.of_digits(7, this.digits().encode(), (this + difference).digits().encode())
     pair.back()
@@ -175,6 +175,6 @@ def test_term_before_is_short(difference: int) -> None:
     assert pair.digits() == this.digits().encode()
 
 
-def test_a_short_term_waits_for_no_more_imports() -> None:
+def test_short_term_imports_no_ctypes() -> None:
     script = "import sys, bigfib.sequences; sys.exit('ctypes' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -32,11 +32,11 @@ class TestAllKindsOfIndices:
         *random.Random(8).sample(range(1 << 13, 300_000), 100),
     )
 
-    def test_one_after_the_other(self) -> None:
+    def test_digits_at_indices_of_all_kinds_equal_flint(self) -> None:
         for n in self.INDICES:
             assert doubling.digits(n) == expected(n)
 
-    def test_the_report_rises_to_the_end(self) -> None:
+    def test_progress_of_doubling_rises_to_one(self) -> None:
         told: list[float] = []
         doubling.digits(299_999, told.append)
         assert told == sorted(told)
@@ -46,16 +46,16 @@ class TestAllKindsOfIndices:
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 93, 10_000, doubling.DOUBLING_FROM - 1])
-def test_below_it_is_the_term(n: int) -> None:
+def test_digits_below_the_threshold_equal_flint(n: int) -> None:
     assert doubling.digits(n) == expected(n)
 
 
 @pytest.mark.parametrize("n", [doubling.DOUBLING_FROM, doubling.DOUBLING_FROM + 1, 10**7])
-def test_where_it_is_used(n: int) -> None:
+def test_digits_from_the_threshold_equal_flint(n: int) -> None:
     assert doubling.digits(n) == expected(n)
 
 
-def test_is_bounded() -> None:
+def test_index_beyond_the_largest_is_refused_by_doubling() -> None:
     with pytest.raises(IndexTooLarge, match=r"F\(1000000000\)"):
         doubling.digits(fibonacci.MAX_INDEX + 1)
 

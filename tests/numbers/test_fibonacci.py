@@ -49,7 +49,7 @@ def independent_log10(n: int, precision: int = 60) -> Decimal:
 
 class TestParseIndex:
     @pytest.mark.parametrize("text", ["0", "7", "-6", "1000", "9" * 10_000, "-" + "9" * 10_000])
-    def test_reads_decimal(self, text: str) -> None:
+    def test_decimal_index_of_any_length_is_read(self, text: str) -> None:
         assert fibonacci.parse_index(text).digits() == text
 
     @pytest.mark.parametrize(
@@ -72,11 +72,11 @@ class TestParseIndex:
             "²",
         ],
     )
-    def test_refuses_anything_else(self, text: str) -> None:
+    def test_text_that_is_no_index_is_refused(self, text: str) -> None:
         with pytest.raises(InvalidIndex, match="whole number"):
             fibonacci.parse_index(text)
 
-    def test_refuses_more_than_ten_thousand_digits(self) -> None:
+    def test_index_of_more_than_ten_thousand_digits_is_refused(self) -> None:
         with pytest.raises(IndexTooLarge, match="at most 10000 digits, not 10001"):
             fibonacci.parse_index("1" * 10_001)
         with pytest.raises(IndexTooLarge):
@@ -89,18 +89,18 @@ class TestParseIndex:
 
 
 class TestTerm:
-    def test_small_terms(self) -> None:
+    def test_first_ten_terms_are_exact(self) -> None:
         assert [fibonacci.term(n) for n in range(10)] == [0, 1, 1, 2, 3, 5, 8, 13, 21, 34]
 
-    def test_negative_indices(self) -> None:
+    def test_terms_of_negative_indices_equal_oeis(self) -> None:
         assert [fibonacci.term(-n) for n in range(len(NEGAFIBONACCI))] == NEGAFIBONACCI
 
     @pytest.mark.parametrize("n", [93, 94, 186, 1000, 4784, 99_999, 1_234_567])
-    def test_large_terms(self, n: int) -> None:
+    def test_large_terms_equal_flint(self, n: int) -> None:
         assert fibonacci.term(n) == independent_term(n)
 
     @pytest.mark.parametrize("n", [1, -1])
-    def test_the_bound_comes_before_gmp(self, n: int) -> None:
+    def test_index_on_which_gmp_aborts_is_refused(self, n: int) -> None:
         # GMP aborts the process on 2^63.
         for beyond in (fibonacci.MAX_INDEX + 1, 2**63, 10**9_999):
             with pytest.raises(IndexTooLarge, match="F\\(1000000000\\)"):
@@ -109,13 +109,13 @@ class TestTerm:
 
 class TestPair:
     @pytest.mark.parametrize("n", [0, 1, 2, 93, 5000, -1, -2, -3, -16])
-    def test_is_a_term_and_the_next(self, n: int) -> None:
+    def test_pair_is_a_term_and_the_next(self, n: int) -> None:
         def expected(index: int) -> int:
             return independent_term(index) if index >= 0 else NEGAFIBONACCI[-index]
 
         assert fibonacci.pair(n) == (expected(n), expected(n + 1))
 
-    def test_is_bounded(self) -> None:
+    def test_pair_beyond_the_largest_index_is_refused(self) -> None:
         for beyond in (fibonacci.MAX_INDEX, -fibonacci.MAX_INDEX - 1, 2**63):
             with pytest.raises(IndexTooLarge):
                 fibonacci.pair(beyond)
@@ -123,7 +123,7 @@ class TestPair:
 
 class TestResidue:
     @pytest.mark.parametrize("modulus", [1, 2, 10, 97, 2**61 - 1, 10**40])
-    def test_equals_the_remainder_of_the_term(self, modulus: int) -> None:
+    def test_residue_equals_the_remainder_of_the_term(self, modulus: int) -> None:
         for n in [*range(40), 1000, 12_345]:
             assert fibonacci.residue(n, modulus) == independent_term(n) % modulus
         for n, value in enumerate(NEGAFIBONACCI):
@@ -132,7 +132,9 @@ class TestResidue:
     @pytest.mark.parametrize(
         ("modulus", "period"), [(2, 3), (10, 60), (1000, 1500), (10**6, 1_500_000)]
     )
-    def test_far_away_by_pisano_periods(self, modulus: int, period: int) -> None:
+    def test_residue_of_a_large_index_follows_pisano_periods(
+        self, modulus: int, period: int
+    ) -> None:
         n = 10**1000 + 7
         assert fibonacci.residue(n, modulus) == independent_term(n % period) % modulus
 
@@ -143,17 +145,17 @@ class TestResidue:
         assert fibonacci.residue(p + 1, p) == 0
 
     @pytest.mark.parametrize("modulus", [0, -7])
-    def test_refuses_a_modulus_below_one(self, modulus: int) -> None:
+    def test_modulus_below_one_is_refused(self, modulus: int) -> None:
         with pytest.raises(ValueError, match="at least 1"):
             fibonacci.residue(5, modulus)
 
 
 class TestDigitCount:
-    def test_at_powers_of_ten(self) -> None:
+    def test_digit_count_at_powers_of_ten_equals_oeis(self) -> None:
         for exponent, digits in DIGITS_AT_POWERS_OF_TEN.items():
             assert fibonacci.digit_count(10**exponent) == digits
 
-    def test_where_the_count_changes(self) -> None:
+    def test_digit_count_where_it_changes_is_exact(self) -> None:
         # From n to n + 1 the count grows by one; both sides of such places, near and far.
         last = 1
         for n in range(1, 12_000):
@@ -165,36 +167,36 @@ class TestDigitCount:
         assert last == len(independent_digits(11_999))
 
     @pytest.mark.parametrize("base", [2, 3, 7, 16, 36])
-    def test_in_other_bases(self, base: int) -> None:
+    def test_digit_count_in_other_bases_equals_flint(self, base: int) -> None:
         for n in [0, 1, 2, 100, 9_999, 10_000, 10_001, 20_011, 50_021]:
             assert fibonacci.digit_count(n, base) == len(independent_digits(n, base))
 
     @pytest.mark.parametrize("exponent", [9, 18, 100, 1000])
-    def test_far_away(self, exponent: int) -> None:
+    def test_digit_count_of_a_large_index_equals_libmpdec(self, exponent: int) -> None:
         n = 10**exponent + 1
         assert fibonacci.digit_count(n) == int(independent_log10(n)) + 1
 
-    def test_ignores_the_sign(self) -> None:
+    def test_digit_count_ignores_the_sign(self) -> None:
         assert fibonacci.digit_count(-10_000) == fibonacci.digit_count(-100) * 100 - 10 == 2090
 
 
 class TestEnds:
     @pytest.mark.parametrize("n", [0, 1, 12, 100, 9_999, 10_000, 10_007, 100_003])
-    def test_equal_the_ends_of_the_term(self, n: int) -> None:
+    def test_ends_equal_those_of_the_term(self, n: int) -> None:
         text = independent_digits(n)
         for count in (1, 2, 20, 1000):
             assert fibonacci.leading_digits(n, count) == text[:count]
             assert fibonacci.trailing_digits(n, count) == text[-count:]
             assert fibonacci.leading_digits(-n, count) == text[:count]
 
-    def test_at_random(self) -> None:
+    def test_ends_at_random_indices_equal_flint(self) -> None:
         for n in random.Random(2).sample(range(10_000, 200_000), 50):
             text = independent_digits(n)
             assert fibonacci.leading_digits(n, 25) == text[:25]
             assert fibonacci.trailing_digits(n, 25) == text[-25:]
 
     @pytest.mark.parametrize("exponent", [9, 30, 100])
-    def test_far_away(self, exponent: int) -> None:
+    def test_leading_digits_of_a_large_index_equal_libmpdec(self, exponent: int) -> None:
         n = 10**exponent
         with decimal.localcontext(decimal.Context(prec=100 + exponent)):
             significand = 10 ** (independent_log10(n, 100) % 1)
@@ -202,17 +204,17 @@ class TestEnds:
 
     @pytest.mark.parametrize("exponent", [100, 1000, 9999])
     @pytest.mark.parametrize("count", [1, 2, 3, 20, 500])
-    def test_last_digits_far_away(self, exponent: int, count: int) -> None:
+    def test_last_digits_of_a_large_index_equal_gmp(self, exponent: int, count: int) -> None:
         n = 10**exponent + 7
         # GMP's Lucas sequence U(1, -1) is the Fibonacci sequence.
         expected = int(gmpy2.lucasu_mod(1, -1, n, 10**count))
         assert fibonacci.trailing_digits(n, count) == f"{expected:0{count}}"
 
-    def test_trailing_zeros_stay(self) -> None:
+    def test_trailing_zeros_are_kept(self) -> None:
         # 10^4 divides F(7500), so four digits in a row are zeros.
         assert fibonacci.trailing_digits(7500 * 10**20, 4) == "0000"
 
     @pytest.mark.parametrize("count", [0, -1, 1001])
-    def test_refuses_other_counts(self, count: int) -> None:
+    def test_count_of_digits_out_of_range_is_refused(self, count: int) -> None:
         with pytest.raises(ValueError, match="1 to 1000"):
             fibonacci.leading_digits(100, count)

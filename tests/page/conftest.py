@@ -8,9 +8,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.service import Service
+from tests.service import TIMEOUT, Service
 
 SCREENSHOTS = Path(__file__).parent.parent.parent / ".screenshots"
 
@@ -23,7 +23,10 @@ PHONE: dict[str, Any] = {
 }
 
 
-# Not for longer: other packages make sure that they leave no process behind.
+expect.set_options(timeout=1000 * TIMEOUT)
+
+
+# Not for longer: while Playwright's event loop runs, asyncio.run() refuses to start another.
 @pytest.fixture(scope="package")
 def browser(require: Callable[[str], str]) -> Iterator[Browser]:
     program = require("chromium")
@@ -51,7 +54,7 @@ class Open:
     def __call__(self, service: Service, fragment: str = "", **context: Any) -> Page:
         """Open a service's page in a context of its own."""
         page = self._browser.new_context(**context).new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(1000 * TIMEOUT)
         self.pages.append(page)
 
         def see_request(url: str) -> None:

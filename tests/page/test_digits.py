@@ -7,9 +7,9 @@ import pytest
 from flint import fmpz
 from playwright.sync_api import Locator, Page, expect
 
+from tests.page.actions import fib, is_at, put, show
 from tests.page.conftest import Open
-from tests.page.test_page import fib, is_at, put, show
-from tests.service import Serve
+from tests.service import Service
 
 CLIPBOARD: dict[str, Any] = {"permissions": ["clipboard-read", "clipboard-write"]}
 
@@ -39,8 +39,9 @@ def pasted(page: Page) -> str:
     return field.input_value()
 
 
-def test_digits_are_grouped_alike_wherever_they_are_shown(serve: Serve, open_page: Open) -> None:
-    service = serve()
+def test_digits_are_grouped_alike_wherever_they_are_shown(
+    service: Service, open_page: Open
+) -> None:
     put(service, 100)
     page = open_page(service)
     is_at(page, 100)
@@ -68,8 +69,7 @@ def test_digits_are_grouped_alike_wherever_they_are_shown(serve: Serve, open_pag
 
 
 @pytest.mark.parametrize("n", [0, 100, 12_345])
-def test_digits_of_the_current_term_are_copied(serve: Serve, open_page: Open, n: int) -> None:
-    service = serve()
+def test_digits_of_the_current_term_are_copied(service: Service, open_page: Open, n: int) -> None:
     put(service, n)
     page = open_page(service, **CLIPBOARD)
     expect(page.locator("#position")).to_have_text(f"{n:,}")
@@ -82,9 +82,9 @@ def test_digits_of_the_current_term_are_copied(serve: Serve, open_page: Open, n:
 
 
 def test_digits_of_a_negative_term_are_copied_with_their_sign(
-    serve: Serve, open_page: Open
+    service: Service, open_page: Open
 ) -> None:
-    page = open_page(serve(), **CLIPBOARD)
+    page = open_page(service, **CLIPBOARD)
     show(page, "-20000")
     page.locator("#found-term").get_by_role("button", name="Copy digits").click()
     expect(page.locator("#found-term .copy")).to_have_text("Copied")
@@ -92,10 +92,9 @@ def test_digits_of_a_negative_term_are_copied_with_their_sign(
 
 
 def test_digits_are_copied_where_the_browser_has_no_clipboard_for_pages(
-    serve: Serve, open_page: Open
+    service: Service, open_page: Open
 ) -> None:
     """As over HTTP from another computer."""
-    service = serve()
     put(service, 300)
     page = open_page(service, **CLIPBOARD)
     page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
@@ -107,8 +106,8 @@ def test_digits_are_copied_where_the_browser_has_no_clipboard_for_pages(
     assert pasted(page) == fib(300)
 
 
-def test_what_cannot_be_copied_is_reported(serve: Serve, open_page: Open) -> None:
-    page = open_page(serve())
+def test_what_cannot_be_copied_is_reported(service: Service, open_page: Open) -> None:
+    page = open_page(service)
     show(page, "20000")
     expect(page.locator("#found-said")).to_have_text("F(20,000), 4,180 digits")
     page.route("**/api1/terms/20000", lambda route: route.abort())
@@ -117,8 +116,8 @@ def test_what_cannot_be_copied_is_reported(serve: Serve, open_page: Open) -> Non
     expect(page.locator("#refusal")).to_contain_text("The service does not answer")
 
 
-def test_any_digit_is_found_by_its_number(serve: Serve, open_page: Open) -> None:
-    page = open_page(serve())
+def test_any_digit_is_found_by_its_number(service: Service, open_page: Open) -> None:
+    page = open_page(service)
     n = 300_000
     whole = fib(n)
     show(page, "-300000")
@@ -140,8 +139,7 @@ def test_any_digit_is_found_by_its_number(serve: Serve, open_page: Open) -> None
         expect(term.locator("output")).to_have_text(f"Digit 62,696 is {whole[-1]}.")
 
 
-def test_pages_of_digits_are_the_whole_term(serve: Serve, open_page: Open) -> None:
-    service = serve()
+def test_pages_of_digits_are_the_whole_term(service: Service, open_page: Open) -> None:
     n = 200_000
     put(service, n)
     page = open_page(service)
@@ -186,8 +184,8 @@ WATCH_FRAMES = """() => {
 }"""
 
 
-def test_twenty_million_digits_do_not_freeze_the_page(serve: Serve, open_page: Open) -> None:
-    service = serve()
+@pytest.mark.campaign
+def test_twenty_million_digits_do_not_freeze_the_page(service: Service, open_page: Open) -> None:
     page = open_page(service)
     is_at(page, 0)
     page.evaluate(WATCH_FRAMES)

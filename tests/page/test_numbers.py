@@ -2,9 +2,9 @@
 
 from playwright.sync_api import expect
 
+from tests.page.actions import is_at, position, seek, show
 from tests.page.conftest import Open
-from tests.page.test_page import is_at, position, seek, show
-from tests.service import Serve
+from tests.service import Service
 
 READ = {
     "0": "0",
@@ -55,8 +55,8 @@ NOT_READ = [
 ]
 
 
-def test_numbers_are_read_as_people_write_them(serve: Serve, open_page: Open) -> None:
-    page = open_page(serve())
+def test_numbers_are_read_as_people_write_them(service: Service, open_page: Open) -> None:
+    page = open_page(service)
     script = """async (written) => {
         const { read } = await import("/page/numbers.js");
         return written.map((one) => read(one));
@@ -65,8 +65,7 @@ def test_numbers_are_read_as_people_write_them(serve: Serve, open_page: Open) ->
     assert page.evaluate(script, NOT_READ) == [None] * len(NOT_READ)
 
 
-def test_every_field_reads_them(serve: Serve, open_page: Open) -> None:
-    service = serve()
+def test_every_field_reads_numbers_in_every_notation(service: Service, open_page: Open) -> None:
     page = open_page(service)
     is_at(page, 0)
     page.get_by_label("by how many terms").fill("1e2")
@@ -83,8 +82,8 @@ def test_every_field_reads_them(serve: Serve, open_page: Open) -> None:
     expect(page.locator("#found-said")).to_have_text("F(100000000000…000000) mod 1,000,000,000")
 
 
-def test_what_is_no_number_is_refused_with_an_example(serve: Serve, open_page: Open) -> None:
-    page = open_page(serve())
+def test_what_is_no_number_is_refused_with_an_example(service: Service, open_page: Open) -> None:
+    page = open_page(service)
     is_at(page, 0)
     for label, press, example in (
         ("by how many terms", "Next", "Write a whole number, such as 10, 1,000 or 1e6."),

@@ -7,9 +7,9 @@ import pytest
 from flint import fmpz
 from playwright.sync_api import Page, Route, expect
 
+from tests.page.actions import hide_changes, is_at, seek, show
 from tests.page.conftest import Open
-from tests.page.test_page import is_at, seek, show
-from tests.service import Serve
+from tests.service import Service
 
 
 def circles(page: Page) -> list[tuple[float, float]]:
@@ -20,8 +20,8 @@ def circles(page: Page) -> list[tuple[float, float]]:
     return places
 
 
-def test_one_jump_does_not_flatten_the_chart(serve: Serve, open_page: Open) -> None:
-    page = open_page(serve())
+def test_one_jump_does_not_flatten_the_chart(service: Service, open_page: Open) -> None:
+    page = open_page(service)
     is_at(page, 0)
     page.get_by_label("by how many terms").fill("30")
     for n in (30, 60, 90, 120):
@@ -50,8 +50,8 @@ def test_one_jump_does_not_flatten_the_chart(serve: Serve, open_page: Open) -> N
     assert edges == sorted(edges)
 
 
-def test_a_logarithmic_axis_takes_any_number(serve: Serve, open_page: Open) -> None:
-    page = open_page(serve())
+def test_a_logarithmic_axis_takes_any_number(service: Service, open_page: Open) -> None:
+    page = open_page(service)
     is_at(page, 0)
     positions = [0, 5, 10**40, 10**400]
 
@@ -60,6 +60,7 @@ def test_a_logarithmic_axis_takes_any_number(serve: Serve, open_page: Open) -> N
         document = {"id": "shared", "position": str(n), "digits": str(n + 1), "value": "1"}
         route.fulfill(json=document)
 
+    hide_changes(page)
     page.route("**/next*", answer)
     for count, _ in enumerate(positions, 1):
         page.get_by_role("button", name="Next").click()
@@ -73,8 +74,8 @@ def test_a_logarithmic_axis_takes_any_number(serve: Serve, open_page: Open) -> N
 
 
 @pytest.mark.parametrize("n", ["-1000000", "3000"])
-def test_digits_of_a_term_are_counted(serve: Serve, open_page: Open, n: str) -> None:
-    page = open_page(serve())
+def test_digits_of_a_term_are_counted(service: Service, open_page: Open, n: str) -> None:
+    page = open_page(service)
     show(page, n)
     expect(page.locator("#found-said")).to_contain_text("digits")
     page.get_by_text("How often each digit occurs").click()
@@ -100,8 +101,8 @@ def test_digits_of_a_term_are_counted(serve: Serve, open_page: Open, n: str) -> 
     assert heights == pytest.approx([share * heights[0] / shares[0] for share in shares], abs=0.2)
 
 
-def test_short_terms_and_other_bases_have_no_picture(serve: Serve, open_page: Open) -> None:
-    page = open_page(serve())
+def test_short_terms_and_other_bases_have_no_picture(service: Service, open_page: Open) -> None:
+    page = open_page(service)
     picture = page.get_by_text("How often each digit occurs")
     show(page, "100")
     expect(page.locator("#found-said")).to_have_text("F(100), 21 digits")
@@ -112,8 +113,10 @@ def test_short_terms_and_other_bases_have_no_picture(serve: Serve, open_page: Op
     expect(picture).to_be_hidden()
 
 
-def test_a_count_that_fails_is_reported_and_can_be_repeated(serve: Serve, open_page: Open) -> None:
-    page = open_page(serve())
+def test_a_count_that_fails_is_reported_and_can_be_repeated(
+    service: Service, open_page: Open
+) -> None:
+    page = open_page(service)
     show(page, "30000")
     expect(page.locator("#found-said")).to_have_text("F(30,000), 6,270 digits")
     page.route("**/api1/terms/30000", lambda route: route.fulfill(status=503))

@@ -2,13 +2,13 @@
 
 from playwright.sync_api import expect
 
+from tests.page.actions import is_at, position
 from tests.page.conftest import Open
-from tests.page.test_page import is_at, position
-from tests.service import Serve
+from tests.service import Service
 
 
-def test_keys_do_what_buttons_do(serve: Serve, open_page: Open) -> None:
-    page = open_page(serve(), permissions=["clipboard-read", "clipboard-write"])
+def test_keys_do_what_buttons_do(service: Service, open_page: Open) -> None:
+    page = open_page(service, permissions=["clipboard-read", "clipboard-write"])
     is_at(page, 0)
     for n in range(1, 8):
         page.keyboard.press("ArrowRight")
@@ -37,8 +37,7 @@ def test_keys_do_what_buttons_do(serve: Serve, open_page: Open) -> None:
     expect(dialog).to_be_hidden()
 
 
-def test_keys_in_fields_and_dialogs_are_theirs(serve: Serve, open_page: Open) -> None:
-    service = serve()
+def test_keys_in_fields_and_dialogs_are_theirs(service: Service, open_page: Open) -> None:
     page = open_page(service)
     is_at(page, 0)
     page.get_by_label("n, the index").press("ArrowRight")
@@ -57,8 +56,8 @@ def test_keys_in_fields_and_dialogs_are_theirs(serve: Serve, open_page: Open) ->
     assert position(service) == "1"
 
 
-def test_keys_can_be_switched_off(serve: Serve, open_page: Open) -> None:
-    page = open_page(serve())
+def test_keys_can_be_switched_off(service: Service, open_page: Open) -> None:
+    page = open_page(service)
     is_at(page, 0)
     page.get_by_role("button", name="Keyboard").click()
     page.get_by_label("Use these keys").uncheck()
@@ -76,8 +75,10 @@ def test_keys_can_be_switched_off(serve: Serve, open_page: Open) -> None:
     expect(page.get_by_label("to position")).to_be_focused()
 
 
-def test_a_key_that_is_refused_is_reported_where_it_is_seen(serve: Serve, open_page: Open) -> None:
-    page = open_page(serve(), viewport={"width": 390, "height": 844})
+def test_a_key_that_is_refused_is_reported_where_it_is_seen(
+    service: Service, open_page: Open
+) -> None:
+    page = open_page(service, viewport={"width": 390, "height": 844})
     is_at(page, 0)
     page.locator("#explorer-title").scroll_into_view_if_needed()
     page.evaluate("scrollTo(0, document.body.scrollHeight)")

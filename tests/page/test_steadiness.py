@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.page.actions import is_at, position, put, show
 from tests.page.conftest import Open
-from tests.page.test_page import is_at, position, put, show
-from tests.service import Serve
+from tests.service import Serve, Service
 
 SIZES: dict[str, dict[str, Any]] = {
     "desktop": {"viewport": {"width": 1280, "height": 720}},
@@ -28,7 +28,10 @@ def centre(page: Page, name: str) -> tuple[float, float]:
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "size",
+    ["desktop", *(pytest.param(size, marks=pytest.mark.campaign) for size in list(SIZES)[1:])],
+)
 def test_700_clicks_on_one_spot_make_700_steps(serve: Serve, open_page: Open, size: str) -> None:
     service = serve("--durability", "os")
     page = open_page(service, **SIZES[size])
@@ -112,8 +115,9 @@ def test_cancelling_what_is_cancelled_already_is_no_error(serve: Serve, open_pag
     expect(page.locator("#refusal")).to_be_empty()
 
 
-def test_a_step_of_another_client_shows_within_two_seconds(serve: Serve, open_page: Open) -> None:
-    service = serve()
+def test_a_step_of_another_client_shows_within_two_seconds(
+    service: Service, open_page: Open
+) -> None:
     page = open_page(service)
     is_at(page, 0)
     for n in (40, 41, 60):

@@ -4,14 +4,14 @@ import json
 
 from playwright.sync_api import Route, expect
 
+from tests.page.actions import is_at, later
 from tests.page.conftest import Open
-from tests.page.test_page import is_at, later
-from tests.service import Serve
+from tests.service import Service
 
 
-def test_the_tag_of_a_sequence_is_sent_back_as_it_came(serve: Serve, open_page: Open) -> None:
+def test_the_tag_of_a_sequence_is_sent_back_as_it_came(service: Service, open_page: Open) -> None:
     """A tag may have more than the position."""
-    page = open_page(serve())
+    page = open_page(service)
     page.get_by_role("button", name="Private").click()
     is_at(page, 0)
     path = f"/api1/sequences/{page.url.rpartition('#')[2]}"

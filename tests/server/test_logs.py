@@ -36,7 +36,7 @@ class TestRepeatLimiter:
     def said(self) -> list[str]:
         return self.written.getvalue().splitlines()
 
-    def test_what_comes_again_is_counted(self) -> None:
+    def test_message_that_comes_again_is_counted(self) -> None:
         for _ in range(100):
             self.say("full")
         assert self.said() == ["full"]
@@ -48,7 +48,7 @@ class TestRepeatLimiter:
         self.handler.close()
         assert self.said()[2:] == ["full (3 times more)"]
 
-    def test_what_was_said_last_is_how_things_are(self) -> None:
+    def test_message_after_another_is_written_again(self) -> None:
         for message in ("lost", "lost", "back", "lost", "lost"):
             self.say(message)
         assert self.said() == ["lost", "lost (1 times more)", "back", "lost"]
@@ -59,7 +59,7 @@ class TestRepeatLimiter:
             self.say("lost", name="store")
         assert self.said() == ["full", "lost"]
 
-    def test_what_is_no_trouble_is_always_said(self) -> None:
+    def test_information_is_always_written(self) -> None:
         for _ in range(3):
             self.say("listens", logging.INFO)
         assert self.said() == ["listens"] * 3
@@ -91,12 +91,12 @@ def fill_disk(serve: Serve, *arguments: str, times: int) -> str:
 
 
 class TestService:
-    def test_says_once_that_the_disk_is_full(self, serve: Serve) -> None:
+    def test_full_disk_is_logged_once_with_a_count(self, serve: Serve) -> None:
         said = fill_disk(serve, times=50)
         assert said.count("the sequence stays where it is") == 2
         assert "the sequence stays where it is (49 times more)\n" in said
 
-    def test_json(self, serve: Serve, path: Path) -> None:
+    def test_json_lines_have_time_level_and_request(self, serve: Serve, path: Path) -> None:
         lines = fill_disk(serve, "--log-format", "json", "--access-log", times=2).splitlines()
         documents = [json.loads(line) for line in lines]
         assert [document["level"] for document in documents[:1]] == ["error"]
@@ -120,7 +120,7 @@ class TestService:
         )
         assert "stopped" in [document.get("message") for document in documents]
 
-    def test_json_to_the_last_word(
+    def test_failure_that_ends_the_service_is_logged_as_json(
         self, serve: Serve, require: Callable[[str], str], tmp_path: Path
     ) -> None:
         strace = [require("strace"), "-D", "-f", "-o", str(tmp_path / "trace")]
@@ -133,7 +133,7 @@ class TestService:
         assert document["level"] == "critical"
         assert "Input/output error while syncing" in document["message"]
 
-    def test_json_of_a_service_that_cannot_serve(self, serve: Serve) -> None:
+    def test_failure_to_start_is_logged_as_json(self, serve: Serve) -> None:
         from tests.server.test_serve import run
 
         service = serve()
@@ -141,7 +141,7 @@ class TestService:
         assert refused.returncode == 1
         assert "Address already in use" in json.loads(refused.stderr)["message"]
 
-    def test_what_nobody_foresaw(
+    def test_unexpected_error_is_logged_once_with_its_route(
         self, path: Path, capsys: pytest.CaptureFixture[str], configured: Configured
     ) -> None:
         """One document however often it comes, with the route and not with the id."""
@@ -170,7 +170,7 @@ class TestService:
         assert document["exception"].endswith("ZeroDivisionError: nobody foresaw it")
         assert not [one for one in ids if one.hex()[:6] in document["exception"]]
 
-    def test_another_format_is_refused(self) -> None:
+    def test_unknown_log_format_is_refused(self) -> None:
         from tests.server.test_serve import run
 
         refused = run("--log-format", "xml", "-p", "0")

@@ -18,7 +18,7 @@ from bigfib.digit_cache import DigitCache
 from bigfib.numbers import doubling
 from bigfib.state import reader
 from bigfib.state.log import Log
-from tests.service import Serve, Service, exchange
+from tests.service import Serve, Service, exchange, until
 
 STOPPING = [signal.SIGTERM, signal.SIGINT]
 
@@ -129,8 +129,8 @@ def serve_large_term(
         with Log(path) as log:
             log.append(b"shared", LARGE)
         service = serve()
-        while service.ask("/api0/current")[0].status != 200:
-            time.sleep(0.05)  # it is being checked
+        # It is being checked.
+        until(lambda: service.ask("/api0/current")[0].status == 200)
         return service
 
     return start

@@ -5,14 +5,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bigfib.server import supervisor
-from tests.service import Serve
+from tests.service import Serve, until
 
 
 def test_worker_that_never_reports_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,10 +21,14 @@ def test_worker_that_never_reports_is_killed(monkeypatch: pytest.MonkeyPatch) ->
         worker.note_start(process.pid)
         worker.kill_if_silent(60.0)
         assert process.poll() is None
-        time.sleep(0.02)
-        worker.kill_if_silent(0.01)
+
+        def is_killed() -> bool:
+            worker.kill_if_silent(0.01)
+            return process.poll() is not None
+
         try:
-            assert process.wait(20) == -signal.SIGKILL
+            until(is_killed)
+            assert process.wait() == -signal.SIGKILL
         finally:
             process.kill()
 

@@ -155,7 +155,7 @@ class TestDamage:
             assert path.read_bytes() + kept.read_bytes() == content
         return {name: packed >> POSITION_SHIFT for name, packed in contents.latest.items()}
 
-    def test_every_bit_flipped(
+    def test_log_with_any_bit_flipped_loses_no_promised_record(
         self, path: Path, history: list[dict[bytes, int]], content: bytes, tried: Counter[str]
     ) -> None:
         with path.open("rb") as file:
@@ -186,7 +186,7 @@ class TestDamage:
         ):
             Log(path)
 
-    def test_with_its_floor_no_loss_is_silent(
+    def test_harm_to_a_log_with_its_floor_is_never_a_silent_loss(
         self,
         path: Path,
         history: list[dict[bytes, int]],
@@ -228,7 +228,7 @@ class TestDamage:
         tried["harms to a log with its floor"] += len(harms)
         tried["silent losses"] += losses
 
-    def test_blocks_moved_and_lost(
+    def test_log_with_blocks_moved_or_lost_is_refused_or_whole(
         self,
         path: Path,
         history: list[dict[bytes, int]],
@@ -261,7 +261,7 @@ class TestDamage:
             assert shown is None or shown in history
             tried["damaged files"] += 1
 
-    def test_two_logs_in_one(
+    def test_log_after_another_in_one_file_is_not_read(
         self, path: Path, history: list[dict[bytes, int]], content: bytes, tmp_path: Path
     ) -> None:
         other = tmp_path / "other.log"
@@ -326,7 +326,7 @@ class TestCallsThatFail:
     @pytest.mark.parametrize("error", ERRORS, ids=lambda error: errno.errorcode.get(error, "short"))
     @pytest.mark.parametrize("durability", Durability)
     @pytest.mark.parametrize("reserves", [True, False], ids=["reserves", "reserves nothing"])
-    def test_the_kth_call(
+    def test_any_system_call_that_fails_loses_no_acknowledged_step(
         self,
         path: Path,
         monkeypatch: pytest.MonkeyPatch,

@@ -21,7 +21,7 @@ def crc(content: bytes, start: int = 0) -> bytes:
 
 
 class TestHeader:
-    def test_is_as_drawn(self) -> None:
+    def test_header_is_as_drawn(self) -> None:
         assert header.encode(SALT, 7) == HEADER + crc(HEADER)
         assert header.SIZE == 22
 
@@ -31,7 +31,7 @@ class TestHeader:
     def test_header_of_the_old_format_is_read(self) -> None:
         assert header.decode(OLD_HEADER + crc(OLD_HEADER)) == (zlib.crc32(OLD_HEADER), 0, True)
 
-    def test_any_cut_is_incomplete(self) -> None:
+    def test_header_cut_anywhere_is_incomplete(self) -> None:
         encoded_header = header.encode(SALT, 7)
         for length in range(len(encoded_header)):
             with pytest.raises(Incomplete):
@@ -88,7 +88,7 @@ class TestRecord:
 
     @pytest.mark.parametrize("sequence_id", [b"", b"shared", bytes(16), b"\xff" * 300])
     @pytest.mark.parametrize("bits", [0, 1, 7, 8, 63, 64, 8 * 126, 8 * 127, 8 * 128, 20_000])
-    def test_any_size_comes_back(self, sequence_id: bytes, bits: int) -> None:
+    def test_record_of_any_size_is_decoded(self, sequence_id: bytes, bits: int) -> None:
         seed, offset, durable = 0xFFFFFFFF, 2**40, 2**39 + 1
         for position, version in ((2**bits - 1, 0), (2**bits, 1), (2**bits, 127), (7, 2**63 - 1)):
             stamp = records.stamp(durable, 20_000, is_old=not version)
@@ -98,7 +98,7 @@ class TestRecord:
             assert record == Record(sequence_id, position, version, 20_000, durable)
             assert buffer[after:] == b"behind"
 
-    def test_any_cut_is_incomplete(self) -> None:
+    def test_record_cut_anywhere_is_incomplete(self) -> None:
         encoded = records.encode(b"shared", 2**2000, 9, records.stamp(300, 9), offset=400, seed=1)
         for length in range(len(encoded)):
             with pytest.raises(Incomplete):
@@ -143,7 +143,7 @@ class TestRecord:
             with pytest.raises(BadRecord):
                 records.decode(bytes(100), 0, offset, 0x12345678)
 
-    def test_a_length_without_end(self) -> None:
+    def test_length_without_end_is_refused(self) -> None:
         with pytest.raises(BadRecord, match="length"):
             records.decode(b"\xff" * 100, 0, 22, 0)
 
@@ -162,7 +162,7 @@ class TestReplay:
             log += records.encode(sequence_id, position, version, stamp, 1000 + len(log), self.SEED)
         return log
 
-    def test_applies_common_records(self) -> None:
+    def test_replay_applies_records_of_the_usual_size(self) -> None:
         log = self.log((b"a", 0, 1), (b"b", 2**63, 20_000), (b"a", 7, 2))
         latest: dict[bytes, int] = {}
         assert records.replay(b"xx" + log, 2, 1000, self.SEED, latest) == (2 + len(log), 3)
@@ -172,13 +172,15 @@ class TestReplay:
         }
 
     @pytest.mark.parametrize("other", [(b"a", None, 5), (b"a", 2**2000, 5), (b"x" * 200, 5, 5)])
-    def test_stops_at_others(self, other: tuple[bytes, int | None, int]) -> None:
+    def test_replay_stops_at_a_record_of_another_size(
+        self, other: tuple[bytes, int | None, int]
+    ) -> None:
         first = self.log((b"a", 1, 5))
         log = self.log((b"a", 1, 5), other, (b"a", 2, 5))
         latest: dict[bytes, int] = {}
         assert records.replay(log, 0, 1000, self.SEED, latest) == (len(first), 1)
 
-    def test_stops_at_any_harm(self) -> None:
+    def test_replay_stops_at_any_flipped_bit_or_cut(self) -> None:
         first = self.log((b"a", 1, 5))
         log = self.log((b"a", 1, 5), (b"shared", 300, 20_000))
         for bit in range(8 * len(first), 8 * len(log)):

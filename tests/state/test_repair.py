@@ -32,7 +32,7 @@ def positions(path: Path) -> dict[bytes, int]:
     return {name: contents.position(name) for name in contents.latest}
 
 
-def test_one_lost_record(path: Path, offsets: list[int]) -> None:
+def test_repair_of_one_harmed_record_keeps_all_others(path: Path, offsets: list[int]) -> None:
     harmed = bytearray(path.read_bytes())
     harmed[offsets[10] + 4] ^= 1
     path.write_bytes(harmed)
@@ -70,7 +70,9 @@ def test_every_record_saved_wherever_the_harm_is(path: Path, offsets: list[int])
 
 
 @pytest.mark.parametrize("at", [0, 3, 8, 12, 19])
-def test_a_harmed_header(path: Path, offsets: list[int], at: int) -> None:
+def test_repair_of_a_harmed_header_keeps_every_record(
+    path: Path, offsets: list[int], at: int
+) -> None:
     assert offsets
     harmed = bytearray(path.read_bytes())
     harmed[at] ^= 0xFF

@@ -1,18 +1,18 @@
 """Close connections: idle ones while the service runs, all of them when it stops.
 
 bjoern has no time-outs, holds the body of a request in memory before the application sees it, and
-spins when no file descriptor is left. It does not list its connections, but the kernel knows, for
-each descriptor, how many bytes were received and how many of those sent were acknowledged
+spins when no file descriptor is left. It does not list its connections, but the kernel knows for
+each descriptor how many bytes were received and how many of those sent were acknowledged
 (``TCP_INFO``, see tcp(7) and <linux/tcp.h>; both counts since Linux 4.2). A thread looks at a few
 descriptors at a time, which costs requests nothing. Three rules:
 
 * **Time.** A connection is closed if its client has neither acknowledged anything new nor begun a
-  request for `PATIENCE` seconds: it is idle, or stalls in its request, or does not read its reply.
+  request for `TIMEOUT` seconds: it is idle, or stalls in its request, or does not read its reply.
 * **Descriptors.** When connections take more than half of those that the process may have, the time
-  is `SHORT_PATIENCE`.
+  is `SHORT_TIMEOUT`.
 * **Memory.** A connection is closed if its client has sent more than `MOST_HELD` bytes since the
-  last reply. While all clients have sent more than `MOST_HELD_BY_ALL`, the connection of the client
-  that sent most is closed.
+  last reply. While all clients together have sent more than `MOST_HELD_BY_ALL`, the connection of
+  the client that sent most is closed.
 
 When the service stops, a connection is closed when nothing has been received for `SILENT_SECONDS`,
 and after `DRAIN_SECONDS` in any case.
@@ -35,23 +35,23 @@ from typing import Final, NamedTuple
 
 _logger = logging.getLogger(__name__)
 
-PATIENCE: Final = 75.0
+TIMEOUT: Final = 75.0
 """Seconds; more than the 60 after which proxies commonly close an idle connection themselves."""
 
-SHORT_PATIENCE: Final = 5.0
-"""Seconds, when descriptors become scarce."""
+SHORT_TIMEOUT: Final = 5.0
+"""The same when descriptors become scarce."""
 
 SILENT_SECONDS: Final = 1.0
-"""Seconds, when the service stops: a request on its way has arrived by then."""
+"""The same when the service stops: a request on its way has arrived by then."""
 
 DRAIN_SECONDS: Final = 5.0
-"""Seconds that replies under way have when the service stops."""
+"""Seconds that replies under way may take when the service stops."""
 
 MOST_HELD: Final = 4 << 20
-"""Bytes of one request: a valid document has at most a quarter of that, its headers 80 KiB."""
+"""Maximum bytes of a request: a valid document has a quarter of that, its headers 80 KiB."""
 
 MOST_HELD_BY_ALL: Final = 64 << 20
-"""Bytes of all requests that are not answered yet."""
+"""Maximum bytes of all requests that are not answered yet."""
 
 # Looking at so many takes 1 ms; at 10,000, with the pauses, 2 s.
 _AT_ONCE: Final = 250
@@ -78,7 +78,6 @@ class _Facts(NamedTuple):
     Attributes:
         cookie: Its identity.
         acknowledged: Bytes sent that the client has acknowledged.
-        received: Bytes received.
         silent: Seconds since bytes were last received.
     """
 
@@ -92,11 +91,9 @@ class _Seen(NamedTuple):
     """A connection as it was at the last look.
 
     Attributes:
-        cookie: Its identity.
-        acknowledged: Bytes of replies that the client has acknowledged.
-        answered: Bytes that had been received when that count last changed.
+        answered: Bytes that had been received when ``acknowledged`` last changed.
         held: Bytes received since.
-        since: When that count last changed, or the first of those bytes was received.
+        since: When ``acknowledged`` last changed, or the first of these bytes was received.
     """
 
     cookie: bytes
@@ -115,22 +112,19 @@ class ConnectionWatch:
         descriptors: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Watch the connections accepted from ``listener``.
+        """Watch the connections accepted from a TCP listener, and no others.
 
-        Args:
-            listener: A TCP listener; nothing is watched with any other.
-            descriptors: How many file descriptors the process may have.
-            clock: Returns seconds.
+        ``descriptors`` is how many file descriptors the process may have.
         """
         self._port = listener.getsockname()[1:2]
         self._most = descriptors // 2
         self._clock = clock
-        self._patience = PATIENCE
+        self._timeout = TIMEOUT
         self._deadline: float | None = None
         self._seen: dict[int, _Seen] = {}
         self._next = 0
         self._highest = 0
-        # Reserved, because there may be no free descriptor when a connection is to be closed.
+        # Reserved: there may be no free descriptor when a connection is to be closed.
         self._nothing = socket.socket()
         self._duplicate = self._nothing.dup()
         self._ended = threading.Event()
@@ -154,13 +148,13 @@ class ConnectionWatch:
 
     def _run(self) -> None:
         while not self._ended.wait(_PAUSE):
-            # bjoern accepts connections until it learns of the stop, so look again and again.
+            # bjoern accepts connections until it notices the stop, so repeat without pauses.
             while not self.look() and self._deadline is not None:
                 pass
 
     def look(self) -> bool:
         """Look at the next few descriptors; return whether these were the last."""
-        # The kernel assigns the lowest free number, so those in use lie close together.
+        # The kernel assigns the lowest free number, so those in use are close together.
         end = 2 * self._highest + _MARGIN
         until = min(self._next + _AT_ONCE, end)
         now = self._clock()
@@ -196,12 +190,12 @@ class ConnectionWatch:
                 self._close(fd, seen)
         elif seen.held > MOST_HELD:
             self._close(fd, seen, at_once=True)
-        elif now - seen.since > self._patience:
+        elif now - seen.since > self._timeout:
             # If the client does not read, bjoern waits to write and does not read end-of-file.
             self._close(fd, seen, at_once=_is_unread(fd))
 
     def _facts(self, fd: int, seen: _Seen | None) -> _Facts | None:
-        """Return what is known of the connection ``fd``, or None if it is not one of ours."""
+        """Return what is known of the connection ``fd``, or None if it is another socket."""
         try:
             # The address family does not matter for these options.
             connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
@@ -209,7 +203,7 @@ class ConnectionWatch:
             return None
         try:
             facts = _ask(connection)
-            # The port of a known connection has been looked at before.
+            # The port of a known connection has been checked before.
             if facts is None or (seen and seen.cookie == facts.cookie):
                 return facts
             return facts if connection.getsockname()[1:2] == self._port else None
@@ -219,15 +213,10 @@ class ConnectionWatch:
             connection.detach()
 
     def _close(self, fd: int, seen: _Seen, *, at_once: bool = False) -> None:
-        """Shut the connection down.
+        """Shut the connection down; ``at_once`` in the middle of a request or reply that stalls.
 
         bjoern may close the connection at any moment, and its descriptor may then be that of the
         next one. A duplicate keeps referring to the same connection.
-
-        Args:
-            fd: The descriptor.
-            seen: The connection, as it was looked at.
-            at_once: Whether to abort a request or a reply, unless bytes were exchanged since.
         """
         try:
             os.dup2(fd, self._duplicate.fileno(), inheritable=False)
@@ -244,7 +233,7 @@ class ConnectionWatch:
             elif facts[1:3] == (seen.acknowledged, seen.answered + seen.held):
                 if self._deadline is None:
                     # Without a reset, a client that is still sending would wait, and the kernel
-                    # would keep what the client does not read.
+                    # would keep what a client does not read.
                     self._duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 self._duplicate.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -263,22 +252,18 @@ class ConnectionWatch:
                 break
 
     def _save_descriptors(self) -> None:
-        patience = SHORT_PATIENCE if len(self._seen) > self._most else PATIENCE
-        if patience < self._patience:
+        timeout = SHORT_TIMEOUT if len(self._seen) > self._most else TIMEOUT
+        if timeout < self._timeout:
             _logger.warning(
                 "%d connections take more than half of the descriptors that this process may have "
                 "(ulimit -n): those that are idle for %d s are closed",
-                *(len(self._seen), patience),
+                *(len(self._seen), timeout),
             )
-        self._patience = patience
+        self._timeout = timeout
 
 
 def _ask(connection: socket.socket) -> _Facts | None:
-    """Return what the kernel knows, or None if the connection is not established.
-
-    Raises:
-        OSError: it is not a TCP socket.
-    """
+    """Return what the kernel knows, or None if there is no connection; may raise `OSError`."""
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
     if len(info) < _INFO.size:
         return None
@@ -290,7 +275,7 @@ def _ask(connection: socket.socket) -> _Facts | None:
 
 
 def _is_unread(fd: int) -> bool:
-    """Return whether bytes have been sent by ``fd`` that are not acknowledged."""
+    """Return whether bytes sent by ``fd`` are not acknowledged yet."""
     try:
         return any(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))
     except OSError:

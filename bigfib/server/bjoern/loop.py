@@ -64,11 +64,9 @@ class IterationHook:
     def __init__(self, listener: socket.socket, at_end: Callable[[], None]) -> None:
         """Prepare the hook; nothing is called before `install`.
 
-        Args:
-            listener: The socket that the loop accepts connections from.
-            at_end: Called in the thread of the loop. If it raises anything, no reply of the
-                iteration leaves: the process exits with status 1, after a traceback unless the
-                exception is a `SystemExit`.
+        ``at_end`` is called in the thread of the loop that accepts from ``listener``. If it raises
+        anything, no reply of the iteration leaves: the process exits with status 1, after a
+        traceback unless the exception is a `SystemExit`.
         """
         self._listener = listener.fileno()
         self._waiting = select.poll()
@@ -81,8 +79,8 @@ class IterationHook:
     def install(self) -> None:
         """Follow the next loop that bjoern makes.
 
-        With a libev that cannot be followed, ``at_end`` is never called. Its first call shows
-        callers that they can rely on it.
+        With an unknown libev, ``at_end`` is never called; its first call shows that it can be
+        relied on.
         """
         # PyDLL keeps the interpreter's lock: the callbacks would only have to take it again.
         self._libev: Any = ctypes.PyDLL(_bjoern.__file__)
@@ -90,7 +88,7 @@ class IterationHook:
         self._realloc.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
         self._realloc.restype = ctypes.c_void_p
         try:
-            # The symbols are found in bjoern itself or in the library that it is linked to.
+            # The symbols are in bjoern itself or in the library that it is linked to.
             version = self._libev.ev_version_major()
             self._libev.ev_backend.argtypes = [_LOOP]
             self._libev.ev_invoke_pending.argtypes = self._libev.ev_pending_count.argtypes = [_LOOP]
@@ -128,8 +126,8 @@ class IterationHook:
                 self._accept(loop)
             self._at_end()
         except BaseException as error:
-            # ctypes would print any exception, a signal handler's included, and go on: bjoern would
-            # then send replies that are not committed.
+            # ctypes would print any exception, also one of a signal handler, and go on: bjoern
+            # would then send replies that are not committed.
             try:
                 if not isinstance(error, SystemExit):
                     sys.excepthook(type(error), error, error.__traceback__)

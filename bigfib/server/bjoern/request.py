@@ -1,7 +1,7 @@
 """Read and correct the `Request` that bjoern 3.2.2 keeps for each connection.
 
 bjoern's parser (http-parser 1.0) knows facts of a request that the WSGI environment does not have,
-or has in a form that a client can forge. Five defects need them:
+or has in a form that a client can forge. They answer five defects, and the environment a sixth:
 
 * **Upgrade and CONNECT.** At such a request the parser stops for good: it keeps its state for the
   next request, takes a body for a request, and ends in a segmentation fault or in replies to the
@@ -17,12 +17,12 @@ or has in a form that a client can forge. Five defects need them:
   ``100 Continue``, reads on in a request that has been answered, and ends in a segmentation fault
   (``ev_io_on_write`` in server.c). The note is cleared before the reply.
 
-A sixth shows in the environment. Of requests that arrive at once (pipelined) bjoern keeps the last,
-of which it may have read only a part. The application is not called with such a part; bjoern
-answers the exception with a 500 of its own and closes the connection.
+* **A part of a request.** Of requests that arrive together (pipelined) bjoern keeps the last, of
+  which it may have read only a part. The application is not called with such a part; bjoern
+  answers the exception with a 500 of its own and closes the connection.
 
-bjoern hands out the address of its `Request` in ``start_response``, after the object's head. What
-is read there is compared with what it must be before anything is written.
+The address of the `Request` is in ``start_response``, after the object's head. What is read there
+is compared with what it must be before anything is written.
 
 Reading it costs 0.25 us a request (a small one takes 10 to 20), with the views kept by address.
 """
@@ -99,7 +99,7 @@ _MOST_VIEWS: Final = 1024
 
 
 class _Views(dict[int, Any]):
-    """Views of the same type, each of memory at a distance from an address, by that address."""
+    """Views of one type, each of the memory at ``offset`` from an address, by that address."""
 
     def __init__(self, kind: Any, offset: int = 0) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ def unknown_layout() -> str | None:
 def guarded(app: WSGI) -> WSGI:
     """Return ``app`` for bjoern to call, with the defects above answered.
 
-    Where bjoern's memory is not known, only the last of them is, and a warning says so.
+    If bjoern's memory is not known, log a warning and refuse only parts of requests.
     """
     reason = unknown_layout()
     if reason:
@@ -152,8 +152,8 @@ def guarded(app: WSGI) -> WSGI:
             or "HTTP_TRANSFER_ENCODING" in environ
         ):
             _correct(address, environ)
-        # bjoern adds this when it has read the whole request. Looking costs 0.02 us. The flags are
-        # corrected first, for bjoern replies to the exception.
+        # bjoern adds this when it has read the whole request. The check costs 0.02 us. The flags
+        # are corrected first, because bjoern replies to the exception.
         if "wsgi.errors" not in environ:
             raise PartOfRequest
         return app(environ, start_response)
@@ -173,8 +173,8 @@ def _called_with_whole_requests(app: WSGI) -> WSGI:
 def with_client_address(app: WSGI) -> WSGI:
     """Return ``app`` with the client's address in ``REMOTE_ADDR``, for `guarded` to call.
 
-    bjoern takes every address for one of IPv4, and gives 0.0.0.0 for all of IPv6. The socket knows
-    better; where the client has reset the connection, the address is unknown: ``-``.
+    bjoern takes every address for one of IPv4, and gives 0.0.0.0 for all of IPv6. The socket has
+    the real one, unless the client has reset the connection: then it is ``-``.
     """
     if unknown_layout():
         return app
@@ -204,7 +204,7 @@ def _correct(address: int, environ: dict[str, Any]) -> None:
     if chunked:
         environ["HTTP_TRANSFER_ENCODING"] = "chunked"
     if request.upgrade or (not chunked and "HTTP_TRANSFER_ENCODING" in environ):
-        # The parser goes by its flags when bjoern asks whether the connection is to be kept.
+        # The parser's flags decide whether bjoern keeps the connection.
         request.type_and_flags = _ONLY_CONNECTION_CLOSE
     answering = request.state & (_PARSE_FINISHED | _START_RESPONSE_CALLED) == _PARSE_FINISHED
     if answering and not request.status and not request.headers:

@@ -11,9 +11,10 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Final
 
-from bigfib.state.postgres import schema
+from bigfib.state.postgres import schema, standby
 from bigfib.state.postgres.session import (
     ANSWER_SECONDS,
     Broken,
@@ -22,6 +23,7 @@ from bigfib.state.postgres.session import (
     Rows,
     Session,
     Statement,
+    each_host,
 )
 from bigfib.state.store import WAIT_SECONDS, NoRoom, OutcomeUnknown, StoreError, Unavailable
 
@@ -53,9 +55,6 @@ _QUERY_CANCELED: Final = "57014"
 TRY_CHANGE: Final = Statement(rb"UPDATE bigfib_sequences SET day = day WHERE id = '\x'::bytea")
 """Changes nothing, because no sequence has this id, but needs the right and the locks to change."""
 
-# Changes nothing either, and its commit waits for a synchronous standby where one is configured.
-_TRY_COMMIT: Final = Statement(b"UPDATE bigfib_schema SET version = version")
-
 _DURABILITY: Final = b"""SELECT coalesce(current_setting('fsync', true), ''),
     coalesce(current_setting('synchronous_commit', true), ''),
     coalesce(current_setting('synchronous_standby_names', true), '')"""
@@ -67,6 +66,8 @@ class Connection:
     Attributes:
         host: The server that it is connected to, or last was.
         synchronous_commit: The server's setting: when a transaction counts as committed.
+        can_confirm: As `standby.can_confirm`.
+        has_standby: Whether commits waited for a standby when that was last seen.
     """
 
     def __init__(self, conninfo: str) -> None:
@@ -82,7 +83,6 @@ class Connection:
         self._session: Session | None = self._connect()
         self.host = self._session.host
         self._trouble = ""
-        self._given_up: list[Session] = []
         self._lost_at = 0.0
         self._closed = False
         # Set while a connection is to be found, and when that has been tried since the loss.
@@ -138,8 +138,8 @@ class Connection:
         self._closed = True
         self._lost.set()
         session, self._session = self._session, None
-        for each in (*self._given_up, *([session] if session else [])):
-            each.close()
+        if session:
+            session.close()
 
     def _run_once(
         self, statements: Sequence[Statement], *, changes: bool, seconds: float
@@ -181,32 +181,39 @@ class Connection:
         _logger.warning("store at %s lost: %s", self.host, trouble)
         self._lost_at = time.monotonic()
         self._session = None
-        self._given_up.append(session)
+        session.close()
         self._tried.clear()
         self._lost.set()
 
     def _connect(self) -> Session:
-        """Return a session that can make changes.
+        """Return a session that can make changes, with the first host that takes them.
 
         Raises:
             StoreError: There is none.
         """
         try:
-            session = Session(self._conninfo)
+            hosts = each_host(self._conninfo)
         except CannotConnect as error:
             raise StoreError(str(error)) from error
-        try:
-            if "lock_timeout" not in self._conninfo:
-                session.run(Statement(b"SET lock_timeout = %d" % (_LOCK_SECONDS * 1000)))
+        troubles = []
+        for host in hosts:
+            try:
+                return self._connect_to(host)
+            except (CannotConnect, Refused, Broken, Unavailable) as error:
+                troubles.append(str(error))
+        raise StoreError("; ".join(troubles))
+
+    def _connect_to(self, host: str) -> Session:
+        with ExitStack() as failed:
+            session = Session(host, lock_seconds=_LOCK_SECONDS)
+            failed.callback(session.close)
             schema.require(session)
-            _retry(lambda seconds: session.run(TRY_CHANGE, _TRY_COMMIT, seconds=seconds))
-            self.synchronous_commit = _warn_of_weak_durability(session)
-        except (Refused, Broken) as error:
-            session.give_up()
-            raise StoreError(str(error)) from error
-        except StoreError:
-            session.close()
-            raise
+            _retry(lambda seconds: session.run(TRY_CHANGE, seconds=seconds))
+            self.can_confirm = standby.can_confirm(session)
+            if self.can_confirm:
+                standby.require_answers(session)
+            self.synchronous_commit, self.has_standby = _warn_of_weak_durability(session)
+            failed.pop_all()
         return session
 
     def _replace_lost(self) -> None:
@@ -218,8 +225,6 @@ class Connection:
     def _find_connection(self) -> None:
         pause = _FIRST_PAUSE
         while not self._closed:
-            while self._given_up:
-                self._given_up.pop().give_up()
             try:
                 session = self._connect()
             except StoreError as error:
@@ -273,8 +278,11 @@ def _retry(transaction: Callable[[float], list[Rows]], wait: float = WAIT_SECOND
         time.sleep(random.uniform(0, _RETRY_PAUSE))  # noqa: S311 - so that the two miss each other
 
 
-def _warn_of_weak_durability(session: Session) -> str:
-    """Warn if the server may lose what it has committed, and return its ``synchronous_commit``."""
+def _warn_of_weak_durability(session: Session) -> tuple[str, bool]:
+    """Warn if the server may lose what it has committed.
+
+    Return its ``synchronous_commit``, and whether there are synchronous standbys.
+    """
     fsync, commit, standbys = (
         value.decode() for value in session.run(Statement(_DURABILITY))[0][0]
     )
@@ -289,4 +297,4 @@ def _warn_of_weak_durability(session: Session) -> str:
             "store at %s: synchronous_commit is %s, so a failover may take steps back",
             *(session.host, commit),
         )
-    return commit
+    return commit, bool(standbys) and commit not in ("off", "local")

@@ -24,6 +24,9 @@ from bigfib.state.store import StoreError
 # How many sequences are fetched at a time.
 _FETCHED: Final = 10_000
 
+# How many changes of a log wait for a commit, in memory.
+_WAITING: Final = 1000
+
 _DAY_SECONDS: Final = 86_400
 
 # By day, as a log is written, so that the day seldom changes between records.
@@ -85,8 +88,10 @@ def _write(path: Path, rows: Iterator[_Row]) -> None:
     today = 0
     # The log takes the day of each record from its clock.
     with Log(path, clock=lambda: today * _DAY_SECONDS) as log:
-        for sequence_id, position, today in rows:  # noqa: B007 - the clock reads it
+        for number, (sequence_id, position, today) in enumerate(rows):  # noqa: B007 - the clock's
             log.append(sequence_id, position)
+            if number % _WAITING == 0:
+                log.commit()
 
 
 @contextlib.contextmanager

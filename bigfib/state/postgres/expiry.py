@@ -1,37 +1,55 @@
-"""Delete the sequences that nobody has touched for too long."""
+"""Delete the sequences that nobody has touched for too long.
 
+A wrong clock, or an old backup that is restored, makes all sequences look old. So the clock is that
+of the database, nothing is deleted in the first hour, and then a small share of all in each hour:
+there is time to read the log, and to stop.
+"""
+
+import logging
 import threading
-from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Final
 
 from bigfib.state.postgres.session import Broken, CannotConnect, Refused, Session, Statement
 
-_INTERVAL_SECONDS: Final = 3600.0
+_logger = logging.getLogger(__name__)
 
-# So many at a time, because a transaction holds the rows that it deletes locked.
+INTERVAL_SECONDS: Final = 3600.0
+"""How long after the start, and after that, sequences are deleted."""
+
+SHARE: Final = 100
+"""One of so many sequences is deleted at a time at most, and at least one."""
+
+TODAY: Final = b"((now() AT TIME ZONE 'UTC')::date - '1970-01-01'::date)"
+"""The day, counted from 1970-01-01 (UTC), by the clock of the database."""
+
+# So many in a transaction, because it holds the rows that it deletes locked.
 _BATCH: Final = 1000
 
+_COUNT: Final = Statement(b"SELECT count(*) FROM bigfib_sequences")
+
 _EXPIRE: Final = (
-    b"DELETE FROM bigfib_sequences WHERE day < $1::integer AND id IN (SELECT id "
-    b"FROM bigfib_sequences WHERE day < $1::integer AND id <> $2::bytea LIMIT %d) RETURNING id"
-) % _BATCH
+    b"DELETE FROM bigfib_sequences WHERE day < " + TODAY + b" - $1::integer "
+    b"AND id IN (SELECT id FROM bigfib_sequences "
+    b"WHERE day < " + TODAY + b" - $1::integer AND id <> $2::bytea "
+    b"LIMIT $3::integer FOR UPDATE SKIP LOCKED) RETURNING id"
+)
 
 
 class Expiry(threading.Thread):
     """A thread that deletes old sequences every hour, by a connection of its own."""
 
-    def __init__(self, conninfo: str, oldest_day: Callable[[], int], permanent: bytes) -> None:
+    def __init__(self, conninfo: str, days_kept: int, permanent: bytes) -> None:
         r"""Prepare the thread.
 
         Args:
             conninfo: Where the database is.
-            oldest_day: Returns the first day, counted from 1970, whose sequences are kept.
+            days_kept: Sequences not touched for more days are deleted.
             permanent: The id of a sequence that is always kept, as text: ``\x...``.
         """
         super().__init__(daemon=True)
         self._conninfo = conninfo
-        self._oldest_day = oldest_day
+        self._days_kept = days_kept
         self._permanent = permanent
         self._stopped = threading.Event()
 
@@ -40,13 +58,26 @@ class Expiry(threading.Thread):
         self._stopped.set()
 
     def run(self) -> None:
-        """Delete now and every hour. What fails is left for the next time."""
-        while not self._stopped.is_set():
-            expire = Statement(_EXPIRE, (b"%d" % self._oldest_day(), self._permanent))
-            with (
-                suppress(CannotConnect, Refused, Broken),
-                closing(Session(self._conninfo)) as session,
-            ):
-                while session.run(expire)[0] and not self._stopped.is_set():
-                    pass
-            self._stopped.wait(_INTERVAL_SECONDS)
+        """Delete a share every hour. What fails is left for the next time."""
+        while not self._stopped.wait(INTERVAL_SECONDS):
+            try:
+                self._delete_share()
+            except (CannotConnect, Refused, Broken) as error:
+                _logger.warning("cannot delete old sequences from the store: %s", error)
+
+    def _delete_share(self) -> None:
+        with closing(Session(self._conninfo)) as session:
+            count = int(session.run(_COUNT)[0][0][0])
+            most, deleted = max(1, count // SHARE), 0
+            while deleted < most and not self._stopped.is_set():
+                batch = b"%d" % min(_BATCH, most - deleted)
+                parameters = (b"%d" % self._days_kept, self._permanent, batch)
+                rows = session.run(Statement(_EXPIRE, parameters))[0]
+                deleted += len(rows)
+                if not rows:
+                    break
+            if deleted:
+                _logger.info(
+                    "store at %s: deleted %d of %d sequences, not touched for more than %d days",
+                    *(session.host, deleted, count, self._days_kept),
+                )

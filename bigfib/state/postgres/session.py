@@ -5,11 +5,15 @@ means that nothing has changed, `Broken` that the outcome is unknown.
 
 The deadline is kept here, because a paused server keeps its connections open and acknowledges what
 it is sent: no timeout of the kernel or of the server itself would end the wait.
+
+A pooler such as PgBouncer may run each transaction of a session on another connection of its own.
+Then nothing may outlive a transaction: statements are not prepared, and each transaction sets what
+a session otherwise sets once.
 """
 
-import contextlib
 import logging
 import os
+import re
 import select
 import time
 from collections.abc import Iterable, Sequence
@@ -17,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 import psycopg
 from psycopg import pq
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_attempts, conninfo_to_dict, make_conninfo
 from psycopg.errors import Diagnostic
 from psycopg.pq.abc import PGresult
 
@@ -31,12 +35,16 @@ ANSWER_SECONDS: Final = 2.8
 """After how long without all answers the connection is given up: a request is answered in 3 s."""
 
 # Settings of libpq, unless the connection string or the environment has others: try the next host
-# if one does not answer, accept no standby, notice a lost network.
+# if one does not answer, accept no standby, notice a lost network within 25 seconds. What keeps
+# alive an idle connection keeps a firewall from forgetting it, too.
 _DEFAULTS: Final = {
     "connect_timeout": ("PGCONNECT_TIMEOUT", "2"),
     "target_session_attrs": ("PGTARGETSESSIONATTRS", "read-write"),
     "application_name": ("PGAPPNAME", "bigfib"),
     "tcp_user_timeout": ("", "5000"),
+    "keepalives_idle": ("", "20"),
+    "keepalives_interval": ("", "5"),
+    "keepalives_count": ("", "1"),
 }
 
 # A standby may lag behind what clients have been shown.
@@ -73,7 +81,7 @@ class Statement(NamedTuple):
     """A statement and its parameters.
 
     Attributes:
-        sql: The text, with ``$1`` for the first parameter. Each session prepares it once.
+        sql: The text, with ``$1`` for the first parameter. A session prepares it once.
         parameters: Their values as text.
     """
 
@@ -86,6 +94,8 @@ Rows = list[tuple[bytes, ...]]
 _BEGIN: Final = Statement(b"BEGIN")
 _COMMIT: Final = Statement(b"COMMIT")
 _ROLLBACK: Final = Statement(b"ROLLBACK")
+_ONLY_READ: Final = Statement(b"SET LOCAL transaction_read_only = on")
+_PROCESS: Final = Statement(b"SELECT pg_backend_pid()")
 
 
 def connect(
@@ -104,11 +114,7 @@ def connect(
     try:
         given = conninfo_to_dict(conninfo)
     except psycopg.Error:
-        # The message of libpq quotes the string, with the password.
-        raise CannotConnect(
-            "the connection string is not valid; write postgresql://USER@HOST/DATABASE, and "
-            "percent-encode what is no letter or digit in a name or password"
-        ) from None
+        raise CannotConnect(_what_is_wrong(conninfo)) from None
     try:
         defaults = _DEFAULTS | (_DEFAULTS_OF_READERS if only_reads else {})
         more = {
@@ -121,6 +127,33 @@ def connect(
         raise CannotConnect(one_line(str(error))) from error
 
 
+def _what_is_wrong(conninfo: str) -> str:
+    # The message of libpq quotes the string, with the password.
+    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    for name in re.findall(r"[?&\s]([a-z_]+)\s*=", f" {conninfo}"):
+        if name not in known:
+            return f"the connection string has a parameter that libpq does not know: {name}"
+    return (
+        "the connection string is not valid; write postgresql://USER@HOST/DATABASE, and "
+        "percent-encode what is no letter or digit in a name or password"
+    )
+
+
+def each_host(conninfo: str) -> list[str]:
+    """Return a connection string for each address of each host that ``conninfo`` names.
+
+    Raises:
+        CannotConnect: No host has an address, or ``conninfo`` is not valid.
+    """
+    try:
+        attempts = conninfo_attempts(conninfo_to_dict(conninfo))
+    except psycopg.ProgrammingError:
+        raise CannotConnect(_what_is_wrong(conninfo)) from None
+    except psycopg.Error as error:
+        raise CannotConnect(one_line(str(error))) from error
+    return [make_conninfo("", **attempt) for attempt in attempts]
+
+
 def one_line(message: str) -> str:
     """Return a message, which may have several lines, in one line."""
     return " ".join(message.split())
@@ -129,12 +162,15 @@ def one_line(message: str) -> str:
 class Session:
     """A connection, used by one thread at a time."""
 
-    def __init__(self, conninfo: str, *, only_reads: bool = False) -> None:
+    def __init__(
+        self, conninfo: str, *, only_reads: bool = False, lock_seconds: float | None = None
+    ) -> None:
         """Connect to the first suitable server that ``conninfo`` names.
 
         Args:
             conninfo: Where the servers are, as libpq has it.
             only_reads: Whether the server is to refuse changes, even those made by mistake.
+            lock_seconds: How long a statement waits for a lock, unless ``conninfo`` says so.
 
         Raises:
             CannotConnect: There is none, or ``conninfo`` is not valid.
@@ -148,14 +184,34 @@ class Session:
         self._warned: set[tuple[str | None, str | None]] = set()
         self._connection.add_notice_handler(self._notice)
         self._pgconn.enter_pipeline_mode()
+        # What each transaction begins with.
+        self._before = [_ONLY_READ] if only_reads else []
+        self._is_pooled = True
+        limits = [("statement_timeout", STATEMENT_SECONDS), ("lock_timeout", lock_seconds)]
+        statements = [
+            b"%b = %d" % (name.encode(), seconds * 1000)
+            for name, seconds in limits
+            if seconds is not None and name not in conninfo
+        ]
         try:
-            if "statement_timeout" not in conninfo:
-                self.run(Statement(b"SET statement_timeout = %d" % (STATEMENT_SECONDS * 1000)))
-            if only_reads:
-                self.run(Statement(b"SET default_transaction_read_only = on"))
+            self._is_pooled = int(self._first_answer()) != self._pgconn.backend_pid
+            if self._is_pooled:
+                self._before += [Statement(b"SET LOCAL " + one) for one in statements]
+            else:
+                self.run(*(Statement(b"SET " + one) for one in statements))
         except (Refused, Broken) as error:
             self.close()
             raise CannotConnect(str(error)) from error
+
+    def _first_answer(self) -> bytes:
+        """Return the id of the server's process; a pooler has given another one."""
+        try:
+            return self.run(_PROCESS)[0][0][0]
+        except Broken as broken:
+            raise Broken(
+                f"{self.host} takes connections, but does not answer: it hangs, or it is a pooler "
+                f"without a connection left for this one ({broken})"
+            ) from broken
 
     @property
     def host(self) -> str:
@@ -186,19 +242,21 @@ class Session:
         self._unknown = ""
         deadline = time.monotonic() + seconds
         try:
-            self._prepare({statement.sql for statement in statements}, deadline)
+            if not self._is_pooled:
+                self._prepare({statement.sql for statement in statements}, deadline)
             # One statement is a transaction by itself. PostgreSQL makes one of a pipeline, too, but
             # other databases commit each of its statements: hence BEGIN and COMMIT.
-            alone = len(statements) == 1
-            results = self._exchange(
-                statements if alone else (_BEGIN, *statements, _COMMIT), deadline
-            )
+            before = (_BEGIN, *self._before) if self._before or len(statements) != 1 else ()
+            after = (_COMMIT,) if before else ()
+            results = self._exchange((*before, *statements, *after), deadline)
             # The statements after a refused one are skipped, and have another status.
             at = next((at for at, one in enumerate(results) if one.status == _FATAL_ERROR), None)
             if at is None:
                 if self._unknown:
                     raise Broken(self._unknown)
-                return [_rows(result) for result in (results if alone else results[1:-1])]
+                return [
+                    _rows(result) for result in results[len(before) : len(results) - len(after)]
+                ]
             if self._pgconn.transaction_status != pq.TransactionStatus.IDLE:
                 self._exchange([_ROLLBACK], deadline)
         except psycopg.Error as error:
@@ -212,19 +270,8 @@ class Session:
         raise Refused(sqlstate, message)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and cancel nothing; see `bigfib.state.postgres.standby`."""
         self._connection.close()
-
-    def give_up(self) -> None:
-        """Cancel what the server may still be doing, and close the connection.
-
-        A commit that waits for a standby does not notice that its client has gone. Without the
-        cancellation each attempt to connect would leave one, until the server is out of
-        connections. This may take as long as any answer.
-        """
-        with contextlib.suppress(psycopg.Error):
-            self._connection.cancel_safe(timeout=ANSWER_SECONDS)
-        self.close()
 
     def _prepare(self, sqls: Iterable[bytes], deadline: float) -> None:
         new = [sql for sql in sqls if sql not in self._prepared]

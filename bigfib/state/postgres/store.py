@@ -13,15 +13,15 @@ longer than has passed since: requests that queue meanwhile have waited already.
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from typing import Final
 
 from gmpy2 import mpz
 
-from bigfib.state.postgres import schema
+from bigfib.state.postgres import schema, standby
 from bigfib.state.postgres.connection import TRY_CHANGE, Connection
-from bigfib.state.postgres.expiry import Expiry
+from bigfib.state.postgres.expiry import TODAY, Expiry
 from bigfib.state.postgres.session import (
     Broken,
     CannotConnect,
@@ -58,30 +58,33 @@ _COUNT_LIMIT_SECONDS: Final = 0.5
 # The server waits while it counts; the next count is not due before so many times as long.
 _COUNT_REST_FACTOR: Final = 50
 
-_DAY_SECONDS: Final = 86_400
-
-_FIND: Final = b"SELECT trunc(position) FROM bigfib_sequences WHERE id = $1::bytea"
+# What `_place` reads.
+_PLACE: Final = b"trunc(position), version"
+_FIND: Final = b"SELECT " + _PLACE + b" FROM bigfib_sequences WHERE id = $1::bytea"
 # Finds nothing where it would have to wait. The lock is that of an update that changes no key.
 _TRY_LOCK: Final = (
     b"SELECT id FROM bigfib_sequences WHERE id = $1::bytea FOR NO KEY UPDATE SKIP LOCKED"
 )
 _STEP: Final = (
-    b"UPDATE bigfib_sequences SET position = position + $2::numeric, "
-    b"day = greatest(day, $5::integer) "
+    b"UPDATE bigfib_sequences SET position = position + $2::numeric, version = version + 1, "
+    b"day = greatest(day, " + TODAY + b") "
     b"WHERE id = $1::bytea AND position >= $3::numeric AND position <= $4::numeric "
-    b"RETURNING trunc(position)"
+    b"RETURNING " + _PLACE
 )
 _PUT: Final = (
-    b"UPDATE bigfib_sequences SET position = $2::numeric, day = greatest(day, $3::integer) "
-    b"WHERE id = $1::bytea RETURNING trunc(position)"
+    b"UPDATE bigfib_sequences SET position = $2::numeric, version = version + 1, "
+    b"day = greatest(day, " + TODAY + b") "
+    b"WHERE id = $1::bytea RETURNING " + _PLACE
 )
 _PUT_FROM: Final = (
-    b"UPDATE bigfib_sequences SET position = $2::numeric, day = greatest(day, $3::integer) "
-    b"WHERE id = $1::bytea AND position = $4::numeric RETURNING trunc(position)"
+    b"UPDATE bigfib_sequences SET position = $2::numeric, version = version + 1, "
+    b"day = greatest(day, " + TODAY + b") "
+    b"WHERE id = $1::bytea AND position = $3::numeric RETURNING " + _PLACE
 )
 _CREATE: Final = (
     b"INSERT INTO bigfib_sequences (id, position, day) "
-    b"VALUES ($1::bytea, $2::numeric, $3::integer) ON CONFLICT (id) DO NOTHING RETURNING position"
+    b"VALUES ($1::bytea, $2::numeric, " + TODAY + b") "
+    b"ON CONFLICT (id) DO NOTHING RETURNING " + _PLACE
 )
 _DELETE: Final = b"DELETE FROM bigfib_sequences WHERE id = $1::bytea RETURNING position"
 _DELETE_FROM: Final = (
@@ -106,7 +109,6 @@ class Postgres:
         *,
         days_kept: int | None = None,
         permanent: bytes = b"",
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """Connect to the database.
 
@@ -114,24 +116,24 @@ class Postgres:
             conninfo: Where it is, as libpq has it: ``postgresql://...``.
             days_kept: Sequences not touched for more days are deleted; None keeps all.
             permanent: The id of a sequence that is always kept.
-            clock: Seconds since 1970-01-01 (UTC).
 
         Raises:
             StoreError: No server can be connected to, or the database lacks the tables.
         """
         self._permanent = permanent
-        self._clock = clock
         self.on_commit: OnCommit = ignore_commit
+        # The sequence that the last answer was about, and its version.
+        self._place = b"", 0
         # The last count without the permanent one, plus what this server has created since.
         self._count = 0
         self._count_due = 0.0
         # When a wait for a locked row last was in vain, by `time.monotonic`.
         self._gave_up_at = -math.inf
         self._connection = Connection(conninfo)
+        self._find = standby.confirmed(_FIND) if self._connection.can_confirm else _FIND
         self._expiry: Expiry | None = None
         if days_kept is not None:
-            kept = days_kept
-            self._expiry = Expiry(conninfo, lambda: self._today() - kept, _bytea(permanent))
+            self._expiry = Expiry(conninfo, days_kept, _bytea(permanent))
             self._expiry.start()
 
     @property
@@ -144,6 +146,11 @@ class Postgres:
         """The server's setting: when a transaction counts as committed."""
         return self._connection.synchronous_commit
 
+    @property
+    def has_standby(self) -> bool:
+        """Whether commits waited for a synchronous standby when that was last seen."""
+        return self._connection.has_standby
+
     def is_open(self) -> bool:
         """Return whether there is a connection; see `SharedStore.is_open`."""
         return self._connection.is_open()
@@ -153,12 +160,21 @@ class Postgres:
 
     def find(self, sequence_id: bytes) -> int | None:
         """Return where the sequence is, or None; see `Store.find`."""
-        return _position(self._read(Statement(_FIND, (_bytea(sequence_id),)))[0])
+        return self._found(sequence_id, self._read(self._look(sequence_id))[0])
+
+    def version(self, sequence_id: bytes) -> int:
+        """Return how many changes the sequence has had, its creation included; 0 if none.
+
+        It is the version at the position that was last returned or set, if that was the sequence's.
+        """
+        if self._place[0] != sequence_id:
+            self.find(sequence_id)
+        return self._place[1]
 
     def step(self, sequence_id: bytes, by: int, lowest: int, highest: int) -> int:
         """Move the sequence by so many terms; see `Store.step`."""
         steps = Steps(sequence_id, by, lowest, highest)
-        position = _position(self._change(sequence_id, self._step(steps)))
+        position = self._at(sequence_id, self._change(sequence_id, self._step(steps)))
         if position is None:
             raise self._reason(sequence_id)
         return position
@@ -171,13 +187,16 @@ class Postgres:
             for number, each in sorted(enumerate(steps), key=lambda pair: pair[1].sequence_id)
         }
         for number, one in enumerate(looks, len(steps)):
-            left[number] = Statement(_FIND, (_bytea(one),))
+            left[number] = self._look(one)
         positions: list[int | None] = [LOCKED] * len(left)
 
         def make() -> None:
             answers = self._run(*left.values(), changes=bool(steps), wait=0)
             for number, rows in zip(left, answers, strict=True):
-                positions[number] = _position(rows)
+                if number < len(steps):
+                    positions[number] = self._at(steps[number].sequence_id, rows)
+                else:
+                    positions[number] = self._found(looks[number - len(steps)], rows)
 
         try:
             make()
@@ -199,18 +218,20 @@ class Postgres:
 
     def put(self, sequence_id: bytes, position: int, expected: int | None = None) -> None:
         """Put the sequence at ``position``; see `Store.put`."""
-        parameters = (_bytea(sequence_id), _numeric(position), self._day())
+        parameters = (_bytea(sequence_id), _numeric(position))
         if expected is None:
             statement = Statement(_PUT, parameters)
         else:
             statement = Statement(_PUT_FROM, (*parameters, _numeric(expected)))
-        if not self._change(sequence_id, statement):
+        if self._at(sequence_id, self._change(sequence_id, statement)) is None:
             raise self._reason(sequence_id)
 
     def create(self, sequence_id: bytes, position: int) -> None:
         """Create the sequence; see `Store.create`."""
-        parameters = (_bytea(sequence_id), _numeric(position), self._day())
-        if not self._change(sequence_id, Statement(_CREATE, parameters), more=1):
+        parameters = (_bytea(sequence_id), _numeric(position))
+        rows = self._change(sequence_id, Statement(_CREATE, parameters), more=1)
+        if self._at(sequence_id, rows) is None:
+            self.find(sequence_id)  # Nobody may be told so before a standby has it.
             raise SequenceExists
 
     def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
@@ -221,6 +242,7 @@ class Postgres:
             statement = Statement(_DELETE_FROM, (_bytea(sequence_id), _numeric(expected)))
         if not self._change(sequence_id, statement, more=-1):
             raise self._reason(sequence_id)
+        self._at(sequence_id, [])
 
     def holds(self, count: int) -> bool:
         """Return whether there are ``count`` sequences; see `Store.holds`.
@@ -244,11 +266,11 @@ class Postgres:
         Raises:
             Unavailable: It does not; the store then reconnects.
         """
-        find = Statement(_FIND, (_bytea(self._permanent),))
-        version, read_only, _ = self._read(
-            *(schema.READ_VERSION, _READ_ONLY, find), wait=_CHECK_SECONDS
+        version, read_only, found = self._read(
+            *(schema.READ_VERSION, _READ_ONLY, self._look(self._permanent)), wait=_CHECK_SECONDS
         )
-        trouble = schema.mismatch(schema.version(version))
+        self._found(self._permanent, found)
+        trouble = schema.mismatch(schema.versions(version))
         if not trouble and read_only[0][0] == b"on":
             trouble = "the database is read-only"
         if trouble:
@@ -263,15 +285,24 @@ class Postgres:
             self._expiry.stop()
         self._connection.close()
 
-    def _today(self) -> int:
-        return int(self._clock()) // _DAY_SECONDS
-
-    def _day(self) -> bytes:
-        return b"%d" % self._today()
-
     def _step(self, steps: Steps) -> Statement:
         one, *numbers = steps
-        return Statement(_STEP, (_bytea(one), *map(_numeric, numbers), self._day()))
+        return Statement(_STEP, (_bytea(one), *map(_numeric, numbers)))
+
+    def _look(self, sequence_id: bytes) -> Statement:
+        return Statement(self._find, (_bytea(sequence_id),))
+
+    def _at(self, sequence_id: bytes, rows: Rows) -> int | None:
+        """Return the position in an answer about the sequence, or None; note its version."""
+        position, version = _place(rows)
+        self._place = sequence_id, version
+        return position
+
+    def _found(self, sequence_id: bytes, rows: Rows) -> int | None:
+        """Return the position in the answer to `_look`, or None; note what it says of standbys."""
+        if self._connection.can_confirm:
+            self._connection.has_standby = rows[0][2] != b""
+        return self._at(sequence_id, rows)
 
     def _reason(self, sequence_id: bytes) -> SequenceNotFound | PositionMismatch:
         """Return why a change of the sequence has found nothing to change."""
@@ -367,7 +398,8 @@ def find(conninfo: str, sequence_id: bytes) -> int | None:
     try:
         with closing(Session(conninfo, only_reads=True)) as session:
             schema.require(session)
-            return _position(session.run(Statement(_FIND, (_bytea(sequence_id),)))[0])
+            look = standby.confirmed(_FIND) if standby.can_confirm(session) else _FIND
+            return _place(session.run(Statement(look, (_bytea(sequence_id),)))[0])[0]
     except (CannotConnect, Refused, Broken) as error:
         raise StoreError(str(error)) from error
 
@@ -382,5 +414,9 @@ def _numeric(number: int) -> bytes:
     return digits.encode()
 
 
-def _position(rows: Rows) -> int | None:
-    return int(mpz(rows[0][0].decode())) if rows else None
+def _place(rows: Rows) -> tuple[int | None, int]:
+    """Return the position and version in an answer, None and 0 if there is no sequence."""
+    if not rows or not rows[0][0]:
+        return None, 0
+    position, version, *_ = rows[0]
+    return int(mpz(position.decode())), int(version)

@@ -17,14 +17,14 @@ import pytest
 from bigfib.server.bjoern.idle import (
     MOST_HELD,
     MOST_HELD_BY_ALL,
-    PATIENCE,
-    SHORT_PATIENCE,
+    SHORT_TIMEOUT,
+    TIMEOUT,
     ConnectionWatch,
 )
-from tests.service import Serve, Service
+from tests.service import Serve, memory, until
 
-BEFORE = PATIENCE - 1
-AFTER = PATIENCE + 1
+BEFORE = TIMEOUT - 1
+AFTER = TIMEOUT + 1
 
 
 class Server:
@@ -82,9 +82,7 @@ def await_received(served: socket.socket, count: int) -> None:
 
 def await_acknowledged(served: socket.socket) -> None:
     """Wait until the client has acknowledged everything."""
-    deadline = time.monotonic() + 20
-    while any(fcntl.ioctl(served, termios.TIOCOUTQ, bytes(4))):
-        assert time.monotonic() < deadline
+    until(lambda: not any(fcntl.ioctl(served, termios.TIOCOUTQ, bytes(4))))
 
 
 def await_full(served: socket.socket) -> None:
@@ -102,7 +100,7 @@ def server() -> Iterator[Server]:
 
 
 class TestTime:
-    def test_a_silent_client(self, server: Server) -> None:
+    def test_silent_client_is_closed_in_its_time(self, server: Server) -> None:
         client, served = server.connect()
         server.look(0, BEFORE)
         assert not is_let_go(served)
@@ -168,7 +166,7 @@ class TestTime:
             server.look(now)
         assert is_let_go(served)
 
-    def test_a_reply_that_is_not_read(self, server: Server) -> None:
+    def test_reply_that_is_not_read_is_closed_in_its_time(self, server: Server) -> None:
         client, served = server.connect()
         served.setblocking(False)
         while True:
@@ -232,22 +230,24 @@ class TestTime:
 
 
 class TestDescriptors:
-    def test_when_half_are_taken_the_time_is_short(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_timeout_when_half_the_descriptors_are_taken_is_short(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         server = Server(descriptors=20)
         try:
             several = [server.connect()[1] for _ in range(10)]
-            server.look(0, SHORT_PATIENCE + 1)
+            server.look(0, SHORT_TIMEOUT + 1)
             assert not any(map(is_let_go, several))
             assert not caplog.records
             several.append(server.connect()[1])
-            server.look(SHORT_PATIENCE + 2, SHORT_PATIENCE + 3)
+            server.look(SHORT_TIMEOUT + 2, SHORT_TIMEOUT + 3)
             assert list(map(is_let_go, several)) == [True] * 10 + [False]
-            server.look(SHORT_PATIENCE + 4)
+            server.look(SHORT_TIMEOUT + 4)
             assert [record.levelno for record in caplog.records] == [logging.WARNING]
         finally:
             server.close()
 
-    def test_none_is_needed(self, server: Server) -> None:
+    def test_closing_needs_no_free_descriptor(self, server: Server) -> None:
         _, served = server.connect()
         server.look(0)
         with ExitStack() as taken:
@@ -273,7 +273,7 @@ class TestMemory:
             while sent:
                 sent -= len(served.recv(sent))
 
-    def test_of_one(self, server: Server) -> None:
+    def test_connection_that_sent_more_than_its_limit_is_closed(self, server: Server) -> None:
         client, served = server.connect()
         server.look(0)
         self.send(client, served, MOST_HELD)
@@ -293,7 +293,9 @@ class TestMemory:
             server.look(round_)
         assert not is_let_go(served)
 
-    def test_of_all(self, server: Server) -> None:
+    def test_connection_that_sent_most_is_closed_when_all_sent_too_much(
+        self, server: Server
+    ) -> None:
         count = MOST_HELD_BY_ALL // (2 << 20)
         several = [server.connect() for _ in range(count)]
         small, served = server.connect()
@@ -330,13 +332,8 @@ class TestMemory:
             os.close(descriptor)
 
 
-def resident(service: Service) -> int:
-    status = Path(f"/proc/{service.process.pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) * 1024
-
-
 class TestTheService:
-    def test_comes_back_when_descriptors_are_exhausted(self, serve: Serve) -> None:
+    def test_service_with_no_descriptors_left_comes_back(self, serve: Serve) -> None:
         service = serve(before=["bash", "-c", 'ulimit -n 100; exec "$0" "$@"'])
         with ExitStack() as opened:
             for _ in range(100):
@@ -345,16 +342,16 @@ class TestTheService:
             assert service.value("next") == 1
         assert "Traceback" not in "".join(service.said)
 
-    def test_does_not_hold_a_body_without_end(self, serve: Serve) -> None:
+    def test_body_without_end_is_not_held_in_memory(self, serve: Serve) -> None:
         service = serve()
-        before = resident(service)
+        before = memory(service)
         with socket.create_connection((service.host, service.port), timeout=20) as client:
             client.sendall(b"POST /api1/sequences HTTP/1.1\r\nContent-Length: 10000000000\r\n\r\n")
             highest = sent = 0
             with contextlib.suppress(ConnectionResetError, BrokenPipeError):
                 while sent < 10**10:
                     sent += client.send(bytes(1 << 16))
-                    highest = max(highest, resident(service))
+                    highest = max(highest, memory(service))
         assert sent < 10**9
         assert highest - before < 300 << 20
         assert service.value("next") == 1

@@ -86,9 +86,8 @@ def test_connect_is_refused_and_the_connection_is_closed(serve: Serve) -> None:
 )
 @pytest.mark.parametrize("trailer", [b"", b'If-Match: "99"\r\n', b'If-Match: "0"\r\n'])
 def test_body_in_chunks_is_refused_whatever_its_trailer(
-    serve: Serve, request_: bytes, trailer: bytes
+    service: Service, request_: bytes, trailer: bytes
 ) -> None:
-    service = serve()
     close = b"GET /api0/current HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     received = replies(service, request_ + CHUNKS + trailer + b"\r\n", close)
     assert received.startswith(b"HTTP/1.1 411 Length Required\r\n")
@@ -99,9 +98,8 @@ def test_body_in_chunks_is_refused_whatever_its_trailer(
 
 @pytest.mark.parametrize("coding", [b"gzip, chunked", b"identity", b"xchunked", b"chunked;q=1"])
 def test_unknown_transfer_coding_is_refused_and_its_body_is_no_request(
-    serve: Serve, coding: bytes
+    service: Service, coding: bytes
 ) -> None:
-    service = serve()
     request = b"POST /api1/sequences/shared/next HTTP/1.1\r\nTransfer-Encoding: " + coding
     received = replies(service, request + b"\r\n\r\n", NEXT + b"\r\n")
     assert received.startswith(b"HTTP/1.1 411 Length Required\r\n")

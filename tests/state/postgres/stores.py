@@ -1,7 +1,6 @@
 """What the tests of a store in a database share: stores, rows, and locks."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
@@ -11,14 +10,11 @@ from bigfib.sequences import SHARED
 from bigfib.state.postgres.store import Postgres
 
 ONE, OTHER = bytes(16), bytes(range(16))
-DAY = 86_400
 
 
 @contextmanager
-def opened(url: str, days_kept: int | None = None, now: float = 0) -> Iterator[Postgres]:
-    with closing(
-        Postgres(url, days_kept=days_kept, permanent=SHARED, clock=lambda: now or time.time())
-    ) as store:
+def opened(url: str, days_kept: int | None = None) -> Iterator[Postgres]:
+    with closing(Postgres(url, days_kept=days_kept, permanent=SHARED)) as store:
         yield store
 
 

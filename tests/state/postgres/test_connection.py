@@ -19,7 +19,24 @@ from bigfib.state.store import (
     Unavailable,
 )
 from tests.postgres import Cluster
+from tests.service import until
 from tests.state.postgres.stores import ONE, OTHER, opened, rows, run
+
+
+def require_a_standby_that_is_not_there(cluster: Cluster) -> None:
+    """Let commits wait for ever, and return when they do."""
+    cluster.sql("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
+    waiting = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+
+    def commit() -> None:
+        with suppress(psycopg.OperationalError):
+            while True:
+                cluster.sql("SELECT pg_logical_emit_message(true, 'test', '')")
+
+    committing = threading.Thread(target=commit)
+    committing.start()
+    until(lambda: cluster.sql(f"SELECT pg_terminate_backend(pid) {waiting}"))
+    committing.join()
 
 
 class TestConnecting:
@@ -30,7 +47,8 @@ class TestConnecting:
             ("postgresql://nowhere.invalid/x", "nowhere.invalid"),
             # Without libpq's words, in which there may be a password.
             ("postgresql://[/x", "the connection string is not valid"),
-            ("postgresql://h/x?nonsense=1", "the connection string is not valid"),
+            ("postgresql://h/x?nonsense=1", "libpq does not know: nonsense"),
+            ("host=h nonsense = 1 dbname=x", "libpq does not know: nonsense"),
         ],
     )
     def test_connect_without_a_server_or_a_valid_string_is_an_error_of_one_line(
@@ -52,6 +70,13 @@ class TestConnecting:
             store.create(ONE, 7)
             assert store.host == f"127.0.0.1:{shared_cluster.port}"
         assert rows(database)[ONE][0] == 7
+
+    def test_connect_waits_for_no_row_of_the_schema(self, database: str) -> None:
+        with psycopg.connect(database) as other:
+            other.execute("UPDATE bigfib_schema SET version = version")
+            began = time.monotonic()
+            with opened(database):
+                assert time.monotonic() - began < 2
 
     def test_connect_to_a_database_that_may_lose_commits_warns(
         self, cluster: Cluster, caplog: pytest.LogCaptureFixture
@@ -134,15 +159,13 @@ class TestRetries:
     def test_a_commit_that_the_standby_may_not_have_is_unknown(self, cluster: Cluster) -> None:
         with opened(cluster.url()) as store:
             store.create(ONE, 0)
-            # One that is not there; somebody then ends the wait for it.
-            cluster.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
-            cluster.sql("SELECT pg_reload_conf()")
+            require_a_standby_that_is_not_there(cluster)
             cancelled: list[object] = []
 
             def cancel() -> None:
-                until = time.monotonic() + 20
+                deadline = time.monotonic() + 20
                 while not cancelled:
-                    assert time.monotonic() < until
+                    assert time.monotonic() < deadline
                     cancelled.extend(
                         cluster.sql(
                             "SELECT pg_cancel_backend(pid) FROM pg_stat_activity "
@@ -195,10 +218,10 @@ class TestReadiness:
             assert store.host == f"127.0.0.1:{cluster.port}"
             cluster.sql("ALTER SYSTEM SET default_transaction_read_only = on")
             cluster.sql("SELECT pg_reload_conf()")
-            until = time.monotonic() + 20
+            deadline = time.monotonic() + 20
             # It finds out, and the other host.
             while store.host != f"127.0.0.1:{shared_cluster.port}":
-                assert time.monotonic() < until
+                assert time.monotonic() < deadline
                 with suppress(Unavailable):
                     store.check()
             store.check()
@@ -213,22 +236,22 @@ class TestReadiness:
                 store.check()
             assert store.is_lost()
             cluster.start()
-            until = time.monotonic() + 20
+            deadline = time.monotonic() + 20
             # It is found again though nobody asks for it.
             while store.is_lost():
-                assert time.monotonic() < until
+                assert time.monotonic() < deadline
 
     def test_check_of_another_version_reconnects_until_it_is_ours(self, database: str) -> None:
         with opened(database) as store:
             store.check()
-            run(database, "UPDATE bigfib_schema SET version = 2")
-            with pytest.raises(Unavailable, match="version 2"):
+            run(database, "UPDATE bigfib_schema SET version = 3")
+            with pytest.raises(Unavailable, match="version 3"):
                 store.check()
             assert not store.is_open()
             run(database, "UPDATE bigfib_schema SET version = 1")
-            until = time.monotonic() + 20
+            deadline = time.monotonic() + 20
             while not store.is_open():
-                assert time.monotonic() < until
+                assert time.monotonic() < deadline
             store.check()
 
     @pytest.mark.parametrize("mode", ["SHARE", "EXCLUSIVE", "ACCESS EXCLUSIVE"])
@@ -243,9 +266,9 @@ class TestReadiness:
                 with pytest.raises(Unavailable):
                     store.check()
                 assert time.monotonic() - began < ANSWER_SECONDS / 2
-            until = time.monotonic() + 20
+            deadline = time.monotonic() + 20
             while not store.is_open():
-                assert time.monotonic() < until
+                assert time.monotonic() < deadline
             store.check()
             assert store.find(ONE) == 5
 
@@ -303,46 +326,27 @@ class TestLoss:
             assert self._found_again(store) == 0
             assert store.step(ONE, 1, 0, 9) == 1
 
-    def test_waiting_for_a_standby_does_not_use_up_connections(
+    def test_wait_for_a_standby_leaves_one_connection_and_no_change_that_is_seen(
         self, cluster: Cluster, caplog: pytest.LogCaptureFixture
     ) -> None:
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
         with opened(cluster.url()) as store:
             store.create(ONE, 0)
-            cluster.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
-            cluster.sql("SELECT pg_reload_conf()")
-
-            def step_until_a_standby_is_waited_for() -> None:
-                # The server takes a moment to read its configuration.
-                for _ in range(10_000):
-                    store.step(ONE, 1, 0, 10_000)
-
-            with pytest.raises(OutcomeUnknown):
-                step_until_a_standby_is_waited_for()
-            until = time.monotonic() + 20
-            # Every attempt to connect tries a commit, which waits for the missing standby.
-            attempts = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'bigfib'"
-            seen: set[object] = set()
-            while len(seen) < 3:
-                assert time.monotonic() < until
-                seen |= {
-                    pid
-                    for (pid,) in cluster.sql(
-                        "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-                    )
-                }
-            ((left,),) = cluster.sql(attempts)
-            assert isinstance(left, int)
-            assert left <= 2
-            cluster.sql("ALTER SYSTEM RESET synchronous_standby_names")
-            cluster.sql("SELECT pg_reload_conf()")
+            require_a_standby_that_is_not_there(cluster)
+            with pytest.raises(OutcomeUnknown, match="does not answer in time"):
+                store.step(ONE, 1, 0, 9)
+            until(lambda: "commits wait for a synchronous standby" in caplog.text)
+            assert cluster.sql(waits) == [(1,)]
+            assert cluster.sql("SELECT position FROM bigfib_sequences") == [(0,)]
+            cluster.sql("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
+            # The step is made when nothing is waited for any more.
             assert self._found_again(store) == 1
-        assert "does not answer in time" in caplog.text
 
     @staticmethod
     def _found_again(store: Postgres) -> int | None:
-        until = time.monotonic() + 10
+        deadline = time.monotonic() + 10
         while True:
             try:
                 return store.find(ONE)
             except Unavailable:
-                assert time.monotonic() < until
+                assert time.monotonic() < deadline

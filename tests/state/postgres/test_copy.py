@@ -33,6 +33,8 @@ def fill(path: Path, count: int) -> dict[bytes, int]:
             day += number % 97 == 0
             one = randomness.randbytes(16)
             log.append(one, randomness.getrandbits(randomness.choice([1, 16, 64, 300])))
+            if number % 1000 == 0:
+                log.commit()
         log.append(one, None)
         return dict(log.latest)
 

@@ -1,0 +1,66 @@
+"""Histories of real clients show what a proxy does to them, and show nothing without it."""
+
+import random
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from tests.histories.checker import NotLinearizable, check
+from tests.histories.clients import SHARED, Address, Client, Gone, indices
+from tests.histories.history import Recorder
+from tests.histories.load import Anything, Owner, work
+from tests.histories.planted import Fault, proxy
+from tests.service import Serve
+
+
+@pytest.fixture
+def upstream(serve: Serve) -> Iterator[Address]:
+    service = serve()
+    yield Address(service.host, service.port)
+    assert "Traceback" not in "".join(service.said)
+
+
+def record(address: Address, requests: int) -> Recorder:
+    recorder = Recorder()
+    anything = Anything(random.Random(2))
+    work([(Client(number, address, recorder), anything) for number in range(4)], requests)
+    return recorder
+
+
+@pytest.mark.parametrize("fault", [Fault.DOUBLE_STEP, Fault.STALE_READ])
+def test_planted_fault_is_found_and_without_it_nothing(upstream: Address, fault: Fault) -> None:
+    with proxy(upstream, Fault.NONE) as address:
+        recorder = record(address, 100)
+    check(recorder.histories(), {SHARED: 0})
+    # What went before is checked no more, but where it has led.
+    reader = Recorder()
+    client = Client(9, upstream, reader)
+    reply = client.read(SHARED)
+    client.close()
+    assert reply is not None
+    assert reply.positions is not None
+    with proxy(upstream, fault) as address:
+        recorder = record(address, 100)
+    with pytest.raises(NotLinearizable):
+        check(recorder.histories(), {SHARED: min(reply.positions)})
+
+
+def test_step_with_if_match_sent_again_until_answered_is_made_once(upstream: Address) -> None:
+    recorder = Recorder()
+    owner = Owner()
+    with proxy(upstream, Fault.LOST_REPLY) as address:
+        client = Client(0, address, recorder)
+        while owner.steps < 200:
+            with suppress(Gone):
+                owner(client)
+        client.close()
+    assert owner.retries > 5
+    check(recorder.histories(), {})
+
+
+@pytest.mark.parametrize(
+    ("term", "n"), [(0, {0}), (1, {1, 2}), (2, {3}), (354224848179261915075, {100})]
+)
+def test_index_of_a_term_is_found(term: int, n: set[int]) -> None:
+    assert indices(term) == n
