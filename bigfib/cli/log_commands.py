@@ -1,4 +1,4 @@
-"""The commands of state logs: ``log verify``, ``dump``, ``compact`` and ``repair``."""
+"""The commands of state logs: ``log verify``, ``dump``, ``compact``, ``repair``, ``backup``."""
 
 import argparse
 import shlex
@@ -26,19 +26,22 @@ def add_to(commands: "Commands") -> None:
     group = add_group(
         commands,
         "log",
-        "Check, print, compact or repair a state log.",
-        "verify, dump, compact or repair",
+        "Check, print, compact, repair or back up a state log.",
+        "verify, dump, compact, repair or backup",
     )
     for name, run, meaning in (
         ("verify", _verify, "Check every record; changes nothing."),
         ("dump", _dump, "Print every record: offset, id, position, day, durable offset."),
         ("compact", _compact, "Compact the log, as the service does by itself."),
         ("repair", _repair, "Save what can be read of a damaged log to a new file next to it."),
+        ("backup", _backup, "Write a verified copy; a service may go on writing to the log."),
     ):
         parser = add_command(group, name, run, meaning)
         add_settings(parser, "file")
         if run is _dump:
             parser.add_argument("--json", action="store_true", help="as JSON, a line for each")
+        if run is _backup:
+            parser.add_argument("target", type=Path, metavar="DEST", help="the copy to write")
 
 
 @contextmanager
@@ -161,3 +164,14 @@ def _repair(command: argparse.Namespace) -> None:
         print("A sequence whose last record was there now stands at an earlier position.")
     command_to_paste = shlex.join(["mv", str(repaired.target), str(repaired.source)])
     print(f"Put it in place with: {command_to_paste}")
+
+
+def _backup(command: argparse.Namespace) -> None:
+    from bigfib.state.backup import backup
+
+    path = _existing(command)
+    try:
+        contents = backup(path, command.target)
+    except OSError as error:
+        raise Failure(f"cannot write the backup {command.target}: {error.strerror}") from error
+    print(f"{command.target}: sequences {len(contents.latest)}, verified")

@@ -10,10 +10,10 @@ from typing import BinaryIO, Final
 from zlib import crc32
 
 from bigfib.state import files, header, reader
+from bigfib.state.backup import write_log
 from bigfib.state.errors import Unusable
 from bigfib.state.floor import Floor, HarmedFloor
 from bigfib.state.floor import read as read_floor
-from bigfib.state.rewrite import Rewrite
 
 # Bytes of the smallest unit that a disk fails to read.
 _SECTOR: Final = 512
@@ -108,7 +108,8 @@ def repair(path: Path) -> Repair:
             end = max(end, floor.durable)
         if at < end:
             lost.append((at, end))
-        _write(target, latest, seed, files.access(path))
+        # As a rewriting of the damaged log, whose floor it may then have.
+        write_log(target, latest, previous=seed, access=files.access(path))
     return Repair(path, target, len(latest), count, lost, applied)
 
 
@@ -130,24 +131,3 @@ def _seed(path: Path, file: BinaryIO, floor: Floor | None) -> int:
         if next(reader.search(file, 0, seed), None):
             return seed
     raise Unusable(path, "no record in it can be read")
-
-
-def _write(target: Path, latest: dict[bytes, int], seed: int, access: files.Access) -> None:
-    # As a rewriting of the damaged log, whose floor it may then have.
-    rewrite = Rewrite(
-        *(os, target, latest),
-        previous=seed,
-        access=access,
-        today=0,
-        oldest_day=0,
-        permanent=b"",
-    )
-    try:
-        while not rewrite.advance():
-            rewrite.wait()
-        rewrite.finish()
-        files.sync_directory(os, target.parent)
-    except OSError:
-        rewrite.abandon()
-        raise
-    os.close(rewrite.fd)

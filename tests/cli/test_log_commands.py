@@ -219,5 +219,43 @@ class TestLog:
         assert "a header that is cut off" in bigfib.fails("log", "dump")
 
     def test_missing_log_is_refused(self, bigfib: Command) -> None:
-        for command in ("verify", "dump", "compact", "repair"):
-            assert "there is no state log" in bigfib.fails("log", command)
+        for command in (["verify"], ["dump"], ["compact"], ["repair"], ["backup", "copy"]):
+            assert "there is no state log" in bigfib.fails("log", *command)
+
+
+class TestBackup:
+    def test_backup_beside_a_service_has_every_acknowledged_step(
+        self, serve: Serve, bigfib: Command, tmp_path: Path
+    ) -> None:
+        service = serve()
+        copy = tmp_path / "copy"
+        for count in (3, 6):
+            for _ in range(3):
+                service.value("next")
+            shown = bigfib.prints("log", "backup", str(copy))
+            assert shown == f"{copy}: sequences 1, verified\n"
+            assert reader.read(copy).position(SHARED) == count
+        assert copy.stat().st_mode & 0o777 == 0o600
+        assert service.value("next") == 13
+        assert not copy.with_name("copy.new").exists()
+
+    def test_backup_that_cannot_be_written_leaves_the_last_one(
+        self, bigfib: Command, tmp_path: Path
+    ) -> None:
+        bigfib.prints("next")
+        refusal = bigfib.fails("log", "backup", str(tmp_path / "none" / "copy"))
+        assert "cannot write the backup" in refusal
+        assert "No such file or directory" in refusal
+        before = bigfib.file.read_bytes()
+        assert "it is the log itself" in bigfib.fails("log", "backup", str(bigfib.file))
+        assert bigfib.file.read_bytes() == before
+
+    def test_backup_of_a_damaged_log_is_refused(self, bigfib: Command, tmp_path: Path) -> None:
+        for _ in range(2):
+            bigfib.prints("next")
+        harmed = bytearray(bigfib.file.read_bytes())
+        harmed[-1] ^= 1
+        bigfib.file.write_bytes(harmed)
+        copy = tmp_path / "copy"
+        assert "is damaged" in bigfib.fails("log", "backup", str(copy))
+        assert not copy.exists()
