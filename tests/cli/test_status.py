@@ -100,7 +100,7 @@ def test_damaged_log_is_a_failure_and_a_torn_one_is_not(bigfib: Command) -> None
     done = bigfib("status", "-p", "1")
     assert done.returncode == 3
     assert state_of(done.stdout, "log").startswith("note: ")
-    assert "the next start cuts them off" in done.stdout
+    assert "the next start removes them" in done.stdout
     bigfib.file.write_bytes(whole[:HEADER_SIZE] + bytes(4) + whole[HEADER_SIZE + 4 :])
     done = bigfib("status", "-p", "1")
     assert done.returncode == 1
@@ -116,7 +116,7 @@ def test_settings_that_matter_are_named_with_advice(bigfib: Command, tmp_path: P
     assert (done.returncode, done.stderr) == (3, "")
     assert f"port = 1 ({config})" in done.stdout
     assert "did you mean BIGFIB_PORT?" in done.stdout
-    assert state_of(done.stdout, "durability").startswith("note: os: a power failure takes back")
+    assert state_of(done.stdout, "durability").startswith("note: os: a power failure may undo")
     assert bigfib.fails("status", "-p", "x").startswith("2: ")
 
 
