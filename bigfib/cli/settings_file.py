@@ -66,7 +66,7 @@ def read(named: str | None, environ: Mapping[str, str]) -> SettingsFile | None:
 
 
 def _content(path: Path) -> bytes:
-    # The file may be a pipe, or endless.
+    # Read a bounded number of bytes: the file may be a pipe, or endless.
     with path.open("rb") as file:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:

@@ -12,13 +12,13 @@ where there is a kernel. The sum is already the text, made in one pass.
 
 *Forward.* In ``t = a + 0xF6.. + b`` a byte overflows just when its digits add up to ten or more
 (0xF6 = 256 - 10), so the carry between bytes is the decimal carry. A byte that overflowed holds
-its digit, 0x00 .. 0x09. One that did not holds 0xF6 .. 0xFF: its low half is 6 too large, and all
-bits of its high half are set, two of which make the 6::
+its digit, 0x00 .. 0x09. One that did not holds 0xF6 .. 0xFF: its low half is 6 too large, and its
+high half is all ones, two of which, shifted right by 3, are the 6 to subtract::
 
     a + b   = (t & 0x0F..) - ((t & 0x30..) >> 3)
 
-*Back.* In ``t = b - a`` a byte that borrowed took 256 where a decimal digit takes ten: it lies in
-0xF6 .. 0xFF, and the same correction mends it.
+*Back.* In ``t = b - a`` a byte that borrowed got 256 where a decimal digit gets ten: it lies in
+0xF6 .. 0xFF, and the same subtraction corrects it.
 
 *Text.* ``a | 0x30..``, read big-endian, is ASCII.
 """

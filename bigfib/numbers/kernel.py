@@ -31,7 +31,7 @@ _HUGE: Final = 1 << 21
 _REPORT_EVERY: Final = 0.1
 
 PRODUCT, EVEN, ODD = 0, 1, 2
-"""The results computed from a and b: ab; a(a + 2b), aa + bb; aa + (a + b)(a + b), a(a + 2b)."""
+"""Results for a and b: ab; or a(a + 2b), aa + bb; or aa + (a + b)(a + b), a(a + 2b)."""
 
 
 class Unusable(Exception):
