@@ -37,10 +37,10 @@ man: $(READY)  ## write the man page, build/bigfib.1
 test: $(DEV)  ## run the tests, but no campaigns; hand over arguments with ARGS='-k log'
 	$(PYTEST) $(ARGS)
 
-test-all: $(DEV)  ## run the tests and the campaigns, as CI does; takes eight minutes
+test-all: $(DEV)  ## run the tests and the campaigns, as CI does
 	$(PYTEST) --all $(ARGS)
 
-torture: $(DEV)  ## cause twenty times the faults, fuzz, and soak; takes an hour
+torture: $(DEV)  ## cause twenty times the faults, fuzz, and soak; takes two hours
 	$(VENV)/bin/python -m pytest --torture tests/state tests/power tests/histories \
 	  tests/test_durability.py tests/api/test_large_terms.py tests/shared_store tests/test_fuzz.py \
 	  tests/test_hostile.py tests/test_campaign.py tests/test_soak.py $(ARGS)

@@ -43,12 +43,14 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """What is to be said of it: ``slower``, ``faster``, or nothing."""
+        """``slower``, ``faster``, ``?`` where that is doubtful, or nothing."""
+        # Of turns that agree with each other something can be said on a busy machine, too.
+        least = 1 + max(CHANGED_BY, self.noise * (2 if self.busy else 1))
+        if 1 / least <= self.factor <= least:
+            return ""
         if self.busy and self.turns == 1:
             return "?"
-        # Of turns that agree with each other something can be said all the same.
-        least = 1 + max(CHANGED_BY, self.noise * (2 if self.busy else 1))
-        return "slower" if self.factor > least else "faster" if self.factor < 1 / least else ""
+        return "slower" if self.factor > 1 else "faster"
 
 
 def changes(before: Sequence[Results], after: Sequence[Results]) -> list[Change]:

@@ -18,12 +18,15 @@ import pytest
 from flint import fmpz
 
 from bigfib.sequences import SHARED
-from bigfib.state import reader
+from bigfib.state import floor, reader
 from bigfib.state.log import Durability, Log
 from bigfib.state.rewrite import REWRITE_BYTES
 from tests.service import Serve, Service, until
 
 CLIENTS = 4
+
+FLOOR = "floor1"
+"""What is in every write of a floor."""
 
 
 class Client(threading.Thread):
@@ -135,7 +138,7 @@ class TestSystemCalls:
                 order.append("sync")
             elif '\\"status\\":\\"200\\"' in line:
                 order.append("digits")
-        assert order == ["record", "sync", "digits"] * 5
+        assert order == [*["record", "sync", "digits"] * 5, "sync"], "the last is of the floor"
         assert ("cannot follow this bjoern's event loop" in "".join(service.said)) == bool(way)
 
     def test_so_is_every_change_of_a_sequence(
@@ -160,14 +163,14 @@ class TestSystemCalls:
         assert service.stop(signal.SIGTERM) == 0
         order = []
         for line in (tmp_path / "trace").read_text().splitlines():
-            if "pwrite64(" in line:
+            if "pwrite64(" in line and FLOOR not in line:
                 order.append("record")
             elif "fdatasync(" in line:
                 order.append("sync")
             elif '\\"position\\":' in line or "204 No Content" in line:
                 order.append("answer")
-        # The first record and sync are of the log's header.
-        assert order[-18:] == ["record", "sync", "answer"] * 6
+        # The first record is the log's header; the last sync is that of the floor.
+        assert order[-19:] == [*["record", "sync", "answer"] * 6, "sync"]
 
     def test_one_sync_serves_all_replies_of_an_iteration(
         self, serve: Serve, strace: list[str], way: list[str], tmp_path: Path
@@ -189,8 +192,35 @@ class TestSystemCalls:
         assert service.stop(signal.SIGTERM) == 0
         assert serve().start_position == 60
         syncs = (tmp_path / "trace").read_text().count("fdatasync(")
-        # Where iterations are not followed, each reply commits by itself; so does the header.
-        assert 60 <= syncs <= 62 if way else 3 <= syncs <= 6
+        # Where iterations are not followed, each reply commits by itself. One more for the floor.
+        assert 61 <= syncs <= 63 if way else 4 <= syncs <= 7
+
+    def test_iteration_under_load_is_one_write_and_one_sync(
+        self, serve: Serve, strace: list[str], tmp_path: Path
+    ) -> None:
+        service = serve(before=[*strace, "-e", "trace=epoll_wait,pwrite64,fdatasync"])
+        clients = [Client(service) for _ in range(16)]
+        for client in clients:
+            client.start()
+        until_all_step(clients)
+        service.process.kill()
+        service.wait()
+        for client in clients:
+            client.join()
+        trace = (tmp_path / "trace").read_text()
+        iterations = [
+            re.findall(
+                r"(pwrite64|fdatasync)\(",
+                "".join(line + "\n" for line in lines.splitlines() if FLOOR not in line),
+            )
+            for lines in trace.split("epoll_wait(")[1:]
+        ]
+        writing = [calls for calls in iterations if calls]
+        # The last one may be cut short by the kill.
+        assert len(writing) > 10
+        assert all(calls == ["pwrite64", "fdatasync"] for calls in writing[:-1])
+        steps = sum(len(client.acknowledged) for client in clients)
+        assert steps > 2 * len(writing), "they did not share them"
 
     def test_no_reply_shows_more_than_is_synced(
         self, serve: Serve, strace: list[str], way: list[str], tmp_path: Path
@@ -314,6 +344,7 @@ class TestTheFileItself:
         moments = random.Random(11)
         for _ in range(3 * times):
             path.unlink(missing_ok=True)
+            floor.path_of(path).unlink(missing_ok=True)
             service = serve("--durability", durability.value)
             clients = [Client(service) for _ in range(CLIENTS)]
             for client in clients:

@@ -27,7 +27,7 @@ from bigfib.api.representations import Answer, Body, CommonHeaders, Header
 from bigfib.api.stepping import Environ, Stepping
 from bigfib.metrics import UNMATCHED, Places, RequestHistogram
 
-# Browsers must believe the Content-Type. Not under `/api0`: it is compatible to the byte.
+# Browsers must believe the Content-Type. Not under `/api0`: its replies stay as they were.
 _NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
 
 # Value of `Sec-Fetch-Site` if a page of another site made the browser send the request.

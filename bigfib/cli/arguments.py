@@ -22,7 +22,7 @@ def add_command(
     meaning: str,
     *aliases: str,
 ) -> argparse.ArgumentParser:
-    """Add a command that calls ``run`` with its arguments; ``run`` returns the exit status."""
+    """Add a command that calls ``run`` with its arguments; ``run`` may return an exit status."""
     added: argparse.ArgumentParser = commands.add_parser(
         name, aliases=aliases, help=meaning, description=meaning, allow_abbrev=False
     )

@@ -5,17 +5,20 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gmpy2 import mpz
 
 from bigfib.cli.arguments import add_command, add_group, add_settings, settings_of
 from bigfib.cli.output import Failure, print_json
 from bigfib.sequences import format_id
-from bigfib.state.errors import LogError, Unusable
+from bigfib.state.errors import Unusable
 
 if TYPE_CHECKING:
     from bigfib.cli.arguments import Commands
+
+# Exit status of `log verify`.
+_TORN: Final = 4
 
 
 def add_to(commands: "Commands") -> None:
@@ -75,19 +78,24 @@ def _existing(command: argparse.Namespace) -> Path:
     return path
 
 
-def _verify(command: argparse.Namespace) -> None:
+def _verify(command: argparse.Namespace) -> int:
     path = _existing(command)
     from bigfib.state import reader
+    from bigfib.state.recovery import Decision
 
     contents = reader.read(path)
+    torn = contents.case.decision is Decision.CUT
     state = "whole"
-    if contents.fault:
-        state = (
-            f"torn: {contents.fault}; the last {contents.size - contents.end} bytes will be cut "
-            "off when it is next written to"
+    if message := contents.message(path):
+        state = f"torn: {message}" if torn else f"whole, but {message}"
+    if torn:
+        state += (
+            f"; the {(contents.size or 0) - contents.end} bytes from there on will be cut off, and "
+            "kept in a file of their own, when it is next written to"
         )
     counts = f"records {contents.records}, sequences {len(contents.latest)}"
     print(f"{path}: {counts}, bytes {contents.end}: {state}")
+    return _TORN if torn else 0
 
 
 def _dump(command: argparse.Namespace) -> None:
@@ -131,17 +139,13 @@ def _repair(command: argparse.Namespace) -> None:
     from bigfib.state import reader
     from bigfib.state.errors import Locked
     from bigfib.state.files import Held
+    from bigfib.state.recovery import Decision
     from bigfib.state.repair import repair
 
     path = _existing(command)
-    try:
-        contents = reader.inspect(path)
-    except LogError:
-        pass
-    else:
-        if not contents.fault or contents.fault.promised is None:
-            print(f"{path}: needs no repair")
-            return
+    if reader.inspect(path).case.decision is Decision.OPEN:
+        print(f"{path}: needs no repair")
+        return
     try:
         repaired = repair(path)
     except Held as holder:
@@ -151,6 +155,8 @@ def _repair(command: argparse.Namespace) -> None:
     print(f"{repaired.target}: sequences {repaired.sequences}, from records {repaired.records}")
     for start, end in repaired.lost:
         print(f"lost: bytes {start} to {end - 1}")
+    for start, end in repaired.applied:
+        print(f"applied, though behind a fault: bytes {start} to {end - 1}")
     if repaired.lost:
         print("A sequence whose last record was there now stands at an earlier position.")
     command_to_paste = shlex.join(["mv", str(repaired.target), str(repaired.source)])

@@ -55,6 +55,7 @@ exit status:
   1    the command failed, and one line on standard error says why and what to do
   2    the command was misused, or a setting has an invalid value
   3    `status`: all is well, but no service runs
+  4    `log verify`: the end of the log is torn, and will be cut off
   130  interrupted by Ctrl-C
   128 + the number of another signal that ended it
 
@@ -63,7 +64,7 @@ first one given counts. `bigfib settings` shows all settings, their values and t
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 1 (it failed) or 2 (it was misused)."""
+    """Run the command line and return its exit status, as the epilog has it."""
     _open_closed_streams()
     # File names need not be valid text; print them anyway.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -151,7 +151,7 @@ def _log(settings: Settings) -> Finding:
         f"position {contents.position(SHARED)}"
     )
     if contents.fault:
-        advice = "a crash cut writes short; the next start removes them and loses nothing"
+        advice = "a crash cut writes short; the next start cuts them off and loses nothing"
         return Finding("log", NOTE, f"{detail}; torn: {contents.fault}", advice)
     return Finding("log", OK, detail)
 

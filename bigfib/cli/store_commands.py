@@ -36,8 +36,7 @@ def _init(command: argparse.Namespace) -> None:
         raise Failure("a state log needs no preparation; name a database with --store")
     from bigfib.state.postgres import schema
 
-    made = schema.init(settings.store)
-    print(f"version {schema.VERSION}: {'made' if made else 'is there already'}")
+    print(f"version {schema.VERSION}: {schema.init(settings.store)}")
 
 
 def _copy(command: argparse.Namespace) -> None:

@@ -12,10 +12,13 @@ import stat
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
-from bigfib.state import records
+from bigfib.state import header
 
 # Ids of sequences are secrets between a client and the service.
 _MODE: Final = 0o600
+
+# Bytes copied at a time.
+_PIECE: Final = 1 << 20
 
 # From <linux/falloc.h>.
 _KEEP_SIZE: Final = 1
@@ -126,25 +129,73 @@ def grant(fd: int, access: Access) -> None:
         os.fchmod(fd, mode)
 
 
-def create(system: System, path: Path, access: Access) -> tuple[int, int]:
+def create(system: System, path: Path, access: Access, previous: int) -> tuple[int, header.Header]:
     """Create a log without records at ``path``, replacing any file there.
 
+    Args:
+        system: The system calls that change files.
+        path: The new file.
+        access: Its owner, group and mode.
+        previous: The seed of the log that it is to replace; 0 if there is none.
+
     Returns:
-        Its descriptor, and the seed of its checksums.
+        Its descriptor and its header.
     """
-    header = records.encode_header(os.urandom(records.SALT_SIZE))
+    encoded = header.encode(os.urandom(header.SALT_SIZE), previous)
     # A link left there would let another file change its owner.
     with contextlib.suppress(FileNotFoundError):
         system.unlink(path)
     fd = system.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
     try:
         grant(fd, access)
-        write(system, fd, header, 0)
+        write(system, fd, encoded, 0)
         set_appending(fd, appending=True)
     except OSError:
         system.close(fd)
         raise
-    return fd, records.decode_header(header)
+    return fd, header.decode(encoded)
+
+
+def open_beside(system: System, path: Path, access: Access) -> int:
+    """Open the file at ``path``, next to a log of this access, for writing; create it if missing.
+
+    Raises:
+        OSError: it cannot be opened or created, or is not a regular file.
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        fd = system.open(path, flags | os.O_CREAT | os.O_EXCL, _MODE)
+    except FileExistsError:
+        fd = system.open(path, flags)
+    else:
+        # It must be writable even where the log is not.
+        grant(fd, Access(access.uid, access.gid, access.mode | _MODE))
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        system.close(fd)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return fd
+
+
+def copy(system: System, source: int, start: int, target: int) -> None:
+    """Copy the file open as ``source``, from offset ``start`` on, to the empty one ``target``.
+
+    Holes in it, such as a crash may leave at the end of a log, take no room.
+    """
+    end = size(source)
+    at = start
+    while at < end:
+        try:
+            at = os.lseek(source, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            break  # A hole reaches to the end.
+        hole = os.lseek(source, at, os.SEEK_HOLE)
+        while at < hole:
+            piece = os.pread(source, min(hole - at, _PIECE), at)
+            write(system, target, piece, at - start)
+            at += len(piece)
+    system.ftruncate(target, end - start)
 
 
 def sync_directory(system: System, path: Path) -> None:
@@ -198,19 +249,7 @@ def lock(log: Path, owner_url: str) -> int:
     Raises:
         Held: another process holds it.
     """
-    path = log.with_name(log.name + ".lock")
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, _MODE)
-    except FileExistsError:
-        fd = os.open(path, flags)
-    else:
-        uid, gid, mode = access(log)
-        # The lock file must be writable even where the log is not.
-        grant(fd, Access(uid, gid, mode | _MODE))
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    fd = open_beside(os, log.with_name(log.name + ".lock"), access(log))
     try:
         lock_open(fd)
     except Held:

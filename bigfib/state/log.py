@@ -17,6 +17,7 @@ system reserves none (NFS before 4.2, ZFS), each change is written at once, and 
 (A file system that copies on write may find a full disk at the commit only, which then fails.)
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -28,11 +29,12 @@ from typing import Final
 from bigfib.state import files, records
 from bigfib.state.errors import Locked, Unusable
 from bigfib.state.files import System
+from bigfib.state.floor import FloorFile
 from bigfib.state.logfile import LogFile
+from bigfib.state.opening import open_file, typical_day
+from bigfib.state.packed import MAX_DAY, pack, version_of
 from bigfib.state.positions import Positions
 from bigfib.state.reader import require_log_or_nothing
-from bigfib.state.records import DAY_BITS
-from bigfib.state.recovery import recover, typical_day
 from bigfib.state.rewrite import REWRITE_BYTES, Compaction, logging_failure
 from bigfib.state.store import LogFacts, OnCommit, ignore_commit
 
@@ -89,7 +91,7 @@ class Log(Positions):
         system: System = os,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Open the log at ``path``, or create it, with its directories; see `recovery`.
+        """Open the log at ``path``, or create it, with its directories; see `opening`.
 
         What is then in the log is durable, so that no position is shown that a power loss could
         take back.
@@ -125,15 +127,22 @@ class Log(Positions):
 
     def _open(self, path: Path, rewrite_bytes: int) -> None:
         try:
-            fd, contents = recover(self._system, self.path, path)
+            fd, contents = open_file(self._system, self.path, path)
         except BaseException:
             os.close(self._lock)
             raise
-        self._file = LogFile(self._system, self.path, fd, contents.end)
-        self._seed = contents.seed
+        try:
+            self._floor = FloorFile(self._system, self.path, files.access(self.path))
+        except BaseException:
+            self._system.close(fd)
+            os.close(self._lock)
+            raise
+        self._header = contents.opened_header
+        self._file = LogFile(self._system, self.path, fd, contents.end, is_old=self._header.is_old)
         self.latest = contents.latest
         self.records = contents.records
         self._durable = contents.end
+        self._floor.write(self._header.seed, contents.end, contents.end)
         self._room = 0
         today = max(self._day_of_clock(), 0)
         self._earliest_day = typical_day(self.latest, self._permanent, today)
@@ -181,14 +190,17 @@ class Log(Positions):
             raise self._file.failure
         if not self._day_start <= self._clock() < self._day_end:
             self._set_day()
-        packed = None if position is None else position << DAY_BITS | self._day
-        if self._file.reserves:
+        packed = None
+        if position is not None:
+            version = version_of(self.latest.get(sequence_id, 0)) + 1
+            packed = pack(position, version, self._day)
+        if self._file.coalesces:
             if not self._waiting:
                 self._room = self._file.room()
             self._room -= _bound(sequence_id, packed)
             if self._room < 0:
                 self._make_room(sequence_id, packed)
-        if not self._file.reserves:
+        if not self._file.coalesces:
             (record,) = self._encode([(sequence_id, packed)])
             self._file.append_or_refuse(record)
             self.records += 1
@@ -211,16 +223,18 @@ class Log(Positions):
             return
         self._file.check()
         began = time.perf_counter()
-        if self._file.reserves:
+        if self._file.coalesces:
             pieces = self._encode(self._waiting.items())
             self._file.append(b"".join(pieces))
             self.records += len(pieces)
         if self._syncs:
             self._file.sync()
             self._durable = self._file.size
-            self.on_commit(time.perf_counter() - began, self.changes - self.committed)
         else:
             self._file.require_size()
+        self._floor.write(self._header.seed, self._durable, self._file.size)
+        if self._syncs:
+            self.on_commit(time.perf_counter() - began, self.changes - self.committed)
         self.committed = self.changes
         if self._compaction.running:
             self._compaction.running.touch(self._waiting)
@@ -255,12 +269,15 @@ class Log(Positions):
             if self.changes:
                 # Otherwise another log may have taken its place on purpose, as `store copy` does.
                 self._file.require_in_place()
+            with contextlib.suppress(OSError):
+                self._floor.sync()
         finally:
             self._compaction.abandon()
             self._release()
 
     def _release(self) -> None:
         self._file.close()
+        self._floor.close()
         os.close(self._lock)
 
     def __enter__(self) -> "Log":
@@ -282,7 +299,7 @@ class Log(Positions):
         self._today = self._day_of_clock()
         self._day_start = self._today * _DAY_SECONDS
         self._day_end = self._day_start + _DAY_SECONDS
-        self._day = min(max(self._today, self._earliest_day), records.MAX_DAY)
+        self._day = min(max(self._today, self._earliest_day), MAX_DAY)
 
     def _make_room(self, sequence_id: bytes, packed: int | None) -> None:
         """Reserve room for what waits and this change, which may take the place of one of them.
@@ -300,7 +317,12 @@ class Log(Positions):
     def _encode(self, changes: Iterable[tuple[bytes, int | None]]) -> list[bytes]:
         """Return the records of these changes, to follow at the end of the file."""
         return records.encode_changes(
-            changes, self._durable, self._day, self._file.size, self._seed
+            changes,
+            durable=self._durable,
+            today=self._day,
+            at=self._file.size,
+            seed=self._header.seed,
+            is_old=self._header.is_old,
         )
 
     def _compact_a_little(self) -> None:
@@ -314,18 +336,23 @@ class Log(Positions):
         if not self._day_start <= self._clock() < self._day_end:
             self._set_day()
         oldest_day = 0 if self._days_kept is None else self._today - self._days_kept
-        self._compaction.begin(self.size, self._day, oldest_day)
+        self._compaction.begin(self.size, self._header.seed, self._day, oldest_day)
 
     def _advance_compaction(self) -> None:
         new = self._compaction.advance(self.size)
         if not new:
             return
         # It has the log's name and every change so far, durably.
-        self._seed = new.seed
+        self._header = new.header
         self.records = new.records
         self._durable = new.end
         self.rewrites += 1
-        self._file.replace(new.fd, new.end)
+        self._file.replace(new.fd, new.end, self._move_floor)
+
+    def _move_floor(self) -> None:
+        # Durably: the log after the next rewriting knows this one, and no earlier.
+        self._floor.write(self._header.seed, self._durable, self._file.size)
+        self._floor.sync()
 
 
 def _bound(sequence_id: bytes, packed: int | None) -> int:

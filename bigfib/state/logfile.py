@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -31,10 +32,11 @@ class LogFile:
         path: The file, with links resolved.
         size: The number of bytes in it.
         failure: The `CommitFailed` that every further change raises; None as long as all is well.
-        reserves: Whether its file system reserves room, as far as is known.
+        coalesces: Whether changes may wait and share records. Not so where the file system reserves
+            no room for them, and in a log of the old format, whose records are counted.
     """
 
-    def __init__(self, system: System, path: Path, fd: int, size: int) -> None:
+    def __init__(self, system: System, path: Path, fd: int, size: int, *, is_old: bool) -> None:
         """Take over the open descriptor ``fd`` of the file at ``path``, which has ``size`` bytes.
 
         Args:
@@ -42,12 +44,14 @@ class LogFile:
             path: The file, with links resolved.
             fd: Its descriptor, which this closes.
             size: The number of bytes in it.
+            is_old: Whether it is of the old format.
         """
         self.path = path
         self.failure: CommitFailed | None = None
-        self.reserves = True
+        self._reserves = True
         self._system = system
         self._take(fd, size)
+        self.coalesces = not is_old
 
     def _take(self, fd: int, size: int) -> None:
         self._fd = fd
@@ -70,12 +74,13 @@ class LogFile:
         return limit - self.size
 
     def reserve(self, size: int) -> None:
-        """Reserve room for ``size`` bytes at the end, or find that `reserves` is not so.
+        """Reserve room for ``size`` bytes at the end, or find that none can be reserved.
 
         Raises:
             AppendFailed: there is no room; the file is unchanged.
         """
-        for step in (max(size, _RESERVED), size):
+        # Twice, so that a commit of very many changes does not reserve for each of them.
+        for step in (max(2 * size, _RESERVED), size):
             try:
                 files.reserve(self._fd, self.size, step)
             except OSError as error:
@@ -85,8 +90,8 @@ class LogFile:
             if self.room() >= size:
                 return
             failure = OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-        self.reserves = failure.errno not in _CANNOT_RESERVE
-        if self.reserves:
+        self.coalesces = self._reserves = failure.errno not in _CANNOT_RESERVE
+        if self._reserves:
             self.require_size()
             raise AppendFailed(f"state log {self.path}: {failure.strerror}") from failure
 
@@ -138,16 +143,23 @@ class LogFile:
         """Return if the file has its size."""
         self._require(files.size(self._fd))
 
-    def replace(self, fd: int, size: int) -> None:
+    def replace(self, fd: int, size: int, on_renamed: Callable[[], None]) -> None:
         """Close the file, and go on with the one open as ``fd``, which has its name.
 
         A failure to make the name durable is not raised here: the commit that brought the
         compaction about has succeeded.
+
+        Args:
+            fd: The descriptor of the other file.
+            size: Its size.
+            on_renamed: Called when the name is durable; raises `OSError` as that does.
         """
         self._system.close(self._fd)
         self._take(fd, size)
+        self.coalesces = self._reserves
         try:
             files.sync_directory(self._system, self.path.parent)
+            on_renamed()
         except OSError as error:
             with contextlib.suppress(CommitFailed):
                 self.stop(f"{error.strerror} while syncing its directory", error)

@@ -5,7 +5,7 @@ The half of a log that knows no files: it checks what a change requires, and a s
 
 from abc import ABC, abstractmethod
 
-from bigfib.state.records import DAY_BITS
+from bigfib.state.packed import POSITION_SHIFT, version_of
 from bigfib.state.store import PositionMismatch, SequenceExists, SequenceNotFound
 
 
@@ -13,7 +13,7 @@ class Positions(ABC):
     """Positions by sequence id.
 
     Attributes:
-        latest: Position and day of each sequence, as `records.pack` joins them. Read-only for
+        latest: Each sequence, as `packed.pack` joins it. Read-only for
             callers.
     """
 
@@ -34,12 +34,16 @@ class Positions(ABC):
 
     def position(self, sequence_id: bytes) -> int:
         """Return the position of the sequence, 0 if it has never been stepped."""
-        return self.latest.get(sequence_id, 0) >> DAY_BITS
+        return self.latest.get(sequence_id, 0) >> POSITION_SHIFT
+
+    def version(self, sequence_id: bytes) -> int:
+        """Return how many changes the sequence has had, its creation included; 0 if none."""
+        return version_of(self.latest.get(sequence_id, 0))
 
     def find(self, sequence_id: bytes) -> int | None:
         """Return the position of the sequence, or None if there is no such sequence."""
         packed = self.latest.get(sequence_id)
-        return None if packed is None else packed >> DAY_BITS
+        return None if packed is None else packed >> POSITION_SHIFT
 
     def step(self, sequence_id: bytes, by: int, lowest: int, highest: int) -> int:
         """Move the sequence by ``by`` positions; see `Store.step`.
@@ -50,7 +54,7 @@ class Positions(ABC):
         packed = self.latest.get(sequence_id)
         if packed is None:
             raise SequenceNotFound
-        position = packed >> DAY_BITS
+        position = packed >> POSITION_SHIFT
         if not lowest <= position <= highest:
             raise PositionMismatch(position)
         position += by

@@ -1,54 +1,33 @@
 """Read a state log: its records, the positions they add up to, and its first fault.
 
 A fault is a place where the file goes on without a valid record. It may be a torn tail: writes that
-a crash cut short, which were never acknowledged. It is damage if a later record proves that its
-range was synced: each record carries the offset up to which the log was durable when the record was
-written.
+a crash cut short, which were never acknowledged. It is damage if the floor or a later record proves
+that its range was synced; `recovery` has all cases.
 """
 
 import contextlib
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 from zlib import crc32
 
-from bigfib.state import files, records
-from bigfib.state.errors import Damaged, Unreadable, Unusable
+from bigfib.state import files, floor, header, packed, records
+from bigfib.state.errors import Unreadable, Unusable
 from bigfib.state.records import Record
+from bigfib.state.recovery import Decision, Fault, Found
 
 # Bytes read at a time: enough that the records across two pieces cost nothing noticeable.
 _PIECE: Final = 1 << 20
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A place in a log where there should be a record.
-
-    Attributes:
-        offset: Its offset.
-        found: What is there instead.
-        promised: Offset of a later record that proves this range was synced; None if there is none.
-    """
-
-    offset: int
-    found: str
-    promised: int | None
-
-    def __str__(self) -> str:
-        text = f"at offset {self.offset} there is {self.found}"
-        if self.promised is not None:
-            text += f", where the record at offset {self.promised} was written after a sync"
-        return text
 
 
 class Reader:
     """Reads the records of a log, in order, up to the first fault.
 
     Attributes:
-        seed: The seed of this log's checksums.
+        header: The header of the log.
         end: Offset after the last record read.
         fault: The fault that ended the reading; None at a clean end.
     """
@@ -57,11 +36,12 @@ class Reader:
         """Read the header.
 
         Raises:
-            NotALog, UnknownVersion, Incomplete: as `records.decode_header`.
+            NotALog, UnknownVersion, Incomplete: as `header.decode`.
         """
         self._file = file
-        self.seed = records.decode_header(read_at(file, 0, records.HEADER_SIZE))
-        self.end = records.HEADER_SIZE
+        self.header = header.decode(read_at(file, 0, header.SIZE))
+        self._seed = self.header.seed
+        self.end = header.SIZE
         self.fault: Fault | None = None
         self._piece = b""
         self._at = 0
@@ -79,26 +59,23 @@ class Reader:
         """Apply all records to ``latest``, and return their number.
 
         Args:
-            latest: Position and day of each sequence, as `records.pack` joins them.
+            latest: Each sequence, as `packed.pack` joins it.
         """
         count = 0
         while True:
-            at, applied = records.replay(self._piece, self._at, self.end, self.seed, latest)
+            at, applied = records.replay(self._piece, self._at, self.end, self._seed, latest)
             self.end += at - self._at
             self._at = at
             record = self._next()
             if record is None:
                 return count + applied
             count += applied + 1
-            if record.position is None:
-                latest.pop(record.sequence_id, None)
-            else:
-                latest[record.sequence_id] = records.pack(record.position, record.day)
+            record.apply(latest)
 
     def _next(self) -> Record | None:
         while True:
             try:
-                record, after = records.decode(self._piece, self._at, self.end, self.seed)
+                record, after = records.decode(self._piece, self._at, self.end, self._seed)
             except records.Incomplete as error:
                 if self._read_on():
                     continue
@@ -117,18 +94,18 @@ class Reader:
         known = len(self._piece) - self._at
         size = _PIECE
         if known >= _PIECE:
-            size = _long_record(self._file, self._piece[self._at :], self.end, self.seed)
+            size = _long_record(self._file, self._piece[self._at :], self.end, self._seed)
         if size > known:
             self._piece, self._at = read_at(self._file, self.end, size), 0
         return len(self._piece) - self._at > known
 
     def _find_promise(self, found: str) -> None:
-        promised = None
-        for offset, record, _ in search(self._file, self.end, self.seed):
-            if record.durable > self.end:
-                promised = offset
+        self.fault = Fault(self.end, found)
+        for offset, record, _ in search(self._file, self.end, self._seed):
+            promised = offset if record.durable > self.end else None
+            self.fault = Fault(self.end, found, promised, later=True)
+            if promised is not None:
                 break
-        self.fault = Fault(self.end, found, promised)
 
 
 def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
@@ -205,32 +182,24 @@ def _long_record(file: BinaryIO, piece: bytes, at: int, seed: int) -> int:
 
 
 @dataclass(frozen=True)
-class Contents:
+class Contents(Found):
     """What the records of a log add up to.
 
     Attributes:
-        seed: The seed of its checksums.
-        latest: Position and day of each sequence, as `records.pack` joins them.
+        latest: Each sequence, as `packed.pack` joins it.
         records: The number of records.
-        end: Offset after the last record before a fault.
-        size: Size of the file.
-        fault: The fault at ``end``; None if the file ends there.
     """
 
-    seed: int
-    latest: dict[bytes, int]
-    records: int
-    end: int
-    size: int
-    fault: Fault | None
+    latest: dict[bytes, int] = field(default_factory=dict)
+    records: int = 0
 
     def position(self, sequence_id: bytes) -> int:
         """Return the position of the sequence, 0 if it has never been stepped."""
-        return self.latest.get(sequence_id, 0) >> records.DAY_BITS
+        return self.latest.get(sequence_id, 0) >> packed.POSITION_SHIFT
 
 
 def require_log_or_nothing(path: Path) -> None:
-    """Return if ``path`` is a log that may be written, or if nothing is there yet.
+    """Return if what is at ``path`` begins like a log and may be written, or if nothing is there.
 
     Raises:
         Unusable: there is something else, or it may not be written.
@@ -238,10 +207,10 @@ def require_log_or_nothing(path: Path) -> None:
     try:
         require_file(path)
         with path.open("r+b", buffering=0) as file:
-            records.decode_header(read_at(file, 0, records.HEADER_SIZE))
+            header.decode(read_at(file, 0, header.SIZE))
     except (FileNotFoundError, records.Incomplete):
         pass
-    except (OSError, records.NotALog, records.UnknownVersion) as error:
+    except (OSError, header.NotALog, header.UnknownVersion) as error:
         raise Unusable(path, error) from error
 
 
@@ -260,26 +229,25 @@ def opened(path: Path) -> Iterator[Reader]:
     with file:
         try:
             records_of_file = Reader(file)
-        except (OSError, records.Incomplete, records.NotALog, records.UnknownVersion) as error:
+        except (OSError, records.Incomplete, header.NotALog, header.UnknownVersion) as error:
             raise Unusable(path, error) from error
         yield records_of_file
 
 
 def inspect(path: Path, *, synced: bool = False) -> Contents:
-    """Return the contents of the log at ``path`` before its first fault; empty if there is no log.
+    """Return what is at ``path``, with the contents before the first fault.
 
     Args:
         path: The log.
         synced: Whether to sync what was read before returning it.
 
     Raises:
-        Unusable: there is something else at ``path``, or it may not be read or synced.
-        Unreadable: the disk fails to read it.
+        Unusable: there is something else than a file, or it may not be read or synced.
     """
     contents = _inspect(path, synced=synced)
-    if contents.fault and contents.fault.promised is not None:
+    if contents.case.decision in (Decision.REPAIR, Decision.REFUSE):
         # Without a lock, a writer may have cut off a failed append and written another in its
-        # place, between the reads of two pieces. That does not happen twice.
+        # place between the reads of two pieces, or rewritten the log. That does not happen twice.
         contents = _inspect(path, synced=synced)
     return contents
 
@@ -288,12 +256,10 @@ def read(path: Path, *, synced: bool = False) -> Contents:
     """Return the contents of the log at ``path``; empty if there is no log. Arguments as `inspect`.
 
     Raises:
-        Unusable, Unreadable: as `inspect`.
-        Damaged: records after the fault are missing from the contents.
+        Unusable, Unreadable, Damaged: as `Found.refuse`.
     """
     contents = inspect(path, synced=synced)
-    if contents.fault and contents.fault.promised is not None:
-        raise Damaged(path, contents.fault)
+    contents.refuse(path)
     return contents
 
 
@@ -310,25 +276,37 @@ def require_file(path: Path) -> None:
 
 
 def _inspect(path: Path, *, synced: bool) -> Contents:
+    # The floor first: a writer may raise it meanwhile.
+    try:
+        found = Contents(floor=floor.read(path), boot=floor.boot())
+    except floor.HarmedFloor:
+        found = Contents(floor_is_harmed=True)
     try:
         require_file(path)
         with path.open("rb", buffering=0) as file:
+            found = replace(found, size=os.fstat(file.fileno()).st_size)
             try:
                 reader = Reader(file)
-            except records.Incomplete as error:
-                size = os.fstat(file.fileno()).st_size
-                return Contents(0, {}, 0, 0, size, Fault(0, str(error), None))
-            latest: dict[bytes, int] = {}
-            count = reader.replay(latest)
+                count = reader.replay(found.latest)
+            except records.Incomplete:
+                return found
+            except (Unreadable, header.NotALog, header.UnknownVersion) as problem:
+                return replace(found, problem=problem)
             if synced:
                 # A compaction syncs the new file before renaming it, and the directory after. A
                 # reader may come between, and can sync both without permission to write.
                 os.fsync(file.fileno())
                 with contextlib.suppress(PermissionError):
                     files.sync_directory(os, Path(os.path.realpath(path)).parent)
-            size = max(reader.end, os.fstat(file.fileno()).st_size)
-            return Contents(reader.seed, latest, count, reader.end, size, reader.fault)
+            return replace(
+                found,
+                size=max(reader.end, os.fstat(file.fileno()).st_size),
+                header=reader.header,
+                end=reader.end,
+                fault=reader.fault,
+                records=count,
+            )
     except FileNotFoundError:
-        return Contents(0, {}, 0, 0, 0, None)
-    except (OSError, records.NotALog, records.UnknownVersion) as error:
+        return found
+    except OSError as error:
         raise Unusable(path, error) from error

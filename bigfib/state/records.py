@@ -1,28 +1,21 @@
 r"""Encode and decode the bytes of the state log. Pure: no files, no clock.
 
-A log is a header and then records, one after another, with nothing between them::
+After the header, which `header` draws, a log is records, with nothing between them::
 
-    log      := header record*
+    record   := length kind durable day version? id position? checksum
 
-    header   := magic version salt checksum                                 22 bytes
-                magic     8 bytes   89 62 69 67 66 69 62 0A  ("\x89bigfib\n")
-                version   2 bytes   little-endian, now 1
-                salt      8 bytes   random, different in every log
-                checksum  4 bytes   little-endian, CRC-32 of the 18 bytes before it
-
-    record   := length kind durable day id position? checksum
-
-                +--------+------+---------+---------+--------+----------+----------+
-                | length | kind | durable | day     | id     | position | checksum |
-                +--------+------+---------+---------+--------+----------+----------+
-                 count    B1     integer   integer   string   integer    4 bytes
-                 count    B2     integer   integer   string              4 bytes
+                +--------+------+---------+---------+---------+--------+----------+----------+
+                | length | kind | durable | day     | version | id     | position | checksum |
+                +--------+------+---------+---------+---------+--------+----------+----------+
+                 count    B3     count     integer   count     string   integer    4 bytes
+                 count    B4     count     integer             string              4 bytes
 
                 length    bytes from kind to position
-                kind      B1: the sequence `id` is at `position`; B2: it is deleted
+                kind      B3: the sequence `id` is at `position`; B4: it is deleted
                 durable   offset in this log up to which everything was known to be on disk when
                           the record was written
                 day       when the sequence was last touched, in days since 1970-01-01 (UTC)
+                version   how many changes made the sequence what it is, its creation included
                 checksum  little-endian, CRC-32 of all bytes from length to position, started from
                           (checksum of the header + offset of the record) mod 2^32
 
@@ -30,10 +23,13 @@ A log is a header and then records, one after another, with nothing between them
     integer  := string, read big-endian without leading zeros (0 is the empty string)
     count    := 7 bits a byte, the lowest first; the top bit is set in all bytes but the last
 
-Example, sequence ``shared`` at position 300 on day 20000 (2024-10-04), written at offset 22 of a
-log whose header's checksum is 0, when the first 22 bytes were durable::
+Example, ``shared`` at position 300 after 301 changes, on day 20000 (2024-10-04), written at offset
+22 of a log whose header's checksum is 0, when the first 22 bytes were durable::
 
-    10  B1  01 16  02 4E 20  06 73 68 61 72 65 64  02 01 2C  14 43 8B 14
+    11  B3  16  02 4E 20  AD 02  06 73 68 61 72 65 64  02 01 2C  FD 33 4C AD
+
+In a log of format version 1, which stays one until it is rewritten, the kinds are B1 and B2,
+`durable` is an integer, and there is no version: each record counts as one change.
 
 Why so:
 
@@ -55,27 +51,22 @@ from collections.abc import Generator, Iterable
 from typing import Final, NamedTuple
 from zlib import crc32
 
-VERSION: Final = 1
-HEADER_SIZE: Final = 22
-SALT_SIZE: Final = 8
+from bigfib.state.packed import pack, unpack, version_of
 
-_MAGIC: Final = b"\x89bigfib\n"
-_POSITION: Final = 0xB1
-_REMOVAL: Final = 0xB2
-_KINDS: Final = re.compile(b"[\xb1\xb2]")
-# `crc32` takes its start value mod 2^32.
+_POSITION_1: Final = 0xB1
+_REMOVAL_1: Final = 0xB2
+_POSITION: Final = 0xB3
+_REMOVAL: Final = 0xB4
+_KINDS: Final = re.compile(b"[\xb1-\xb4]")
+# Which fields of each kind are strings or integers; the others are counts.
+_FIELDS: Final = {
+    _POSITION_1: (1, 1, 1, 1),
+    _REMOVAL_1: (1, 1, 1),
+    _POSITION: (0, 1, 0, 1, 1),
+    _REMOVAL: (0, 1, 1),
+}
 CHECKSUM_SIZE: Final = 4
-DAY_BITS: Final = 24
-MAX_DAY: Final = (1 << DAY_BITS) - 1
 _LONGEST_COUNT: Final = 9  # bytes: 63 bits, as many as a file offset has
-
-
-class NotALog(ValueError):
-    """The bytes do not begin like a bigfib state log."""
-
-
-class UnknownVersion(ValueError):
-    """The log has a format version that this program does not know."""
 
 
 class BadRecord(ValueError):
@@ -92,100 +83,91 @@ class Record(NamedTuple):
     Attributes:
         sequence_id: The sequence.
         position: Its position, or None if it is deleted.
+        version: How many changes it has had; 0 if the record does not say so.
         day: The day on which it was last touched.
         durable: The offset up to which the log was known to be on disk.
     """
 
     sequence_id: bytes
     position: int | None
+    version: int
     day: int
     durable: int
 
-
-def encode_header(salt: bytes) -> bytes:
-    """Return the header of a new log with `SALT_SIZE` random bytes as its ``salt``."""
-    header = _MAGIC + VERSION.to_bytes(2, "little") + salt
-    return header + crc32(header).to_bytes(CHECKSUM_SIZE, "little")
-
-
-def decode_header(header: bytes) -> int:
-    """Return the seed that the checksums of this log's records start from.
-
-    Raises:
-        Incomplete: ``header`` is the beginning of a header, perhaps empty.
-        NotALog: it is something else.
-        UnknownVersion: it is the header of another format version.
-    """
-    if not header.startswith(_MAGIC[: len(header)]):
-        raise NotALog("it does not begin with the magic bytes of a bigfib state log")
-    version = int.from_bytes(header[8:10], "little")
-    if len(header) >= 10 and version != VERSION:
-        raise UnknownVersion(
-            f"it has format version {version}, and this program knows only {VERSION}"
-        )
-    if len(header) < HEADER_SIZE:
-        raise Incomplete("a header that is cut off")
-    seed = int.from_bytes(header[18:HEADER_SIZE], "little")
-    if crc32(header[:18]) != seed:
-        raise NotALog("the checksum of its header is wrong")
-    return seed
+    def apply(self, latest: dict[bytes, int]) -> None:
+        """Apply the record to the sequences, as `pack` joins them."""
+        if self.position is None:
+            latest.pop(self.sequence_id, None)
+        else:
+            version = self.version or version_of(latest.get(self.sequence_id, 0)) + 1
+            latest[self.sequence_id] = pack(self.position, version, self.day)
 
 
-def stamp(durable: int, day: int) -> bytes:
+def stamp(durable: int, day: int, *, is_old: bool = False) -> bytes:
     """Return the encoded fields shared by all records written on ``day``, until the next sync."""
-    return _integer(durable) + _integer(day)
+    return (_integer(durable) if is_old else _count(durable)) + _integer(day)
 
 
-def encode(sequence_id: bytes, position: int | None, stamp: bytes, offset: int, seed: int) -> bytes:
+def encode(
+    sequence_id: bytes, position: int | None, version: int, stamp: bytes, offset: int, seed: int
+) -> bytes:
     """Return the encoded record of a sequence, for the place ``offset`` in a log.
 
     Args:
         sequence_id: The sequence.
         position: Its position, or None if it is deleted.
+        version: How many changes it has had; 0 in a log of version 1.
         stamp: The fields encoded by `stamp`.
         offset: Offset in the log of the record.
-        seed: The seed of the log, from `decode_header`.
+        seed: The seed of the log, from its header.
     """
     if position is None:
-        body = b"\xb2" + stamp + _string(sequence_id)
+        body = (b"\xb4" if version else b"\xb2") + stamp + _string(sequence_id)
     else:
         size = (position.bit_length() + 7) >> 3
+        kind, stamp = (b"\xb3", stamp + _count(version)) if version else (b"\xb1", stamp)
         length = len(stamp) + len(sequence_id) + size + 3
         if length < 0x80:
             # All counts take one byte, as in nearly every record: 0.6 of the general cost.
             counts = _SMALL_COUNTS
             name, number = counts[len(sequence_id)], position.to_bytes(size, "big")
             framed = b"".join(
-                (counts[length], b"\xb1", stamp, name, sequence_id, counts[size], number)
+                (counts[length], kind, stamp, name, sequence_id, counts[size], number)
             )
             return framed + crc32(framed, seed + offset).to_bytes(CHECKSUM_SIZE, "little")
-        body = b"\xb1" + stamp + _string(sequence_id) + _integer(position)
+        body = kind + stamp + _string(sequence_id) + _integer(position)
     framed = _count(len(body)) + body
     return framed + crc32(framed, seed + offset).to_bytes(CHECKSUM_SIZE, "little")
 
 
 def encode_changes(
-    changes: Iterable[tuple[bytes, int | None]], durable: int, today: int, offset: int, seed: int
+    changes: Iterable[tuple[bytes, int | None]],
+    *,
+    durable: int,
+    today: int,
+    at: int,
+    seed: int,
+    is_old: bool = False,
 ) -> list[bytes]:
-    """Return the encoded records of several changes, to follow one another from ``offset`` on.
+    """Return the encoded records of several changes, one after the other.
 
     Args:
-        changes: Ids of sequences, each with position and day as `pack` joins them, or None if it is
-            deleted.
+        changes: Ids of sequences, each with what `pack` joins, or None if it is deleted.
         durable: The offset up to which the log is known to be on disk.
         today: The day of deletions.
-        offset: Offset in the log of the first record.
-        seed: The seed of the log, from `decode_header`.
+        at: Offset in the log of the first record.
+        seed: The seed of the log.
+        is_old: Whether the log is of format version 1.
     """
     pieces = []
-    stamped, shared = today, stamp(durable, today)
+    stamped, shared = -1, b""
     for sequence_id, packed in changes:
-        position, day = (None, today) if packed is None else unpack(packed)
+        position, version, day = (None, 1, today) if packed is None else unpack(packed)
         if day != stamped:
-            stamped, shared = day, stamp(durable, day)
-        piece = encode(sequence_id, position, shared, offset, seed)
+            stamped, shared = day, stamp(durable, day, is_old=is_old)
+        piece = encode(sequence_id, position, 0 if is_old else version, shared, at, seed)
         pieces.append(piece)
-        offset += len(piece)
+        at += len(piece)
     return pieces
 
 
@@ -196,7 +178,7 @@ def decode(buffer: bytes, start: int, offset: int, seed: int) -> tuple[Record, i
         buffer: Bytes of the log.
         start: Index in ``buffer`` of the record.
         offset: Offset in the log of the record.
-        seed: The seed of the log, from `decode_header`.
+        seed: The seed of the log, from its header.
 
     Raises:
         Incomplete: ``buffer`` ends before the record does.
@@ -208,14 +190,20 @@ def decode(buffer: bytes, start: int, offset: int, seed: int) -> tuple[Record, i
     if after > len(buffer):
         raise Incomplete(f"a record of {after - start} bytes that is cut off")
     # Check the fields before the checksum: in a search, that refuses most bytes at less cost.
-    kind = buffer[at] if length else None
-    if kind not in (_POSITION, _REMOVAL):
+    kind = buffer[at] if length else 0
+    if not _POSITION_1 <= kind <= _REMOVAL:
         raise BadRecord("bytes that are not a record")
-    durable, at = _read_string(buffer, at + 1, end)
+    if kind >= _POSITION:
+        durable, at = _read_count(buffer, at + 1)
+    else:
+        encoded, at = _read_string(buffer, at + 1, end)
+        durable = int.from_bytes(encoded, "big")
     day, at = _read_string(buffer, at, end)
-    sequence_id, at = _read_string(buffer, at, end)
-    position = None
+    version, position = 0, None
     if kind == _POSITION:
+        version, at = _read_count(buffer, at)
+    sequence_id, at = _read_string(buffer, at, end)
+    if kind in (_POSITION, _POSITION_1):
         encoded, at = _read_string(buffer, at, end)
         position = int.from_bytes(encoded, "big")
     if at != end:
@@ -223,10 +211,7 @@ def decode(buffer: bytes, start: int, offset: int, seed: int) -> tuple[Record, i
     found = int.from_bytes(buffer[end:after], "little")
     if crc32(buffer[start:end], seed + offset) != found:
         raise BadRecord("a record with a wrong checksum")
-    return (
-        Record(sequence_id, position, int.from_bytes(day, "big"), int.from_bytes(durable, "big")),
-        after,
-    )
+    return Record(sequence_id, position, version, int.from_bytes(day, "big"), durable), after
 
 
 def size(buffer: bytes, start: int) -> int:
@@ -248,14 +233,14 @@ def size(buffer: bytes, start: int) -> int:
     if at >= len(buffer):
         raise Incomplete("a length is cut off")
     kind = buffer[at]
-    if kind not in (_POSITION, _REMOVAL):
+    if not _POSITION_1 <= kind <= _REMOVAL:
         raise BadRecord("bytes that are not a record")
     at += 1
-    for _ in range(4 if kind == _POSITION else 3):
+    for is_string in _FIELDS[kind]:
         if at >= end:
             break
         field, at = _read_count(buffer, at)
-        at += field
+        at += field * is_string
     if at != end:
         raise BadRecord("fields that do not fill their record")
     return end + CHECKSUM_SIZE - start
@@ -274,8 +259,8 @@ def replay(
         buffer: Bytes of the log.
         start: Index in ``buffer`` of the first record.
         offset: Offset in the log of that record.
-        seed: The seed of the log, from `decode_header`.
-        latest: Position and day of each sequence, as `pack` joins them.
+        seed: The seed of the log, from its header.
+        latest: Each sequence, as `pack` joins it.
 
     Returns:
         The index in ``buffer`` after the last record applied, and the number of those.
@@ -287,36 +272,39 @@ def replay(
     try:
         while True:
             end = start + 1 + buffer[start]
-            if end > limit or buffer[start] >= 0x80 or buffer[start + 1] != _POSITION:
+            if end > limit or buffer[start] >= 0x80:
                 break
-            day = start + 3 + buffer[start + 2]
-            name = day + 1 + buffer[day]
+            at = start + 2
+            if buffer[start + 1] == _POSITION:
+                while buffer[at] >= 0x80:
+                    at += 1
+                day = at + 1
+                name = day + 1 + buffer[day]
+                version, name = buffer[name], name + 1
+                if version >= 0x80:
+                    version, name = _read_count(buffer, name - 1)
+            elif buffer[start + 1] == _POSITION_1:
+                day = at + 1 + buffer[at]
+                name = day + 1 + buffer[day]
+                version = 0
+            else:
+                break
             position = name + 1 + buffer[name]
             if position + 1 + buffer[position] != end or crc32(
                 buffer[start:end], begin + start
             ) != integer(buffer[end : end + CHECKSUM_SIZE], "little"):
                 break
-            latest[buffer[name + 1 : position]] = integer(
-                buffer[position + 1 : end], "big"
-            ) << DAY_BITS | integer(buffer[day + 1 : name], "big")
+            sequence_id = buffer[name + 1 : position]
+            latest[sequence_id] = pack(
+                integer(buffer[position + 1 : end], "big"),
+                version or version_of(latest.get(sequence_id, 0)) + 1,
+                integer(buffer[day + 1 : day + 1 + buffer[day]], "big"),
+            )
             start = end + CHECKSUM_SIZE
             count += 1
-    except IndexError:
+    except (IndexError, BadRecord):
         pass
     return start, count
-
-
-def pack(position: int, day: int) -> int:
-    """Return position and day as one integer, to save memory.
-
-    Measured: the dictionary of a million sequences takes 132 MB, with tuples 224 MB.
-    """
-    return position << DAY_BITS | day
-
-
-def unpack(packed: int) -> tuple[int, int]:
-    """Return the position and the day that `pack` has joined."""
-    return packed >> DAY_BITS, packed & MAX_DAY
 
 
 def search(
@@ -327,7 +315,7 @@ def search(
     Args:
         buffer: Bytes of the log.
         offset: Offset in the log of the first of them.
-        seed: The seed of the log, from `decode_header`.
+        seed: The seed of the log, from its header.
         more: Whether the log goes on after them. The last record may then be cut off; the search
             ends where it may begin.
 

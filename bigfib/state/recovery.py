@@ -1,134 +1,307 @@
-"""Open a state log for writing: create it, or recover it as a crash left it.
+"""Decide what to do with what is found at the path of a state log. Pure: no files, no clock.
 
-What `recover` finds at the path, and what it then does:
-
-    nothing, or a part of a header          create the log (a warning, if there was a part)
-    records to the end of the file          sync
-    records, then a torn tail               cut the tail off with a warning, sync
-    records, then a fault where a later     raise `Damaged`, change nothing
-      record proves that it was synced
-    another file, another format version    raise `Unusable`, change nothing
-    bytes that the disk cannot read         raise `Unreadable`, change nothing
-    a log open in another process           raise `Held`, change nothing
-
-What a compaction cut short left next to the log is removed, unless nothing may change.
+`CASES` is the whole decision: each case that opening can meet is a row, with what is then done and
+why. The first row that fits is the case. `docs/durability.md` has the same table for operators, and
+a test makes each case.
 """
 
-import collections
-import contextlib
-import logging
-import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Final
 
-from bigfib.state import files, records
-from bigfib.state.errors import Damaged
-from bigfib.state.files import System
-from bigfib.state.reader import Contents, inspect
-from bigfib.state.rewrite import new_path
-
-_logger = logging.getLogger(__name__)
-
-# 2026-11-26, when this was written: no clock that is right is before it.
-_FIRST_DAY: Final = 20_783
-
-_FAR_AHEAD_DAYS: Final = 3_650
+from bigfib.state import header as headers
+from bigfib.state.errors import Damaged, Unreadable, Unusable
+from bigfib.state.floor import NO_BOOT, Floor, path_of
+from bigfib.state.header import Header, NotALog, UnknownVersion
 
 
-def recover(system: System, path: Path, name: Path) -> tuple[int, Contents]:
-    """Return the locked descriptor of the log at ``path``, and its records, which are durable.
+class Decision(str, Enum):
+    """What is done with a log that is opened for writing; a reader refuses the same ones."""
 
-    Args:
-        system: The system calls that change files.
-        path: The log's file, with links resolved.
-        name: The path to name in warnings and errors.
+    CREATE = "create it"
+    OPEN = "open it"
+    CUT = "cut off the end, and keep that in a file of its own"
+    REPAIR = "refuse it; `log repair` saves what can be read"
+    REFUSE = "refuse it"
 
-    Raises:
-        Held: another process is writing to it.
-        Damaged: something that was durable in it is no longer there.
-        Unusable: there is something else at ``path``, or it may not be written.
-        Unreadable: the disk fails to read it.
-        OSError: it cannot be opened, created or synced.
+
+@dataclass(frozen=True)
+class Fault:
+    """A place in a log where there should be a record.
+
+    Attributes:
+        offset: Its offset.
+        found: What is there instead.
+        promised: Offset of a later record that proves this range was synced; None if there is none.
+        later: Whether there is any valid record behind it.
     """
-    fd = -1
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            fd = system.open(path, os.O_RDWR | os.O_CLOEXEC)
-            files.set_appending(fd, appending=True)
-            # Under another name, the log has another lock file.
-            files.lock_open(fd)
-        contents = inspect(path)
-        _refuse_damage(name, contents)
-        with contextlib.suppress(FileNotFoundError):
-            system.unlink(new_path(path))
-        if contents.end:
-            if contents.fault:
-                _cut_off_tail(system, fd, name, contents)
-            system.fsync(fd)
-        else:
-            if contents.fault:
-                _logger.warning("state log %s: header incomplete; creating the log again", name)
-            if fd >= 0:
-                system.close(fd)
-                fd = -1
-            fd, contents = _create(system, path)
-        files.sync_directory(system, path.parent)
-    except BaseException:
-        if fd >= 0:
-            system.close(fd)
-        raise
-    return fd, contents
+
+    offset: int
+    found: str
+    promised: int | None = None
+    later: bool = False
+
+    def __str__(self) -> str:
+        text = f"at offset {self.offset} there is {self.found}"
+        if self.promised is not None:
+            text += f", where the record at offset {self.promised} was written after a sync"
+        return text
 
 
-def _refuse_damage(name: Path, contents: Contents) -> None:
-    if contents.fault and contents.fault.promised is not None:
-        raise Damaged(name, contents.fault)
+@dataclass(frozen=True)
+class Found:
+    """What is at the path of a log.
 
-
-def _cut_off_tail(system: System, fd: int, name: Path, contents: Contents) -> None:
-    _logger.warning(
-        "state log %s is torn: %s; cutting off the last %d bytes",
-        *(name, contents.fault, contents.size - contents.end),
-    )
-    system.ftruncate(fd, contents.end)
-
-
-def _create(system: System, path: Path) -> tuple[int, Contents]:
-    """Create an empty log, whose header is durable before the log has its name."""
-    new = new_path(path)
-    fd, seed = files.create(system, new, files.access(path))
-    try:
-        files.lock_open(fd)
-        system.fsync(fd)
-        system.rename(new, path)
-    except BaseException:
-        system.close(fd)
-        raise
-    return fd, Contents(seed, {}, 0, records.HEADER_SIZE, records.HEADER_SIZE, None)
-
-
-def typical_day(latest: dict[bytes, int], permanent: bytes, today: int) -> int:
-    """Return the day by which half of the sequences were last touched, or today.
-
-    No record is given an earlier day, whatever the clock reports. Otherwise sequences touched under
-    a clock that is behind, such as one that starts in 1970, would expire as soon as the clock is
-    set right. A few sequences touched under a clock that is ahead do not change the median. If that
-    is far ahead of a clock that may be right, the sequences were touched under a wrong one.
-
-    Args:
-        latest: Position and day of each sequence, as `records.pack` joins them.
-        permanent: The id of the sequence that never expires, which does not count here.
-        today: The day of the clock; returned without sequences.
+    Attributes:
+        size: Size of the file; None if there is none.
+        header: Its header; None if it has none.
+        problem: Why it cannot be read as a log; None if it can.
+        end: Offset after the last record before a fault.
+        fault: The fault at ``end``; None if the file ends there.
+        floor: The floor next to it; None if there is none.
+        floor_is_harmed: Whether there is something else in its place.
+        boot: What tells this run of the machine from others.
     """
-    days = collections.Counter(
-        packed & records.MAX_DAY
-        for sequence_id, packed in latest.items()
-        if sequence_id != permanent
-    )
-    left = (days.total() + 1) // 2
-    for day in sorted(days):
-        left -= days[day]
-        if left <= 0:
-            may_be_right = today >= _FIRST_DAY
-            return today if may_be_right and day > today + _FAR_AHEAD_DAYS else day
-    return today
+
+    size: int | None = None
+    header: Header | None = None
+    problem: Exception | None = None
+    end: int = 0
+    fault: Fault | None = None
+    floor: Floor | None = None
+    floor_is_harmed: bool = False
+    boot: bytes = NO_BOOT
+
+    @property
+    def promised(self) -> int:
+        """The offset up to which the floor's log must be whole; 0 if it need have no record."""
+        if not self.floor:
+            return 0
+        same_boot = self.floor.boot == self.boot != NO_BOOT
+        promised = self.floor.written if same_boot else self.floor.durable
+        return promised if promised > headers.SIZE else 0
+
+    @property
+    def has_its_floor(self) -> bool:
+        """Whether the floor is of this log."""
+        return bool(self.floor and self.header and self.floor.seed == self.header.seed)
+
+    @property
+    def has_floor_of_another(self) -> bool:
+        """Whether the floor makes promises for a log that this one has not replaced."""
+        return bool(
+            self.floor
+            and self.header
+            and self.promised
+            and self.floor.seed not in (self.header.seed, self.header.previous)
+        )
+
+    @property
+    def is_old(self) -> bool:
+        """Whether the log is of the old format."""
+        return bool(self.header and self.header.is_old)
+
+    @property
+    def opened_header(self) -> Header:
+        """The header of a log that has one, as any has that is opened."""
+        if self.header is None:
+            raise ValueError("there is no header")
+        return self.header
+
+    @property
+    def is_below_promise(self) -> bool:
+        """Whether records are missing that were promised."""
+        return self.has_its_floor and self.end < self.promised
+
+    @property
+    def is_below_written(self) -> bool:
+        """Whether records are missing that were promised until the machine was restarted."""
+        return bool(self.floor and self.has_its_floor and self.end < self.floor.written)
+
+    @property
+    def case(self) -> "Case":
+        """The first case that fits."""
+        return next(case for case in CASES if case.fits(self))
+
+    def message(self, log: Path) -> str:
+        """Return what is said of the case, without the log's name; empty if nothing is."""
+        return self.case.says.format(self, floor=path_of(log))
+
+    def refuse(self, log: Path) -> None:
+        """Return if the case is one that is opened.
+
+        Args:
+            log: The path to name in the error.
+
+        Raises:
+            Damaged: a repair may help.
+            Unusable: it cannot.
+            Unreadable: the disk fails to read it.
+        """
+        if isinstance(self.problem, Unreadable):
+            raise self.problem
+        if self.case.decision is Decision.REPAIR:
+            raise Damaged(log, self.message(log))
+        if self.case.decision is Decision.REFUSE:
+            raise Unusable(log, self.message(log)) from self.problem
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the table.
+
+    Attributes:
+        name: The case.
+        fits: Whether it is this case, if it is none of the rows before.
+        decision: What is done.
+        reason: Why.
+        says: The message, with the fields of what is found; empty if nothing is said.
+    """
+
+    name: str
+    fits: Callable[[Found], object]
+    decision: Decision
+    reason: str
+    says: str = ""
+
+
+_RESTORED: Final = "if it was put there on purpose, remove {floor}"
+
+CASES: Final = (
+    Case(
+        "no file, and no floor of a log with records",
+        lambda found: found.size is None and not found.promised,
+        Decision.CREATE,
+        "Nothing was ever promised here.",
+    ),
+    Case(
+        "no file, but the floor of a log with records",
+        lambda found: found.size is None,
+        Decision.REFUSE,
+        "The log is gone. To begin at 0 would lose all of it without a word.",
+        "it is gone, and was on disk up to offset {0.promised}; put it or a copy back in place, or "
+        "remove {floor} to begin anew",
+    ),
+    Case(
+        "bytes that the disk cannot read",
+        lambda found: isinstance(found.problem, Unreadable),
+        Decision.REPAIR,
+        "What is there is not known.",
+        "{0.problem}",
+    ),
+    Case(
+        "another format version",
+        lambda found: isinstance(found.problem, UnknownVersion),
+        Decision.REFUSE,
+        "A newer program wrote it.",
+        "{0.problem}",
+    ),
+    Case(
+        "another file, or a harmed header",
+        lambda found: isinstance(found.problem, NotALog),
+        Decision.REFUSE,
+        "It must not be overwritten. `log repair` tells a harmed header from another file.",
+        "{0.problem}",
+    ),
+    Case(
+        "a header cut short, or an empty file",
+        lambda found: found.header is None,
+        Decision.REFUSE,
+        "A log gets its name after its header is on disk, so that no crash leaves a part of one.",
+        "it has {0.size} bytes, less than a header, which no crash leaves; put a copy of the log "
+        "in its place, or remove it and {floor} to begin anew",
+    ),
+    Case(
+        "the floor of another log",
+        lambda found: found.has_floor_of_another and not found.is_old,
+        Decision.REFUSE,
+        "It is an older copy from before a rewriting, or another log. Steps acknowledged since are "
+        "missing.",
+        "it is not the log that was here last, of which {floor} tells; " + _RESTORED,
+    ),
+    Case(
+        "harmed below the floor",
+        lambda found: found.is_below_promise and found.fault,
+        Decision.REPAIR,
+        "What was acknowledged is no longer there.",
+        "{0.fault}, and it was whole up to offset {0.promised}",
+    ),
+    Case(
+        "ends below the floor: an older copy, or cut at a record",
+        lambda found: found.is_below_promise,
+        Decision.REPAIR,
+        "What was acknowledged is no longer there.",
+        "it ends at offset {0.end}, and was whole up to offset {0.promised}; " + _RESTORED,
+    ),
+    Case(
+        "a fault where a later record proves that it was synced",
+        lambda found: found.fault and found.fault.promised is not None,
+        Decision.REPAIR,
+        "What was acknowledged is no longer there, whether there is a floor or not.",
+        "{0.fault}",
+    ),
+    Case(
+        "a fault below what `--durability os` wrote before the machine was restarted",
+        lambda found: found.is_below_written and found.fault,
+        Decision.CUT,
+        "That was promised for as long as the machine runs.",
+        "{0.fault}; with --durability os, what was written before the machine stopped is lost",
+    ),
+    Case(
+        "ends below what `--durability os` wrote before the machine was restarted",
+        lambda found: found.is_below_written,
+        Decision.OPEN,
+        "That was promised for as long as the machine runs.",
+        "it ends at offset {0.end}; with --durability os, what was written after that before the "
+        "machine stopped is lost",
+    ),
+    Case(
+        "a fault, with valid records behind it",
+        lambda found: found.fault and found.fault.later,
+        Decision.CUT,
+        "Of a write that a power failure cuts short, a later part may be there and an earlier not. "
+        "No record says that a sync came between.",
+        "{0.fault}, with valid records behind it",
+    ),
+    Case(
+        "a torn end",
+        lambda found: found.fault,
+        Decision.CUT,
+        "A crash cut a write short, which was never acknowledged.",
+        "{0.fault}",
+    ),
+    Case(
+        "whole, with a floor that cannot be read",
+        lambda found: found.floor_is_harmed,
+        Decision.OPEN,
+        "A floor is written in place, so that a power failure may tear it. It is written again.",
+        "{floor} is harmed and does not count",
+    ),
+    Case(
+        "whole, of the old format, with the floor of another log",
+        lambda found: found.has_floor_of_another,
+        Decision.OPEN,
+        "An older program has rewritten it, and keeps no floor.",
+        "the floor next to it is that of another log, and does not count",
+    ),
+    Case(
+        "whole, without a floor",
+        lambda found: not found.floor,
+        Decision.OPEN,
+        "It is an older log, or a copy. It gets a floor.",
+    ),
+    Case(
+        "whole, with the floor of the log that it replaced, or of one without records",
+        lambda found: not found.has_its_floor,
+        Decision.OPEN,
+        "A crash came between the renaming and the writing of the floor, or `log repair` made it.",
+    ),
+    Case(
+        "whole, with its floor",
+        lambda _found: True,
+        Decision.OPEN,
+        "Nothing is missing.",
+    ),
+)

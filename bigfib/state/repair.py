@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import BinaryIO, Final
 from zlib import crc32
 
-from bigfib.state import files, reader, records
+from bigfib.state import files, header, reader
 from bigfib.state.errors import Unusable
+from bigfib.state.floor import Floor, HarmedFloor
+from bigfib.state.floor import read as read_floor
 from bigfib.state.rewrite import Rewrite
 
 # Bytes of the smallest unit that a disk fails to read.
@@ -26,8 +28,9 @@ class Repair:
         target: The new log.
         sequences: The number of sequences in it.
         records: The number of records read from the damaged log.
-        lost: The ranges of the damaged log without records: first offset, and offset after the
-            last.
+        lost: The ranges of the damaged log without records, or missing from its end: first offset,
+            and offset after the last.
+        applied: The ranges behind the first of them whose records are in the new log.
     """
 
     source: Path
@@ -35,6 +38,7 @@ class Repair:
     sequences: int
     records: int
     lost: list[tuple[int, int]]
+    applied: list[tuple[int, int]]
 
 
 class _Salvage(io.FileIO):
@@ -60,7 +64,8 @@ def repair(path: Path) -> Repair:
     """Write a new log of the readable records of the log at ``path``, which is not changed.
 
     The new log has the name of the old one with ``.repaired`` appended. A sequence gets the
-    position of its last readable record, which may be an older one than it had.
+    position of its last readable record, which may be an older one than it had. Records behind a
+    fault count: each is absolute, and valid in its place of this log only.
 
     Raises:
         Held: another process is writing to the log.
@@ -85,35 +90,58 @@ def repair(path: Path) -> Repair:
         with contextlib.suppress(OSError):
             files.lock_open(file.fileno())
         latest: dict[bytes, int] = {}
-        lost = []
-        count, at = 0, records.HEADER_SIZE
-        for start, record, after in reader.search(file, 0, _seed(path, file)):
+        lost, applied = [], []
+        count, at = 0, header.SIZE
+        floor = _floor(path)
+        seed = _seed(path, file, floor)
+        for start, record, after in reader.search(file, 0, seed):
             if start > at:
                 lost.append((at, start))
+                applied.append((start, after))
+            elif applied:
+                applied[-1] = applied[-1][0], after
             at = after
             count += 1
-            if record.position is None:
-                latest.pop(record.sequence_id, None)
-            else:
-                latest[record.sequence_id] = records.pack(record.position, record.day)
-        size = file.seek(0, os.SEEK_END)
-        if at < size:
-            lost.append((at, size))
-        _write(target, latest, files.access(path))
-    return Repair(path, target, len(latest), count, lost)
+            record.apply(latest)
+        end = file.seek(0, os.SEEK_END)
+        if floor and floor.seed == seed:
+            end = max(end, floor.durable)
+        if at < end:
+            lost.append((at, end))
+        _write(target, latest, seed, files.access(path))
+    return Repair(path, target, len(latest), count, lost, applied)
 
 
-def _seed(path: Path, file: BinaryIO) -> int:
-    """Return the seed of the log: the checksum of the header, stored or computed again."""
-    header = reader.read_at(file, 0, records.HEADER_SIZE)
-    for seed in (int.from_bytes(header[18:], "little"), crc32(header[:18])):
+def _floor(path: Path) -> Floor | None:
+    try:
+        return read_floor(path)
+    except HarmedFloor:
+        return None
+
+
+def _seed(path: Path, file: BinaryIO, floor: Floor | None) -> int:
+    """Return the seed of the log: the checksum of the header, stored, computed, or in the floor."""
+    first = reader.read_at(file, 0, header.SIZE)
+    for seed in (
+        int.from_bytes(first[18:], "little"),
+        crc32(first[:18]),
+        *([floor.seed] if floor else []),
+    ):
         if next(reader.search(file, 0, seed), None):
             return seed
     raise Unusable(path, "no record in it can be read")
 
 
-def _write(target: Path, latest: dict[bytes, int], access: files.Access) -> None:
-    rewrite = Rewrite(os, target, latest, access=access, today=0, oldest_day=0, permanent=b"")
+def _write(target: Path, latest: dict[bytes, int], seed: int, access: files.Access) -> None:
+    # As a rewriting of the damaged log, whose floor it may then have.
+    rewrite = Rewrite(
+        *(os, target, latest),
+        previous=seed,
+        access=access,
+        today=0,
+        oldest_day=0,
+        permanent=b"",
+    )
     try:
         while not rewrite.advance():
             rewrite.wait()

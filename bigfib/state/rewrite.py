@@ -18,9 +18,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, NoReturn
 
-from bigfib.state import files, records
+from bigfib.state import files, header, records
 from bigfib.state.errors import CompactionFailed
 from bigfib.state.files import System
+from bigfib.state.packed import MAX_DAY
 
 _logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Rewrite:
     Attributes:
         new_path: Its path until it is finished.
         fd: Its descriptor.
-        seed: The seed of its checksums.
+        header: Its header.
         end: The number of bytes in it.
         records: The number of records in it.
     """
@@ -58,6 +59,7 @@ class Rewrite:
         path: Path,
         latest: dict[bytes, int],
         *,
+        previous: int,
         access: files.Access,
         today: int,
         oldest_day: int,
@@ -68,8 +70,9 @@ class Rewrite:
         Args:
             system: The system calls that change files.
             path: The log to replace.
-            latest: Position and day of each sequence, packed. Callers report every change with
+            latest: Each sequence, packed. Callers report every change with
                 `touch`; expired sequences are removed from it here.
+            previous: The seed of the log to replace.
             access: Owner, group and mode of the new file.
             today: The current day.
             oldest_day: Sequences last touched before this day expire.
@@ -88,11 +91,11 @@ class Rewrite:
         self._remaining = iter(list(latest))
         self._touched: set[bytes] = set()
         self._left_out: dict[bytes, int] = {}
-        self._durable = records.HEADER_SIZE
+        self._durable = header.SIZE
         self._sync: threading.Thread | None = None
         self._sync_error: OSError | None = None
-        self.fd, self.seed = files.create(system, self.new_path, access)
-        self.end = records.HEADER_SIZE
+        self.fd, self.header = files.create(system, self.new_path, access, previous)
+        self.end = header.SIZE
         self.records = 0
 
     def touch(self, sequence_ids: Iterable[bytes]) -> None:
@@ -148,7 +151,11 @@ class Rewrite:
     def _write(self, ids: Iterable[bytes]) -> None:
         """Write the positions of these sequences, in one piece."""
         pieces = records.encode_changes(
-            self._kept(ids), self._durable, self._today, self.end, self.seed
+            self._kept(ids),
+            durable=self._durable,
+            today=self._today,
+            at=self.end,
+            seed=self.header.seed,
         )
         piece = b"".join(pieces)
         files.write(self._system, self.fd, piece, self.end)
@@ -162,7 +169,7 @@ class Rewrite:
             packed = self._latest.get(sequence_id)
             if (
                 packed is None
-                or packed & records.MAX_DAY >= self._oldest_day
+                or packed & MAX_DAY >= self._oldest_day
                 or sequence_id == self._permanent
             ):
                 yield sequence_id, packed
@@ -192,7 +199,7 @@ class Compaction:
         Args:
             system: The system calls that change files.
             path: The log.
-            latest: Position and day of each sequence, packed.
+            latest: Each sequence, packed.
             permanent: The id of the sequence that never expires.
             least: A log of fewer bytes is not compacted.
         """
@@ -207,8 +214,8 @@ class Compaction:
         """Return whether the log would shrink enough, with ``count`` records now."""
         return count > _RECORDS_PER_SEQUENCE * len(self._latest)
 
-    def begin(self, size: int, today: int, oldest_day: int) -> None:
-        """Begin to rewrite the log, which has ``size`` bytes; days as `Rewrite` takes them.
+    def begin(self, size: int, previous: int, today: int, oldest_day: int) -> None:
+        """Begin to rewrite the log, which has ``size`` bytes; the others as `Rewrite` takes them.
 
         Raises:
             CompactionFailed: the new file cannot be created; retry when the log has doubled.
@@ -218,6 +225,7 @@ class Compaction:
                 self._system,
                 self._path,
                 self._latest,
+                previous=previous,
                 access=files.access(self._path),
                 today=today,
                 oldest_day=oldest_day,

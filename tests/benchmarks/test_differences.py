@@ -60,6 +60,7 @@ def test_slowdown_on_a_busy_machine_is_doubtful_unless_turns_agree(path: Path) -
         return verdicts([before] * len(after), after)["steps: step"]
 
     assert verdict(1.3) == "?"
+    assert verdict(1.1) == ""
     assert verdict(1.28, 1.3, 1.35) == "slower"
     assert verdict(1.0, 1.3, 1.6) == ""
 

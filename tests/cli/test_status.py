@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bigfib import __version__
-from bigfib.state.records import HEADER_SIZE
+from bigfib.state import header
 from tests.cli.command import Command, answering
 from tests.service import Serve
 
@@ -100,8 +100,8 @@ def test_damaged_log_is_a_failure_and_a_torn_one_is_not(bigfib: Command) -> None
     done = bigfib("status", "-p", "1")
     assert done.returncode == 3
     assert state_of(done.stdout, "log").startswith("note: ")
-    assert "the next start removes them" in done.stdout
-    bigfib.file.write_bytes(whole[:HEADER_SIZE] + bytes(4) + whole[HEADER_SIZE + 4 :])
+    assert "the next start cuts them off" in done.stdout
+    bigfib.file.write_bytes(whole[: header.SIZE] + bytes(4) + whole[header.SIZE + 4 :])
     done = bigfib("status", "-p", "1")
     assert done.returncode == 1
     assert "is damaged" in state_of(done.stdout, "log")

@@ -13,6 +13,7 @@ class Drawn(NamedTuple):
     end: int
     sequence_id: bytes
     position: int | None
+    version: int
     day: int
     durable: int
     canonical: bool
@@ -73,12 +74,16 @@ def read(log: bytes, start: int, seed: int) -> Drawn:
     # Nothing behind its end belongs to it.
     inner = _Cursor(log[:end], first)
     kind = inner.byte()
-    durable, day, sequence_id = inner.integer(), inner.integer(), inner.string()
-    position = inner.integer() if kind == 0xB1 else None
-    if kind not in (0xB1, 0xB2) or inner.at != end:
+    durable = inner.integer() if kind in (0xB1, 0xB2) else inner.count()
+    day = inner.integer()
+    version = inner.count() if kind == 0xB3 else 0
+    sequence_id = inner.string()
+    position = inner.integer() if kind in (0xB1, 0xB3) else None
+    if kind not in (0xB1, 0xB2, 0xB3, 0xB4) or inner.at != end:
         raise NoRecord
-    canonical = cursor.canonical and inner.canonical
-    return Drawn(start, end + 4, sequence_id, position, day, durable, canonical)
+    # No change is the 0th.
+    canonical = cursor.canonical and inner.canonical and (kind != 0xB3 or version > 0)
+    return Drawn(start, end + 4, sequence_id, position, version, day, durable, canonical)
 
 
 def read_on(log: bytes, start: int, seed: int) -> list[Drawn]:

@@ -2,11 +2,12 @@
 
 import io
 
-from bigfib.state import records
+from bigfib.state import header, records
+from bigfib.state.packed import MAX_DAY, pack
 from bigfib.state.reader import Reader, search
 from tests.fuzz import diagram
 
-HEADER = records.encode_header(b"saltsalt")
+HEADER = header.encode(b"salt", 0)
 SEED = int.from_bytes(HEADER[18:], "little")
 
 
@@ -19,7 +20,7 @@ def check(data: bytes) -> None:
 
     reader = Reader(io.BytesIO(log))
     read = [(offset, *record) for offset, record in reader]
-    assert read == [(drawn.start, *drawn[2:6]) for drawn in before]
+    assert read == [(drawn.start, *drawn[2:7]) for drawn in before]
     assert reader.end == end
     behind = diagram.search(log, end, SEED)
     promised = [drawn.start for drawn in behind if drawn.durable > end]
@@ -29,6 +30,7 @@ def check(data: bytes) -> None:
         assert reader.fault is not None
         assert reader.fault.offset == end
         assert reader.fault.promised == (promised[0] if promised else None)
+        assert reader.fault.later == bool(behind)
 
     replaying = Reader(io.BytesIO(log))
     latest: dict[bytes, int] = {}
@@ -39,12 +41,12 @@ def check(data: bytes) -> None:
         if drawn.position is None:
             expected.pop(drawn.sequence_id, None)
         else:
-            expected[drawn.sequence_id] = records.pack(drawn.position, drawn.day)
+            expected[drawn.sequence_id] = pack(drawn.position, drawn.version, drawn.day)
     assert latest == expected
 
     # What a repair saves.
     saved = [(start, *record, after) for start, record, after in search(io.BytesIO(log), 0, SEED)]
-    assert saved == [(drawn.start, *drawn[2:6], drawn.end) for drawn in before + behind]
+    assert saved == [(drawn.start, *drawn[2:7], drawn.end) for drawn in before + behind]
 
 
 def _written(commands: bytes) -> bytes:
@@ -55,8 +57,9 @@ def _written(commands: bytes) -> bytes:
         if what & 1:
             durable = len(log)
         position = None if what & 6 == 6 else what << (what & 7) * 40
-        stamp = records.stamp(durable, what & records.MAX_DAY)
-        log += records.encode(b"i" * (name & 0x9F), position, stamp, len(log), SEED)
+        stamp = records.stamp(durable, what & MAX_DAY)
+        version = name * what + 1
+        log += records.encode(b"i" * (name & 0x9F), position, version, stamp, len(log), SEED)
     return log
 
 

@@ -2,7 +2,8 @@
 
 from zlib import crc32
 
-from bigfib.state import records
+from bigfib.state import header, records
+from bigfib.state.packed import MAX_DAY
 from tests.fuzz import diagram
 
 SEED = 0xFFFF_FFF0
@@ -27,26 +28,32 @@ def check(data: bytes) -> None:
 
 
 def _header(data: bytes) -> None:
-    right = data[:10] == b"\x89bigfib\n\1\0" and len(data) >= 22
+    right = data[:10] in (b"\x89bigfib\n\1\0", b"\x89bigfib\n\2\0") and len(data) >= 22
     right = right and crc32(data[:18]) == int.from_bytes(data[18:22], "little")
     try:
-        seed = records.decode_header(data[: records.HEADER_SIZE])
-    except (records.NotALog, records.UnknownVersion, records.Incomplete):
+        found = header.decode(data[: header.SIZE])
+    except (header.NotALog, header.UnknownVersion, records.Incomplete):
         assert not right
     else:
         assert right
-        assert records.encode_header(data[10:18]) == data[:22]
-        assert seed == int.from_bytes(data[18:22], "little")
+        if not found.is_old:
+            assert header.encode(data[10:14], found.previous) == data[:22]
+        assert found.is_old == (data[8] == 1)
+        assert found.seed == int.from_bytes(data[18:22], "little")
 
 
 def _encoded(data: bytes, position: int | None) -> None:
     sequence_id = data[: data[0] if data else 0]
     offset = len(data) * 3
     durable = (position or 0) & 0xFFFF_FFFF_FFFF
-    day = durable >> 7 & records.MAX_DAY
-    encoded = records.encode(sequence_id, position, records.stamp(durable, day), offset, SEED)
+    day = durable >> 7 & MAX_DAY
+    # 0 in the old format; and the shortest and the longest count.
+    version = (0, 1, durable % 300 + 1, 2**63 - 1)[durable & 3]
+    stamp = records.stamp(durable, day, is_old=not version)
+    encoded = records.encode(sequence_id, position, version, stamp, offset, SEED)
     record, after = records.decode(b"x" + encoded + data, 1, offset, SEED)
-    assert record == (sequence_id, position, day, durable)
+    assert record[:2] == (sequence_id, position)
+    assert record[2:] == (0 if position is None else version, day, durable)
     assert after == 1 + len(encoded)
 
 
@@ -61,7 +68,15 @@ def _decoded(buffer: bytes) -> None:
         assert expected is None
         return
     assert expected is not None
-    sequence_id, position, day, durable = record
-    assert expected[1:6] == (after, sequence_id, position, day, durable)
-    again = records.encode(sequence_id, position, records.stamp(durable, day), 0, SEED)
-    assert (again == buffer[:after]) == expected.canonical
+    sequence_id, position, version, day, durable = record
+    assert expected[1:7] == (after, *record)
+    again = {
+        records.encode(
+            *(sequence_id, position, version or not is_old),
+            records.stamp(durable, day, is_old=is_old),
+            *(0, SEED),
+        )
+        for is_old in (False, True)
+        if not (is_old and version)
+    }
+    assert (buffer[:after] in again) == expected.canonical

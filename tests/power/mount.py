@@ -10,7 +10,6 @@ are to make durable: the data of ``state.log``, and whether another process has 
 or ``new state.log``, ``other state.log``, ``no state.log`` in a directory.
 """
 
-import contextlib
 import errno
 import json
 import os
@@ -316,9 +315,8 @@ def _obey(system: FileSystem, order: dict[str, Any]) -> dict[str, Any]:
 def _listen(system: FileSystem, directory: str) -> None:
     for line in sys.stdin:
         print(json.dumps(_obey(system, json.loads(line))), flush=True)
-    # Whoever wanted the file system is gone.
-    with contextlib.suppress(OSError):
-        subprocess.run(["umount", "-l", directory], check=False)
+    # Whoever wanted the file system is gone, and has perhaps unmounted it.
+    subprocess.run(["umount", "-l", directory], stderr=subprocess.DEVNULL, check=False)
     os._exit(0)
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tests.power.episode import End
 
-LATE = 20
+LATE = 40
 """By how many calls a sync is late: so many that replies have left before it."""
 
 
@@ -29,11 +29,13 @@ class Sync(NamedTuple):
     warm: bool = False
 
 
-def soon_after(what: str, most: int = 3) -> Callable[[random.Random], list[End]]:
+def soon_after(
+    what: str, most: int = 3, then: int = LATE - 2
+) -> Callable[[random.Random], list[End]]:
     """Return a life that ends a few calls after such a sync, one of the first; and another."""
 
     def ends(chance: random.Random) -> list[End]:
-        return [End(chance.randint(1, most), what, chance.randint(1, LATE - 2)), End(1 << 30)]
+        return [End(chance.randint(1, most), what, chance.randint(0, then)), End(1 << 30)]
 
     return ends
 
@@ -56,10 +58,10 @@ SYNCS = {
     "of a new directory": Sync("new lib", soon_after("new lib", 1)),
     "of a new directory above": Sync("new var", soon_after("new var", 1)),
     "of a rewritten log, all": Sync(
-        "state.log.new", soon_after("other state.log"), None, rewrites=True, warm=True
+        "state.log.new", soon_after("other state.log", then=2), None, rewrites=True, warm=True
     ),
     "of a rewritten log, the last": Sync(
-        "state.log.new", soon_after("other state.log"), 1, rewrites=True, warm=True
+        "state.log.new", soon_after("other state.log", then=2), 1, rewrites=True, warm=True
     ),
     "of the name of a rewritten log": Sync(
         "other state.log", soon_after("other state.log"), rewrites=True, warm=True

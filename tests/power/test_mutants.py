@@ -1,6 +1,6 @@
 """Every sync is needed: without it, or late, clients see that something is lost.
 
-The service is not changed. The disk leaves out a sync, or makes it when twenty more calls have been
+The service is not changed. The disk leaves out a sync, or makes it when forty more calls have been
 made, so that what follows it comes first: the order is another.
 """
 

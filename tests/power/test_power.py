@@ -58,7 +58,8 @@ def test_service_starts_after_power_cuts_with_durability_os(
 def test_acknowledged_steps_survive_many_power_cuts(
     machine: Machine, tried: Counter[str], seed: int, part: int, times: int
 ) -> None:
-    done = cut_power(machine, seed + (1 + part) * 1_000_000, 180 * times)
+    # In every eighth life or so the service is only killed.
+    lives, least = (180, 150) if times == 1 else (3_000, 2_500)
+    done = cut_power(machine, seed + (1 + part) * 1_000_000, lives)
     tried.update(done)
-    cuts = sum(count for what, count in done.items() if what.startswith("power cuts"))
-    assert cuts >= 150 * times
+    assert sum(count for what, count in done.items() if "power cuts" in what) >= least

@@ -14,8 +14,8 @@ class TestCommandLine:
         done = run("next", "--store", url)
         assert (done.returncode, done.stdout) == (1, "")
         assert "create them with `bigfib store init`" in done.stderr
-        assert run("store", "init", "--store", url).stdout == "version 1: made\n"
-        assert run("store", "init", BIGFIB_STORE=url).stdout == "version 1: is there already\n"
+        assert run("store", "init", "--store", url).stdout == "version 2: made\n"
+        assert run("store", "init", BIGFIB_STORE=url).stdout == "version 2: is there already\n"
         for arguments, shown in (
             (("next",), "1"),
             (("next", "--by", "9"), "55"),

@@ -24,7 +24,7 @@ def test_steps_through_few_connections_in_transaction_mode_count_once(
     name = database.rpartition("/")[2]
     with pgbouncer(shared_cluster, "transaction", connections=2) as port:
         url = f"postgresql://127.0.0.1:{port}/{name}"
-        assert run("store", "init", "--store", url).stdout == "version 1: is there already\n"
+        assert run("store", "init", "--store", url).stdout == "version 2: is there already\n"
         services = [serve("--store", url, "--workers", "2") for _ in range(2)]
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(step_100_times, services * 4))

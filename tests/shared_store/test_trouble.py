@@ -45,7 +45,7 @@ class Trouble:
             cluster.sql("ALTER ROLE app PASSWORD 'another'")
             self._reconnect()
         elif what == "wrong schema version":
-            cluster.sql("UPDATE bigfib_schema SET version = 2")
+            cluster.sql("UPDATE bigfib_schema SET version = 3, newest = 3")
             self._reconnect()
         elif what == "table locked":
             self._held = psycopg.connect(cluster.url())
@@ -65,7 +65,7 @@ class Trouble:
         elif what == "wrong password":
             cluster.sql("ALTER ROLE app PASSWORD 'secret'")
         elif what == "wrong schema version":
-            cluster.sql("UPDATE bigfib_schema SET version = 1")
+            cluster.sql("UPDATE bigfib_schema SET version = 1, newest = 3")
         elif self._held:
             self._held.close()
 
@@ -76,7 +76,7 @@ WORDS = {
     "out of connections": "too many connections",
     "read-only": "read-only",
     "wrong password": "password authentication failed",
-    "wrong schema version": "version 2 of bigfib's tables",
+    "wrong schema version": "version 3 of bigfib's tables",
     "table locked": "lock timeout",
 }
 
@@ -207,7 +207,7 @@ class TestTrouble:
         ("what", "says"),
         [
             ("wrong password", "password authentication failed"),
-            ("wrong schema version", "version 2 of bigfib's tables"),
+            ("wrong schema version", "version 3 of bigfib's tables"),
             ("stopped", "Connection refused"),
         ],
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bigfib.state import files, reader, records
+from bigfib.state import files, floor, reader
 from bigfib.state.errors import (
     AppendFailed,
     CommitFailed,
@@ -22,6 +22,7 @@ from bigfib.state.errors import (
     Unusable,
 )
 from bigfib.state.log import Durability, Log
+from bigfib.state.packed import POSITION_SHIFT
 from tests.state.crash import Disk, Recorder
 
 IDS = [b"shared", b"a", b"b", bytes(16)]
@@ -136,8 +137,9 @@ class TestDamage:
         return path.read_bytes()
 
     def present(self, path: Path, content: bytes) -> dict[bytes, int] | None:
-        """Return the positions in a log of this content; None if it is refused."""
+        """Return the positions in a log of this content without a floor; None if it is refused."""
         path.write_bytes(content)
+        floor.path_of(path).unlink(missing_ok=True)
         try:
             contents = reader.read(path)
         except (Damaged, Unusable) as refusal:
@@ -147,9 +149,13 @@ class TestDamage:
             return None
         with Log(path, system=Unsynced()) as log:
             assert log.latest == contents.latest
-        return {name: packed >> records.DAY_BITS for name, packed in contents.latest.items()}
+        if contents.fault:
+            # Nothing is thrown away.
+            kept = max(path.parent.glob("*.torn.*"), key=lambda each: int(each.suffix[1:]))
+            assert path.read_bytes() + kept.read_bytes() == content
+        return {name: packed >> POSITION_SHIFT for name, packed in contents.latest.items()}
 
-    def test_every_bit_flipped(
+    def test_log_with_any_bit_flipped_loses_no_promised_record(
         self, path: Path, history: list[dict[bytes, int]], content: bytes, tried: Counter[str]
     ) -> None:
         with path.open("rb") as file:
@@ -171,6 +177,7 @@ class TestDamage:
         harmed = bytearray(content)
         harmed[offsets[1] + 5] ^= 0xFF
         path.write_bytes(harmed)
+        floor.path_of(path).unlink()
         # The third record was the first to be synced, so the fourth is the first to promise it.
         with pytest.raises(
             Damaged,
@@ -179,7 +186,49 @@ class TestDamage:
         ):
             Log(path)
 
-    def test_blocks_moved_and_lost(
+    def test_harm_to_a_log_with_its_floor_is_never_a_silent_loss(
+        self,
+        path: Path,
+        history: list[dict[bytes, int]],
+        content: bytes,
+        tried: Counter[str],
+        times: int,
+    ) -> None:
+        """Whatever is harmed, the log is refused, or has every position."""
+        chance = random.Random(21)
+        harms: list[bytes] = []
+        for bit in range(8 * len(content)):
+            harmed = bytearray(content)
+            harmed[bit // 8] ^= 1 << bit % 8
+            harms.append(bytes(harmed))
+        harms += [content[:end] for end in range(len(content))]
+        while len(harms) < 20_000 * times:
+            start, end = sorted(chance.choices(range(len(content) + 1), k=2))
+            harms.append(content[:start] + bytes(end - start) + content[end:])
+            harms.append(content[:start] + content[end:])
+        losses = refusals = 0
+        for number, each in enumerate(harms):
+            path.write_bytes(each)
+            try:
+                shown = {
+                    name: packed >> POSITION_SHIFT
+                    for name, packed in reader.read(path).latest.items()
+                }
+            except (Damaged, Unusable):
+                refusals += 1
+                if number % 100 == 0:
+                    with pytest.raises((Damaged, Unusable)):
+                        Log(path, system=Unsynced())
+                    assert path.read_bytes() == each
+            else:
+                losses += shown != history[-1]
+        assert losses == 0
+        # What is harmed nowhere, such as an empty range, is not refused.
+        assert len(harms) * 0.99 < refusals < len(harms)
+        tried["harms to a log with its floor"] += len(harms)
+        tried["silent losses"] += losses
+
+    def test_log_with_blocks_moved_or_lost_is_refused_or_whole(
         self,
         path: Path,
         history: list[dict[bytes, int]],
@@ -212,7 +261,7 @@ class TestDamage:
             assert shown is None or shown in history
             tried["damaged files"] += 1
 
-    def test_two_logs_in_one(
+    def test_log_after_another_in_one_file_is_not_read(
         self, path: Path, history: list[dict[bytes, int]], content: bytes, tmp_path: Path
     ) -> None:
         other = tmp_path / "other.log"
@@ -277,7 +326,7 @@ class TestCallsThatFail:
     @pytest.mark.parametrize("error", ERRORS, ids=lambda error: errno.errorcode.get(error, "short"))
     @pytest.mark.parametrize("durability", Durability)
     @pytest.mark.parametrize("reserves", [True, False], ids=["reserves", "reserves nothing"])
-    def test_the_kth_call(
+    def test_any_system_call_that_fails_loses_no_acknowledged_step(
         self,
         path: Path,
         monkeypatch: pytest.MonkeyPatch,

@@ -32,7 +32,7 @@ def positions(path: Path) -> dict[bytes, int]:
     return {name: contents.position(name) for name in contents.latest}
 
 
-def test_one_lost_record(path: Path, offsets: list[int]) -> None:
+def test_repair_of_one_harmed_record_keeps_all_others(path: Path, offsets: list[int]) -> None:
     harmed = bytearray(path.read_bytes())
     harmed[offsets[10] + 4] ^= 1
     path.write_bytes(harmed)
@@ -70,7 +70,9 @@ def test_every_record_saved_wherever_the_harm_is(path: Path, offsets: list[int])
 
 
 @pytest.mark.parametrize("at", [0, 3, 8, 12, 19])
-def test_a_harmed_header(path: Path, offsets: list[int], at: int) -> None:
+def test_repair_of_a_harmed_header_keeps_every_record(
+    path: Path, offsets: list[int], at: int
+) -> None:
     assert offsets
     harmed = bytearray(path.read_bytes())
     harmed[at] ^= 0xFF
@@ -139,7 +141,7 @@ def test_search_finds_records_of_any_size_across_pieces() -> None:
     """In noise, and around what only looks like the beginning of a long record."""
     noise = random.Random(12)
     # The counts of a record of a megabyte fit together, but its bytes are others.
-    liar = records.encode(b"a", 1 << 8 * 1_000_000, records.stamp(22, 1), 0, 7)[:20]
+    liar = records.encode(b"a", 1 << 8 * 1_000_000, 1, records.stamp(22, 1), 0, 7)[:20]
     buffer = bytearray()
     expected = []
     for number in range(300):
@@ -147,7 +149,7 @@ def test_search_finds_records_of_any_size_across_pieces() -> None:
         # Up to 3 MB: longer than a piece.
         size = noise.choice([0, 1, 3, 20, 200, 40_000, 3_000_000 if number % 50 == 0 else 2])
         position = noise.choice([None, (1 << 8 * size) - 1])
-        encoded = records.encode(b"%d" % number, position, records.stamp(22, 1), len(buffer), 7)
+        encoded = records.encode(b"%d" % number, position, 1, records.stamp(22, 1), len(buffer), 7)
         expected.append((len(buffer), position, len(buffer) + len(encoded)))
         buffer += encoded
     assert len(buffer) > 5 << 20
@@ -265,7 +267,8 @@ class TestSparseTail:
             check=False,
             timeout=60,
         )
-        assert done.returncode == 0, done.stderr
+        # 3: `log verify` of a torn end.
+        assert done.returncode in (0, 3), done.stderr
         return int(done.stderr.splitlines()[-1]) << 10
 
     @pytest.fixture

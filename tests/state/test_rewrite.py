@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bigfib.state import reader, records
+from bigfib.state import floor, header, reader
 from bigfib.state.errors import CommitFailed, CompactionFailed
 from bigfib.state.log import Durability, Log
 from bigfib.state.rewrite import new_path
@@ -77,6 +77,7 @@ class TestRewrite:
         """Stopped at any commit of a rewriting, the log has every position."""
         for stop in range(1, 60):
             path.unlink(missing_ok=True)
+            floor.path_of(path).unlink(missing_ok=True)
             with Log(path, Durability.OS, rewrite_bytes=1) as log:
                 # Three slices.
                 for _ in range(4):
@@ -97,6 +98,7 @@ class TestRewrite:
         """Stopped at any commit of a rewriting, the log has what shares a record, too."""
         for stop in range(1, 60):
             path.unlink(missing_ok=True)
+            floor.path_of(path).unlink(missing_ok=True)
             with Log(path, rewrite_bytes=1) as log:
                 for _ in range(4):
                     for number in range(1200):
@@ -353,4 +355,4 @@ class TestTakenAway:
             log.commit()
         with pytest.raises(CommitFailed):
             log.close()
-        assert path.stat().st_size == records.HEADER_SIZE
+        assert path.stat().st_size == header.SIZE

@@ -88,7 +88,7 @@ class TestStore:
         store.delete(ONE, 9)
         assert store.find(ONE) is None
 
-    def test_how_many_there_are(self, store: Store) -> None:
+    def test_store_counts_its_sequences(self, store: Store) -> None:
         store.create(SHARED, 1)
         assert not store.holds(1)
         store.create(ONE, 0)

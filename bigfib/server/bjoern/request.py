@@ -1,7 +1,7 @@
 """Read and correct the `Request` that bjoern 3.2.2 keeps for each connection.
 
 bjoern's parser (http-parser 1.0) knows facts about a request that the WSGI environment lacks, or
-has in a form that a client can forge. They are needed to correct five defects:
+has in a form that a client can forge. They correct five defects, and the environment a sixth:
 
 * **Upgrade and CONNECT.** At such a request the parser stops for good: it keeps its state for the
   next request, takes the body for a request, and ends in a segmentation fault or in replies to the
@@ -17,9 +17,9 @@ has in a form that a client can forge. They are needed to correct five defects:
   on in a request that has been answered, and ends in a segmentation fault (``ev_io_on_write`` in
   server.c). The flag is cleared before the reply.
 
-A sixth defect shows in the environment. Of requests that arrive together (pipelined) bjoern keeps
-only the last, and may have read only part of it. The application is not called for such a part;
-bjoern answers the exception with a 500 of its own and closes the connection.
+* **A part of a request.** Of requests that arrive together (pipelined) bjoern keeps only the last,
+  and may have read only part of it. The application is not called with such a part; bjoern
+  answers the exception with a 500 of its own and closes the connection.
 
 The object ``start_response`` has the address of the `Request` after its head. Before anything is
 written there, two members are compared with what they must be.
@@ -128,7 +128,7 @@ def unknown_layout() -> str | None:
 def guarded(app: WSGI) -> WSGI:
     """Wrap ``app`` for bjoern, to correct the defects above.
 
-    If bjoern's memory layout is unknown, log a warning and correct only the last of them.
+    If bjoern's memory layout is unknown, log a warning and refuse only parts of requests.
     """
     reason = unknown_layout()
     if reason:

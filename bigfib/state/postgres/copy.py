@@ -14,14 +14,18 @@ from typing import Final
 import psycopg
 from gmpy2 import mpz
 
-from bigfib.state import files, reader, records
+from bigfib.state import files, floor, reader
 from bigfib.state.log import Log
+from bigfib.state.packed import unpack
 from bigfib.state.postgres import schema
 from bigfib.state.postgres.session import Broken, CannotConnect, Refused, Session, connect, one_line
 from bigfib.state.store import StoreError
 
 # How many sequences are fetched at a time.
 _FETCHED: Final = 10_000
+
+# How many changes of a log wait for a commit, in memory.
+_WAITING: Final = 1000
 
 _DAY_SECONDS: Final = 86_400
 
@@ -47,7 +51,7 @@ def log_to_database(path: Path, conninfo: str) -> int:
             cursor.copy(b"COPY bigfib_sequences (id, position, day) FROM STDIN") as copy,
         ):
             for sequence_id, packed in log.latest.items():
-                position, day = records.unpack(packed)
+                position, _, day = unpack(packed)
                 # As text, because Python itself, and so psycopg, writes at most 4,300 digits.
                 copy.write_row((sequence_id, mpz(position).digits(), day))
         _require_same(_rows(connection), log.latest)
@@ -66,7 +70,8 @@ def database_to_log(conninfo: str, path: Path) -> int:
             raise StoreError(f"state log {path} has sequences already; copy into a new one")
         unfinished = target.path.with_name(target.path.name + ".copy")
         lock = unfinished.with_name(unfinished.name + ".lock")
-        unfinished.unlink(missing_ok=True)
+        for leftover in (unfinished, floor.path_of(unfinished)):
+            leftover.unlink(missing_ok=True)
         try:
             _write(unfinished, _rows(connection))
             contents = reader.read(unfinished)
@@ -74,8 +79,8 @@ def database_to_log(conninfo: str, path: Path) -> int:
             unfinished.rename(target.path)
             files.sync_directory(os, target.path.parent)
         finally:
-            unfinished.unlink(missing_ok=True)
-            lock.unlink(missing_ok=True)
+            for leftover in (unfinished, lock, floor.path_of(unfinished)):
+                leftover.unlink(missing_ok=True)
         return len(contents.latest)
 
 
@@ -83,8 +88,10 @@ def _write(path: Path, rows: Iterator[_Row]) -> None:
     today = 0
     # The log takes the day of each record from its clock.
     with Log(path, clock=lambda: today * _DAY_SECONDS) as log:
-        for sequence_id, position, today in rows:  # noqa: B007 - the clock reads it
+        for number, (sequence_id, position, today) in enumerate(rows):  # noqa: B007 - the clock's
             log.append(sequence_id, position)
+            if number % _WAITING == 0:
+                log.commit()
 
 
 @contextlib.contextmanager
@@ -119,7 +126,8 @@ def _require_same(rows: Iterator[_Row], latest: dict[bytes, int]) -> None:
     count = 0
     for sequence_id, position, day in rows:
         count += 1
-        if latest.get(sequence_id) != records.pack(position, day):
+        position_there, _, day_there = unpack(latest.get(sequence_id, 0))
+        if sequence_id not in latest or (position_there, day_there) != (position, day):
             raise StoreError(f"nothing is copied: {sequence_id.hex()} would differ")
     if count != len(latest):
         raise StoreError(f"nothing is copied: {count} sequences instead of {len(latest)}")

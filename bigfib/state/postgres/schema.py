@@ -1,15 +1,22 @@
-"""Create the tables of a store in a database, and check their version.
+"""Create the tables of a store in a database, change them, and check their version.
 
 The SQL is what PostgreSQL, CockroachDB, YugabyteDB and Citus have in common. A position is
 ``numeric``, so that it has no ceiling; an id is the same bytes as in a state log.
+
+A new version of the tables only adds to them, so that servers of the version before go on: column
+``newest`` says what is there. Column ``version`` says which servers may go on: it grows when a
+later bigfib takes away what older ones need, after the last of these has been stopped.
+
+Version 2 counts the changes of each sequence; servers of version 1 do not add to that count.
 """
 
-from typing import Final
+import time
+from typing import Final, NamedTuple
 
 from bigfib.state.postgres.session import Broken, CannotConnect, Refused, Rows, Session, Statement
 from bigfib.state.store import StoreError, TablesMissing
 
-VERSION: Final = 1
+VERSION: Final = 2
 """The version of the schema that this bigfib reads and writes."""
 
 _STATEMENTS: Final = (
@@ -20,39 +27,54 @@ _STATEMENTS: Final = (
     b"CHECK (position >= 0 AND position = trunc(position) AND position - position = 0))",
     # To find the sequences that expire.
     b"CREATE INDEX IF NOT EXISTS bigfib_sequences_day ON bigfib_sequences (day)",
-    # The last statement: where there is a version, everything is.
-    b"INSERT INTO bigfib_schema (version) VALUES (%d) ON CONFLICT DO NOTHING" % VERSION,
+    b"INSERT INTO bigfib_schema (version) VALUES (1) ON CONFLICT DO NOTHING",
+    b"ALTER TABLE bigfib_sequences ADD COLUMN IF NOT EXISTS version bigint NOT NULL DEFAULT 1",
+    # The last statement: where the newest version is named, everything is.
+    b"ALTER TABLE bigfib_schema ADD COLUMN IF NOT EXISTS newest integer NOT NULL DEFAULT %d"
+    % VERSION,
 )
 
-READ_VERSION: Final = Statement(b"SELECT version FROM bigfib_schema")
-"""Its rows are for `version`."""
+READ_VERSION: Final = Statement(b"SELECT version, newest FROM bigfib_schema")
+"""Its rows are for `versions`."""
 
-# Another process creates the tables at the same moment: unique_violation, duplicate_table and
-# duplicate_object; from CockroachDB, serialization_failure.
-_RETRIED: Final = {"23505", "42P07", "42710", "40001"}
-_ATTEMPTS: Final = 10
+# Another process creates the tables at the same moment: unique_violation, duplicate_table,
+# duplicate_column and duplicate_object; from CockroachDB, serialization_failure. Or somebody uses
+# a table that is to be changed: lock_not_available.
+_RETRIED: Final = {"23505", "42P07", "42701", "42710", "40001", "55P03"}
+_ATTEMPTS: Final = 20
+
+# Whoever comes after a change that waits for a table waits for it, too. So it waits shortly.
+_LOCK_SECONDS: Final = 0.1
+_PAUSE_SECONDS: Final = 0.2
 
 _NO_TABLE: Final = "42P01"
+_NO_COLUMN: Final = "42703"
 
 
-def init(conninfo: str) -> bool:
-    """Create the tables in the database of ``conninfo``; return whether there were none.
+class Versions(NamedTuple):
+    """Of the servers that a database has been prepared for, the first and the last version."""
 
-    This may be done again, and by several processes at once.
+    oldest: int
+    newest: int
+
+
+def init(conninfo: str) -> str:
+    """Create the tables in the database of ``conninfo``, or add to them; return what was done.
+
+    This may be done again, by several processes at once, and while servers use the tables.
 
     Raises:
         StoreError: The database cannot be reached, refuses, or has another version.
     """
     try:
-        session = Session(conninfo)
+        session = Session(conninfo, lock_seconds=_LOCK_SECONDS)
     except CannotConnect as error:
         raise StoreError(str(error)) from error
     try:
-        found = _version(session)
-        if found == VERSION:
-            return False
-        if found is not None:
+        found = _versions(session)
+        if found and found.newest >= VERSION:
             require(session)
+            return "is there already"
         for sql in _STATEMENTS:
             _run(session, Statement(sql))
         require(session)
@@ -60,45 +82,54 @@ def init(conninfo: str) -> bool:
         raise StoreError(f"cannot create the tables: {error}") from error
     finally:
         session.close()
-    return True
+    return f"made from version {found.newest}" if found else "made"
 
 
 def require(session: Session) -> None:
-    """Return if the database has the tables, in this version.
+    """Return if the database has the tables, and they are for this version.
 
     Raises:
         TablesMissing: It has none.
-        StoreError: It has another version.
+        StoreError: They are for other versions.
         Refused, Broken: As `Session.run`.
     """
-    found = _version(session)
+    found = _versions(session)
     if found is None:
         raise TablesMissing
-    if found != VERSION:
-        raise StoreError(mismatch(found))
+    if trouble := mismatch(found):
+        raise StoreError(trouble)
 
 
-def version(rows: Rows) -> int | None:
-    """Return the version in the rows of `READ_VERSION`, or None if there is none."""
-    return max((int(version) for (version,) in rows), default=None)
+def versions(rows: Rows) -> Versions | None:
+    """Return the versions in the rows of `READ_VERSION`, or None if there are none."""
+    return (
+        Versions(*(max(map(int, column)) for column in zip(*rows, strict=True))) if rows else None
+    )
 
 
-def mismatch(found: int | None) -> str:
-    """Return what is wrong with a database of this version, or of none; empty if nothing is."""
+def mismatch(found: Versions | None) -> str:
+    """Return what is wrong with a database of these versions, or of none; empty if nothing is."""
     if found is None:
         return str(TablesMissing())
-    if found != VERSION:
+    if found.newest < VERSION:
         return (
-            f"the database has version {found} of bigfib's tables, and this bigfib knows "
+            f"the database has version {found.newest} of bigfib's tables, and this bigfib needs "
+            f"version {VERSION}; run `bigfib store init`, servers may go on meanwhile"
+        )
+    if found.oldest > VERSION:
+        return (
+            f"the database has version {found.oldest} of bigfib's tables, and this bigfib knows "
             f"version {VERSION}; use one that knows that version"
         )
     return ""
 
 
-def _version(session: Session) -> int | None:
+def _versions(session: Session) -> Versions | None:
     try:
-        return version(session.run(READ_VERSION)[0])
+        return versions(session.run(READ_VERSION)[0])
     except Refused as refusal:
+        if refusal.sqlstate == _NO_COLUMN:
+            return Versions(1, 1)
         if refusal.sqlstate == _NO_TABLE:
             return None
         raise
@@ -111,5 +142,6 @@ def _run(session: Session, statement: Statement) -> None:
         except Refused as refusal:
             if refusal.sqlstate not in _RETRIED or attempt == _ATTEMPTS - 1:
                 raise
+            time.sleep(_PAUSE_SECONDS)
         else:
             return

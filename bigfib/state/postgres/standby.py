@@ -41,14 +41,15 @@ def confirmed(find: bytes) -> bytes:
     """Return a query that is answered when the standbys have what it shows.
 
     Args:
-        find: A query of one value.
+        find: A query of one row, or none.
 
     Returns:
-        A query of one row: the value, NULL where there is none, and whether standbys confirm it,
-        NULL if there are none.
+        A query of one row: that of ``find``, NULLs where there is none, and one column more, which
+        is NULL where there are no standbys.
     """
     # One statement, so that it is a transaction by itself.
-    return b"SELECT (%b), %b" % (find, _CONFIRM)
+    always = b"FROM (SELECT 1) AS always LEFT JOIN (%b) AS found ON true" % find
+    return b"SELECT found.*, " + _CONFIRM + b" " + always
 
 
 def can_confirm(session: Session) -> bool:

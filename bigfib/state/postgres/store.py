@@ -58,29 +58,33 @@ _COUNT_LIMIT_SECONDS: Final = 0.5
 # The server waits while it counts; the next count is not due before so many times as long.
 _COUNT_REST_FACTOR: Final = 50
 
-_FIND: Final = b"SELECT trunc(position) FROM bigfib_sequences WHERE id = $1::bytea"
+# What `_place` reads.
+_PLACE: Final = b"trunc(position), version"
+_FIND: Final = b"SELECT " + _PLACE + b" FROM bigfib_sequences WHERE id = $1::bytea"
 # Finds nothing where it would have to wait. The lock is that of an update that changes no key.
 _TRY_LOCK: Final = (
     b"SELECT id FROM bigfib_sequences WHERE id = $1::bytea FOR NO KEY UPDATE SKIP LOCKED"
 )
 _STEP: Final = (
-    b"UPDATE bigfib_sequences SET position = position + $2::numeric, "
+    b"UPDATE bigfib_sequences SET position = position + $2::numeric, version = version + 1, "
     b"day = greatest(day, " + TODAY + b") "
     b"WHERE id = $1::bytea AND position >= $3::numeric AND position <= $4::numeric "
-    b"RETURNING trunc(position)"
+    b"RETURNING " + _PLACE
 )
 _PUT: Final = (
-    b"UPDATE bigfib_sequences SET position = $2::numeric, day = greatest(day, " + TODAY + b") "
-    b"WHERE id = $1::bytea RETURNING trunc(position)"
+    b"UPDATE bigfib_sequences SET position = $2::numeric, version = version + 1, "
+    b"day = greatest(day, " + TODAY + b") "
+    b"WHERE id = $1::bytea RETURNING " + _PLACE
 )
 _PUT_FROM: Final = (
-    b"UPDATE bigfib_sequences SET position = $2::numeric, day = greatest(day, " + TODAY + b") "
-    b"WHERE id = $1::bytea AND position = $3::numeric RETURNING trunc(position)"
+    b"UPDATE bigfib_sequences SET position = $2::numeric, version = version + 1, "
+    b"day = greatest(day, " + TODAY + b") "
+    b"WHERE id = $1::bytea AND position = $3::numeric RETURNING " + _PLACE
 )
 _CREATE: Final = (
     b"INSERT INTO bigfib_sequences (id, position, day) "
     b"VALUES ($1::bytea, $2::numeric, " + TODAY + b") "
-    b"ON CONFLICT (id) DO NOTHING RETURNING position"
+    b"ON CONFLICT (id) DO NOTHING RETURNING " + _PLACE
 )
 _DELETE: Final = b"DELETE FROM bigfib_sequences WHERE id = $1::bytea RETURNING position"
 _DELETE_FROM: Final = (
@@ -118,6 +122,8 @@ class Postgres:
         """
         self._permanent = permanent
         self.on_commit: OnCommit = ignore_commit
+        # The sequence that the last answer was about, and its version.
+        self._place = b"", 0
         # The last count without the permanent one, plus what this server has created since.
         self._count = 0
         self._count_due = 0.0
@@ -154,12 +160,21 @@ class Postgres:
 
     def find(self, sequence_id: bytes) -> int | None:
         """Return where the sequence is, or None; see `Store.find`."""
-        return self._found(self._read(self._look(sequence_id))[0])
+        return self._found(sequence_id, self._read(self._look(sequence_id))[0])
+
+    def version(self, sequence_id: bytes) -> int:
+        """Return how many changes the sequence has had, its creation included; 0 if none.
+
+        It is the version at the position that was last returned or set, if that was the sequence's.
+        """
+        if self._place[0] != sequence_id:
+            self.find(sequence_id)
+        return self._place[1]
 
     def step(self, sequence_id: bytes, by: int, lowest: int, highest: int) -> int:
         """Move the sequence by so many terms; see `Store.step`."""
         steps = Steps(sequence_id, by, lowest, highest)
-        position = _position(self._change(sequence_id, self._step(steps)))
+        position = self._at(sequence_id, self._change(sequence_id, self._step(steps)))
         if position is None:
             raise self._reason(sequence_id)
         return position
@@ -178,7 +193,10 @@ class Postgres:
         def make() -> None:
             answers = self._run(*left.values(), changes=bool(steps), wait=0)
             for number, rows in zip(left, answers, strict=True):
-                positions[number] = _position(rows) if number < len(steps) else self._found(rows)
+                if number < len(steps):
+                    positions[number] = self._at(steps[number].sequence_id, rows)
+                else:
+                    positions[number] = self._found(looks[number - len(steps)], rows)
 
         try:
             make()
@@ -205,13 +223,14 @@ class Postgres:
             statement = Statement(_PUT, parameters)
         else:
             statement = Statement(_PUT_FROM, (*parameters, _numeric(expected)))
-        if not self._change(sequence_id, statement):
+        if self._at(sequence_id, self._change(sequence_id, statement)) is None:
             raise self._reason(sequence_id)
 
     def create(self, sequence_id: bytes, position: int) -> None:
         """Create the sequence; see `Store.create`."""
         parameters = (_bytea(sequence_id), _numeric(position))
-        if not self._change(sequence_id, Statement(_CREATE, parameters), more=1):
+        rows = self._change(sequence_id, Statement(_CREATE, parameters), more=1)
+        if self._at(sequence_id, rows) is None:
             self.find(sequence_id)  # Nobody may be told so before a standby has it.
             raise SequenceExists
 
@@ -223,6 +242,7 @@ class Postgres:
             statement = Statement(_DELETE_FROM, (_bytea(sequence_id), _numeric(expected)))
         if not self._change(sequence_id, statement, more=-1):
             raise self._reason(sequence_id)
+        self._at(sequence_id, [])
 
     def holds(self, count: int) -> bool:
         """Return whether there are ``count`` sequences; see `Store.holds`.
@@ -249,8 +269,8 @@ class Postgres:
         version, read_only, found = self._read(
             *(schema.READ_VERSION, _READ_ONLY, self._look(self._permanent)), wait=_CHECK_SECONDS
         )
-        self._found(found)
-        trouble = schema.mismatch(schema.version(version))
+        self._found(self._permanent, found)
+        trouble = schema.mismatch(schema.versions(version))
         if not trouble and read_only[0][0] == b"on":
             trouble = "the database is read-only"
         if trouble:
@@ -272,11 +292,17 @@ class Postgres:
     def _look(self, sequence_id: bytes) -> Statement:
         return Statement(self._find, (_bytea(sequence_id),))
 
-    def _found(self, rows: Rows) -> int | None:
+    def _at(self, sequence_id: bytes, rows: Rows) -> int | None:
+        """Return the position in an answer about the sequence, or None; note its version."""
+        position, version = _place(rows)
+        self._place = sequence_id, version
+        return position
+
+    def _found(self, sequence_id: bytes, rows: Rows) -> int | None:
         """Return the position in the answer to `_look`, or None; note what it says of standbys."""
         if self._connection.can_confirm:
-            self._connection.has_standby = rows[0][1] != b""
-        return _position(rows)
+            self._connection.has_standby = rows[0][2] != b""
+        return self._at(sequence_id, rows)
 
     def _reason(self, sequence_id: bytes) -> SequenceNotFound | PositionMismatch:
         """Return why a change of the sequence has found nothing to change."""
@@ -373,7 +399,7 @@ def find(conninfo: str, sequence_id: bytes) -> int | None:
         with closing(Session(conninfo, only_reads=True)) as session:
             schema.require(session)
             look = standby.confirmed(_FIND) if standby.can_confirm(session) else _FIND
-            return _position(session.run(Statement(look, (_bytea(sequence_id),)))[0])
+            return _place(session.run(Statement(look, (_bytea(sequence_id),)))[0])[0]
     except (CannotConnect, Refused, Broken) as error:
         raise StoreError(str(error)) from error
 
@@ -388,5 +414,9 @@ def _numeric(number: int) -> bytes:
     return digits.encode()
 
 
-def _position(rows: Rows) -> int | None:
-    return int(mpz(rows[0][0].decode())) if rows and rows[0][0] else None
+def _place(rows: Rows) -> tuple[int | None, int]:
+    """Return the position and version in an answer, None and 0 if there is no sequence."""
+    if not rows or not rows[0][0]:
+        return None, 0
+    position, version, *_ = rows[0]
+    return int(mpz(position.decode())), int(version)

@@ -244,8 +244,8 @@ class TestReadiness:
     def test_check_of_another_version_reconnects_until_it_is_ours(self, database: str) -> None:
         with opened(database) as store:
             store.check()
-            run(database, "UPDATE bigfib_schema SET version = 2")
-            with pytest.raises(Unavailable, match="version 2"):
+            run(database, "UPDATE bigfib_schema SET version = 3")
+            with pytest.raises(Unavailable, match="version 3"):
                 store.check()
             assert not store.is_open()
             run(database, "UPDATE bigfib_schema SET version = 1")

@@ -169,3 +169,23 @@ def test_no_sequence_is_stepped_by_two_at_once_from_the_same_position(database: 
         thread.join()
     assert made == [6]
     assert refused_at == [6] * 7
+
+
+def test_version_grows_with_each_change_though_the_position_returns(database: str) -> None:
+    with opened(database) as store, opened(database) as another:
+        assert store.version(ONE) == 0
+        store.create(ONE, 5)
+        assert store.version(ONE) == 1
+        assert [(store.step(ONE, by, 0, 9), store.version(ONE)) for by in (1, -1)] == [
+            (6, 2),
+            (5, 3),
+        ]
+        store.put(ONE, 5, 5)
+        assert store.version(ONE) == 4
+        with pytest.raises(PositionMismatch):
+            store.put(ONE, 5, 6)
+        assert another.step_all([Steps(ONE, 2, 0, 9)]) == [7]
+        assert (another.version(ONE), another.version(OTHER), another.version(ONE)) == (5, 0, 5)
+        assert (store.version(ONE), store.find(ONE), store.version(ONE)) == (4, 7, 5)
+        store.delete(ONE)
+        assert store.version(ONE) == 0
