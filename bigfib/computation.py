@@ -3,7 +3,7 @@
 Neither ``decimal`` nor GMP lets other code of its process run meanwhile, and GMP aborts its process
 when there is not enough memory. So a command forks a child (`Computation`), shows its progress, and
 can be interrupted. A service starts this module as a program (`StoringProcess`), which puts one
-term into the digit cache. If time or memory is short, this process lacks it first.
+term into the digit cache. If time or memory is short, the child goes without first.
 
 Children write lines to their parent: many times ``progress`` and a number from 0 to 1; then
 ``done`` and the result, or (a service's child only) ``storage`` and why the term cannot be stored.
@@ -32,11 +32,11 @@ Text = str | memoryview
 
 _PIECE: Final = 1 << 20
 
-# Exit status of a child that had not enough memory, or whose result did not pass its own check.
+# Exit status of a child that had not enough memory, or whose result failed its check.
 _NO_MEMORY: Final = 3
 _WRONG: Final = 4
 
-# Measured at 10^7 .. 10^9: a process maps at most 23 MB and 0.75 bytes for each index.
+# Measured at 10^7 .. 10^9: a process for F(n) maps at most 23 MB + 0.75 n bytes.
 _MIN_MEMORY: Final = 64 << 20
 
 # Measured next to a service under full load on both cores: `bench_current_beside_a_large_term`.
@@ -49,7 +49,7 @@ _PR_SET_PDEATHSIG: Final = 1
 def digits(n: int, report: Report) -> Text:
     """Return the decimal digits of F(n), n >= 0: from the C kernel in ASCII, or from `decimal`.
 
-    The kernel uses threads, `decimal` one core: it holds the interpreter's lock.
+    The kernel uses threads; `decimal` uses one core, as it holds the interpreter's lock.
 
     Raises:
         doubling.WrongResult: The digits do not pass the kernel's check.
@@ -122,7 +122,7 @@ class Computation:
         self._require_success()
 
     def pieces(self) -> Iterator[str]:
-        """Yield the digits in pieces, once `progress` has ended; raise as it does."""
+        """Yield the digits in pieces, once `progress` has ended; raise as `progress`."""
         while piece := self._pipe.read(_PIECE):
             yield piece
         self._require_success()
@@ -186,7 +186,7 @@ def _write(pipe: TextIO, n: int, base: int) -> None:
     if isinstance(text, str):
         pipe.write(text)
     else:
-        # Without a copy of the kernel's memory.
+        # Write the kernel's memory without copying it.
         pipe.flush()
         pipe.buffer.write(text)
 
@@ -209,8 +209,8 @@ def _exit_status(work: Callable[[], object]) -> int:
 class StoringProcess:
     """Put F(n) into the digit cache in a child process, without waiting for it.
 
-    ``report`` is the first word and the rest of the last line that the child had written at the
-    last `poll`.
+    ``report`` is the last line that the child had written at the last `poll`: its first word, and
+    the rest.
     """
 
     def __init__(self, n: int, cache: DigitCache) -> None:
@@ -230,7 +230,7 @@ class StoringProcess:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.pid = self._process.pid
         self.report = ("", "")
-        # Not left to the child, whose start alone takes a while.
+        # Set here, because the start of the child alone takes a while.
         os.setpriority(os.PRIO_PROCESS, self.pid, _NICENESS)
         assert self._process.stdout is not None  # noqa: S101 - PIPE
         self._output = self._process.stdout
@@ -239,7 +239,7 @@ class StoringProcess:
 
     def poll(self) -> int | None:
         """Update `report`, and return the exit status if the child has ended."""
-        # In this order nothing is missed that the child wrote before its end.
+        # Read after this, so that nothing is missed that the child wrote before its end.
         status = self._process.poll()
         if not self._output.closed:
             self._written += (self._output.read() or b"").decode()

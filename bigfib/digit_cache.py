@@ -1,9 +1,9 @@
 """Keep computed large terms as files, from one run of the service to the next.
 
 The file of F(n), n > 0, holds its decimal digits and nothing else, so it can be sent as it is. It
-is written under a temporary name, checked, and then renamed, so that its own name never stands for
-a part of a term. A file is trusted only after a check of its length and of its residues modulo two
-random primes of 61 bits. Several services may share the directory.
+is written under a temporary name, checked, and then renamed, so that the final name never stands
+for a part of a term. A file is trusted only after a check of its length and of its residues modulo
+two random primes of 61 bits. Several services may share the directory.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from gmpy2 import mpz
 
 from bigfib.numbers import doubling, fibonacci, kernel
 
-# Measured on 21 million digits: 0.12 s at 512 to 2048 digits at a time, more below and above.
+# Measured for 21 million digits: 0.12 s at 512 to 2048 digits at a time, more below and above.
 _CHECKED_AT_ONCE: Final = 1024
 
 # The same with the kernel: 0.04 s.
@@ -86,7 +86,7 @@ class DigitCache:
 
     def open(self, n: int) -> BinaryIO:
         """Open the file of F(n) without a check, or raise `OSError`."""
-        # A pipe in its place would otherwise wait for a writer.
+        # Opening a pipe in its place would otherwise wait for a writer.
         return open(
             self._path(n), "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)
         )
@@ -101,7 +101,7 @@ class DigitCache:
     def check(self, n: int) -> Seal | None:
         """Return the seal of the file of F(n) if it holds that term; else delete it, return None.
 
-        If it cannot be read or deleted, it is kept until `store` replaces it.
+        A file that cannot be read or deleted is kept until `store` replaces it.
         """
         with contextlib.suppress(OSError):
             with self.open(n) as file:

@@ -1,8 +1,8 @@
 """Compute large terms in the background: a queue, a few processes, and the digit cache.
 
 bjoern's loop has one thread and no timers, so nothing here waits. `Jobs.advance` reads what the
-processes report; it runs with every request for a large term, and on SIGCHLD. While another method
-of `Jobs` runs, `advance` called by the signal's handler only sets a flag, and runs after it.
+processes report; it runs with every request for a large term, and on SIGCHLD. If SIGCHLD
+arrives while another method of `Jobs` runs, `advance` only sets a flag, and runs after that method.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ FAILURE_SECONDS: Final = 10
 # Maximum of `Retry-After` while a term is computed.
 _LONGEST_RETRY: Final = 60
 
-# Bound on the files known to be correct; the oldest are forgotten.
+# Maximum number of files remembered as correct; the oldest are forgotten.
 _CHECKED_KEPT: Final = 10_000
 
 # Measured: F(10^8) takes 1.7 s on two idle cores, F(10^9) ten times that.
@@ -126,9 +126,9 @@ class Jobs:
         If there is no file, or this process has not checked it, start a job.
 
         Raises:
-            TermNotReady: The term is being computed, the queue is full, or the computation has
-                failed a moment ago.
-            IndexTooLarge: n exceeds `fibonacci.MAX_INDEX`, or the digits the digit cache.
+            TermNotReady: The term is being computed, the queue is full, or the computation failed
+                less than `FAILURE_SECONDS` ago.
+            IndexTooLarge: n exceeds `fibonacci.MAX_INDEX`, or its digits exceed the digit cache.
         """
         self.advance()
         with self._uninterrupted():
@@ -255,7 +255,7 @@ class Jobs:
         return None
 
     def _require_room_for(self, n: int, count: int) -> None:
-        """Return if ``count`` terms as long as F(n) can be computed and stored."""
+        """Check that ``count`` terms as long as F(n) can be computed and stored."""
         fibonacci.require_computable(n)
         size = count * int(fibonacci.digit_count(n))
         if size > self.cache.max_bytes:
@@ -300,20 +300,20 @@ class Jobs:
             if len(self._checked) > _CHECKED_KEPT:
                 del self._checked[next(iter(self._checked))]
             job.state, job.progress = State.DONE, 1.0
-            _logger.debug("F(%d) is computed, by process %d", job.n, job.process.pid)
+            _logger.debug("F(%d) was computed by process %d", job.n, job.process.pid)
             self.done.add()
             del self._jobs[job.n]
             return
         self._remove_part(job)
         if word == "storage":
-            # The reason has a path, which is for the operator only.
-            _logger.error("F(%d) cannot be kept: %s", job.n, rest)
-            self._fail(job, "its digits cannot be kept")
+            # The reason names a path, which only the operator may see.
+            _logger.error("F(%d) cannot be stored: %s", job.n, rest)
+            self._fail(job, "its digits cannot be stored")
         else:
             self._fail(job, failure_of(status))
 
     def _fail(self, job: Job, failure: str) -> None:
-        _logger.error("F(%d) is not computed: %s", job.n, failure)
+        _logger.error("F(%d) could not be computed: %s", job.n, failure)
         self.failed.add()
         job.state, job.failure, job.ended = State.FAILED, failure, time.monotonic()
 

@@ -2,7 +2,7 @@
 
 Counters are plain numbers in memory, so that they cost a request next to nothing; everything else
 is looked up when Prometheus asks. The workers of a service share memory, in which each has a part
-for its values, so that any of them can report the sums. A worker started in the place of another
+for its values, so that any of them can report the sums. A worker that replaces another
 continues its counters.
 
 Requests are labelled with route, method and status. The number of labels is bounded whatever
@@ -42,8 +42,8 @@ STATUSES: Final = (
 # Exported as zero from start-up, so that Prometheus sees the first failure as a change.
 _FAILURES: Final = ("500", "507")
 
-# Upper bounds of buckets: from a step to more than clients wait for; from a sync of a fast disk to
-# the timeout of a database.
+# Upper bounds of buckets. Requests: from a step to more than clients wait for. Commits: from a sync
+# of a fast disk to the timeout of a database.
 _REQUEST_SECONDS: Final = (
     *(10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 1e-3, 2.5e-3),
     *(10e-3, 25e-3, 100e-3, 250e-3, 1.0, 2.5, 10.0),
@@ -51,7 +51,7 @@ _REQUEST_SECONDS: Final = (
 _COMMIT_SECONDS: Final = (100e-6, 250e-6, 1e-3, 2.5e-3, 10e-3, 25e-3, 100e-3, 250e-3, 1.0, 2.5)
 _CHANGES: Final = tuple(2.0**power for power in range(11))
 
-# With these, `bisect_left` returns the place of a bucket after the sum.
+# The edge -inf makes `bisect_left` skip the sum, which precedes the buckets.
 _EDGES: Final = (-inf, *_REQUEST_SECONDS)
 
 _REQUEST_VALUES: Final = len(_REQUEST_SECONDS) + 2
@@ -110,7 +110,7 @@ class Histogram(_Instrument):
 
 
 class Places(dict[str, int]):
-    """Where the histogram of a route, a method and a status begins, by status line."""
+    """Map a status line to the start of its histogram, for one route and method."""
 
     def __init__(self, start: int) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class SharedMemory:
         self._joined = 0
 
     def join(self, instrument: _Instrument) -> None:
-        """Move the values here; add counts to those of an earlier worker with this number."""
+        """Move the values here; continue the counts of an earlier worker with this number."""
         start, end = self._joined, self._joined + len(instrument.values)
         if end > _VALUES_OF_A_WORKER:
             raise ValueError(f"{_VALUES_OF_A_WORKER} values for each worker are not enough")
@@ -209,17 +209,17 @@ _FAMILIES: Final[dict[str, tuple[str, tuple[str, ...], str]]] = {
     ),
     "bigfib_steps_total": ("Counter", ("direction",), "Steps made, of any sequence."),
     "bigfib_sequence_cache_bytes": ("Gauge", (), "Memory that the terms of sequences take."),
-    "bigfib_store_up": ("Gauge", (), "Whether the store can be asked."),
+    "bigfib_store_up": ("Gauge", (), "Whether the store answers."),
     "bigfib_store_standby": (
         *("Gauge", ()),
         "Whether commits of the database wait for a synchronous standby.",
     ),
     "bigfib_shared_position": ("Gauge", (), "Position of the shared sequence, as a double."),
-    "bigfib_shared_digits": ("Gauge", (), "Digits of the term there, as a double."),
+    "bigfib_shared_digits": ("Gauge", (), "Digits of the shared term, as a double."),
     "bigfib_commit_seconds": (
         *("Histogram", ()),
-        "Time of a commit: a sync of the state log, of which there are none without "
-        "--durability fsync, or a transaction of the database.",
+        "Time of a commit: a sync of the state log (only with --durability fsync), or a "
+        "transaction of the database.",
     ),
     "bigfib_commit_replies": ("Histogram", (), "Changes that one commit has made durable."),
     "bigfib_log_bytes": ("Gauge", (), "Size of the state log."),
@@ -227,8 +227,8 @@ _FAMILIES: Final[dict[str, tuple[str, tuple[str, ...], str]]] = {
     "bigfib_log_rewrites_total": ("Counter", (), "How often the state log has been rewritten."),
     "bigfib_jobs": ("Gauge", ("state",), "Large terms being computed."),
     "bigfib_jobs_ended_total": ("Counter", ("state",), "Computations of large terms that ended."),
-    "bigfib_digit_cache_hits_total": ("Counter", (), "Large terms asked for and found on disk."),
-    "bigfib_digit_cache_misses_total": ("Counter", (), "Large terms asked for and not on disk."),
+    "bigfib_digit_cache_hits_total": ("Counter", (), "Requested large terms found on disk."),
+    "bigfib_digit_cache_misses_total": ("Counter", (), "Requested large terms not on disk."),
     "bigfib_digit_cache_bytes": ("Gauge", (), "Bytes of digits on disk, of all services."),
 }
 
@@ -281,7 +281,7 @@ class Metrics:
                 shared.join(instrument)
 
     def collect(self, position: int | None) -> "Iterator[Metric]":
-        """Yield all metrics; ``position`` of the shared sequence is None if the store is lost."""
+        """Yield all metrics; ``position`` of the shared sequence is None if the store is down."""
         # Imported when first needed: commands that step do not wait for it.
         from bigfib.numbers import kernel
 
@@ -354,7 +354,7 @@ class Metrics:
 
 
 def _family(name: str, members: Mapping[tuple[str, ...], tuple[Any, ...]]) -> "Metric":
-    """Return the metric ``name``, with members by their labels, each as `add_metric` takes it."""
+    """Return the metric ``name``, with ``members`` by labels: the arguments of `add_metric`."""
     # Imported when first needed: this takes longer than all that `bigfib current` does.
     from prometheus_client import core
 

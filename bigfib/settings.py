@@ -1,8 +1,8 @@
 """Define every setting: its flags, ``BIGFIB_*`` variable, default and meaning.
 
 A flag overrides the variable, the variable the settings file, and the file the default. The same
-function parses all three, so that they are refused with the same message; but argparse itself
-checks flags with a few fixed values.
+function parses all three, so that all are refused with the same message, except
+flags with a few fixed values, which argparse checks.
 """
 
 import dataclasses
@@ -62,8 +62,8 @@ class Number:
     units: Mapping[str, int] = field(default_factory=dict)
 
     def __call__(self, text: str) -> int:
-        """Return the number; raise ValueError if the text is none."""
-        # No more digits: converting thousands takes long.
+        """Return the number; raise ValueError if ``text`` is not valid."""
+        # At most 18 digits: converting thousands takes long.
         if found := re.fullmatch("([0-9]{1,18}) ?([A-Za-z]*)", text):
             factor = {"": 1, **self.units}.get(found[2].lower(), 0)
             number = int(found[1]) * factor
@@ -82,7 +82,7 @@ _size: Final = Number(
 
 def _path(text: str) -> Path:
     if not text or "\0" in text:
-        raise ValueError("a path is not empty, and has no NUL in it")
+        raise ValueError("a path must not be empty or contain NUL")
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -91,9 +91,9 @@ def _path(text: str) -> Path:
 
 def _store(text: str) -> str:
     if text.startswith(("postgresql://", "postgres://")) and "\0" not in text:
-        # libpq would take the beginning of the password for a port, and quote it.
+        # libpq would take the beginning of the password for a port, and quote it in its error.
         if _SLASH_BEFORE_AT.match(text):
-            raise ValueError("in a user's name or password a / is written %2F, in others an @ %40")
+            raise ValueError("in a user's name or password / is written %2F, elsewhere @ as %40")
         return text
     if not text or "\0" in text or ("://" in text and not _KEYWORD.match(text)):
         raise ValueError("a store is the path of a state log, or postgresql://...")
@@ -156,7 +156,7 @@ class _UserPath:
         path = user_path(self._find, self._file)
         if path is None:
             raise InvalidSetting(
-                f"there is no home directory, where {flag(self._name)} has its default; give "
+                f"there is no home directory for the default of {flag(self._name)}; give "
                 f"{flag(self._name)} or {variable(self._name)}"
             )
         return path
@@ -223,7 +223,7 @@ class Settings:
     )
     max_sequences: int = _setting(
         "--max-sequences",
-        Number(0, 10**18, "it is a whole number, in digits"),
+        Number(0, 10**18, "the maximum is a whole number, in digits"),
         1_000_000,  # A service with as many takes 152 MB.
         "maximum number of sequences, not counting the shared one",
     )
@@ -253,7 +253,7 @@ class Settings:
         "maximum size of that directory, such as 1GiB; the least recently used terms are deleted",
     )
     per_client: bool = _setting(
-        "--per-client", _switch, False, "give each client its own sequence, by a cookie"
+        "--per-client", _switch, False, "give each client a private sequence, by a cookie"
     )
     workers: int = _setting(
         "--workers",

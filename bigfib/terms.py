@@ -1,4 +1,4 @@
-"""Compute F(n), its residues and summaries for any n, within bounds known before the work."""
+"""Compute F(n), its residues and summaries for any n, within bounds checked before the work."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -13,12 +13,12 @@ from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
 INLINE_LIMIT: Final = 1_000_000
 """Largest |n| whose term is computed inline, while other requests wait: 208,988 digits.
 
-In decimal the C kernel goes farther; see `decimal_limit`. Measured without it: F(10^6) and its
-digits take 10 ms, 11 ms in the slowest base (3), a pair to step from 20 ms; at 2 * 10^6 these are
-23, 30 and 48 ms.
+With the C kernel the limit for decimal digits is higher; see `decimal_limit`. Measured without it:
+F(10^6) and its digits take 10 ms, 11 ms in the slowest base (3), a pair to step from 20 ms; at
+2 * 10^6 these are 23, 30 and 48 ms.
 """
 
-# Measured: 11 to 16 ms; 3.3 ms at 10^6, 5.2 at 2 * 10^6.
+# Measured: 11 to 16 ms at this limit, 3.3 ms at 10^6, 5.2 at 2 * 10^6.
 _KERNEL_INLINE_LIMIT: Final = 5_000_000
 
 BASES: Final = range(2, 63)
@@ -28,13 +28,13 @@ DEFAULT_ENDS: Final = 20
 """Default number of leading and of trailing digits in a summary."""
 
 MAX_ENDS: Final = 500
-"""Maximum of that; for an index of 10,000 digits the summary then takes 20 ms."""
+"""Maximum number of either; a summary at an index of 10,000 digits then takes 20 ms."""
 
 MAX_MODULUS_DIGITS: Final = 1_000
 """Maximum number of digits of a modulus."""
 
 MAX_RESIDUE_WORK: Final = 1_000_000
-"""Maximum digits of the index times digits of the modulus; a residue then takes 20 ms."""
+"""Maximum of index digits times modulus digits; a residue then takes 20 ms."""
 
 # From this index on the C kernel is faster than GMP, by half at 10^6.
 _KERNEL_FROM: Final = 300_000
@@ -116,7 +116,7 @@ def summary(n: mpz, ends: int = DEFAULT_ENDS) -> dict[str, str]:
         InvalidIndex: ``ends`` is not in 1 .. `MAX_ENDS`.
     """
     if not 1 <= ends <= MAX_ENDS:
-        raise InvalidIndex(f"the number of digits to show of either end is 1 to {MAX_ENDS}")
+        raise InvalidIndex(f"the number of digits to show at either end is 1 to {MAX_ENDS}")
     sign = "-" if fibonacci.is_negative(n) else ""
     return {
         "n": str(n),
@@ -149,6 +149,6 @@ def require_cheap_residue(n: mpz, modulus: mpz) -> None:
         )
     if index_digits * modulus_digits > MAX_RESIDUE_WORK:
         raise IndexTooLarge(
-            f"an index of {index_digits} digits takes a modulus of at most "
+            f"an index of {index_digits} digits allows a modulus of at most "
             f"{MAX_RESIDUE_WORK // index_digits} digits, not {modulus_digits}"
         )

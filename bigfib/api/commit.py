@@ -1,4 +1,4 @@
-"""Let no reply leave before the changes that it shows are committed to the store.
+"""Commit changes to the store before the replies that show them leave.
 
 **A state log** commits once for all requests of a loop iteration. bjoern reads requests in one
 iteration of its event loop and writes their replies in the next; in between
@@ -12,7 +12,7 @@ bjoern reads requests, and the first reply that bjoern continues makes one trans
 sequence that many requests step is moved once; each reply shows the term after its own step.
 
 By then the replies have begun. If a step is refused or its outcome is unknown, its reply is aborted
-in the middle of its body; so steps that could be refused are not taken. If other sessions hold a
+in the middle of its body; so steps that could be refused are not queued. If other sessions hold a
 sequence locked in the store, its steps stay for the next transactions, for `WAIT_SECONDS` at most.
 """
 
@@ -39,7 +39,7 @@ from bigfib.state.store import (
 
 _logger = logging.getLogger(__name__)
 
-# The lowest position from which a step is taken, by its direction; 0 is a look. Forward: a sequence
+# Lowest position from which a step is queued, by its direction; 0 is a look. Forward: a sequence
 # beyond 0 is in the store. Back: other servers can hardly have moved it to 0 since it was seen.
 _TAKEN_FROM: Final = {0: 0, 1: 1, -1: 1000}
 
@@ -48,7 +48,7 @@ def stop_process(error: CommitFailed) -> NoReturn:
     """Log the error and end the process: none of the replies that wait for the log may be sent.
 
     Raises:
-        SystemExit: On this exception bjoern ends the process with its status, 1.
+        SystemExit: Always; bjoern then ends the process with status 1.
     """
     _logger.critical("%s", error)
     raise SystemExit(1) from error
@@ -79,7 +79,7 @@ class Committer:
         self.on_commit.clear()
 
     def commit(self) -> None:
-        """Commit all changes before a reply begins, unless `end_iteration` will do so."""
+        """Commit all changes before a reply begins, unless `end_iteration` will."""
         if not self.by_iterations:
             self._commit()
 
@@ -113,7 +113,7 @@ class WaitingStep:
 
     @property
     def settled(self) -> bool:
-        """Whether its outcome is known, or known to stay unknown."""
+        """Whether the outcome of the step is known, or will stay unknown."""
         return self._queue is None
 
     def settles(self, share: float) -> bool:
@@ -156,7 +156,7 @@ class StepQueue:
         self._waiting: dict[bytes, list[WaitingStep]] = {}
 
     def takes(self, sequence_id: bytes, by: int) -> bool:
-        """Return whether a step may be added: it will hardly be refused."""
+        """Return whether a step may be added: the store will hardly refuse it."""
         position = self._sequences.last_seen(sequence_id)
         return position is not None and position >= _TAKEN_FROM[by] and self._store.is_open()
 
@@ -171,7 +171,7 @@ class StepQueue:
         self._waiting[waiting.sequence_id].remove(waiting)
 
     def give_up_locked(self, sequence_id: bytes) -> None:
-        """Settle as not made the steps of a locked sequence that have waited for long enough."""
+        """Give up the steps of a locked sequence that have waited for `WAIT_SECONDS`."""
         oldest = time.monotonic() - WAIT_SECONDS
         waiting = self._waiting[sequence_id]
         given_up = [each for each in waiting if each.added <= oldest]
@@ -183,10 +183,10 @@ class StepQueue:
 
     def commit(self) -> None:
         """Make all waiting steps in one transaction; settle those whose sequence is not locked."""
-        batch = [of_one for of_one in self._waiting.values() if of_one]
+        batch = [steps for steps in self._waiting.values() if steps]
         self._waiting = {}
-        stepped = [of_one for of_one in batch if any(waiting.by for waiting in of_one)]
-        looked_at = [of_one for of_one in batch if not any(waiting.by for waiting in of_one)]
+        stepped = [steps for steps in batch if any(waiting.by for waiting in steps)]
+        looked_at = [steps for steps in batch if not any(waiting.by for waiting in steps)]
         try:
             self._make(stepped, looked_at)
         except (Unavailable, NoRoom, OutcomeUnknown) as error:
@@ -199,51 +199,51 @@ class StepQueue:
 
     def _make(self, stepped: list[list[WaitingStep]], looked_at: list[list[WaitingStep]]) -> None:
         positions = self._store.step_all(
-            [self._sum(of_one) for of_one in stepped],
-            [of_one[0].sequence_id for of_one in looked_at],
+            [self._sum(steps) for steps in stepped],
+            [steps[0].sequence_id for steps in looked_at],
         )
         made = sum(
-            len(of_one)
-            for of_one, position in zip(stepped, positions, strict=False)
+            len(steps)
+            for steps, position in zip(stepped, positions, strict=False)
             if position not in (None, LOCKED)
         )
         if made:
             self._store.on_commit(None, made)
-        for of_one, position in zip(stepped, positions, strict=False):
-            self._settle(of_one, position)
-        for of_one, position in zip(looked_at, positions[len(stepped) :], strict=True):
-            self._settle(of_one, position or 0)
+        for steps, position in zip(stepped, positions, strict=False):
+            self._settle(steps, position)
+        for steps, position in zip(looked_at, positions[len(stepped) :], strict=True):
+            self._settle(steps, position or 0)
 
-    def _sum(self, of_one: list[WaitingStep]) -> Steps:
+    def _sum(self, steps: list[WaitingStep]) -> Steps:
         """Return the sum of the steps of one sequence."""
         at = least = most = 0
-        for waiting in of_one:
+        for waiting in steps:
             at += waiting.by
             least, most = min(least, at), max(most, at)
-        sequence_id = of_one[0].sequence_id
+        sequence_id = steps[0].sequence_id
         return Steps(sequence_id, at, *self._sequences.reach(sequence_id, least, most))
 
-    def _settle(self, of_one: list[WaitingStep], position: int | None) -> None:
+    def _settle(self, steps: list[WaitingStep], position: int | None) -> None:
         """Settle the steps of one sequence, whose position is as `step_all` returns it."""
-        sequence_id = of_one[0].sequence_id
+        sequence_id = steps[0].sequence_id
         if position == LOCKED:
-            for waiting in of_one:
+            for waiting in steps:
                 waiting.locked = True
-            self._waiting[sequence_id] = of_one
+            self._waiting[sequence_id] = steps
             return
         if position is None:
-            # The next request for it is answered with the reason.
+            # The next request for the sequence is answered with the reason.
             self._sequences.forget(sequence_id)
-            for waiting in of_one:
+            for waiting in steps:
                 waiting.settle(None)
             return
-        position -= sum(waiting.by for waiting in of_one)
-        for waiting in of_one:
+        position -= sum(waiting.by for waiting in steps)
+        for waiting in steps:
             position += waiting.by
             self._sequences.count_steps(waiting.by)
             try:
                 waiting.settle(self._sequences.at(sequence_id, position).digits())
             except (TermNotReady, IndexTooLarge):
-                # The next request for it is answered with the reason.
+                # The next request for the sequence is answered with the reason.
                 self._sequences.forget(sequence_id)
                 waiting.settle(None)

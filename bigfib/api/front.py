@@ -30,7 +30,7 @@ from bigfib.metrics import UNMATCHED, Places, RequestHistogram
 # Browsers must believe the Content-Type. Not under `/api0`: its replies stay as they were.
 _NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
 
-# `Sec-Fetch-Site` of a request that a page of another site has made a browser send.
+# Value of `Sec-Fetch-Site` if a page of another site made the browser send the request.
 _CROSS_SITE: Final = "cross-site"
 
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
@@ -68,17 +68,17 @@ class Front:
             }
             for path, methods in stepping.routes.items()
         }
-        # Place and beginning of each request whose reply leaves after this loop iteration.
+        # Place and start time of each request whose reply leaves after this loop iteration.
         self._answered: list[tuple[int, float]] = []
         routed.add_middleware(_Guard())
         routed.add_sink(self._refuse, "|".join(rf"{re.escape(path)}\Z" for path in self._answers))
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        """Answer one request, as PEP 3333 has it."""
+        """Answer one request, as a WSGI application (PEP 3333)."""
         began = perf_counter()
         if began >= self._headers_of_all.due or self._is_draining():
             self._headers_of_all.renew(began, close=self._is_draining())
-        # The path of CONNECT is missing.
+        # CONNECT has no path.
         path = environ.setdefault("PATH_INFO", "")
         methods = self._answers.get(path)
         found = methods.get(environ["REQUEST_METHOD"]) if methods else None
@@ -141,7 +141,7 @@ class Front:
         self._answered.clear()
 
     def _refuse(self, req: falcon.Request, *_: Any, **__: Any) -> None:
-        """Answer what `Stepping` does not answer under ``/api0``."""
+        """Refuse what `Stepping` does not answer under ``/api0``, or raise its error."""
         req.uri_template = req.path
         if _ERROR in req.env:
             raise req.env[_ERROR]
@@ -153,12 +153,12 @@ class _Guard:
     """Refuse requests before Falcon calls a resource, and note the route of each."""
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        """Refuse a body in chunks, before any header counts."""
+        """Refuse a body in chunks, before any header is used."""
         if req.get_header("Transfer-Encoding") is not None:
             raise Problem(411, "Send the body with a Content-Length, not in chunks.")
 
     def process_resource(self, req: falcon.Request, *_: object) -> None:
-        """Refuse a change; called once the route is known, so that the refusal is counted there."""
+        """Refuse cross-site changes, once the route is known, so that it counts them."""
         _refuse_other_sites(req)
 
     def process_response(self, req: falcon.Request, *_: object) -> None:
@@ -169,7 +169,7 @@ class _Guard:
 def _refuse_other_sites(req: falcon.Request, *, changes: bool = False) -> None:
     """Refuse a request that a page of another site has caused, unless it is safe.
 
-    At some paths even a GET ``changes`` something.
+    If it ``changes`` something, even a GET is not safe.
     """
     if req.get_header("Sec-Fetch-Site") == _CROSS_SITE and (changes or req.method not in _SAFE):
         raise Problem(

@@ -25,7 +25,7 @@ Environ = dict[str, Any]
 
 _OK: Final = "200 OK"
 _AT_START: Final = "409 Conflict"
-_NOT_AT_HAND: Final = "503 Service Unavailable"
+_UNAVAILABLE: Final = "503 Service Unavailable"
 _NO_ROOM: Final = "507 Insufficient Storage"
 
 _COOKIE: Final = re.compile(r"(?:^|;)\s*bigfib=([0-9a-f]{32})\s*(?:;|$)", re.ASCII)
@@ -80,7 +80,7 @@ class Stepping:
     ) -> Callable[[Environ], Answer]:
         """Return a function that finds the sequence of a request and calls ``answer`` for it.
 
-        The ``queue``, if it takes it, makes the step ``by`` (1, -1, or 0 for a look) instead.
+        If possible, the ``queue`` makes the step ``by`` (1, -1, or 0 for a look) instead.
         """
         if not self._per_client and not queue:
             return lambda _environ: answer(SHARED)
@@ -120,7 +120,7 @@ class Stepping:
         try:
             pair = self._sequences.back(sequence_id)
         except StartOfSequence:
-            # This shows the position as a term would, and waits for the commit likewise.
+            # The refusal shows the position, as a term does, so it waits for the commit, too.
             return self._reply(_AT_START, b"-1" + closing(_AT_START))
         except NoRoom as error:
             return self._no_room(error)
@@ -131,7 +131,7 @@ class Stepping:
         return self._reply(_NO_ROOM, b"-2" + closing(_NO_ROOM))
 
     def unavailable(self, path: str, error: Exception) -> Answer | None:
-        """Return the 503 for an error that means that the term is not ready, or None."""
+        """Return the 503 for an error that means that the term or store is not ready, or None."""
         if isinstance(error, (TermNotReady, IndexTooLarge)):
             _logger.warning("%s: %s", path, error)
             # If the term is too large to compute, a later retry would not help.
@@ -141,7 +141,7 @@ class Stepping:
             retry_after = RETRY_AFTER
         else:
             return None
-        status, headers, body = self._reply(_NOT_AT_HAND, b"-3" + closing(_NOT_AT_HAND))
+        status, headers, body = self._reply(_UNAVAILABLE, b"-3" + closing(_UNAVAILABLE))
         if retry_after is not None:
             headers.append(("Retry-After", str(retry_after)))
         return status, headers, body

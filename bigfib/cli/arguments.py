@@ -1,4 +1,4 @@
-"""Arguments that commands share: settings, the address of a service, the form of the output."""
+"""Add arguments that commands share: settings, the address of a service, the output form."""
 
 import argparse
 import logging
@@ -22,7 +22,7 @@ def add_command(
     meaning: str,
     *aliases: str,
 ) -> argparse.ArgumentParser:
-    """Add a command that calls ``run`` with its arguments; it may return an exit status."""
+    """Add a command that calls ``run`` with its arguments; ``run`` may return an exit status."""
     added: argparse.ArgumentParser = commands.add_parser(
         name, aliases=aliases, help=meaning, description=meaning, allow_abbrev=False
     )
@@ -31,13 +31,13 @@ def add_command(
 
 
 def add_group(commands: "Commands", name: str, meaning: str, names: str) -> "Commands":
-    """Add a command that has commands of its own, which ``names`` lists for its error message."""
-    group = add_command(commands, name, lambda _: group.error(f"say {names}"), meaning)
+    """Add a command with subcommands, which ``names`` lists for the error message."""
+    group = add_command(commands, name, lambda _: group.error(f"give a command: {names}"), meaning)
     return group.add_subparsers(title="commands", metavar="COMMAND")
 
 
 def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Add flags for the settings ``names`` (all without any) and for the settings file.
+    """Add flags for the settings ``names`` (default: all) and for the settings file.
 
     Their values stay text, which `Settings.resolve` parses.
     """
@@ -95,18 +95,18 @@ class _Switch(argparse.BooleanOptionalAction):
 
 
 def complete(action: argparse.Action, kind: str) -> None:
-    """Let shells complete the value; ``kind`` is ``FILE`` or ``DIRECTORY``, as shtab has it."""
+    """Let shells complete the value; ``kind`` is ``FILE`` or ``DIRECTORY``, as in shtab."""
     action.completes = kind  # type: ignore[attr-defined]  # read by `main`
 
 
 def add_url(parser: argparse.ArgumentParser, more: str = "", *, required: bool = False) -> None:
-    """Add the address of a service."""
+    """Add ``--url``, the address of a service."""
     meaning = f"ask the service at this address, such as http://127.0.0.1:8080 {more}"
     parser.add_argument("--url", required=required, help=meaning.rstrip())
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
-    """Add the forms in which a term is printed."""
+    """Add the flags for the form in which a term is printed."""
     parser.add_argument("--json", action="store_true", help="print a JSON document")
     parser.add_argument(
         "--full", action="store_true", help="print a long term whole on a terminal too"

@@ -1,7 +1,7 @@
 """Request sequences and terms from a service, for ``--url``.
 
-Every function may raise `Failure`: the service refused, with its reason, and nothing has changed;
-or no bigfib is at the address, or its answer is lost.
+Every function may raise `Failure`: the service refused (the message has its reason, and nothing has
+changed), no bigfib answers at the address, or its answer is lost.
 """
 
 import json
@@ -32,9 +32,9 @@ _NEXT: Final = re.compile(r"<([^>]+)>; rel=next")
 _JSON: Final = {"Accept": "application/json"}
 
 _HEALTH_TIMEOUT: Final = 5
-"""The same for a service that is asked only whether it is ready."""
+"""Seconds without a byte after which a readiness check fails."""
 
-# Seconds between two polls of a computation, which grow for terms that take longer.
+# Seconds between two polls of a computation: the pause doubles from the first to the last.
 _FIRST_PAUSE: Final = 0.05
 _LAST_PAUSE: Final = 1.0
 
@@ -53,7 +53,7 @@ def ready_version(url: str) -> str:
 
 
 def sequence_address(url: str) -> str:
-    """Return ``url`` if it is the address of a sequence, or else that of the shared one there."""
+    """Return ``url`` if it is the address of a sequence; if not, append the shared sequence's."""
     url = url.rstrip("/")
     return url if f"{_SEQUENCES}/" in url else f"{url}{_SEQUENCES}/shared"
 
@@ -64,7 +64,7 @@ def current(address: str) -> Document:
 
 
 def step(address: str, way: str, by: str) -> Document:
-    """Step the sequence at ``address``, by ``way`` ``next`` or ``previous``, and return it."""
+    """Step the sequence at ``address`` (``way``: ``next`` or ``previous``) and return it."""
     query = "" if by == "1" else f"?{urlencode({'by': by})}"
     return _ask(f"{address}/{way}{query}", *_SEQUENCE, method="POST")
 
@@ -122,7 +122,7 @@ class NoLongerReady(Exception):
 
 
 def term(url: str, n: str, media_type: str, **parameters: str) -> Iterator[str]:
-    """Yield F(n) in pieces, once `progress` has ended; arguments as there.
+    """Yield F(n) in pieces, once `progress` has ended; arguments as for `progress`.
 
     Raises:
         NoLongerReady: The term is not ready; nothing was yielded.
@@ -137,7 +137,7 @@ def term(url: str, n: str, media_type: str, **parameters: str) -> Iterator[str]:
 
 
 def lines(url: str, media_type: str, **parameters: str) -> Iterator[str]:
-    """Yield a line for each of consecutive terms, from as many replies as it takes.
+    """Yield a line for each consecutive term, following the links from reply to reply.
 
     The ``parameters`` are those of ``GET /api1/terms``.
     """
@@ -156,7 +156,7 @@ def _term_address(url: str, n: str, **parameters: str) -> str:
 
 
 def _ask(address: str, *members: str, method: str = "GET", body: bytes | None = None) -> Document:
-    """Return the document that answers the request; without these members it is not a bigfib's."""
+    """Return the document of the reply; a bigfib's has all these ``members``."""
     headers = {**_JSON, "Content-Type": "application/json"} if body else _JSON
     with _answer(address, method, headers, body) as reply:
         document: Document = json.load(reply)
@@ -186,7 +186,7 @@ def _answer(
     except (OSError, HTTPException) as error:
         lost = f"the answer of {address} is lost: {error}"
         if method != "GET":
-            lost += "; whether it has changed, ask with `current`"
+            lost += "; check with `current` whether it has changed"
         raise Failure(lost) from error
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise Failure(f"no bigfib answers at {address}: {error}") from error

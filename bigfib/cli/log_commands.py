@@ -1,4 +1,4 @@
-"""The commands of state logs: ``log verify``, ``dump``, ``compact``, ``repair``, ``backup``."""
+"""Define the commands of state logs: ``log verify``, ``dump``, ``compact``, ``repair``, ``backup``."""
 
 import argparse
 import shlex
@@ -39,14 +39,14 @@ def add_to(commands: "Commands") -> None:
         parser = add_command(group, name, run, meaning)
         add_settings(parser, "file")
         if run is _dump:
-            parser.add_argument("--json", action="store_true", help="as JSON, a line for each")
+            parser.add_argument("--json", action="store_true", help="print each as a line of JSON")
         if run is _backup:
             parser.add_argument("target", type=Path, metavar="DEST", help="the copy to write")
 
 
 @contextmanager
 def explain_lock() -> Iterator[None]:
-    """Add what to do to the error of a state log that another process has open."""
+    """Add advice to the error of a state log that another process has open."""
     from bigfib.state.errors import Locked
 
     try:
@@ -55,17 +55,17 @@ def explain_lock() -> Iterator[None]:
         way = (
             f"use --url {shlex.quote(error.owner_url)}"
             if error.owner_url
-            else "try again when it is done"
+            else "try again when it has ended"
         )
         raise Failure(f"{error}; {way}") from error
 
 
 def require_log(path: Path) -> None:
-    """Return if there is a file at ``path``.
+    """Check that there is a file at ``path``.
 
     Raises:
         Failure: There is none.
-        Unusable: It cannot be looked at.
+        Unusable: The path cannot be accessed.
     """
     try:
         path.stat()
@@ -108,7 +108,7 @@ def _dump(command: argparse.Namespace) -> None:
     with reader.opened(path) as records:
         for offset, record in records:
             name = format_id(record.sequence_id)
-            # A position has any number of digits, which `str` of an int refuses.
+            # A position may have more digits than `str` of an int allows.
             position = None if record.position is None else str(mpz(record.position))
             if command.json:
                 print_json(
@@ -131,7 +131,7 @@ def _compact(command: argparse.Namespace) -> None:
 
     path = _existing(command)
     before = path.stat().st_size
-    # Not twice, should it be due when it is opened.
+    # Opening a log that is due would compact it once already.
     command.rewrite_bytes = str(1 << 40)
     with explain_lock(), open_log(settings_of(command, warn=False), expire=False) as opened:
         opened.rewrite()

@@ -1,6 +1,6 @@
 """Run the command line: parse the arguments, call the command, report errors.
 
-Whatever only some commands need is imported when they run, so that the others start quickly.
+Modules that only some commands need are imported when those run; the others start quickly.
 """
 
 import argparse
@@ -60,13 +60,13 @@ exit status:
   128 + the number of another signal that ended it
 
 Every setting is a flag of `serve`, a variable BIGFIB_*, and a key of the settings file; the
-first of these counts. `bigfib settings` shows all settings, their values and their sources."""
+first one given counts. `bigfib settings` shows all settings, their values and their sources."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status, as the epilog has it."""
     _open_closed_streams()
-    # Names of files need not be valid text; print them all the same.
+    # File names need not be valid text; print them anyway.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     # Until `serve` configures logging, messages reach stderr by Python's handler of last resort.
     assert logging.lastResort is not None  # noqa: S101 - nobody has removed it
@@ -91,13 +91,13 @@ def _run(arguments: list[str]) -> int:
     except (InvalidIndex, InvalidModulus) as error:
         return _fail(str(error), 2)
     except TablesMissing as error:
-        return _fail(f"{error}; make them with `bigfib store init`", 1)
+        return _fail(f"{error}; create them with `bigfib store init`", 1)
     except LogError as error:
         return _fail(f"{error}{_remedy(error)}", 1)
     except (Failure, IndexTooLarge, StoreError, Unavailable) as error:
         return _fail(str(error), 1)
     except OutcomeUnknown as error:
-        return _fail(f"{error}; whether it has changed, ask with `current`", 1)
+        return _fail(f"{error}; check with `current` whether it has changed", 1)
     except OSError as error:
         return _fail_to_write(error, moved=getattr(command, "moved", False))
     except MemoryError:
@@ -120,7 +120,7 @@ def _print_version_and_kernel() -> None:
 
 
 def _remedy(error: LogError) -> str:
-    """Return what to run about the error, to append to its message."""
+    """Return the advice to append to the message of the error."""
     if isinstance(error, Unusable):
         return "; name another file with --file"
     if isinstance(error, (Damaged, Unreadable)):
@@ -138,7 +138,7 @@ def _fail(message: str, status: int) -> int:
 def _fail_to_write(error: OSError, *, moved: bool) -> int:
     # Python would report the same error again when it flushes at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if isinstance(error, BrokenPipeError):  # The reader wants no more.
+    if isinstance(error, BrokenPipeError):  # The reader has closed the pipe.
         return 1
     made = "; the step was made: see `current`" if moved else ""
     return _fail(f"{error.filename or 'cannot write the answer'}: {error.strerror}{made}", 1)
@@ -147,7 +147,7 @@ def _fail_to_write(error: OSError, *, moved: bool) -> int:
 def _open_closed_streams() -> None:
     """Open each of stdin, stdout and stderr that the caller closed.
 
-    Otherwise the state log might get the descriptor of stderr, and receive messages.
+    Otherwise the state log might get the descriptor of stderr, and messages be written into it.
     """
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115 - for good
@@ -159,14 +159,14 @@ def _open_closed_streams() -> None:
 
 
 def _drop_unwritten_messages() -> None:
-    """Drop messages that stderr does not take: Python would retry at exit, and exit with 120."""
+    """Drop messages that stderr refuses: Python would retry at exit, and exit with 120."""
     try:
         sys.stderr.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
-# What argparse says of a command that there is not, and of those that there are.
+# argparse's message about an unknown command, which lists the known ones.
 _UNKNOWN_COMMAND: Final = re.compile(
     r"argument COMMAND: invalid choice: (.*) \(choose from (.*)\)", re.DOTALL
 )
@@ -199,7 +199,7 @@ class _Parser(argparse.ArgumentParser):
 def _parse(arguments: list[str]) -> argparse.Namespace:
     for module, names in _MODULES.items():
         if arguments and arguments[0] in names:
-            # Importing the others takes longer than a short term.
+            # Importing the others takes longer than computing a short term.
             single = _Parser(prog=_PROG)
             _add_module(module, single.add_subparsers())
             return _parse_known(single, arguments)
@@ -231,7 +231,7 @@ def _names(parser: argparse.ArgumentParser, arguments: list[str]) -> list[str]:
 
 
 def _guess(word: str, known: list[str]) -> str:
-    """Return a question, to append to the message, if one of the known words is like this one."""
+    """Return the question "did you mean ...?" if a known word resembles ``word``, or nothing."""
     import difflib
 
     close = difflib.get_close_matches(word.strip("'"), known, 1, 0.7)
@@ -261,7 +261,7 @@ def parser() -> _Parser:
     for module in _MODULES:
         _add_module(module, commands)
     completion = add_command(
-        commands, "completion", _completion, "Print the script with which a shell completes bigfib."
+        commands, "completion", _completion, "Print the completion script for a shell."
     )
     completion.add_argument("shell", choices=["bash", "zsh", "fish"], help="the shell")
     whole.commands = commands.choices
@@ -276,7 +276,7 @@ def _add_module(module: str, commands: "Commands") -> None:
 def _command_first(
     arguments: list[str], serve: argparse.ArgumentParser, commands: set[str]
 ) -> list[str]:
-    """Return ``arguments`` with the command in front, and with `serve` if there is none.
+    """Move the command to the front of ``arguments``, or put `serve` there if there is none.
 
     The service that bigfib replaces took its flags before the command.
     """

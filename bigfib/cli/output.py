@@ -21,13 +21,13 @@ class Failure(Exception):
 
 
 def shortened(text: str, full: bool, group: bool, file: TextIO | None = None) -> str:
-    """Shorten a long term to its ends if ``file`` (default: stdout) is a terminal; group it."""
+    """Shorten a long term to its ends on a terminal (``file``, default: stdout); may add commas."""
     if full or len(text) <= _SHOWN_WHOLE or not (file or sys.stdout).isatty():
         return with_commas(text) if group else text
     digits = len(text.lstrip("-"))
     first, last = text[:_SHOWN_ENDS], text[-_SHOWN_ENDS:]
     if group:
-        # Whole groups, and those that the whole term has.
+        # Cut where the whole term has commas.
         most = _SHOWN_ENDS // _GROUP * _GROUP
         first = with_commas(text[: most - -digits % _GROUP + len(text) - digits])
         last = with_commas(text[-most:])
@@ -40,7 +40,7 @@ def with_commas(text: str) -> str:
 
 
 def grouped(pieces: Iterable[str], digits: int) -> Iterator[str]:
-    """Yield a number of so many ``digits``, which comes in pieces, with commas between groups."""
+    """Insert commas into a number that comes in pieces and has ``digits`` digits in all."""
     rest, comma = " " * (-digits % _GROUP), ""
     for piece in pieces:
         if piece.startswith("-"):
@@ -65,7 +65,7 @@ def print_json(document: Mapping[str, object], file: TextIO | None = None) -> No
 
 
 def print_table(*rows: Sequence[str]) -> None:
-    """Print a table for a person at a terminal."""
+    """Print rows as aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -73,7 +73,7 @@ def print_table(*rows: Sequence[str]) -> None:
 
 
 def print_note(text: str) -> None:
-    """Print a line on standard error; ignore errors, as it is not the answer."""
+    """Print a line on standard error; ignore errors, because the answer is on stdout."""
     with suppress(OSError):
         print(text, file=sys.stderr)
 
@@ -93,7 +93,7 @@ def answer_to(path: Path | None) -> Iterator[TextIO]:
         # Resolve links: the target is replaced, not the link.
         target = path.resolve()
         unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
-        # These signals remove the unfinished file, too, as Ctrl-C does.
+        # These signals must remove the unfinished file, too, as Ctrl-C does.
         for number in (signal.SIGHUP, signal.SIGTERM):
             # nohup ignores SIGHUP.
             if signal.getsignal(number) is not signal.SIG_IGN:

@@ -1,7 +1,7 @@
-"""A progress bar that moves evenly, with the time that is left.
+"""Show a progress bar that moves evenly, and the time left.
 
-Reports of a computation may be seconds apart, and what is between two of them unknown. So the bar
-goes on between them at the pace of the work so far, and waits when it was too fast.
+A computation may report only every few seconds. Between reports the bar advances at the pace of the
+work so far, and waits when it was too fast.
 """
 
 import time
@@ -11,38 +11,38 @@ from typing import Final
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-# What the bar shows at most until all is done.
+# The most that the bar shows before the work is done.
 _ALMOST: Final = 0.99
 
 
 class Pace:
-    """Estimate how much of some work is done, from reports of it."""
+    """Estimate the share of the work that is done, also between its reports."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start when nothing is done."""
+        """Start the clock; nothing is done yet."""
         self._clock = clock
         self._began = self._at = clock()
         self._done = self._shown = 0.0
 
     def report(self, done: float) -> None:
-        """Note that this share of the work, from 0 to 1, is done."""
+        """Note the share of the work that is done, from 0 to 1."""
         self._at, self._done = self._clock(), done
         if not done:
-            # It has waited for others.
+            # Until now the work has waited in a queue.
             self._began = self._at
 
     def done(self) -> float:
-        """Return the share that is probably done; never less than before."""
+        """Return the estimated share that is done, which never decreases."""
         now = self._clock()
         passed = self._at - self._began
         if self._done and passed:
-            # Only for as long again as the reported work took.
+            # Extrapolate for at most as long as the reported work took.
             ahead = self._done * min((now - self._at) / passed, 1.0)
             self._shown = max(self._shown, min(self._done + ahead, max(self._done, _ALMOST)))
         return self._shown
 
     def seconds_left(self) -> float | None:
-        """Return for how long the work probably goes on; None if that is unknown."""
+        """Return an estimate of the seconds left, or None if that is unknown."""
         done = self.done()
         return (self._clock() - self._began) * (1 - done) / done if done else None
 
@@ -59,12 +59,12 @@ class ProgressBar(Progress):
         self.add_task(what, total=1, left="")
 
     def report(self, done: float) -> None:
-        """Note that this share of the work is done."""
+        """Note the share of the work that is done."""
         self._pace.report(done)
         self.refresh()
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """Draw the bar where the work probably is; called ten times a second."""
+        """Draw the bar at the estimated share; called ten times a second."""
         seconds = self._pace.seconds_left()
         left = "" if seconds is None else f"{round(seconds) // 60}:{round(seconds) % 60:02} left"
         for task in self.task_ids:

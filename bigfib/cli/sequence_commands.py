@@ -1,4 +1,4 @@
-"""The commands that read and move a sequence, and those that create and delete one."""
+"""Define the commands that read, move, create and delete a sequence."""
 
 import argparse
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def add_to(commands: "Commands") -> None:
 
 def _add_arguments(parser: argparse.ArgumentParser, *settings: str) -> None:
     add_settings(parser, *settings)
-    add_url(parser, "or the sequence of this address")
+    add_url(parser, "(or a sequence's address)")
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="add position, digits and log on stderr"
     )
@@ -68,7 +68,7 @@ def _current(command: argparse.Namespace) -> None:
         position = find(settings.store, SHARED) or 0
     else:
         if command.file or command.store:
-            # A log that a flag names must exist; without the default log, nothing was stepped.
+            # A log named by a flag must exist; without the default log, nothing was stepped yet.
             require_log(settings.file)
         from bigfib.state import reader
 
@@ -148,7 +148,7 @@ def _show_shared(command: argparse.Namespace, digits: str, position: int) -> Non
 
 
 def _show(command: argparse.Namespace, sequence: dict[str, str]) -> None:
-    """Print the term of a sequence that is at its new position."""
+    """Print the term of a sequence, which the command has moved unless it is `current`."""
     command.moved = command.run is not _current
     if command.json:
         print_json(sequence)

@@ -1,4 +1,4 @@
-"""The command ``settings``, which shows every setting and its source."""
+"""Define the command ``settings``, which shows every setting and its source."""
 
 import argparse
 import dataclasses
@@ -44,7 +44,7 @@ def _settings(command: argparse.Namespace) -> None:
             if source.startswith("default"):
                 print(f"# {line}")
             elif "\\ud" in ascii(value):
-                print(f"# {line}  # {_comment(source)}; TOML cannot have it: it is no UTF-8")
+                print(f"# {line}  # {_comment(source)}; TOML cannot hold it: it is not UTF-8")
             else:
                 print(f"{line}  # {_comment(source)}")
 

@@ -18,12 +18,12 @@ _MOST_BYTES: Final = 1 << 20
 
 
 def default_path() -> Path | None:
-    """Return the path of the file if none is named, or None without a home directory."""
+    """Return the default path of the file, or None without a home directory."""
     return user_path(platformdirs.user_config_path, "bigfib.toml")
 
 
 def read(named: str | None, environ: Mapping[str, str]) -> SettingsFile | None:
-    """Return the content of the file.
+    """Read the file.
 
     Args:
         named: The path from the command line, if given there.
@@ -38,7 +38,7 @@ def read(named: str | None, environ: Mapping[str, str]) -> SettingsFile | None:
     if named is None:
         named = environ.get(variable(CONFIG)) or None
     elif not named or "\0" in named:
-        raise InvalidSetting("--config: a path is not empty, and has no NUL in it")
+        raise InvalidSetting("--config: a path must not be empty or contain NUL")
     path = default_path() if named is None else Path(named)
     if path is None:
         return None
@@ -53,7 +53,7 @@ def read(named: str | None, environ: Mapping[str, str]) -> SettingsFile | None:
     except OSError as error:
         raise InvalidSetting(
             f"cannot read the settings file {path}: {error.strerror}; name another with --config "
-            "or BIGFIB_CONFIG (/dev/null has no settings)"
+            "or BIGFIB_CONFIG (/dev/null for none)"
         ) from None
     except InvalidSetting:
         raise
@@ -66,7 +66,7 @@ def read(named: str | None, environ: Mapping[str, str]) -> SettingsFile | None:
 
 
 def _content(path: Path) -> bytes:
-    # The file may be a pipe, or endless.
+    # Read a bounded number of bytes: the file may be a pipe, or endless.
     with path.open("rb") as file:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
@@ -89,9 +89,7 @@ def _text(path: Path, name: str, value: Any) -> str:
         if setting.name == name:
             break
     else:
-        raise InvalidSetting(
-            f"{path}: {name!r:.60} is no setting; `bigfib settings` shows which there are"
-        )
+        raise InvalidSetting(f"{path}: {name!r:.60} is no setting; `bigfib settings` lists them")
     default = setting.default
     if isinstance(default, bool):
         fits, meaning = isinstance(value, bool), "true or false"
@@ -99,9 +97,9 @@ def _text(path: Path, name: str, value: Any) -> str:
         fits, meaning = type(value) is int, "a number, without quotes"
         if setting.metadata["parse"].units:
             fits = fits or isinstance(value, str)
-            meaning = 'a number, or a text with a unit, such as "64MiB" or "90d"'
+            meaning = 'a number, or a string with a unit, such as "64MiB" or "90d"'
     else:
-        fits, meaning = isinstance(value, str), "a text, in quotes"
+        fits, meaning = isinstance(value, str), "a string, in quotes"
     if not fits:
-        raise InvalidSetting(f"{path}: {name} is {meaning}")
+        raise InvalidSetting(f"{path}: {name} must be {meaning}")
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""The command ``status``: what is in use here, whether it works, and what to do where it does not.
+"""Define ``status``, which shows what is in use, whether it works, and what to do if it does not.
 
 It changes nothing, and starts nothing.
 """
@@ -58,7 +58,7 @@ def add_to(commands: "Commands") -> None:
         "the service is ready, 3 if none runs and all else is well, 1 if something has failed.",
     )
     add_settings(status, "file", "store", "durability", "host", "port")
-    add_url(status, "instead of the one of the settings")
+    add_url(status, "(default: the address of the settings)")
     status.add_argument("--json", action="store_true", help="print a JSON document")
 
 
@@ -115,7 +115,7 @@ def _settings(settings: Settings, sources: dict[str, str]) -> Iterator[Finding]:
         yield Finding(
             "durability",
             NOTE,
-            "os: a power failure takes back acknowledged steps",
+            "os: a power failure may undo acknowledged steps",
             "use --durability fsync where that matters",
         )
 
@@ -127,9 +127,9 @@ def _store(settings: Settings) -> Finding:
     try:
         position = find(settings.store, SHARED) or 0
     except TablesMissing as error:
-        return Finding("store", FAILED, str(error), "make them with `bigfib store init`")
+        return Finding("store", FAILED, str(error), "create them with `bigfib store init`")
     except StoreError as error:
-        return Finding("store", FAILED, str(error), f"is the database up, and is this it: {name}?")
+        return Finding("store", FAILED, str(error), f"check that {name} is right and up")
     return Finding("store", OK, f"{name}: the shared sequence is at position {position}")
 
 
@@ -151,7 +151,7 @@ def _log(settings: Settings) -> Finding:
         f"position {contents.position(SHARED)}"
     )
     if contents.fault:
-        advice = "writes that a crash cut short: the next start cuts them off, and loses nothing"
+        advice = "a crash cut writes short; the next start cuts them off and loses nothing"
         return Finding("log", NOTE, f"{detail}; torn: {contents.fault}", advice)
     return Finding("log", OK, detail)
 
@@ -166,7 +166,7 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _url(settings: Settings) -> str:
-    """Return the address of the service: that in the lock of the log, or that of the settings."""
+    """Return the service's address, from the lock of the log or else from the settings."""
     if not settings.store:
         try:
             _, _, url = (
@@ -187,11 +187,11 @@ def _service(url: str) -> Finding:
     try:
         version = client.ready_version(url)
     except Failure as error:
-        # The address is free; anything else that answers, or does not, is a failure.
+        # Nothing listens at the address; any other error is a failure.
         if isinstance(getattr(error.__cause__, "reason", None), ConnectionRefusedError):
             return Finding("service", STOPPED, str(error), "start it with `bigfib serve`")
-        return Finding("service", FAILED, str(error), "see what it logs, and what has its port")
+        return Finding("service", FAILED, str(error), "see its log, and which program has its port")
     if version != bigfib.__version__:
         detail = f"{url} is ready, but is version {version}"
-        return Finding("service", NOTE, detail, "restart it, for it to become this version")
+        return Finding("service", NOTE, detail, "restart it to run this version")
     return Finding("service", OK, f"{url} is ready")

@@ -1,4 +1,4 @@
-"""The commands of stores: ``store init`` and ``store copy``."""
+"""Define the commands of stores: ``store init`` and ``store copy``."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ def add_to(commands: "Commands") -> None:
         group, "copy", _copy, "Copy every sequence from a state log to a database, or back."
     )
     source = copy.add_argument("source", metavar="FROM", help="a path, or postgresql://...")
-    target = copy.add_argument("target", metavar="TO", help="the other kind; it must be empty")
+    target = copy.add_argument("target", metavar="TO", help="a store of the other kind, empty")
     for end in (source, target):
         complete(end, "FILE")
 

@@ -1,4 +1,4 @@
-"""The commands that print terms by their index: ``term`` and ``terms``. They touch no sequence."""
+"""Define ``term`` and ``terms``, which print terms by their index and touch no sequence."""
 
 import argparse
 from collections.abc import Callable, Iterator
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 def add_to(commands: "Commands") -> None:
     """Add the commands."""
     term = add_command(commands, "term", _term, "Print F(N) for any N; touches no sequence.")
-    term.add_argument("n", metavar="N", help="the index: a whole number, negative ones too")
+    term.add_argument("n", metavar="N", help="the index: a whole number, may be negative")
     kind = term.add_mutually_exclusive_group()
     kind.add_argument("--modulo", metavar="M", help="print F(N) mod M instead, for huge N too")
     kind.add_argument(
-        "--summary", action="store_true", help="print digit count and ends only, for huge N too"
+        "--summary", action="store_true", help="print only digit count and ends, for huge N too"
     )
-    kind.add_argument("--base", type=_base, default=10, help="write it in base 2 to 62")
+    kind.add_argument("--base", type=_base, default=10, help="write F(N) in base 2 to 62")
     row = add_command(
         commands, "terms", _terms, "Print consecutive terms, one a line; touches no sequence."
     )
-    row.add_argument("first", metavar="FROM", help="the index of the first, negative ones too")
-    row.add_argument("count", metavar="COUNT", help="how many")
+    row.add_argument("first", metavar="FROM", help="the index of the first term, may be negative")
+    row.add_argument("count", metavar="COUNT", help="the number of terms")
     form = row.add_mutually_exclusive_group()
-    form.add_argument("--bfile", action="store_true", help="write the index before each, as OEIS")
-    form.add_argument("--json", action="store_true", help="print a JSON document for each")
+    form.add_argument("--bfile", action="store_true", help="write each after its index, as OEIS")
+    form.add_argument("--json", action="store_true", help="print a JSON document for each term")
     form.add_argument("--group", action="store_true", help="group the digits of each by commas")
     for parser in (term, row):
         add_url(parser)
@@ -44,7 +44,7 @@ def add_to(commands: "Commands") -> None:
             "--output",
             type=Path,
             metavar="FILE",
-            help="write it to FILE; - is standard output",
+            help="write to FILE; - is standard output",
         )
         complete(output, "FILE")
     add_output(term)

@@ -4,7 +4,7 @@ Converting a binary integer to decimal costs far more than adding two of them, s
 in decimal, in one of two ways.
 
 **ASCII digits**, added and subtracted by the C kernel: for terms of `_KERNEL_FROM` digits or more,
-where there is a kernel. The sum is the text, and is made in one pass.
+where there is a kernel. The sum is already the text, made in one pass.
 
 **Packed decimal**, for all others: integers whose *bytes* are decimal digits, 144 is
 ``0x01_04_04``. Whole-number arithmetic then works on all digits at once. With the masks ``0xF6``,
@@ -12,13 +12,13 @@ where there is a kernel. The sum is the text, and is made in one pass.
 
 *Forward.* In ``t = a + 0xF6.. + b`` a byte overflows just when its digits add up to ten or more
 (0xF6 = 256 - 10), so the carry between bytes is the decimal carry. A byte that overflowed holds
-its digit, 0x00 .. 0x09. One that did not holds 0xF6 .. 0xFF: its low half is 6 too large, and all
-bits of its high half are set, two of which make the 6::
+its digit, 0x00 .. 0x09. One that did not holds 0xF6 .. 0xFF: its low half is 6 too large, and its
+high half is all ones, two of which, shifted right by 3, are the 6 to subtract::
 
     a + b   = (t & 0x0F..) - ((t & 0x30..) >> 3)
 
-*Back.* In ``t = b - a`` a byte that borrowed took 256 where a decimal digit takes ten: it lies in
-0xF6 .. 0xFF, and the same correction mends it.
+*Back.* In ``t = b - a`` a byte that borrowed got 256 where a decimal digit gets ten: it lies in
+0xF6 .. 0xFF, and the same subtraction corrects it.
 
 *Text.* ``a | 0x30..``, read big-endian, is ASCII.
 """
@@ -46,7 +46,7 @@ _KERNEL_FROM: Final = 2_000
 At 209 thousand digits they take 12 us, packed 166.
 """
 
-# Shorter terms are packed again; the gap avoids converting to and fro around one length.
+# Shorter terms are packed again; the gap avoids repeated conversions around one length.
 _PACKED_BELOW: Final = 1_900
 
 # Leading digits that nearly always determine the length of a result.
@@ -101,7 +101,7 @@ class DecimalPair:
         return self._terms.digit_count
 
     def digits(self, closing: bytes = b"") -> bytes:
-        """Return F(position) as ASCII digits, then ``closing``; calls with the same are cheap."""
+        """Return F(position) as ASCII digits, then ``closing``; repeating the call is cheap."""
         return self._terms.digits(closing)
 
     def forward(self) -> None:
@@ -129,7 +129,7 @@ def _kernel() -> "Kernel | None":
 
 
 class _Ascii:
-    """Two terms as ASCII digits, each followed by the closing last asked for when it was made."""
+    """Two terms as ASCII digits, each followed by the closing in use when it was made."""
 
     __slots__ = (
         "_closing",
@@ -156,9 +156,9 @@ class _Ascii:
         return self._this
 
     def forward(self) -> int:
-        """Step forward, and return the digits of the second term."""
+        """Step forward, and return the length of the second term."""
         head = int(self._following[:_HEAD]) + self._aligned_head()
-        # The digits after the heads add less than two to it.
+        # The digits after the heads add less than two to the sum.
         longer = head >= 10**_HEAD
         certain = longer or head < 10**_HEAD - 1
         made = self._combined(self._length + (longer or not certain), certain, subtract=False)
@@ -168,9 +168,9 @@ class _Ascii:
         return self._length
 
     def back(self) -> int:
-        """Step back, and return the digits of the second term."""
+        """Step back, and return the length of the second term."""
         head = int(self._following[:_HEAD]) - self._aligned_head()
-        # The digits after the heads add or subtract less than one.
+        # The digits after the heads change the difference by less than one.
         shorter = head < 10 ** (_HEAD - 1)
         certain = head > 10 ** (_HEAD - 2 if shorter else _HEAD - 1)
         made = self._combined(self._length - (shorter and certain), certain, subtract=True)
@@ -269,7 +269,7 @@ class _Packed:
         self._text = None
         if self._following.bit_length() <= 8 * (self._length - 1):
             self._length -= 1
-            # Later than possible: the next steps may lead forward again.
+            # Shrink late: the next steps may lead forward again.
             if self._length < self._room - 4 * _notch(self._length):
                 self._make_masks()
         return self._length

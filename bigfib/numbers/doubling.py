@@ -9,8 +9,8 @@ Compared with ``gmpy2.fib(n).digits()`` on one core, ``decimal`` is 0.8 times as
 times at 10^7, 1.55 times at 10^8, 1.7 times at 2 * 10^8, with a sixth more memory. Its transforms
 grow in steps by a factor of 4/3 or 3/2; it gains least just after a step (3.0, 6.0, 12 million).
 
-Other formulas at 10^8, in the same unit: F and L (Lucas) by a product and a square, 1.43; F(n) and
-F(n-1) by two squares, as here, 1.55.
+Two formulas compared at 10^8, in the same unit: F and L (Lucas) by a product and a square, 1.43;
+F(n) and F(n-1) by two squares, as here, 1.55.
 """
 
 import decimal
@@ -41,7 +41,7 @@ def digits(n: int, report: Callable[[float], None] = lambda _: None) -> str:
     """Return the decimal digits of F(n), n >= 0, computed by ``decimal`` or GMP.
 
     F(2k-1) = F(k)^2 + F(k-1)^2 and F(2k+1) = 4 F(k)^2 - F(k-1)^2 + 2 (-1)^k, and F(2k) is their
-    difference; so does GMP (The GNU MP manual, "Fibonacci Numbers Algorithm").
+    difference, as in GMP (The GNU MP manual, "Fibonacci Numbers Algorithm").
 
     ``report`` is called with the share of the work that is done, from 0 to 1.
 
@@ -88,7 +88,7 @@ def _last(this: Decimal, before: Decimal, bit: int, twice: Decimal) -> Decimal:
     return _EXACT.multiply(this, _EXACT.add(this, _EXACT.add(before, before)))
 
 
-# The same for the kernel.
+# Bits of the index up to which GMP is faster than the kernel.
 _KERNEL_START_BITS: Final = 17
 
 # The length of terms grows by log10(phi) digits an index.
@@ -113,7 +113,7 @@ def digits_by_kernel(
     Raises:
         IndexTooLarge: As `fibonacci.term`.
         MemoryError: There is not enough memory.
-        WrongResult: The processor or its memory is at fault.
+        WrongResult: The processor or the memory is at fault.
     """
     fibonacci.require_computable(n)
     rounds = n.bit_length() - _KERNEL_START_BITS
@@ -150,6 +150,6 @@ def digits_by_kernel(
 
 
 def random_prime() -> mpz:
-    """Return a prime of 61 bits by which results of the kernel are checked."""
+    """Return a random prime of 61 bits, modulo which results are checked."""
     start = 1 << _CHECK_BITS - 1 | int.from_bytes(os.urandom(_CHECK_BITS // 8), "big")
     return gmpy2.next_prime(mpz(start))

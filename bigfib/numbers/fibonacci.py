@@ -47,7 +47,7 @@ def parse_index(text: str) -> mpz:
         InvalidIndex: ``text`` is anything else (``+5``, ``007``, ``1_000``, ``1e9``).
         IndexTooLarge: It has more than `MAX_INDEX_DIGITS` digits.
     """
-    # The length comes first: the pattern would read a megabyte only to refuse it.
+    # Check the length first: the pattern would read a megabyte only to refuse it.
     if len(text) > MAX_INDEX_DIGITS + text.startswith("-"):
         raise IndexTooLarge(f"an index has at most {MAX_INDEX_DIGITS} digits, not {len(text)}")
     if not _INDEX.fullmatch(text):
@@ -61,7 +61,8 @@ def require_computable(n: int | mpz) -> None:
     """Raise `IndexTooLarge` if |n| exceeds `MAX_INDEX`."""
     if abs(n) > MAX_INDEX:
         raise IndexTooLarge(
-            f"the largest term computed in full is F({MAX_INDEX}); its summary and residues go on"
+            f"the largest term computed in full is F({MAX_INDEX}); summaries and residues go "
+            "further"
         )
 
 
@@ -131,8 +132,8 @@ def digit_count(n: int | mpz, base: int = 10) -> mpz:
 def leading_digits(n: int | mpz, count: int) -> str:
     """Return the first ``count`` decimal digits of |F(n)|, or all if it has fewer.
 
-    They are ten to the power of the fraction of log10 F(n), at a precision that grows until the
-    rounding can no longer change a digit.
+    They are those of 10 to the power of the fraction of log10 F(n), at a precision that grows until
+    the rounding can no longer change a digit.
 
     Raises:
         ValueError: ``count`` is not in 1 .. 1000. At 1000, the part of Binet's formula that is
@@ -183,7 +184,7 @@ def _log_term(n: int | mpz, base: int, guard: int) -> mpz:
         return mpz(gmpy2.floor(gmpy2.mul_2exp(log_term / gmpy2.log(gmpy2.mpfr(base)), guard)))
 
 
-# Most of the cost of the summary of a large term, which needs them for base 2 and twice for 10.
+# Most of the cost of a large summary, which needs them for base 2 and twice for base 10.
 @lru_cache(maxsize=4)
 def _binet_logarithms(precision: int) -> tuple[gmpy2.mpfr, gmpy2.mpfr]:
     """Return log(phi) and log(5)/2 to ``precision`` bits."""

@@ -1,7 +1,7 @@
-"""The C kernel (kernel.c), by ctypes: sums of digits, and exact products in threads.
+"""Call the C kernel (kernel.c) by ctypes: sums of digits, and exact products in threads.
 
-ctypes rather than an extension module: the library then needs no headers of Python to be built, is
-the same for every version of Python, and lets other threads run. A call costs half a microsecond.
+ctypes rather than an extension module: the library then needs no Python headers to build, is the
+same for every version of Python, and lets other threads run. A call costs half a microsecond.
 
 If the kernel was not built, or the processor lacks AVX2, `load` returns None, and callers compute
 without it.
@@ -31,7 +31,7 @@ _HUGE: Final = 1 << 21
 _REPORT_EVERY: Final = 0.1
 
 PRODUCT, EVEN, ODD = 0, 1, 2
-"""The results computed from a and b: ab; a(a + 2b), aa + bb; aa + (a + b)(a + b), a(a + 2b)."""
+"""Results for a and b: ab; or a(a + 2b), aa + bb; or aa + (a + b)(a + b), a(a + 2b)."""
 
 
 class Unusable(Exception):
@@ -44,7 +44,7 @@ class Kernel:
     def __init__(self, library: Path = LIBRARY) -> None:
         """Load ``library``, or raise `Unusable`."""
         if not library.exists():
-            raise Unusable("it was not built; install a C compiler, then bigfib once more")
+            raise Unusable("it was not built; install a C compiler, then reinstall bigfib")
         try:
             functions = ctypes.CDLL(str(library))
             # While this one runs, which takes microseconds, no other thread can.
@@ -52,14 +52,14 @@ class Kernel:
             functions.bigfib_variant.restype = c_char_p
             variant: bytes | None = functions.bigfib_variant()
         except (AttributeError, OSError) as error:
-            raise Unusable(f"it cannot be loaded ({error}); install bigfib once more") from error
+            raise Unusable(f"it cannot be loaded ({error}); reinstall bigfib") from error
         if variant is None:
             raise Unusable("this processor lacks AVX2 or FMA")
         self.variant = variant.decode()
         self._step = holding.bigfib_step
         self._step.restype = c_int
         self._step.argtypes = [c_int, *4 * (c_char_p, c_size_t)]
-        # Python's own way to make bytes that are yet to be written.
+        # CPython's function that allocates bytes to be filled in.
         self._unwritten: Callable[[None, int], bytes] = ctypes.PYFUNCTYPE(
             ctypes.py_object, c_char_p, ctypes.c_ssize_t
         )(("PyBytes_FromStringAndSize", ctypes.pythonapi))
@@ -133,7 +133,7 @@ def description() -> str:
 
 
 class Buffer:
-    """Zeroed memory that begins on a page of its own."""
+    """Allocate zeroed memory that begins on a page of its own."""
 
     def __init__(self, size: int) -> None:
         """Allocate ``size`` bytes, or raise `MemoryError`."""
@@ -141,7 +141,7 @@ class Buffer:
             memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as error:
             raise MemoryError(f"there are no {size} bytes of memory") from error
-        # With small pages the system would be busy for a tenth of the time.
+        # With small pages the operating system would take a tenth of the time.
         if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
             memory.madvise(mmap.MADV_HUGEPAGE)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
@@ -168,10 +168,10 @@ class Number:
 
 
 class Products:
-    """Memory and threads to compute products."""
+    """Compute products, in memory allocated once and in threads."""
 
     def __init__(self, kernel: Kernel, size: int, threads: int = 1) -> None:
-        """Allocate what `size` returns for the largest product, or raise `MemoryError`.
+        """Allocate ``size`` bytes, by `size` for the largest product, or raise `MemoryError`.
 
         More than three threads have nothing to do.
         """
@@ -182,7 +182,7 @@ class Products:
 
     @staticmethod
     def size(kernel: Kernel, limbs: int, both: bool, threads: int = 1) -> int:
-        """Return the bytes needed for a product of so many limbs, or for ``both`` results."""
+        """Return the bytes needed for a product of ``limbs`` limbs, or for ``both`` results."""
         points = kernel.points(limbs)
         each = (1 + both) * points
         return _DOUBLE * (_PRIMES * each + min(threads, _PRIMES) * (each + points // 4))
@@ -251,13 +251,13 @@ class Products:
                     thread.join(_REPORT_EVERY)
                     report()
         finally:
-            # They use memory that this thread frees.
+            # The threads use memory that this one frees.
             for thread in started:
                 thread.join()
         report()
 
     def text(self, number: Number) -> memoryview:
-        """Return the digits of ``number`` > 0, until the next product is computed."""
+        """Return the digits of ``number`` > 0, in memory that the next product overwrites."""
         end = LIMB_DIGITS * number.limbs
         self._kernel.write(self._buffer.address, number.address, number.limbs)
         first = bytes(self._buffer.view[:LIMB_DIGITS])

@@ -1,4 +1,4 @@
-"""Open the listening socket, or take over the one that was opened before this process."""
+"""Open the listening socket, or inherit one from systemd."""
 
 import contextlib
 import ipaddress
@@ -11,18 +11,17 @@ from bigfib.server import CannotServe
 # The kernel cuts this down to net.core.somaxconn.
 _BACKLOG: Final = 4096
 
-# The protocol of sd_listen_fds(3) begins to count here.
+# The first descriptor that sd_listen_fds(3) hands over.
 _FIRST_INHERITED: Final = 3
 
 
 def inherit() -> socket.socket | None:
-    """Return the listening socket that was opened before this process, or None.
+    """Return the listening socket that systemd or another opener handed over, or None.
 
-    The opener, such as systemd, keeps it open, too, so that clients wait during a restart and are
-    not refused.
+    The opener keeps it open, too, so that clients wait during a restart and are not refused.
 
     Raises:
-        CannotServe: There are several sockets, or it is not TCP, or does not listen.
+        CannotServe: There are several sockets, or the one is not TCP, or does not listen.
     """
     # Child processes must not inherit the variables.
     pid, count, _ = (
@@ -37,15 +36,15 @@ def inherit() -> socket.socket | None:
         listener = socket.socket(fileno=_FIRST_INHERITED)
     except OSError as error:
         raise CannotServe(
-            f"file descriptor 3 is handed over, but no socket: {error.strerror}"
+            f"file descriptor 3 is handed over, but is no socket: {error.strerror}"
         ) from error
     if (
         listener.family not in (socket.AF_INET, socket.AF_INET6)
         or listener.type != socket.SOCK_STREAM
     ):
         listener.close()
-        raise CannotServe("the socket handed over is not one of TCP; give an address and a port")
-    # To listen on a socket without an address would open a random port on all interfaces.
+        raise CannotServe("the socket handed over is not TCP; give an address and a port")
+    # Listening on a socket without an address would open a random port on all interfaces.
     if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         listener.close()
         raise CannotServe("the socket handed over does not listen; leave Accept=no in the unit")
@@ -56,8 +55,8 @@ def inherit() -> socket.socket | None:
 def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """Return a socket bound to the address, which does not listen yet.
 
-    Port 0 is any free one. If the port is ``shared``, other processes bind it, too, and the kernel
-    spreads connections.
+    Port 0 takes any free one. If the port is ``shared``, other processes bind it, too, and the
+    kernel spreads connections over them.
 
     Raises:
         CannotServe: The address is unknown or taken.
@@ -77,7 +76,7 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         _configure(listener)
         if family == socket.AF_INET6:
-            # `::` means all addresses, of IPv4, too.
+            # `::` means all addresses, including IPv4.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind(address)
     except OSError as error:
@@ -120,7 +119,7 @@ def _configure(listener: socket.socket) -> None:
     # Accepted sockets inherit TCP_NODELAY. Without it each chunk of digits waits until the client
     # has acknowledged the previous one.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # bjoern accepts one connection an event; a client that has gone by then must not block it.
+    # bjoern calls accept once an event, which must not block if the client has gone by then.
     listener.setblocking(False)
 
 

@@ -18,7 +18,7 @@ QUIET_SECONDS: Final = 10.0
 
 
 def configure(log_format: LogFormat = LogFormat.TEXT, *, debug: bool = False) -> None:
-    """Log in this format from now on, and debug messages of bigfib's own if ``debug``."""
+    """Log in this format from now on; with ``debug``, also bigfib's own debug messages."""
     formatter = _Json() if log_format is LogFormat.JSON else _Text()
     handler = RepeatLimiter(sys.stderr)
     handler.setFormatter(formatter)

@@ -49,7 +49,7 @@ def serve(settings: Settings) -> None:
 
     Raises:
         CannotServe: The address cannot be used, or the shared sequence is too large to compute.
-        LogError: The state log cannot be opened, or not be made durable at the end.
+        LogError: The state log cannot be opened, or cannot be made durable at the end.
         StoreError: The database cannot be used.
     """
     timeout = systemd.watchdog_seconds()
@@ -73,14 +73,14 @@ def serve(settings: Settings) -> None:
         if place is None:
             return
         host, port = reserved.getsockname()[:2]
-        # All workers accept from an inherited socket: whichever is free.
+        # All workers accept from an inherited socket; one that is free gets the connection.
         with contextlib.closing(inherited or listener.bind(host, port, shared=True)) as listening:
             listener.listen(listening)
             _Server(settings, listening, timeout, place, inherited=bool(inherited)).serve()
 
 
 class _Opened(NamedTuple):
-    """What the application works on; ``position`` is that of the shared sequence."""
+    """The open store and computations; ``position`` is that of the shared sequence."""
 
     store: Opened
     sequences: Sequences
@@ -90,10 +90,10 @@ class _Opened(NamedTuple):
 
 @dataclass
 class _Server:
-    """The service in this process.
+    """Run the service in this process.
 
-    If there is a supervisor, it expects a report every ``timeout`` seconds. ``place`` is that of
-    this worker, if there are several. An ``inherited`` socket listens on after the end.
+    systemd or the supervisor, if any, expects a report every ``timeout`` seconds. ``place`` is that
+    of this worker, if there are several. An ``inherited`` socket still listens after the end.
     """
 
     settings: Settings
@@ -119,7 +119,7 @@ class _Server:
     def _prepare_process(self) -> int:
         """Set up the process; return how many descriptors it may have."""
         if self.settings.one_cpu:
-            # All workers on the same CPU would gain nothing.
+            # Each worker gets another CPU: all on the same one would gain nothing.
             cpus = sorted(os.sched_getaffinity(0))
             number = self.place.number if self.place else 0
             os.sched_setaffinity(0, {cpus[number % len(cpus)]})
@@ -160,7 +160,7 @@ class _Server:
             yield _Opened(store, sequences, jobs, position)
 
     def _build(self, opened: _Opened, stop: Stop) -> WSGI:
-        """Return the application for bjoern, with the hook installed that commits for it."""
+        """Return the application for bjoern, and install the hook that commits its changes."""
         settings = self.settings
         app = create_app(
             *(opened.store.store, opened.sequences, opened.jobs),
@@ -216,8 +216,9 @@ def _show_uncaught(
 def keep_freed_memory() -> None:
     """Let malloc keep the memory of large numbers for the next ones, 64 MB at most.
 
-    By default it returns a freed number of more than 128 KB to the system, which clears the pages
-    again for the next one: measured at 209 thousand digits, a step then takes 2.7 times as long.
+    By default malloc returns a freed number of more than 128 KB to the system, which clears the
+    pages again for the next one: measured at 209 thousand digits, a step then takes 2.7 times
+    as long.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:  # glibc has it, musl does not

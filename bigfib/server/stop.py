@@ -7,7 +7,7 @@ code no longer runs in the thread of the loop. Hence:
 * SIGTERM is handled in Python, which bjoern lets run ten times a second. The handler raises a
   SIGINT for libev and has the connections drained (see `bigfib.server.bjoern.idle`).
 * SIGINT from outside is blocked, so that libev sees only the one from the handler. A thread waits
-  for it and turns it into a SIGTERM, unless this process was started to ignore it.
+  for SIGINT and sends a SIGTERM instead, unless the process was started with SIGINT ignored.
 * Clients that connected before the signal are served, even if bjoern has not accepted them yet: the
   stop begins when no connection is waiting, or after the tenth attempt.
 * Every reply from then on has ``Connection: close`` (see `bigfib.api.front`).
@@ -37,7 +37,7 @@ class Stop:
     """Stop the event loop on SIGTERM or SIGINT; ``draining`` is set when the stop has begun."""
 
     def __init__(self, listener: socket.socket, watch: ConnectionWatch, *, inherited: bool) -> None:
-        """Prepare to stop; ``watch`` closes the connections, and an ``inherited`` socket stays."""
+        """Prepare to stop; ``watch`` closes the connections; an ``inherited`` socket stays open."""
         self.draining = threading.Event()
         self._listener = listener
         self._watch = watch
@@ -59,7 +59,7 @@ class Stop:
         try:
             yield
         finally:
-            # Python restores the default action at exit, by which a second SIGTERM would kill.
+            # Python restores the default action at exit: a second SIGTERM would then kill.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def _begin(self, _signal: int, _frame: object) -> None:

@@ -19,8 +19,8 @@ from bigfib.server import CannotServe, systemd
 
 _logger = logging.getLogger(__name__)
 
-# The pause in seconds before a worker is started again. It doubles each time the worker ends, and
-# starts over after a run that was longer than the longest pause.
+# The pause in seconds before a worker is started again. It doubles each time the worker ends; a
+# run longer than the longest pause resets it.
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 
@@ -37,11 +37,11 @@ _ALIVE: Final = signal.SIGRTMIN
 
 
 class Place(NamedTuple):
-    """What a worker knows about its place among the others.
+    """The place of a worker among the others.
 
     Attributes:
-        number: Its number, from 0, which its replacement gets, too.
-        notify: Reports to the supervisor; to be called at intervals.
+        number: The worker's number, from 0; its replacement gets the same.
+        notify: Reports to the supervisor; the worker calls it at intervals.
         shared: The memory for the metrics of all workers.
     """
 
@@ -51,13 +51,13 @@ class Place(NamedTuple):
 
 
 class Worker:
-    """One of the processes, which may have to be started again.
+    """One of the processes, which is started again when it ends.
 
     Attributes:
-        pid: Its process, or 0 while there is none.
-        due: When it is to be started, on the monotonic clock.
-        heard: When it last reported; before the first report, until when it may start. None while
-            no report is expected.
+        pid: Its process id, or 0 while it does not run.
+        due: When it is started next, on the monotonic clock.
+        heard: When it last reported; before the first report, the end of `STARTING_SECONDS`. None
+            while no report is expected.
     """
 
     def __init__(self) -> None:
@@ -68,13 +68,13 @@ class Worker:
         self._pause = _FIRST_PAUSE
 
     def note_start(self, pid: int) -> None:
-        """Note that it runs as process ``pid``."""
+        """Note that the worker runs as process ``pid``."""
         self.pid = pid
         self._started = time.monotonic()
         self.heard = self._started + STARTING_SECONDS
 
     def note_end(self) -> None:
-        """Note that it has ended, and have it started again."""
+        """Note that the worker has ended, and schedule its restart."""
         self.pid = 0
         self.heard = None
         if time.monotonic() - self._started > _LONGEST_PAUSE:
@@ -82,12 +82,12 @@ class Worker:
         self.delay()
 
     def delay(self) -> None:
-        """Have it started after a pause, which doubles each time."""
+        """Schedule its start after a pause, which doubles each time."""
         self.due = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def kill_if_silent(self, timeout: float) -> None:
-        """Kill it if it has not reported for so many seconds."""
+        """Kill the worker if it has not reported for ``timeout`` seconds."""
         if self.heard is not None and time.monotonic() - self.heard > timeout:
             _logger.error("worker %d has not answered for %g s; it is killed", self.pid, timeout)
             self.heard = None
@@ -118,14 +118,14 @@ class Supervisor:
     def run(self) -> Place | None:
         """Keep the workers running until SIGTERM or SIGINT.
 
-        The first has to be ready before the others are started.
+        The first worker must be ready before the others are started.
 
         Returns:
             In a worker: its place. In the supervisor: None, when all have ended.
 
         Raises:
             CannotServe: The first worker cannot be started.
-            SystemExit: The first worker could not serve, and has logged why; with its status.
+            SystemExit: The first worker could not serve, and has logged why; has its exit status.
         """
         try:
             place = self._start(self._workers[0])
@@ -162,10 +162,10 @@ class Supervisor:
             worker.note_start(pid)
             return None
         number = self._shared.worker = self._workers.index(worker)
-        # The end of the supervisor stops a worker as a signal from the supervisor does.
+        # If the supervisor ends, the worker stops as it does on a signal from the supervisor.
         die_with(self._pid, signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask_before)
-        # The state of one worker is not that of the service.
+        # Only the supervisor notifies systemd: one worker is not the service.
         os.environ.pop("NOTIFY_SOCKET", None)
         return Place(number, lambda: os.kill(self._pid, _ALIVE), self._shared)
 
@@ -177,7 +177,7 @@ class Supervisor:
                 place = self._start(worker)
             except OSError as error:
                 _logger.error(  # noqa: TRY400 - the traceback says nothing more
-                    "cannot start worker %d: %s; it is tried again", number + 1, error.strerror
+                    "cannot start worker %d: %s; trying again", number + 1, error.strerror
                 )
                 worker.delay()
                 continue

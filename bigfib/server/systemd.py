@@ -1,4 +1,4 @@
-"""Notify systemd, and report to a supervisor, at intervals, that the event loop is alive.
+"""Notify systemd or a supervisor, at intervals, that the event loop is alive.
 
 sd_notify(3) and sd_watchdog_enabled(3) are two protocols of environment variables and datagrams,
 which other supervisors use, too. Without the variables nothing is sent.
@@ -28,7 +28,7 @@ def notify(*assignments: str) -> None:
     if address.startswith("@"):  # an abstract socket
         address = f"\0{address[1:]}"
     try:
-        # A file name in it may have bytes that are not UTF-8.
+        # A file name in the message may have bytes that are not UTF-8.
         message = "\n".join(assignments).encode(errors="backslashreplace")
         _sender().sendto(message, address)
     except OSError as error:
@@ -58,14 +58,14 @@ def watchdog_seconds() -> float | None:
 
 @contextlib.contextmanager
 def notifying(notify: Callable[[], None], timeout: float | None, *loop: CodeType) -> Iterator[None]:
-    """Call ``notify`` now, and four times in every ``timeout`` seconds while the loop is alive.
+    """Call ``notify`` now, then four times per ``timeout`` seconds while the loop is alive.
 
     bjoern has no timers, but checks for signals ten times a second. Python also runs a signal
     handler within a request, which may never end. So the loop counts as alive if it is between two
-    calls of the application, or within another call than last time.
+    calls of the application, or within another call than at the last signal.
 
-    ``loop`` is the functions that make up the loop, the outermost of which is called within the
-    ``with``. Without a ``timeout`` nothing expects further reports.
+    ``loop`` has the code of the loop's functions, the outermost of which is called within the
+    ``with``. Without a ``timeout``, ``notify`` is called only once.
     """
     last: FrameType | None = None
 

@@ -125,7 +125,7 @@ class TestCache:
         reply, body = awaited(service, NEAR)
         assert reply.status == 503
         detail = json.loads(body)["detail"]
-        assert "cannot be kept" in detail
+        assert "cannot be stored" in detail
         assert str(service.file.parent) not in detail
         assert files(service) == []
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
@@ -154,7 +154,7 @@ class TestCache:
         assert service.value("next") == 1
         reply, body = awaited(service, NEAR)
         assert reply.status == 503
-        assert "cannot be kept" in json.loads(body)["detail"]
+        assert "cannot be stored" in json.loads(body)["detail"]
         service.stop(signal.SIGTERM)
         assert f"not a regular file; remove it: '{lock}'" in service.said[-1]
         assert not service.file.with_name("elsewhere").exists()
@@ -163,7 +163,7 @@ class TestCache:
         service = serve("--cache-dir", "/proc/none")
         reply, body = awaited(service, NEAR)
         assert reply.status == 503
-        assert "cannot be kept" in json.loads(body)["detail"]
+        assert "cannot be stored" in json.loads(body)["detail"]
 
     def test_a_term_that_another_service_computes_is_waited_for(self, serve: Serve) -> None:
         service = serve()

@@ -119,7 +119,7 @@ class TestBesideAService:
         service = serve("--cache-dir", "/proc/none")
         target = tmp_path / "term.txt"
         said = bigfib.fails("term", "6000001", "--url", service.url, "-o", str(target))
-        assert "F(6000001) could not be computed: its digits cannot be kept" in said
+        assert "F(6000001) could not be computed: its digits cannot be stored" in said
         assert not target.exists()
 
     @pytest.mark.parametrize(

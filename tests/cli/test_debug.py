@@ -22,7 +22,7 @@ def test_debug_logs_settings_requests_and_large_terms(serve: Serve, debug: bool)
         "bigfib: setting max_sequences = 7 (--max-sequences)\n",
         "bigfib: setting durability = 'fsync' (default)\n",
         '"GET /api0/next HTTP/1.1" 200',
-        "bigfib: F(6000000) is computed, by process ",
+        "bigfib: F(6000000) was computed by process ",
     ):
         assert (text in said) is debug, said
 

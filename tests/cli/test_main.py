@@ -249,7 +249,7 @@ class TestNoHome:
             assert document[name] == {"value": "", "source": source}
 
     def test_what_needs_a_path_names_its_setting(self, bigfib: Command) -> None:
-        says = "2: bigfib: there is no home directory, where {0} has its default; give {0} or {1}\n"
+        says = "2: bigfib: there is no home directory for the default of {0}; give {0} or {1}\n"
         for command in (["current"], ["next"], ["log", "verify"]):
             assert bigfib.fails(*command) == says.format("--file", "BIGFIB_FILE")
         said = bigfib.fails("-p", "0", "-f", "/nowhere/log")

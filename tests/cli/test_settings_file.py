@@ -58,12 +58,12 @@ def test_where_positions_are_is_said_by_the_first_who_says_so(file: Path) -> Non
     [
         ("prot = 1", "'prot' is no setting"),
         ("[server]\nport = 1", "'server' is no setting"),
-        ('port = "8080"', "port is a number, without quotes"),
-        ("port = true", "port is a number"),
-        ("port = 8080.0", "port is a number"),
-        ("debug = 1", "debug is true or false"),
-        ("host = 1", "host is a text, in quotes"),
-        ("durability = ['os']", "durability is a text"),
+        ('port = "8080"', "port must be a number, without quotes"),
+        ("port = true", "port must be a number"),
+        ("port = 8080.0", "port must be a number"),
+        ("debug = 1", "debug must be true or false"),
+        ("host = 1", "host must be a string, in quotes"),
+        ("durability = ['os']", "durability must be a string"),
         ("port = 70000", "port '70000': a port is a number from 0 to 65535"),
         ("workers = -1", "workers '-1': workers are a number from 1"),
         ('durability = "maybe"', "durability 'maybe': durability is fsync or os"),
@@ -72,9 +72,9 @@ def test_where_positions_are_is_said_by_the_first_who_says_so(file: Path) -> Non
         ("port = 1\nport = 2\n", "line 2"),
         (f"port = {'9' * 5000}", "port|integer string conversion"),
         ("\udcff", "is not UTF-8"),
-        ('file = "a\\u0000b"', "file 'a.*b': a path is not empty, and has no NUL"),
+        ('file = "a\\u0000b"', "file 'a.*b': a path must not be empty or contain NUL"),
         ('store = "postgresql://h\\u0000b"', "a store is the path"),
-        ('cache_dir = ""', "a path is not empty"),
+        ('cache_dir = ""', "a path must not be empty"),
         (f"cache_bytes = 0x{'9' * 6000}", "integer string conversion"),
     ],
 )
@@ -115,7 +115,7 @@ def test_settings_file_is_looked_for_in_its_places(
     assert read.values == {"port": "1"}
     # An empty variable names none, and an empty flag is a mistake.
     assert settings_file.read(None, {"BIGFIB_CONFIG": ""}) == read
-    with pytest.raises(InvalidSetting, match="--config: a path is not empty"):
+    with pytest.raises(InvalidSetting, match="--config: a path must not be empty"):
         settings_file.read("", {})
     # Who names one wants that one.
     for named, environ in ((str(file), {}), (None, {"BIGFIB_CONFIG": str(file)})):
@@ -151,7 +151,7 @@ def test_passwords_are_not_shown(store: str, shown: str) -> None:
         ("host=db user=u password=secret x=", "1: .*does not know: x$"),
         ("postgresql://u:secret@[::1/db", "1: .*the connection string is not valid"),
         ("postgresql://u:secret%zz@h/db", "1: .*the connection string is not valid"),
-        ("postgresql://u:secret/s@h/db", "2: .* a / is written %2F"),
+        ("postgresql://u:secret/s@h/db", "2: .* / is written %2F"),
     ],
 )
 def test_passwords_are_not_told_with_what_is_wrong(path: Path, store: str, says: str) -> None:
@@ -196,7 +196,7 @@ class TestShown:
         assert said.values["port"] == "9000"
         if name == "\udcff":
             assert "file" not in said.values
-            assert "it is no UTF-8" in shown
+            assert "it is not UTF-8" in shown
         else:
             assert said.values["file"] == name
 

@@ -116,7 +116,7 @@ def test_settings_that_matter_are_named_with_advice(bigfib: Command, tmp_path: P
     assert (done.returncode, done.stderr) == (3, "")
     assert f"port = 1 ({config})" in done.stdout
     assert "did you mean BIGFIB_PORT?" in done.stdout
-    assert state_of(done.stdout, "durability").startswith("note: os: a power failure takes back")
+    assert state_of(done.stdout, "durability").startswith("note: os: a power failure may undo")
     assert bigfib.fails("status", "-p", "x").startswith("2: ")
 
 

@@ -91,4 +91,4 @@ def test_fork_that_fails_at_a_restart_is_retried(
     assert sum("cannot start worker 2: Resource temporarily" in line for line in lines) == 1
     assert service.value("next") == 1
     assert service.stop(signal.SIGTERM) == 0
-    assert "temporarily unavailable; it is tried again (2 times more)" in "".join(service.said)
+    assert "temporarily unavailable; trying again (2 times more)" in "".join(service.said)

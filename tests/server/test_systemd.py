@@ -201,7 +201,7 @@ class TestHandedOver:
                 elif kind == "connected":
                     sockets[0].connect(listener.getsockname())
             else:
-                says = "not one of TCP"
+                says = "not TCP"
                 family = socket.AF_UNIX if kind == "unix" else socket.AF_INET
                 form = socket.SOCK_STREAM if kind == "unix" else socket.SOCK_DGRAM
                 sockets = [opened.enter_context(socket.socket(family, form))]

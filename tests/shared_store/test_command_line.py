@@ -13,7 +13,7 @@ class TestCommandLine:
         url = cluster.url()
         done = run("next", "--store", url)
         assert (done.returncode, done.stdout) == (1, "")
-        assert "make them with `bigfib store init`" in done.stderr
+        assert "create them with `bigfib store init`" in done.stderr
         assert run("store", "init", "--store", url).stdout == "version 2: made\n"
         assert run("store", "init", BIGFIB_STORE=url).stdout == "version 2: is there already\n"
         for arguments, shown in (

@@ -1,1 +1,1 @@
-"""The fence around bjoern: all that reaches into its memory, libev's and its connections."""
+"""Reach into bjoern's memory, libev's and the connections; no other code does."""

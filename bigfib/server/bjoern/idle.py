@@ -8,8 +8,8 @@ descriptors at a time, which costs requests nothing. Three rules:
 
 * **Time.** A connection is closed if its client has neither acknowledged anything new nor begun a
   request for `TIMEOUT` seconds: it is idle, or stalls in its request, or does not read its reply.
-* **Descriptors.** When connections take more than half of those that the process may have, the time
-  is `SHORT_TIMEOUT`.
+* **Descriptors.** When connections take more than half of the descriptors that the process may
+  have, the time is `SHORT_TIMEOUT`.
 * **Memory.** A connection is closed if its client has sent more than `MOST_HELD` bytes since the
   last reply. While all clients together have sent more than `MOST_HELD_BY_ALL`, the connection of
   the client that sent most is closed.
@@ -39,21 +39,21 @@ TIMEOUT: Final = 75.0
 """Seconds; more than the 60 after which proxies commonly close an idle connection themselves."""
 
 SHORT_TIMEOUT: Final = 5.0
-"""The same when descriptors become scarce."""
+"""Timeout in seconds when descriptors become scarce."""
 
 SILENT_SECONDS: Final = 1.0
-"""The same when the service stops: a request on its way has arrived by then."""
+"""Timeout in seconds when the service stops: a request on its way has arrived by then."""
 
 DRAIN_SECONDS: Final = 5.0
 """Seconds that replies under way may take when the service stops."""
 
 MOST_HELD: Final = 4 << 20
-"""Maximum bytes of a request: a valid document has a quarter of that, its headers 80 KiB."""
+"""Maximum bytes of a request: a valid document takes a quarter of that, its headers 80 KiB."""
 
 MOST_HELD_BY_ALL: Final = 64 << 20
 """Maximum bytes of all requests that are not answered yet."""
 
-# Looking at so many takes 1 ms; at 10,000, with the pauses, 2 s.
+# Looking at so many descriptors takes 1 ms; at 10,000, with the pauses, 2 s.
 _AT_ONCE: Final = 250
 _PAUSE: Final = 0.05
 
@@ -73,7 +73,7 @@ _RESET: Final = struct.pack("ii", 1, 0)
 
 
 class _Facts(NamedTuple):
-    """What the kernel knows of a connection.
+    """What the kernel knows about a connection.
 
     Attributes:
         cookie: Its identity.
@@ -93,7 +93,7 @@ class _Seen(NamedTuple):
     Attributes:
         answered: Bytes that had been received when ``acknowledged`` last changed.
         held: Bytes received since.
-        since: When ``acknowledged`` last changed, or the first of these bytes was received.
+        since: When ``acknowledged`` last changed, or the first of the ``held`` bytes was received.
     """
 
     cookie: bytes
@@ -124,7 +124,7 @@ class ConnectionWatch:
         self._seen: dict[int, _Seen] = {}
         self._next = 0
         self._highest = 0
-        # Reserved: there may be no free descriptor when a connection is to be closed.
+        # Reserved: there may be no free descriptor when a connection must be closed.
         self._nothing = socket.socket()
         self._duplicate = self._nothing.dup()
         self._ended = threading.Event()
@@ -215,7 +215,7 @@ class ConnectionWatch:
     def _close(self, fd: int, seen: _Seen, *, at_once: bool = False) -> None:
         """Shut the connection down; ``at_once`` in the middle of a request or reply that stalls.
 
-        bjoern may close the connection at any moment, and its descriptor may then be that of the
+        bjoern may close the connection at any moment, and its descriptor may then belong to the
         next one. A duplicate keeps referring to the same connection.
         """
         try:
@@ -263,7 +263,7 @@ class ConnectionWatch:
 
 
 def _ask(connection: socket.socket) -> _Facts | None:
-    """Return what the kernel knows, or None if there is no connection; may raise `OSError`."""
+    """Return what the kernel knows, or None if it is not connected; may raise `OSError`."""
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
     if len(info) < _INFO.size:
         return None

@@ -9,8 +9,8 @@ libev handles the last event first: of requests that arrive within one iteration
 connections, the later one may be answered first.
 
 bjoern has no end-of-iteration hook; libev has: an `ev_prepare` watcher runs before the loop waits.
-It needs the address of the loop, which bjoern keeps to itself. A loop is the first thing that libev
-allocates memory for, and a program may supply the allocator (`ev_set_allocator`).
+It needs the address of the loop, which bjoern does not reveal. But a loop is the first thing that
+libev allocates memory for, and a program may supply the allocator (`ev_set_allocator`).
 
 bjoern accepts one connection an iteration. The hook makes it accept all waiting ones, so that their
 requests are read together: with 64 clients that open a connection for each step, this was measured
@@ -30,7 +30,7 @@ import _bjoern
 
 _logger = logging.getLogger(__name__)
 
-# A listener that has been shut down looks as if a connection waited, and accepts none.
+# A listener that has been shut down always polls as readable, but accepts nothing.
 _MOST_ACCEPTED: Final = 64
 
 # From <ev.h>.
@@ -126,7 +126,7 @@ class IterationHook:
                 self._accept(loop)
             self._at_end()
         except BaseException as error:
-            # ctypes would print any exception, also one of a signal handler, and go on: bjoern
+            # ctypes would print any exception, even of a signal handler, and go on: bjoern
             # would then send replies that are not committed.
             try:
                 if not isinstance(error, SystemExit):

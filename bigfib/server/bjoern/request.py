@@ -1,30 +1,30 @@
 """Read and correct the `Request` that bjoern 3.2.2 keeps for each connection.
 
-bjoern's parser (http-parser 1.0) knows facts of a request that the WSGI environment does not have,
-or has in a form that a client can forge. They answer five defects, and the environment a sixth:
+bjoern's parser (http-parser 1.0) knows facts about a request that the WSGI environment lacks, or
+has in a form that a client can forge. They correct five defects, and the environment a sixth:
 
 * **Upgrade and CONNECT.** At such a request the parser stops for good: it keeps its state for the
-  next request, takes a body for a request, and ends in a segmentation fault or in replies to the
+  next request, takes the body for a request, and ends in a segmentation fault or in replies to the
   wrong client. The connection is closed after the reply.
 * **Chunks.** bjoern drops a body sent in chunks, and takes trailers for headers, even for
-  conditions such as ``If-Match``. Such a request is marked by its ``HTTP_TRANSFER_ENCODING``, even
-  where the client has hidden that header, so that the application refuses it before it reads any.
+  conditions such as ``If-Match``. Such a request gets an ``HTTP_TRANSFER_ENCODING``, even if the
+  client has hidden that header, so that the application refuses it before it uses any header.
 * **Other transfer codings**, such as ``gzip, chunked``, are unknown to the parser, which takes the
   body for the next request. The connection is closed after the refusal.
 * **IPv6 addresses** are given as 0.0.0.0; the connection's descriptor leads to the real one.
-* **Expect: 100-continue.** bjoern notes it, and forgets it when it has sent ``100 Continue`` or
-  seen some of the body. If neither comes first, bjoern takes its own reply for the
-  ``100 Continue``, reads on in a request that has been answered, and ends in a segmentation fault
-  (``ev_io_on_write`` in server.c). The note is cleared before the reply.
+* **Expect: 100-continue.** bjoern sets a flag, and clears it when it has sent ``100 Continue`` or
+  read some of the body. If the reply comes first, bjoern takes it for the ``100 Continue``, reads
+  on in a request that has been answered, and ends in a segmentation fault (``ev_io_on_write`` in
+  server.c). The flag is cleared before the reply.
 
-* **A part of a request.** Of requests that arrive together (pipelined) bjoern keeps the last, of
-  which it may have read only a part. The application is not called with such a part; bjoern
+* **A part of a request.** Of requests that arrive together (pipelined) bjoern keeps only the last,
+  and may have read only part of it. The application is not called with such a part; bjoern
   answers the exception with a 500 of its own and closes the connection.
 
-The address of the `Request` is in ``start_response``, after the object's head. What is read there
-is compared with what it must be before anything is written.
+The object ``start_response`` has the address of the `Request` after its head. Before anything is
+written there, two members are compared with what they must be.
 
-Reading it costs 0.25 us a request (a small one takes 10 to 20), with the views kept by address.
+Reading costs 0.25 us of the 10 to 20 us that a small request takes; views are kept by address.
 """
 
 import ctypes
@@ -40,14 +40,14 @@ import _bjoern
 _logger = logging.getLogger(__name__)
 
 WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
-"""An application, as PEP 3333 has it."""
+"""A WSGI application (PEP 3333)."""
 
 VERSION: Final = (3, 2, 2)
-"""The version of bjoern whose memory is known."""
+"""The version of bjoern whose memory layout is known."""
 
 
 class PartOfRequest(Exception):
-    """A client has sent requests without waiting for replies, and only a part of the last one."""
+    """A client has pipelined requests, and sent only a part of the last one."""
 
 
 class _Request(ctypes.Structure):
@@ -94,12 +94,12 @@ _FACTS: Final = struct.Struct(
     f"=B{_Request.upgrade.offset - 1}xB{_Request.state.offset - _Request.upgrade.offset - 1}xI"
 )
 
-# bjoern frees and allocates its objects at ever more addresses.
+# bjoern allocates its objects at ever more addresses.
 _MOST_VIEWS: Final = 1024
 
 
 class _Views(dict[int, Any]):
-    """Views of one type, each of the memory at ``offset`` from an address, by that address."""
+    """Keep ctypes views of the memory at ``offset`` from an address, by that address."""
 
     def __init__(self, kind: Any, offset: int = 0) -> None:
         super().__init__()
@@ -126,9 +126,9 @@ def unknown_layout() -> str | None:
 
 
 def guarded(app: WSGI) -> WSGI:
-    """Return ``app`` for bjoern to call, with the defects above answered.
+    """Wrap ``app`` for bjoern, to correct the defects above.
 
-    If bjoern's memory is not known, log a warning and refuse only parts of requests.
+    If bjoern's memory layout is unknown, log a warning and refuse only parts of requests.
     """
     reason = unknown_layout()
     if reason:
@@ -171,10 +171,10 @@ def _called_with_whole_requests(app: WSGI) -> WSGI:
 
 
 def with_client_address(app: WSGI) -> WSGI:
-    """Return ``app`` with the client's address in ``REMOTE_ADDR``, for `guarded` to call.
+    """Wrap ``app``, to set ``REMOTE_ADDR`` to the client's address; `guarded` calls the result.
 
-    bjoern takes every address for one of IPv4, and gives 0.0.0.0 for all of IPv6. The socket has
-    the real one, unless the client has reset the connection: then it is ``-``.
+    bjoern reads every address as IPv4, and gives 0.0.0.0 for IPv6. The socket has the real address,
+    unless the client has reset the connection: ``REMOTE_ADDR`` is then ``-``.
     """
     if unknown_layout():
         return app
@@ -199,7 +199,7 @@ def with_client_address(app: WSGI) -> WSGI:
 def _correct(address: int, environ: dict[str, Any]) -> None:
     request = _Request.from_address(address)
     if request.itself != address or request.watcher_fd != request.client_fd:
-        return  # This is no request.
+        return  # This is not a `Request`.
     chunked = request.type_and_flags & _CHUNKED
     if chunked:
         environ["HTTP_TRANSFER_ENCODING"] = "chunked"
