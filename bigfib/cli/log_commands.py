@@ -1,4 +1,4 @@
-"""Define the commands of state logs: ``log verify``, ``dump``, ``compact``, ``repair``, ``backup``."""
+"""Define ``log verify``, ``dump``, ``compact``, ``repair`` and ``backup``."""
 
 import argparse
 import shlex
