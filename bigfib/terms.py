@@ -1,6 +1,6 @@
 """Compute F(n), its residues and summaries for any n, within bounds known before the work."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Final
 
@@ -125,6 +125,39 @@ def summary(n: mpz, ends: int = DEFAULT_ENDS) -> dict[str, str]:
         "trailing": fibonacci.trailing_digits(n, ends),
         "bytes": str(mpz(octets_length(n))),
     }
+
+
+class NotATerm(LookupError):
+    """No term has this value; ``neighbours`` are the indices of the terms below and above it."""
+
+    def __init__(self, below: int, above: int) -> None:
+        super().__init__(f"it is not a Fibonacci number: it is between F({below}) and F({above})")
+        self.neighbours = below, above
+
+
+def indices(value: str, digits: Callable[[int], bytes]) -> list[int]:
+    """Return the indices of the terms with this value: of 1 both 1 and 2, of others one.
+
+    The index is negative only if ``value``, from `fibonacci.parse_value`, is. It is found by the
+    logarithm, and checked by the ``digits`` of that term, which are compared without converting
+    either: this takes the time of the term.
+
+    Raises:
+        NotATerm: There is none.
+    """
+    if value == "0":
+        return [0]
+    sign = -1 if value[0] == "-" else 1
+    # Before F(0) every other term is positive.
+    step = 1 if sign > 0 else 2
+    magnitude = value.lstrip("-")
+    n = fibonacci.nearest(magnitude, step)
+    found = digits(n).decode()
+    if magnitude == found:
+        return [1, 2] if value == "1" else [sign * n]
+    is_above = (len(magnitude), magnitude) > (len(found), found)
+    low, high = (n, n + step) if is_above else (n - step, n)
+    raise NotATerm(*sorted((sign * low, sign * high)))
 
 
 def parse_modulus(text: str) -> mpz:

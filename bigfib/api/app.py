@@ -14,7 +14,7 @@ from bigfib.api.ranges import TermRange
 from bigfib.api.representations import ValueReply
 from bigfib.api.sequence_resources import SequenceCollection, SequenceResource, SequenceStep
 from bigfib.api.stepping import Stepping
-from bigfib.api.term_resources import Summary, Term, TermJob
+from bigfib.api.term_resources import Index, Summary, Term, TermJob
 from bigfib.jobs import Jobs
 from bigfib.metrics import Metrics, RequestHistogram, SharedMemory
 from bigfib.sequences import Sequences
@@ -54,6 +54,7 @@ def create_app(
         one: SequenceResource(committer, sequences),
         f"{one}/next": SequenceStep(committer, sequences, 1),
         f"{one}/previous": SequenceStep(committer, sequences, -1),
+        "/api1/index": Index(jobs),
         "/api1/terms": TermRange(),
         "/api1/terms/{n}": Term(jobs),
         "/api1/terms/{n}/job": TermJob(jobs),

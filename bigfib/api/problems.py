@@ -14,7 +14,7 @@ import falcon
 from bigfib.api.commit import stop_process
 from bigfib.jobs import InProgress, TermNotReady
 from bigfib.metrics import UNMATCHED
-from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
+from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex, InvalidValue
 from bigfib.sequences import TooManySequences, UnknownSequence
 from bigfib.state.errors import CommitFailed
 from bigfib.state.store import NoRoom, OutcomeUnknown, SequenceLocked, Unavailable
@@ -32,7 +32,7 @@ class Problem(falcon.HTTPError):
     """An error with a detail of its own, and perhaps additional members."""
 
     def __init__(
-        self, status: int, detail: str, *, headers: dict[str, str] | None = None, **members: str
+        self, status: int, detail: str, *, headers: dict[str, str] | None = None, **members: object
     ) -> None:
         """Describe what is wrong with this request and what to do; add ``members``."""
         super().__init__(status, description=detail, headers=headers)
@@ -70,6 +70,7 @@ _TRY_AGAIN: Final = "{error}. Nothing has changed; try again in {error.retry_aft
 _PROBLEMS: Final[dict[type[Exception], _Row]] = {
     InvalidIndex: _Row(422, "{error}"),
     InvalidModulus: _Row(422, "{error}"),
+    InvalidValue: _Row(422, "{error}"),
     IndexTooLarge: _Row(422, "{error}"),
     UnknownSequence: _Row(
         404,

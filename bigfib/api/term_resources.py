@@ -18,7 +18,7 @@ from bigfib.api.problems import Problem
 from bigfib.api.representations import JSON, OCTETS, TEXT, Body, keep_for_ever
 from bigfib.jobs import InProgress, Job, Jobs
 from bigfib.numbers import fibonacci
-from bigfib.numbers.fibonacci import InvalidIndex, parse_index
+from bigfib.numbers.fibonacci import InvalidIndex, parse_index, parse_value
 
 # Bytes of a file that are read at a time.
 _PIECE_BYTES: Final = 1 << 16
@@ -84,6 +84,52 @@ class Summary:
         _show_small(req, resp, media_type, _json((name, value.encode()) for name, value in members))
 
     on_head = on_get
+
+
+class Index:
+    """Serve ``/api1/index``: which term has a value."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Show the index of the value in the query."""
+        given = requests.parameters(req, "value")
+        if "value" not in given:
+            raise Problem(422, "Give the value, as ?value=55, or POST it as text/plain.")
+        media_type = requests.media_type(req, JSON)
+        _show_small(req, resp, media_type, self._document(given["value"]))
+
+    on_head = on_get
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Show the index of the value in the body, which may be longer than an address."""
+        requests.parameters(req)
+        requests.media_type(req, JSON)
+        # A file of digits ends with a line break.
+        value = requests.body(req, TEXT).decode("ascii", "replace").rstrip("\r\n")
+        resp.data = self._document(value)
+        resp.content_type = JSON
+        resp.cache_control = ["no-store"]
+
+    def _document(self, value: str) -> bytes:
+        try:
+            found = terms.indices(parse_value(value), self._digits)
+        except terms.NotATerm as error:
+            below, above = error.neighbours
+            raise Problem(
+                404,
+                f"This is not a Fibonacci number: it is between F({below}) and F({above}).",
+                neighbours=[str(below), str(above)],
+            ) from None
+        return json.dumps({"value": value, "n": [*map(str, found)]}, separators=(",", ":")).encode()
+
+    def _digits(self, n: int) -> bytes:
+        if n <= terms.decimal_limit():
+            return terms.text(mpz(n))
+        _require_given(mpz(n), self._jobs)
+        with self._jobs.open(n) as file:
+            return file.read()
 
 
 def _show_term(

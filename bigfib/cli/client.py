@@ -87,6 +87,15 @@ def summary(url: str, n: str) -> Document:
     return _ask(f"{_term_address(url, n)}/summary", "digits")
 
 
+def index(url: str, value: str) -> list[str]:
+    """Return the indices of the terms with this value from the service at ``url``."""
+    address = f"{url.rstrip('/')}/api1/index"
+    headers = {**_JSON, "Content-Type": "text/plain"}
+    with _answer(address, "POST", headers, value.encode()) as reply:
+        found: list[str] = json.load(reply)["n"]
+        return found
+
+
 def progress(url: str, n: str, **parameters: str) -> Iterator[float]:
     """Have the service compute F(n); yield the share that is done until the term is ready.
 
@@ -172,7 +181,7 @@ def _answer(
         raise Failure(f"no bigfib answers at {address}: {error.reason}") from error
     except (OSError, HTTPException) as error:
         lost = f"the answer of {address} is lost: {error}"
-        if method != "GET":
+        if method != "GET" and _SEQUENCES in address:
             lost += "; whether it has changed, ask with `current`"
         raise Failure(lost) from error
     except (ValueError, LookupError, TypeError, RecursionError) as error:

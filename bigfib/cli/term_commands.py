@@ -1,21 +1,26 @@
-"""The commands that print terms by their index: ``term`` and ``terms``. They touch no sequence."""
+"""The commands that print terms by index, and the index of a value. They touch no sequence."""
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gmpy2 import mpz
 
 from bigfib import terms
 from bigfib.cli import large_terms
 from bigfib.cli.arguments import add_command, add_output, add_url, complete
-from bigfib.cli.output import answer_to, as_json, print_json, shortened
+from bigfib.cli.output import Failure, answer_to, as_json, print_json, shortened
 from bigfib.numbers import fibonacci
 from bigfib.numbers.fibonacci import InvalidIndex, parse_index
 
 if TYPE_CHECKING:
     from bigfib.cli.arguments import Commands
+
+
+# The longest term, its sign, a line break, and a digit by which a longer value is refused.
+_LONGEST_VALUE: Final = 208_987_643
 
 
 def add_to(commands: "Commands") -> None:
@@ -36,6 +41,12 @@ def add_to(commands: "Commands") -> None:
     form = row.add_mutually_exclusive_group()
     form.add_argument("--bfile", action="store_true", help="write the index before each, as OEIS")
     form.add_argument("--json", action="store_true", help="print a JSON document for each")
+    index = add_command(
+        commands, "index", _index, "Print the index of the term that has this value."
+    )
+    index.add_argument("value", metavar="VALUE", help="a whole number; - reads it from stdin")
+    index.add_argument("--json", action="store_true", help="print a JSON document")
+    add_url(index)
     for parser in (term, row):
         add_url(parser)
         output = parser.add_argument(
@@ -104,6 +115,27 @@ def _computed(command: argparse.Namespace, n: mpz) -> Iterator[str]:
     yield f'{{"n":"{n}","digits":"{size}","value":"'
     yield from digits
     yield '"}' if command.base == 10 else f'","base":"{command.base}"}}'
+
+
+def _index(command: argparse.Namespace) -> None:
+    text = command.value
+    if text == "-":
+        text = sys.stdin.buffer.read(_LONGEST_VALUE).decode("ascii", "replace").strip()
+    value = fibonacci.parse_value(text)
+    if command.url is not None:
+        from bigfib.cli import client
+
+        found = client.index(command.url, value)
+    else:
+        try:
+            indices = terms.indices(value, lambda n: "".join(large_terms.digits(mpz(n))).encode())
+        except terms.NotATerm as error:
+            raise Failure(str(error)) from None
+        found = [str(n) for n in indices]
+    if command.json:
+        print_json({"value": value, "n": found})
+    else:
+        print("\n".join(found))
 
 
 def _terms(command: argparse.Namespace) -> None:

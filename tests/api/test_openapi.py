@@ -209,7 +209,7 @@ class TestDocument:
 SEQUENCES, SEQUENCE = "/api1/sequences", "/api1/sequences/{sequence_id}"
 NEXT, PREVIOUS = f"{SEQUENCE}/next", f"{SEQUENCE}/previous"
 TERMS, TERM, SUMMARY = "/api1/terms", "/api1/terms/{n}", "/api1/terms/{n}/summary"
-JOB = f"{TERM}/job"
+JOB, INDEX = f"{TERM}/job", "/api1/index"
 
 # A position whose terms are not computed inline, and a large term.
 FAR = 1_500_000
@@ -229,6 +229,7 @@ class TestAnswers:
         self._sequences(ask)
         for method in ("GET", "HEAD"):
             self._terms(ask, method)
+        self._index(ask)
         self._stepping(ask)
         self._page(ask)
         for method in ("GET", "HEAD"):
@@ -240,7 +241,7 @@ class TestAnswers:
                 headers = {"Sec-Fetch-Site": "cross-site"}
                 ask("403", method.upper(), template, headers, sequence_id="shared", n="1")
             # Longer than bjoern's parser takes.
-            if (method, template) != ("put", SEQUENCE):
+            if (method, template) not in (("put", SEQUENCE), ("post", INDEX)):
                 ask(
                     "400",
                     method.upper(),
@@ -372,6 +373,30 @@ class TestAnswers:
             ask("422", method, TERMS, query="?from=x")
             with as_many_streams_as_there_may_be(ask.service):
                 ask("503", method, TERMS)
+
+    @staticmethod
+    def _index(ask: Asked) -> None:
+        for method in ("GET", "HEAD"):
+            reply, _ = ask("200", method, INDEX, query="?value=55")
+            tag = {"If-None-Match": reply.headers["ETag"]}
+            ask("304", method, INDEX, tag, query="?value=55")
+            ask("404", method, INDEX, query="?value=56")
+            ask("406", method, INDEX, {"Accept": "text/html"}, query="?value=55")
+            ask("412", method, INDEX, {"If-Match": '"x"'}, query="?value=55")
+            ask("422", method, INDEX)
+        text = {"Content-Type": "text/plain"}
+        ask("200", "POST", INDEX, text, b"55")
+        ask("400", "POST", INDEX, text | {"Content-Range": "bytes 0-1/2"}, b"55")
+        ask("404", "POST", INDEX, text, b"56")
+        ask("406", "POST", INDEX, text | {"Accept": "text/html"}, b"55")
+        with ask.service.connect() as connection:
+            connection.request("POST", INDEX, iter([b"55"]), text, encode_chunked=True)
+            answer = connection.getresponse()
+            ask.check("411", "POST", INDEX, answer, answer.read())
+        ask("413", "POST", INDEX, text, b"1" * ((1 << 20) + 1))
+        ask("415", "POST", INDEX, {"Content-Type": "text/html"}, b"55")
+        ask("422", "POST", INDEX, text, b"x")
+        ask("503", "POST", INDEX, text, b"1" * 1_048_000)
 
     @staticmethod
     def _page(ask: Asked) -> None:

@@ -10,6 +10,7 @@ from tests.cli.command import (
     Command,
     term,
 )
+from tests.service import Serve
 
 
 class TestTerm:
@@ -119,3 +120,31 @@ class TestTerm:
 
     def test_into_a_full_file_system(self, bigfib: Command) -> None:
         assert "No space left on device" in bigfib.fails("term", "100000", "-o", "/dev/full")
+
+
+class TestIndex:
+    @pytest.mark.parametrize(
+        ("value", "shown"),
+        [("0", "0"), ("1", "1\n2"), ("2", "3"), ("-8", "-6"), (term(300), "300")],
+    )
+    def test_index_of_a_term_is_printed(self, bigfib: Command, value: str, shown: str) -> None:
+        assert bigfib.prints("index", value) == f"{shown}\n"
+
+    def test_index_of_what_is_no_term_names_its_neighbours(self, bigfib: Command) -> None:
+        assert (
+            "1: bigfib: it is not a Fibonacci number: it is between F(10) and F(11)"
+            in bigfib.fails("index", "56")
+        )
+        assert bigfib.fails("index", "x").startswith("2: bigfib: 'x' is not a value")
+
+    def test_index_of_a_file_of_digits_is_printed(self, bigfib: Command, serve: Serve) -> None:
+        digits = term(100_000)
+        service = ["--url", serve().url]
+        for arguments in (["-"], ["-", *service]):
+            done = bigfib("index", *arguments, stdin=f"{digits}\n")
+            assert (done.stdout, done.stderr) == ("100000\n", "")
+        assert json.loads(bigfib.prints("index", "1", "--json", *service)) == {
+            "value": "1",
+            "n": ["1", "2"],
+        }
+        assert "between F(10) and F(11)." in bigfib.fails("index", "56", *service)

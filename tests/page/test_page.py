@@ -781,6 +781,7 @@ class TestKeyboard:
             *("previous", "by", "next", "target", "Go"),
             *("87", "Copy", "Download", "digit", "Find", "43466557"),
             *("The", "n", "what", "base", "Show"),
+            *("value", "Check"),
         ]
 
     def test_does_everything(self, serve: Serve, open_page: Open) -> None:
