@@ -75,7 +75,7 @@ _PROBLEMS: Final[dict[type[Exception], _Row]] = {
     UnknownSequence: _Row(
         404,
         "There is no such sequence: it was never created, has been deleted, or nobody has stepped "
-        "it for too long. POST /api1/sequences creates one.",
+        "it for too long. POST /api1/sequences creates one, and so does PUT with If-None-Match: *.",
     ),
     TooManySequences: _Row(507, "{error}"),
     NoRoom: _Row(
@@ -108,8 +108,8 @@ _PROBLEMS: Final[dict[type[Exception], _Row]] = {
     CreationUnknown: _Row(
         503,
         "The connection to the store was lost during the creation, so that it is unknown whether "
-        "the sequence was created. Send this again: it is safe, because a sequence whose id nobody "
-        "knows is forgotten in time.",
+        "the sequence was created. Send this again: it is safe. A PUT creates it once, and what a "
+        "POST has created expires unless somebody knows its id.",
         _SOON,
     ),
     Draining: _Row(

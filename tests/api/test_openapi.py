@@ -317,6 +317,9 @@ class TestAnswers:
         json_type = {"Content-Type": "application/json"}
         at_five = b'{"position":"5"}'
         ask("200", "PUT", SEQUENCE, json_type, at_five, sequence_id=one)
+        another = secrets.token_hex(16)
+        for status in ("201", "412"):
+            ask(status, "PUT", SEQUENCE, {"If-None-Match": "*"}, sequence_id=another)
         ask("400", "PUT", SEQUENCE, json_type, b"{", sequence_id=one)
         ask("400", "PUT", SEQUENCE, json_type, sequence_id=one)
         with ask.service.connect() as connection:

@@ -302,6 +302,27 @@ class TestOwnSequence:
         is_at(page, 0)
         assert (path.rpartition("/")[2] in page.url) == (choice == "Keep it")
 
+    def test_whose_creation_was_not_answered_is_created_once(
+        self, serve: Serve, open_page: Open
+    ) -> None:
+        service = serve()
+        page = open_page(service)
+        is_at(page, 0)
+        created = []
+
+        def lose(route: Route) -> None:
+            created.append((route.fetch().status, urlsplit(route.request.url).path))
+            route.abort("connectionreset")
+
+        page.route(lambda url: not url.endswith("/shared") and "/sequences/" in url, lose)
+        page.get_by_role("button", name="Private").click()
+        expect(page.locator("#back")).to_have_text("The service is back.")
+        page.unroute_all()
+        page.get_by_role("button", name="Private").click()
+        expect(page.locator("#keep")).to_be_visible()
+        is_at(page, 0)
+        assert created == [(201, f"/api1/sequences/{page.url.rpartition('#')[2]}")]
+
     def test_that_is_gone(self, serve: Serve, open_page: Open) -> None:
         service = serve()
         page = open_page(service, "#" + "0" * 32)
