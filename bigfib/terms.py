@@ -9,6 +9,7 @@ from gmpy2 import mpz
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import DecimalPair
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
+from bigfib.numbers.notation import suggestion
 
 INLINE_LIMIT: Final = 1_000_000
 """Largest |n| whose term is computed inline, while other requests wait: 208,988 digits.
@@ -168,7 +169,8 @@ def parse_modulus(text: str) -> mpz:
         modulus = mpz(0)
     if modulus < 1:
         raise InvalidModulus(
-            f"{text!r:.60} is not a modulus; write a whole number of at least 1 in digits"
+            f"{text!r:.60} is not a modulus; "
+            f"{suggestion(text, 'a whole number of at least 1 in digits')}"
         )
     return modulus
 

@@ -557,6 +557,7 @@ class TestTrouble:
             detail = json.loads(body)["detail"]
             assert "Send this again" in detail
             assert "expires" in detail
+            assert json.loads(body)["type"] == "urn:bigfib:problem:unknown-outcome"
             assert "If-Match" not in detail, "which a creation has not"
 
     def test_a_reply_that_has_begun_is_cut_off(self, serve: Serve, cluster: Cluster) -> None:

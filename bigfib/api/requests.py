@@ -12,6 +12,7 @@ from gmpy2 import mpz
 from bigfib.api.problems import Problem
 from bigfib.api.representations import JSON
 from bigfib.numbers.fibonacci import InvalidIndex, parse_index
+from bigfib.numbers.notation import suggestion
 
 MAX_BODY_BYTES: Final = 1 << 20
 """Maximum size of a body; the document of a sequence with a million digits fits."""
@@ -54,7 +55,11 @@ def number(given: dict[str, str], name: str, default: int) -> mpz:
     try:
         return parse_index(given[name]) if name in given else mpz(default)
     except InvalidIndex:
-        raise Problem(422, f"{name} is a whole number, not {given[name]!r:.60}.") from None
+        raise Problem(
+            422,
+            f"The parameter {name} is not a number: {given[name]!r:.60}; "
+            f"{suggestion(given[name], 'it in digits')}.",
+        ) from None
 
 
 def media_type(req: falcon.Request, *offered: str) -> str:

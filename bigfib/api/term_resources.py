@@ -120,6 +120,7 @@ class Index:
             raise Problem(
                 404,
                 f"This is not a Fibonacci number: it is between F({below}) and F({above}).",
+                kind="not-a-term",
                 neighbours=[str(below), str(above)],
             ) from None
         return json.dumps({"value": value, "n": [*map(str, found)]}, separators=(",", ":")).encode()
@@ -175,12 +176,15 @@ def _form(req: falcon.Request, n: mpz, parameters: dict[str, str], jobs: Jobs) -
     base = _base(parameters)
     media_type = requests.media_type(req, JSON, TEXT, OCTETS)
     if media_type == OCTETS and base != _DECIMAL:
-        raise Problem(422, f"{OCTETS} has no base: leave it out, or accept {TEXT} or {JSON}.")
+        raise Problem(
+            422, f"The type {OCTETS} has no base: leave it out, or accept {TEXT} or {JSON}."
+        )
     _require_given(n, jobs)
     if abs(n) > terms.INLINE_LIMIT and (media_type == OCTETS or base != _DECIMAL):
         raise Problem(
             422,
             f"Beyond F({terms.INLINE_LIMIT}) terms are given in decimal only, as {JSON} or {TEXT}.",
+            kind="limit",
             headers=_link_to_summary(n),
         )
     return base, media_type
@@ -189,7 +193,7 @@ def _form(req: falcon.Request, n: mpz, parameters: dict[str, str], jobs: Jobs) -
 def _base(parameters: dict[str, str]) -> int:
     base = int(requests.number(parameters, "base", _DECIMAL))
     if base not in terms.BASES:
-        raise InvalidIndex(f"base is {terms.BASES[0]} to {terms.BASES[-1]}")
+        raise InvalidIndex(f"the base is {terms.BASES[0]} to {terms.BASES[-1]}")
     return base
 
 
@@ -200,6 +204,7 @@ def _require_given(n: mpz, jobs: Jobs) -> None:
         raise Problem(
             422,
             f"{limit}; of this one, ask for the summary or a residue.",
+            kind="limit",
             headers=_link_to_summary(n),
         )
 

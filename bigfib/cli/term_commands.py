@@ -10,7 +10,7 @@ from gmpy2 import mpz
 
 from bigfib import terms
 from bigfib.cli import large_terms
-from bigfib.cli.arguments import add_command, add_output, add_url, complete
+from bigfib.cli.arguments import add_command, add_output, add_url, as_people_write, complete
 from bigfib.cli.output import Failure, answer_to, as_json, print_json, shortened
 from bigfib.numbers import fibonacci
 from bigfib.numbers.fibonacci import InvalidIndex, parse_index
@@ -67,7 +67,7 @@ def _base(text: str) -> int:
 
 
 def _term(command: argparse.Namespace) -> None:
-    n = parse_index(command.n)
+    n = parse_index(as_people_write(command.n))
     # Open the file first, to fail before the computation if it cannot be written.
     with answer_to(command.output) as file:
         if command.summary or command.modulo is not None:
@@ -93,7 +93,7 @@ def _term(command: argparse.Namespace) -> None:
 
 def _facts(command: argparse.Namespace, n: mpz) -> dict[str, str]:
     """Return the summary of F(n), or its residue."""
-    modulus = None if command.summary else terms.parse_modulus(command.modulo)
+    modulus = None if command.summary else terms.parse_modulus(as_people_write(command.modulo))
     if command.url is not None:
         from bigfib.cli import client
 
@@ -121,7 +121,7 @@ def _index(command: argparse.Namespace) -> None:
     text = command.value
     if text == "-":
         text = sys.stdin.buffer.read(_LONGEST_VALUE).decode("ascii", "replace").strip()
-    value = fibonacci.parse_value(text)
+    value = fibonacci.parse_value(as_people_write(text))
     if command.url is not None:
         from bigfib.cli import client
 
@@ -139,7 +139,7 @@ def _index(command: argparse.Namespace) -> None:
 
 
 def _terms(command: argparse.Namespace) -> None:
-    first, count = parse_index(command.first), parse_index(command.count)
+    first, count = (parse_index(as_people_write(n)) for n in (command.first, command.count))
     if count < 1:
         raise InvalidIndex("COUNT is the number of terms, at least 1")
     with answer_to(command.output) as file:

@@ -15,6 +15,8 @@ from typing import Final
 import gmpy2
 from gmpy2 import mpz
 
+from bigfib.numbers.notation import suggestion
+
 MAX_INDEX: Final = 1_000_000_000
 """Largest |n| whose exact term is computed: 208,987,640 digits.
 
@@ -59,7 +61,8 @@ def parse_index(text: str) -> mpz:
         raise IndexTooLarge(f"an index has at most {MAX_INDEX_DIGITS} digits, not {len(text)}")
     if not _INDEX.fullmatch(text):
         raise InvalidIndex(
-            f"{text!r:.60} is not an index; write a whole number in digits, such as 0, 1000 or -6"
+            f"{text!r:.60} is not an index; "
+            f"{suggestion(text, 'a whole number in digits, such as 0, 1000 or -6')}"
         )
     return mpz(text)
 
@@ -68,7 +71,8 @@ def parse_value(text: str) -> str:
     """Return ``text``, a value in ASCII decimal: ``0|-?[1-9][0-9]*``; raise `InvalidValue`."""
     if not _INDEX.fullmatch(text):
         raise InvalidValue(
-            f"{text!r:.60} is not a value; write a whole number in digits, such as 55 or -8"
+            f"{text!r:.60} is not a value; "
+            f"{suggestion(text, 'a whole number in digits, such as 55 or -8')}"
         )
     return text
 

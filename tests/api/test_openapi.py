@@ -17,6 +17,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from bigfib.api.app import create_app
 from bigfib.api.commit import Committer
+from bigfib.api.problems import MEDIA_TYPE, TITLES
 from bigfib.api.ranges import MAX_LINES, MAX_STREAMS
 from bigfib.api.representations import ValueReply
 from bigfib.api.requests import MAX_BODY_BYTES
@@ -55,12 +56,14 @@ class Asked:
 
     Attributes:
         seen: Path, method and status of what has been answered.
+        kinds: The kinds of its problems.
     """
 
     def __init__(self, service: Service) -> None:
         self.service = service
         self.document = json.loads(service.ask("/openapi.json")[1])
         self.seen: set[tuple[str, str, str]] = set()
+        self.kinds: set[str] = set()
 
     def __call__(
         self,
@@ -104,8 +107,21 @@ class Asked:
         if method == "HEAD" or not content:
             assert not content, where
         else:
-            assert reply.headers["Content-Type"] in answer["content"], where
+            media_type = reply.headers["Content-Type"]
+            assert media_type in answer["content"], where
+            if media_type == MEDIA_TYPE:
+                self.check_problem(json.loads(content))
         self.seen.add((template, operation, expected))
+
+    def check_problem(self, problem: dict[str, Any]) -> None:
+        """The kind is documented, with its title; the detail has the form of a sentence."""
+        kinds = self.document["components"]["schemas"]["Problem"]["properties"]["type"]["enum"]
+        assert problem["type"] in kinds, problem
+        kind = problem["type"].rpartition(":")[2]
+        assert problem["title"] == TITLES.get(kind, problem["title"])
+        assert re.match("[A-Z'/]", problem["detail"]), problem
+        assert re.search(r"[^.\s]\.$", problem["detail"]), problem
+        self.kinds.add(kind)
 
     def documented(self) -> set[tuple[str, str, str]]:
         return {
@@ -251,6 +267,8 @@ class TestAnswers:
                     n="1",
                     name="page.css",
                 )
+        # A state log has no unknown outcome; see test_shared_store.py.
+        assert ask.kinds == {*TITLES, "blank"} - {"unknown-outcome"}
         # A failure of the service itself is not had by asking; see test_stepping.py. A state log is
         # not lost while the service runs; see test_shared_store.py.
         lost = {(SEQUENCES, "post"), (SEQUENCE, "delete"), ("/readyz", "get")}

@@ -148,3 +148,15 @@ class TestIndex:
             "n": ["1", "2"],
         }
         assert "between F(10) and F(11)." in bigfib.fails("index", "56", *service)
+
+
+@pytest.mark.parametrize("written", ["1e3", "1,000", "1_000", "10^3"])
+def test_numbers_are_read_as_people_write_them(bigfib: Command, written: str) -> None:
+    assert bigfib.prints("term", written) == f"{term(1000)}\n"
+    assert bigfib.prints("term", "10^20", "--modulo", written) == bigfib.prints(
+        "term", str(10**20), "--modulo", "1000"
+    )
+    assert bigfib.prints("terms", written, "1e0") == f"{term(1000)}\n"
+    assert bigfib.prints("index", "354,224,848,179,261,915,075") == "100\n"
+    assert bigfib.prints("seek", written) == f"{term(1000)}\n"
+    assert bigfib.prints("p", "--by", written) == "0\n"
