@@ -179,6 +179,29 @@ class TestDocument:
             (route, method) for route, method in routed if method not in ("HEAD", "OPTIONS")
         }
 
+    def test_every_operation_is_named_and_described_and_every_reply_has_an_example(
+        self, serve: Serve
+    ) -> None:
+        document = json.loads(serve().ask("/openapi.json")[1])
+        tags = {tag["name"] for tag in document["tags"]}
+        operations = [
+            operation
+            for item in document["paths"].values()
+            for method, operation in item.items()
+            if method != "parameters"
+        ]
+        names = [operation["operationId"] for operation in operations]
+        assert len(names) == len(set(names))
+        for operation in operations:
+            assert re.fullmatch("[a-z]+([A-Z][a-z]+)+", operation["operationId"])
+            assert set(operation["tags"]) <= tags
+            assert operation["summary"], operation
+            assert operation["description"], operation
+            for status, reference in operation["responses"].items():
+                for content in resolved(document, reference).get("content", {}).values():
+                    assert content["schema"], (operation["operationId"], status)
+                    assert content["example"], (operation["operationId"], status)
+
     def test_change_of_a_sequence_has_both_conditions(self, serve: Serve) -> None:
         document = json.loads(serve().ask("/openapi.json")[1])
         for path, method in (
