@@ -9,7 +9,7 @@ from bigfib.api import problems
 from bigfib.api.commit import Committer, StepQueue
 from bigfib.api.front import Front
 from bigfib.api.operations import Interface, Scrape, Stats, live, ready
-from bigfib.api.page import Page
+from bigfib.api.page import page, reference
 from bigfib.api.ranges import TermRange
 from bigfib.api.representations import ValueReply
 from bigfib.api.sequence_resources import SequenceCollection, SequenceResource, SequenceStep
@@ -41,11 +41,13 @@ def create_app(
     committer = Committer(store)
     queue = StepQueue(sequences, shared_store) if shared_store else None
     stepping = Stepping(sequences, ValueReply(committer), per_client, queue)
-    page = Page()
+    start_page, docs = page(), reference()
     one = "/api1/sequences/{sequence_id}"
     resources: dict[str, object] = {
-        "/": page,
-        "/page/{name}": page,
+        "/": start_page,
+        "/page/{name}": start_page,
+        "/docs": docs,
+        "/docs/{name}": docs,
         "/livez": live(),
         "/readyz": ready(store, draining),
         "/test/stats": Stats(),

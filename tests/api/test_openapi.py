@@ -452,6 +452,13 @@ class TestAnswers:
                 tag = {"If-None-Match": reply.headers["ETag"]}
                 ask("304", method, "/page/{name}", tag, name=name)
             ask("404", method, "/page/{name}", name="none.css")
+            reply, _ = ask("200", method, "/docs")
+            ask("304", method, "/docs", {"If-None-Match": reply.headers["ETag"]})
+            for name in ("swagger-ui.css", "swagger-ui-bundle.js"):
+                reply, _ = ask("200", method, "/docs/{name}", name=name)
+                tag = {"If-None-Match": reply.headers["ETag"]}
+                ask("304", method, "/docs/{name}", tag, name=name)
+            ask("404", method, "/docs/{name}", name="none.css")
 
     @staticmethod
     def _stepping(ask: Asked) -> None:
