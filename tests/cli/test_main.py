@@ -28,8 +28,8 @@ class TestMisuse:
         ("arguments", "says"),
         [
             (["term", "abc"], "'abc' is not an index"),
-            (["term", "1e9"], "'1e9' is not an index"),
-            (["term", "007"], "not an index"),
+            (["term", "1e-9"], "'1e-9' is not an index"),
+            (["term", "x7"], "not an index"),
             (["term", ""], "not an index"),
             (["term"], "required: N"),
             (["term", "5", "--modulo", "0"], "at least 1"),

@@ -45,7 +45,7 @@ class TestStepping:
         assert bigfib.prints("seek", "100") == f"{term(100)}\n"
         assert bigfib.prints("next") == f"{term(101)}\n"
         assert "position 999999999 at most" in bigfib.fails("seek", "1000000000")
-        for position in ("-1", "x", "007"):
+        for position in ("-1", "x", "0x7"):
             assert bigfib.fails("seek", position).startswith("2: ")
         assert bigfib.prints("current") == f"{term(101)}\n"
 
