@@ -23,11 +23,15 @@ LONGEST = mpz("7" * MAX_INDEX_DIGITS)
 SQUARE = mpz("7" * (MAX_RESIDUE_WORK // MAX_MODULUS_DIGITS))
 """An index that takes the longest modulus."""
 
+# Without the cache of texts, of which the digits are one.
+VALUE = fibonacci.term(INLINE_LIMIT).digits()
+
 DEAREST: dict[str, Callable[[], object]] = {
     "term, base 3": lambda: fibonacci.term(INLINE_LIMIT).digits(3),
     "term, base 62": lambda: fibonacci.term(INLINE_LIMIT).digits(62),
     "term, octets": lambda: terms.octets(mpz(INLINE_LIMIT)),
     "its length": lambda: terms.text_length(mpz(INLINE_LIMIT), 3),
+    "index of its value": lambda: terms.indices(VALUE, lambda n: terms.text.__wrapped__(mpz(n))),
     "pair to step from": lambda: DecimalPair(INLINE_LIMIT),
     "summary of the longest index, not the first": lambda: terms.summary(LONGEST, MAX_ENDS),
     "residue of the longest index": lambda: fibonacci.residue(

@@ -143,6 +143,22 @@ class Sequences:
         self._create(sequence_id, 0)
         return sequence_id
 
+    def create_as(self, sequence_id: bytes, position: int) -> DecimalPair:
+        """Create the sequence under an id that the client has chosen, at ``position`` >= 0.
+
+        Raises:
+            SequenceExists: There is a sequence of this id, as the shared one always is.
+            IndexTooLarge, TooManySequences: As `seek` and `create`.
+        """
+        # Checked first: it counts even where no more sequences may be created, and no terms are
+        # computed in vain.
+        if sequence_id == SHARED or self._store.find(sequence_id) is not None:
+            raise SequenceExists
+        self._require_near(position)
+        pair = self.pair_at(position)
+        self._create(sequence_id, position)
+        return self._hold(sequence_id, pair)
+
     def forward(self, sequence_id: bytes) -> DecimalPair:
         """Step the sequence forward; if it does not exist, create it at 0 first, as `create`."""
         return self._step_by_one(sequence_id, 1, 0, _BEFORE_LIMIT)

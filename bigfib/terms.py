@@ -1,6 +1,6 @@
 """Compute F(n), its residues and summaries for any n, within bounds checked before the work."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Final
 
@@ -9,6 +9,7 @@ from gmpy2 import mpz
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import DecimalPair
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
+from bigfib.numbers.notation import suggestion
 
 INLINE_LIMIT: Final = 1_000_000
 """Largest |n| whose term is computed inline, while other requests wait: 208,988 digits.
@@ -127,6 +128,39 @@ def summary(n: mpz, ends: int = DEFAULT_ENDS) -> dict[str, str]:
     }
 
 
+class NotATerm(LookupError):
+    """No term has this value; ``neighbours`` are the indices of the terms below and above it."""
+
+    def __init__(self, below: int, above: int) -> None:
+        super().__init__(f"it is not a Fibonacci number: it is between F({below}) and F({above})")
+        self.neighbours = below, above
+
+
+def indices(value: str, digits: Callable[[int], bytes]) -> list[int]:
+    """Return the indices of the terms with this value: of 1 both 1 and 2, of others one.
+
+    The index is negative only if ``value``, from `fibonacci.parse_value`, is. It is found by the
+    logarithm, and checked by the ``digits`` of that term, which are compared without converting
+    either: this takes the time of the term.
+
+    Raises:
+        NotATerm: There is none.
+    """
+    if value == "0":
+        return [0]
+    sign = -1 if value[0] == "-" else 1
+    # Before F(0) every other term is positive.
+    step = 1 if sign > 0 else 2
+    magnitude = value.lstrip("-")
+    n = fibonacci.nearest(magnitude, step)
+    found = digits(n).decode()
+    if magnitude == found:
+        return [1, 2] if value == "1" else [sign * n]
+    is_above = (len(magnitude), magnitude) > (len(found), found)
+    low, high = (n, n + step) if is_above else (n - step, n)
+    raise NotATerm(*sorted((sign * low, sign * high)))
+
+
 def parse_modulus(text: str) -> mpz:
     """Parse a modulus in ASCII decimal; raise `InvalidModulus`, and as `fibonacci.parse_index`."""
     try:
@@ -135,7 +169,8 @@ def parse_modulus(text: str) -> mpz:
         modulus = mpz(0)
     if modulus < 1:
         raise InvalidModulus(
-            f"{text!r:.60} is not a modulus; write a whole number of at least 1 in digits"
+            f"{text!r:.60} is not a modulus; "
+            f"{suggestion(text, 'a whole number of at least 1 in digits')}"
         )
     return modulus
 

@@ -114,5 +114,5 @@ def test_http_lists_the_requests_that_there_are(serve: Serve) -> None:
         for method in operations
         if method in ("get", "post", "put", "delete")
     }
-    # The files of the page are named beside it.
-    assert named == there - {("GET", "/page/{name}")}
+    # The files of the pages are named beside them.
+    assert named == there - {("GET", "/page/{name}"), ("GET", "/docs/{name}")}

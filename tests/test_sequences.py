@@ -20,6 +20,7 @@ from bigfib.sequences import (
     parse_id,
 )
 from bigfib.state.log import Durability, Log
+from bigfib.state.packed import unpack
 
 FARTHEST = 1_000_000
 
@@ -186,7 +187,7 @@ class TestMemory:
             before = resident_bytes()
             for sequence_id in itertools.chain(ids, ids):
                 sequences.forward(sequence_id)
-            assert all(position >> 24 == 2 for position in log.latest.values())
+            assert all(unpack(packed)[0] == 2 for packed in log.latest.values())
             assert resident_bytes() - before < 24 << 20
 
     def test_ten_thousand_sequences_at_twenty_thousand_digits(self, path: Path) -> None:

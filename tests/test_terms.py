@@ -2,6 +2,7 @@
 
 import random
 import string
+from math import isqrt
 
 import pytest
 from flint import fmpz
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bigfib import terms
+from bigfib.numbers import fibonacci
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.terms import InvalidModulus
 
@@ -102,9 +104,16 @@ class TestLimits:
         with pytest.raises(IndexTooLarge, match=r"index of 1001 digits .* at most 999 digits"):
             terms.require_cheap_residue(mpz(10**1000), longest)
 
-    @pytest.mark.parametrize("text", ["0", "-5", "", "x", "007", "1e9", "+7", "\u0663"])
+    @pytest.mark.parametrize("text", ["0", "-5", "", "x", "+7", "\u0663"])
     def test_text_that_is_not_a_modulus_is_refused(self, text: str) -> None:
         with pytest.raises(InvalidModulus, match="at least 1"):
+            terms.parse_modulus(text)
+
+    @pytest.mark.parametrize(("text", "canonical"), [("007", "7"), ("1e9", "1000000000")])
+    def test_modulus_in_another_notation_is_refused_with_its_canonical_form(
+        self, text: str, canonical: str
+    ) -> None:
+        with pytest.raises(InvalidModulus, match=f"is not a modulus; write {canonical}$"):
             terms.parse_modulus(text)
 
 
@@ -120,3 +129,66 @@ class TestSummary:
                 "trailing": digits[-30:],
                 "bytes": str((value if value >= 0 else ~value).bit_length() // 8 + 1),
             }
+
+
+def indices(value: object) -> list[int] | tuple[int, int]:
+    """Return the indices of a value, or those of its neighbours in a tuple."""
+    try:
+        return terms.indices(str(value), lambda n: terms.text(mpz(n)))
+    except terms.NotATerm as error:
+        return error.neighbours
+
+
+class TestIndices:
+    def test_small_values_are_terms_where_5nn_plus_or_minus_4_is_a_square(self) -> None:
+        """v is F(n) for an even n if 5 v^2 + 4 is a square, for an odd one if 5 v^2 - 4 is."""
+        found = []
+        for value in range(-20_000, 20_001):
+            squares = [5 * value * value + 4] + ([5 * value * value - 4] if value > 0 else [])
+            is_term = any(isqrt(square) ** 2 == square for square in squares)
+            answer = indices(value)
+            assert isinstance(answer, list) == is_term, value
+            if isinstance(answer, list):
+                assert [expected(n) for n in answer] == [value] * len(answer)
+                assert all(n < 0 for n in answer) == (value < 0)
+                found += answer
+            else:
+                below, above = answer
+                assert expected(below) < value < expected(above)
+                assert above - below == (1 if value > 0 else 2)
+        assert found == [*range(-22, 0, 2), *range(23)]
+
+    @pytest.mark.parametrize("n", [*range(3, 400), 9_999, 10_000, 100_001, 1_000_000])
+    def test_large_terms_are_found_and_what_is_beside_them_is_not(self, n: int) -> None:
+        value = fmpz.fib_ui(fmpz(n))
+        assert indices(value.str(base=10)) == [n]
+        if n > 4:
+            assert indices((value - 1).str(base=10)) == (n - 1, n)
+            assert indices((value + 1).str(base=10)) == (n, n + 1)
+        if n % 2 == 0:
+            assert indices((-value).str(base=10)) == [-n]
+            assert indices((-value - 1).str(base=10)) == (-n - 2, -n)
+
+    def test_values_of_every_length_up_to_the_longest_have_the_nearest_index(self) -> None:
+        """10^k is between terms whose numbers of digits Binet's formula has; none has more."""
+        for k in (1_000, 10_000_000, 208_987_639):
+            n = fibonacci.nearest("1" + "0" * k)
+            assert fibonacci.digit_count(n - 1) <= k + 1 <= fibonacci.digit_count(n + 1)
+
+    @pytest.mark.parametrize("text", ["", "-", "+5", "\u0665"])
+    def test_what_is_no_value_is_refused(self, text: str) -> None:
+        with pytest.raises(fibonacci.InvalidValue, match="write a whole number"):
+            fibonacci.parse_value(text)
+
+    @pytest.mark.parametrize(
+        ("text", "canonical"),
+        [
+            *(("05", "5"), ("-0", "0"), ("1e6", "1000000"), ("1_000", "1000"), ("5 ", "5")),
+            ("5\n", "5"),
+        ],
+    )
+    def test_value_in_another_notation_is_refused_with_its_canonical_form(
+        self, text: str, canonical: str
+    ) -> None:
+        with pytest.raises(fibonacci.InvalidValue, match=f"is not a value; write {canonical}$"):
+            fibonacci.parse_value(text)

@@ -9,12 +9,12 @@ from bigfib.api import problems
 from bigfib.api.commit import Committer, StepQueue
 from bigfib.api.front import Front
 from bigfib.api.operations import Interface, Scrape, Stats, live, ready
-from bigfib.api.page import Page
+from bigfib.api.page import page, reference
 from bigfib.api.ranges import TermRange
 from bigfib.api.representations import ValueReply
 from bigfib.api.sequence_resources import SequenceCollection, SequenceResource, SequenceStep
 from bigfib.api.stepping import Stepping
-from bigfib.api.term_resources import Summary, Term, TermJob
+from bigfib.api.term_resources import Index, Summary, Term, TermJob
 from bigfib.jobs import Jobs
 from bigfib.metrics import Metrics, RequestHistogram, SharedMemory
 from bigfib.sequences import Sequences
@@ -40,10 +40,13 @@ def create_app(
     committer = Committer(store)
     queue = StepQueue(sequences, shared_store) if shared_store else None
     stepping = Stepping(sequences, ValueReply(committer), per_client, queue)
-    page, one = Page(), "/api1/sequences/{sequence_id}"
+    start_page, docs = page(), reference()
+    one = "/api1/sequences/{sequence_id}"
     resources: dict[str, object] = {
-        "/": page,
-        "/page/{name}": page,
+        "/": start_page,
+        "/page/{name}": start_page,
+        "/docs": docs,
+        "/docs/{name}": docs,
         "/livez": live(),
         "/readyz": ready(store, draining),
         "/test/stats": Stats(),
@@ -52,6 +55,7 @@ def create_app(
         one: SequenceResource(committer, sequences),
         f"{one}/next": SequenceStep(committer, sequences, 1),
         f"{one}/previous": SequenceStep(committer, sequences, -1),
+        "/api1/index": Index(jobs),
         "/api1/terms": TermRange(),
         "/api1/terms/{n}": Term(jobs),
         "/api1/terms/{n}/job": TermJob(jobs),

@@ -1,15 +1,17 @@
-"""Serve the page for people, which uses ``/api1`` as any client may.
+"""Serve the page for people, which uses ``/api1`` as any client may, and the reference of the API.
 
-Its files are in the package and are served as they are. Nothing is fetched from other sites, which
+The files are in packages and are served as they are. Nothing is fetched from other sites, which
 the content security policy forbids.
 """
 
 import hashlib
 import html
+from collections.abc import Iterable
 from importlib import resources
-from typing import Final
+from typing import Any, Final
 
 import falcon
+from swagger_ui_bundle import swagger_ui_path
 
 from bigfib.api import requests
 
@@ -31,13 +33,19 @@ _POLICY: Final = (
 _ORIGIN: Final = b"{origin}"
 
 
-class Page:
-    """Serve ``/``, and its style sheets, scripts and pictures at ``/page/{name}``."""
+# Swagger UI has pictures in its style sheet.
+_REFERENCE_POLICY: Final = _POLICY.replace("img-src 'self'", "img-src 'self' data:")
 
-    def __init__(self) -> None:
+
+class Page:
+    """Serve a page, and its style sheets, scripts and pictures below it by ``name``."""
+
+    def __init__(self, main: str, files: Iterable[Any], policy: str = _POLICY) -> None:
+        """Serve the ``files`` of known types, of which ``main`` is the page itself."""
+        self._policy = policy
         self._files = {
-            "" if file.name == "index.html" else file.name: (media_type, file.read_bytes())
-            for file in (resources.files("bigfib") / "page").iterdir()
+            "" if file.name == main else file.name: (media_type, file.read_bytes())
+            for file in files
             if (media_type := _TYPES.get(file.name.rpartition(".")[2]))
         }
 
@@ -52,7 +60,7 @@ class Page:
         resp.etag = etag
         # Revalidated each time, so that page and scripts are of one version after an upgrade.
         resp.cache_control = ["no-cache"]
-        resp.set_header("Content-Security-Policy", _POLICY)
+        resp.set_header("Content-Security-Policy", self._policy)
         resp.set_header("Referrer-Policy", "no-referrer")
         if requests.is_known(req, etag):
             resp.status = falcon.HTTP_304
@@ -61,3 +69,15 @@ class Page:
         resp.data = content
 
     on_head = on_get
+
+
+def page() -> Page:
+    """Return ``/`` and ``/page/{name}``."""
+    return Page("index.html", (resources.files("bigfib") / "page").iterdir())
+
+
+def reference() -> Page:
+    """Return ``/docs`` and ``/docs/{name}``: Swagger UI, to read and to try."""
+    own = [resources.files("bigfib.api") / name for name in ("docs.html", "docs.js")]
+    bundle = [swagger_ui_path / name for name in ("swagger-ui.css", "swagger-ui-bundle.js")]
+    return Page("docs.html", [*own, *bundle], _REFERENCE_POLICY)

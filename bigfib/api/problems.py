@@ -14,7 +14,7 @@ import falcon
 from bigfib.api.commit import stop_process
 from bigfib.jobs import InProgress, TermNotReady
 from bigfib.metrics import UNMATCHED
-from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
+from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex, InvalidValue
 from bigfib.sequences import TooManySequences, UnknownSequence
 from bigfib.state.errors import CommitFailed
 from bigfib.state.store import NoRoom, OutcomeUnknown, SequenceLocked, Unavailable
@@ -28,14 +28,52 @@ RETRY_AFTER: Final = 1
 """Seconds after which to try again when the store was out of reach."""
 
 
+TITLES: Final = {
+    "malformed": "The request is malformed",
+    "limit": "Beyond a limit",
+    "unknown-sequence": "There is no such sequence",
+    "not-a-term": "Not a Fibonacci number",
+    "start": "Before the start of the sequence",
+    "moved": "A condition is not met",
+    "busy": "Not now",
+    "unknown-outcome": "The outcome is unknown",
+    "full": "There is no room",
+}
+"""The title of each kind of problem; `_TYPE` and the kind are its type."""
+
+_TYPE: Final = "urn:bigfib:problem:"
+
+# What a status means unless the problem has a kind of its own. Others have none: their title is
+# that of HTTP, which says it all.
+_KINDS: Final = {
+    400: "malformed",
+    409: "start",
+    412: "moved",
+    413: "limit",
+    422: "malformed",
+    503: "busy",
+    507: "full",
+}
+
+
 class Problem(falcon.HTTPError):
     """An error with a detail of its own, and perhaps additional members."""
 
     def __init__(
-        self, status: int, detail: str, *, headers: dict[str, str] | None = None, **members: str
+        self,
+        status: int,
+        detail: str,
+        *,
+        kind: str = "",
+        headers: dict[str, str] | None = None,
+        **members: object,
     ) -> None:
-        """Describe what is wrong with this request and what to do; add ``members``."""
+        """Describe what is wrong with this request and what to do; add ``members``.
+
+        ``kind`` is one of `TITLES`, by default what the status commonly means.
+        """
         super().__init__(status, description=detail, headers=headers)
+        self.kind = kind
         self.members = members
 
 
@@ -54,12 +92,14 @@ class _Row(NamedTuple):
         status: The HTTP status; its reason phrase is the title.
         detail: The detail, in which ``{error}`` is the exception.
         headers: Headers of the reply; their values may have it, too.
+        kind: As of `Problem`.
         log: Whether to log the exception, which only operators may see.
     """
 
     status: int
     detail: str
     headers: Mapping[str, str] = {}
+    kind: str = ""
     log: bool = False
 
 
@@ -70,11 +110,13 @@ _TRY_AGAIN: Final = "{error}. Nothing has changed; try again in {error.retry_aft
 _PROBLEMS: Final[dict[type[Exception], _Row]] = {
     InvalidIndex: _Row(422, "{error}"),
     InvalidModulus: _Row(422, "{error}"),
-    IndexTooLarge: _Row(422, "{error}"),
+    InvalidValue: _Row(422, "{error}"),
+    IndexTooLarge: _Row(422, "{error}", kind="limit"),
     UnknownSequence: _Row(
         404,
         "There is no such sequence: it was never created, has been deleted, or nobody has stepped "
-        "it for too long. POST /api1/sequences creates one.",
+        "it for too long. POST /api1/sequences creates one, and so does PUT with If-None-Match: *.",
+        kind="unknown-sequence",
     ),
     TooManySequences: _Row(507, "{error}"),
     NoRoom: _Row(
@@ -103,13 +145,15 @@ _PROBLEMS: Final[dict[type[Exception], _Row]] = {
         "change was made. Get the sequence before you change it again. A request with If-Match is "
         "safe to send again as it was: its change is made at most once.",
         _SOON,
+        kind="unknown-outcome",
     ),
     CreationUnknown: _Row(
         503,
         "The connection to the store was lost during the creation, so that it is unknown whether "
-        "the sequence was created. Send this again: it is safe, because a sequence whose id nobody "
-        "knows is forgotten in time.",
+        "the sequence was created. Send this again: it is safe. A PUT creates it once, and what a "
+        "POST has created expires unless somebody knows its id.",
         _SOON,
+        kind="unknown-outcome",
     ),
     Draining: _Row(
         503, f"Not ready: {{error}}. Try another server, or this one in {RETRY_AFTER} s.", _SOON
@@ -139,7 +183,14 @@ def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErr
     advice = _ADVICE.get(int(code), "")
     # A path may be very long; its beginning is enough to recognise it.
     detail = error.description or advice.format(path=req.path[:200], method=req.method)
-    problem = {"type": "about:blank", "title": title, "status": int(code), "detail": detail}
+    kind = getattr(error, "kind", "") or _KINDS.get(int(code), "")
+    problem = {
+        "type": f"{_TYPE}{kind}" if kind else "about:blank",
+        "title": TITLES.get(kind, title),
+        "status": int(code),
+        # The domain's messages are no sentences yet.
+        "detail": f"{detail[:1].upper()}{detail[1:].removesuffix('.')}.",
+    }
     resp.content_type = MEDIA_TYPE
     # This also replaces the lifetime of the representation that was asked for.
     resp.set_header("Cache-Control", "no-store")
@@ -151,7 +202,8 @@ def _answer(_req: object, _resp: object, error: Exception, _params: object) -> N
     if row.log:
         _logger.error("%s; nothing has changed", error)
     headers = {name: value.format(error=error) for name, value in row.headers.items()}
-    raise Problem(row.status, row.detail.format(error=error), headers=headers) from error
+    detail = row.detail.format(error=error)
+    raise Problem(row.status, detail, kind=row.kind, headers=headers) from error
 
 
 def _stop(_req: object, _resp: object, error: CommitFailed, _params: object) -> None:

@@ -38,7 +38,7 @@ class TermRange:
         terms.require_inline(first)
         count = requests.number(parameters, "count", int(terms.INLINE_LIMIT - first + 1))
         if count < 1:
-            raise InvalidIndex("count is the number of terms, at least 1")
+            raise InvalidIndex("the count is the number of terms, at least 1")
         terms.require_inline(first + count - 1)
         if self._open_streams >= MAX_STREAMS:
             raise Problem(

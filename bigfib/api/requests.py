@@ -12,6 +12,7 @@ from gmpy2 import mpz
 from bigfib.api.problems import Problem
 from bigfib.api.representations import JSON
 from bigfib.numbers.fibonacci import InvalidIndex, parse_index
+from bigfib.numbers.notation import suggestion
 
 MAX_BODY_BYTES: Final = 1 << 20
 """Maximum size of a body; the document of a sequence with a million digits fits."""
@@ -54,7 +55,11 @@ def number(given: dict[str, str], name: str, default: int) -> mpz:
     try:
         return parse_index(given[name]) if name in given else mpz(default)
     except InvalidIndex:
-        raise Problem(422, f"{name} is a whole number, not {given[name]!r:.60}.") from None
+        raise Problem(
+            422,
+            f"The parameter {name} is not a number: {given[name]!r:.60}; "
+            f"{suggestion(given[name], 'it in digits')}.",
+        ) from None
 
 
 def media_type(req: falcon.Request, *offered: str) -> str:
@@ -146,26 +151,34 @@ def document(req: falcon.Request) -> Any:
     """Return the JSON document in the body.
 
     Raises:
-        Problem: 400, it is a part of a document (RFC 9110, 14.5), malformed, or not as long as
-            stated; 413, the body is longer than `MAX_BODY_BYTES`; 415, it is not JSON.
+        Problem: As `body`; and 400, it is malformed.
+    """
+    try:
+        return json.loads(body(req, JSON).decode())
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, "The body is no JSON document, or is nested too deeply.") from error
+
+
+def body(req: falcon.Request, media_type: str) -> bytes:
+    """Return the body, which is of this media type.
+
+    Raises:
+        Problem: 400, it is a part (RFC 9110, 14.5), or not as long as stated; 413, it is longer
+            than `MAX_BODY_BYTES`; 415, it is of another type.
     """
     if req.get_header("Content-Range") is not None:
-        raise Problem(
-            400, "Send the whole document, without Content-Range; a part is not accepted."
-        )
+        raise Problem(400, "Send the whole body, without Content-Range; a part is not accepted.")
     if (req.content_length or 0) > MAX_BODY_BYTES:
-        raise Problem(413, f"A document has at most {MAX_BODY_BYTES} bytes.")
-    body = req.env["wsgi.input"]
-    length = body.seek(0, os.SEEK_END)
-    body.seek(0)
+        raise Problem(413, f"A body has at most {MAX_BODY_BYTES} bytes.")
+    stream = req.env["wsgi.input"]
+    length = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
     # Of several Content-Length headers bjoern uses the last one, some proxies the first.
     if length != (req.content_length or 0):
         raise Problem(400, "The body is not as long as Content-Length says; state that once.")
     # Media types are compared without case (RFC 9110, 8.3.1).
-    kind = (req.content_type or JSON).partition(";")[0].strip().lower()
-    if kind != JSON:
-        raise Problem(415, f"Send the document as {JSON}.")
-    try:
-        return json.loads(body.read().decode())
-    except (ValueError, RecursionError) as error:
-        raise Problem(400, "The body is no JSON document, or is nested too deeply.") from error
+    kind = (req.content_type or media_type).partition(";")[0].strip().lower()
+    if kind != media_type:
+        raise Problem(415, f"Send the body as {media_type}.")
+    content: bytes = stream.read()
+    return content

@@ -2,7 +2,7 @@
 
 An id is a capability: a client that knows it may step the sequence, and no resource lists ids. The
 position is the ``ETag``, so that a change with ``If-Match`` is made at most once, however often it
-is sent. ``If-None-Match`` is a condition on changes, too (RFC 9110, 13.2.2).
+is sent. ``If-None-Match`` is a condition on changes, too (RFC 9110, 13.2.2); PUT with `*` creates.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from bigfib.sequences import (
     parse_position,
     require_steps,
 )
-from bigfib.state.store import OutcomeUnknown, PositionMismatch, Unavailable
+from bigfib.state.store import OutcomeUnknown, PositionMismatch, SequenceExists, Unavailable
 
 _Made = TypeVar("_Made")
 
@@ -143,14 +143,32 @@ class SequenceResource(_OneSequence):
     on_head = on_get
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
-        """Move the sequence to the position in the body."""
+        """Move the sequence to the position in the body, or create it there."""
         requests.parameters(req)
         one = parse_id(sequence_id)
+        creates = req.get_header("If-None-Match", default="").strip() == "*"
+        if creates and req.get_header("If-Match") is None:
+            self._create(req, resp, one)
+            return
         position = int(_position(requests.document(req)))
         pair = self._change(
             req, one, lambda expected: self._sequences.seek(one, position, expected)
         )
         self._show(resp, one, pair)
+
+    def _create(self, req: falcon.Request, resp: falcon.Response, sequence_id: bytes) -> None:
+        """Create the sequence at the position in the body, 0 without one, or raise a 412."""
+        position = int(_position(requests.document(req))) if req.content_length else 0
+        try:
+            pair = self._sequences.create_as(sequence_id, position)
+        except SequenceExists:
+            found = self._sequences.position(sequence_id)
+            raise self._unchanged(412, found, "If-None-Match excludes what is there") from None
+        except OutcomeUnknown as error:
+            raise CreationUnknown from error
+        resp.status = falcon.HTTP_201
+        resp.location = f"/api1/sequences/{format_id(sequence_id)}"
+        self._show(resp, sequence_id, pair)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
         """Delete the sequence."""

@@ -18,7 +18,7 @@ from bigfib.api.problems import Problem
 from bigfib.api.representations import JSON, OCTETS, TEXT, Body, keep_for_ever
 from bigfib.jobs import InProgress, Job, Jobs
 from bigfib.numbers import fibonacci
-from bigfib.numbers.fibonacci import InvalidIndex, parse_index
+from bigfib.numbers.fibonacci import InvalidIndex, parse_index, parse_value
 
 # Bytes of a file that are read at a time.
 _PIECE_BYTES: Final = 1 << 16
@@ -86,6 +86,53 @@ class Summary:
     on_head = on_get
 
 
+class Index:
+    """Serve ``/api1/index``: which term has a value."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Show the index of the value in the query."""
+        given = requests.parameters(req, "value")
+        if "value" not in given:
+            raise Problem(422, "Give the value, as ?value=55, or POST it as text/plain.")
+        media_type = requests.media_type(req, JSON)
+        _show_small(req, resp, media_type, self._document(given["value"]))
+
+    on_head = on_get
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Show the index of the value in the body, which may be longer than an address."""
+        requests.parameters(req)
+        requests.media_type(req, JSON)
+        # A file of digits ends with a line break.
+        value = requests.body(req, TEXT).decode("ascii", "replace").rstrip("\r\n")
+        resp.data = self._document(value)
+        resp.content_type = JSON
+        resp.cache_control = ["no-store"]
+
+    def _document(self, value: str) -> bytes:
+        try:
+            found = terms.indices(parse_value(value), self._digits)
+        except terms.NotATerm as error:
+            below, above = error.neighbours
+            raise Problem(
+                404,
+                f"This is not a Fibonacci number: it is between F({below}) and F({above}).",
+                kind="not-a-term",
+                neighbours=[str(below), str(above)],
+            ) from None
+        return json.dumps({"value": value, "n": [*map(str, found)]}, separators=(",", ":")).encode()
+
+    def _digits(self, n: int) -> bytes:
+        if n <= terms.decimal_limit():
+            return terms.text(mpz(n))
+        _require_given(mpz(n), self._jobs)
+        with self._jobs.open(n) as file:
+            return file.read()
+
+
 def _show_term(
     req: falcon.Request, resp: falcon.Response, n: mpz, parameters: dict[str, str], jobs: Jobs
 ) -> None:
@@ -132,12 +179,15 @@ def _form(req: falcon.Request, n: mpz, parameters: dict[str, str], jobs: Jobs) -
     base = _base(parameters)
     media_type = requests.media_type(req, JSON, TEXT, OCTETS)
     if media_type == OCTETS and base != _DECIMAL:
-        raise Problem(422, f"{OCTETS} has no base: leave it out, or accept {TEXT} or {JSON}.")
+        raise Problem(
+            422, f"The type {OCTETS} has no base: leave it out, or accept {TEXT} or {JSON}."
+        )
     _require_given(n, jobs)
     if abs(n) > terms.INLINE_LIMIT and (media_type == OCTETS or base != _DECIMAL):
         raise Problem(
             422,
             f"Beyond F({terms.INLINE_LIMIT}) terms are given in decimal only, as {JSON} or {TEXT}.",
+            kind="limit",
             headers=_link_to_summary(n),
         )
     return base, media_type
@@ -146,7 +196,7 @@ def _form(req: falcon.Request, n: mpz, parameters: dict[str, str], jobs: Jobs) -
 def _base(parameters: dict[str, str]) -> int:
     base = int(requests.number(parameters, "base", _DECIMAL))
     if base not in terms.BASES:
-        raise InvalidIndex(f"base is {terms.BASES[0]} to {terms.BASES[-1]}")
+        raise InvalidIndex(f"the base is {terms.BASES[0]} to {terms.BASES[-1]}")
     return base
 
 
@@ -157,6 +207,7 @@ def _require_given(n: mpz, jobs: Jobs) -> None:
         raise Problem(
             422,
             f"{limit}; of this one, ask for the summary or a residue.",
+            kind="limit",
             headers=_link_to_summary(n),
         )
 

@@ -116,6 +116,13 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def as_people_write(text: str) -> str:
+    """Return the canonical form of a number such as 1e6 or 1,000,000; other text as it is."""
+    from bigfib.numbers import notation
+
+    return notation.read(text) or text
+
+
 def settings_of(command: argparse.Namespace, *, warn: bool = True) -> "Settings":
     """Return the settings of the command, and log unknown variables if ``warn``."""
     if warn:

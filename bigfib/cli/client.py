@@ -6,6 +6,7 @@ changed), no bigfib answers at the address, or its answer is lost.
 
 import json
 import re
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +41,24 @@ _LAST_PAUSE: Final = 1.0
 
 _PIECE: Final = 1 << 16
 
+_LATER: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+
+# How often a creation is sent before its answer is given up.
+_ATTEMPTS: Final = 3
+
 Document = dict[str, str]
+
+
+class Refused(Failure):
+    """The service refused; ``status`` is that of HTTP."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Unanswered(Failure):
+    """The answer is lost, or it is to try again: it may be unknown whether anything has changed."""
 
 
 def ready_version(url: str) -> str:
@@ -72,13 +90,30 @@ def step(address: str, way: str, by: str) -> Document:
 def seek(address: str, position: str) -> Document:
     """Move the sequence at ``address`` to ``position`` and return it."""
     body = json.dumps({"position": position}).encode()
-    return _ask(address, *_SEQUENCE, method="PUT", body=body)
+    headers = {**_JSON, "Content-Type": "application/json"}
+    return _ask(address, *_SEQUENCE, method="PUT", headers=headers, body=body)
 
 
 def create(url: str) -> str:
-    """Create a sequence at the service ``url`` and return the sequence's address."""
-    collection = f"{url.rstrip('/')}{_SEQUENCES}"
-    return f"{collection}/{_ask(collection, 'id', method='POST')['id']}"
+    """Create a sequence at the service ``url`` and return the sequence's address.
+
+    The id is chosen here, so that a creation whose answer is lost can be sent again.
+    """
+    address = f"{url.rstrip('/')}{_SEQUENCES}/{secrets.token_hex(16)}"
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(_LAST_PAUSE)
+        try:
+            _ask(address, "id", method="PUT", headers={**_JSON, "If-None-Match": "*"})
+        except Unanswered as error:
+            unanswered = error
+        except Refused as error:
+            if error.status != HTTPStatus.PRECONDITION_FAILED:
+                raise
+            return address  # An earlier attempt has created it.
+        else:
+            return address
+    raise unanswered
 
 
 def delete(address: str) -> None:
@@ -97,6 +132,15 @@ def residue(url: str, n: str, modulo: str) -> Document:
 def summary(url: str, n: str) -> Document:
     """Return the summary of F(n) from the service at ``url``."""
     return _ask(f"{_term_address(url, n)}/summary", "digits")
+
+
+def index(url: str, value: str) -> list[str]:
+    """Return the indices of the terms with this value from the service at ``url``."""
+    address = f"{url.rstrip('/')}/api1/index"
+    headers = {**_JSON, "Content-Type": "text/plain"}
+    with _answer(address, "POST", headers, value.encode()) as reply:
+        found: list[str] = json.load(reply)["n"]
+        return found
 
 
 def progress(url: str, n: str, **parameters: str) -> Iterator[float]:
@@ -155,9 +199,14 @@ def _term_address(url: str, n: str, **parameters: str) -> str:
     return f"{url.rstrip('/')}{_TERMS}/{n}{query}"
 
 
-def _ask(address: str, *members: str, method: str = "GET", body: bytes | None = None) -> Document:
+def _ask(
+    address: str,
+    *members: str,
+    method: str = "GET",
+    headers: dict[str, str] = _JSON,
+    body: bytes | None = None,
+) -> Document:
     """Return the document of the reply; a bigfib's has all these ``members``."""
-    headers = {**_JSON, "Content-Type": "application/json"} if body else _JSON
     with _answer(address, method, headers, body) as reply:
         document: Document = json.load(reply)
         if any(member not in document for member in members):
@@ -180,14 +229,17 @@ def _answer(
         with urlopen(request, timeout=timeout) as reply:  # noqa: S310
             yield reply
     except HTTPError as error:
-        raise Failure(_detail(error) or f"{address} answers {error.code} {error.reason}") from error
+        detail = _detail(error) or f"{address} answers {error.code} {error.reason}"
+        if error.code in _LATER:
+            raise Unanswered(detail) from error
+        raise Refused(detail, error.code) from error
     except URLError as error:
         raise Failure(f"no bigfib answers at {address}: {error.reason}") from error
     except (OSError, HTTPException) as error:
         lost = f"the answer of {address} is lost: {error}"
-        if method != "GET":
+        if method != "GET" and _SEQUENCES in address:
             lost += "; check with `current` whether it has changed"
-        raise Failure(lost) from error
+        raise Unanswered(lost) from error
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise Failure(f"no bigfib answers at {address}: {error}") from error
 

@@ -22,7 +22,7 @@ from bigfib.cli.arguments import (
     warn_of_unknown_variables,
 )
 from bigfib.cli.output import Failure
-from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
+from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex, InvalidValue
 from bigfib.state.errors import Damaged, LogError, Unreadable, Unusable
 from bigfib.state.store import OutcomeUnknown, StoreError, TablesMissing, Unavailable
 from bigfib.terms import InvalidModulus
@@ -36,7 +36,7 @@ _PROG: Final = "bigfib"
 
 _MODULES: Final = {
     "sequence_commands": ["current", "c", "next", "n", "previous", "p", "seek", "create", "delete"],
-    "term_commands": ["term", "terms"],
+    "term_commands": ["term", "terms", "index"],
     "store_commands": ["store"],
     "log_commands": ["log"],
     "settings_commands": ["settings"],
@@ -88,7 +88,7 @@ def _run(arguments: list[str]) -> int:
         command = _parse(arguments)
         status: int | None = command.run(command)
         sys.stdout.flush()
-    except (InvalidIndex, InvalidModulus) as error:
+    except (InvalidIndex, InvalidModulus, InvalidValue) as error:
         return _fail(str(error), 2)
     except TablesMissing as error:
         return _fail(f"{error}; create them with `bigfib store init`", 1)

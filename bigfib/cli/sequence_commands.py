@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from gmpy2 import mpz
 
 from bigfib.cli import large_terms
-from bigfib.cli.arguments import add_command, add_output, add_settings, add_url, settings_of
+from bigfib.cli.arguments import (
+    add_command,
+    add_output,
+    add_settings,
+    add_url,
+    as_people_write,
+    settings_of,
+)
 from bigfib.cli.log_commands import explain_lock, require_log
 from bigfib.cli.output import Failure, print_json, print_note, shortened
 from bigfib.numbers.decimals import StartOfSequence
@@ -88,7 +95,7 @@ def _previous(command: argparse.Namespace) -> None:
 
 
 def _step(command: argparse.Namespace, way: str, direction: int) -> None:
-    by = require_steps(parse_index(command.by))
+    by = require_steps(parse_index(as_people_write(command.by)))
     if command.url is not None:
         from bigfib.cli import client
 
@@ -103,7 +110,7 @@ def _step(command: argparse.Namespace, way: str, direction: int) -> None:
 
 
 def _seek(command: argparse.Namespace) -> None:
-    position = parse_position(command.position)
+    position = parse_position(as_people_write(command.position))
     if command.url is not None:
         from bigfib.cli import client
 

@@ -1,21 +1,34 @@
-"""Define ``term`` and ``terms``, which print terms by their index and touch no sequence."""
+"""Define ``term``, ``terms`` and ``index``, which touch no sequence."""
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gmpy2 import mpz
 
 from bigfib import terms
 from bigfib.cli import large_terms
-from bigfib.cli.arguments import add_command, add_output, add_url, complete
-from bigfib.cli.output import answer_to, as_json, grouped, print_json, shortened, with_commas
+from bigfib.cli.arguments import add_command, add_output, add_url, as_people_write, complete
+from bigfib.cli.output import (
+    Failure,
+    answer_to,
+    as_json,
+    grouped,
+    print_json,
+    shortened,
+    with_commas,
+)
 from bigfib.numbers import fibonacci
 from bigfib.numbers.fibonacci import InvalidIndex, parse_index
 
 if TYPE_CHECKING:
     from bigfib.cli.arguments import Commands
+
+
+# The longest term, its sign, a line break, and a digit by which a longer value is refused.
+_LONGEST_VALUE: Final = 208_987_643
 
 
 def add_to(commands: "Commands") -> None:
@@ -37,6 +50,12 @@ def add_to(commands: "Commands") -> None:
     form.add_argument("--bfile", action="store_true", help="write each after its index, as OEIS")
     form.add_argument("--json", action="store_true", help="print a JSON document for each term")
     form.add_argument("--group", action="store_true", help="group the digits of each by commas")
+    index = add_command(
+        commands, "index", _index, "Print the index of the term that has this value."
+    )
+    index.add_argument("value", metavar="VALUE", help="a whole number; - reads it from stdin")
+    index.add_argument("--json", action="store_true", help="print a JSON document")
+    add_url(index)
     for parser in (term, row):
         add_url(parser)
         output = parser.add_argument(
@@ -57,7 +76,7 @@ def _base(text: str) -> int:
 
 
 def _term(command: argparse.Namespace) -> None:
-    n = parse_index(command.n)
+    n = parse_index(as_people_write(command.n))
     # Open the file first, to fail before the computation if it cannot be written.
     with answer_to(command.output) as file:
         if command.summary or command.modulo is not None:
@@ -86,7 +105,7 @@ def _term(command: argparse.Namespace) -> None:
 
 def _facts(command: argparse.Namespace, n: mpz) -> dict[str, str]:
     """Return the summary of F(n), or its residue."""
-    modulus = None if command.summary else terms.parse_modulus(command.modulo)
+    modulus = None if command.summary else terms.parse_modulus(as_people_write(command.modulo))
     if command.url is not None:
         from bigfib.cli import client
 
@@ -110,8 +129,29 @@ def _computed(command: argparse.Namespace, n: mpz) -> Iterator[str]:
     yield '"}' if command.base == 10 else f'","base":"{command.base}"}}'
 
 
+def _index(command: argparse.Namespace) -> None:
+    text = command.value
+    if text == "-":
+        text = sys.stdin.buffer.read(_LONGEST_VALUE).decode("ascii", "replace").strip()
+    value = fibonacci.parse_value(as_people_write(text))
+    if command.url is not None:
+        from bigfib.cli import client
+
+        found = client.index(command.url, value)
+    else:
+        try:
+            indices = terms.indices(value, lambda n: "".join(large_terms.digits(mpz(n))).encode())
+        except terms.NotATerm as error:
+            raise Failure(str(error)) from None
+        found = [str(n) for n in indices]
+    if command.json:
+        print_json({"value": value, "n": found})
+    else:
+        print("\n".join(found))
+
+
 def _terms(command: argparse.Namespace) -> None:
-    first, count = parse_index(command.first), parse_index(command.count)
+    first, count = (parse_index(as_people_write(n)) for n in (command.first, command.count))
     if count < 1:
         raise InvalidIndex("COUNT is the number of terms, at least 1")
     with answer_to(command.output) as file:

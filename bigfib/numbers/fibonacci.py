@@ -9,10 +9,13 @@ and leading digits need no term and take indices of up to `MAX_INDEX_DIGITS` dec
 
 import re
 from functools import lru_cache
+from math import log10, sqrt
 from typing import Final
 
 import gmpy2
 from gmpy2 import mpz
+
+from bigfib.numbers.notation import suggestion
 
 MAX_INDEX: Final = 1_000_000_000
 """Largest |n| whose exact term is computed: 208,987,640 digits.
@@ -26,6 +29,8 @@ MAX_INDEX_DIGITS: Final = 10_000
 
 _INDEX = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
 
+_LOG10_PHI: Final = log10((1 + sqrt(5)) / 2)
+
 # Below this index the term itself is cheap (2,090 digits, microseconds). From here on Binet's
 # formula without its vanishing part is off by a factor of 1 +- phi^(-2n), less than 10^-4179:
 # far below every rounding that `_log_term` allows for.
@@ -34,6 +39,10 @@ _BINET_FROM: Final = 10_000
 
 class InvalidIndex(ValueError):
     """The text is not an index."""
+
+
+class InvalidValue(ValueError):
+    """The text is not a value that a term might have."""
 
 
 class IndexTooLarge(ValueError):
@@ -52,9 +61,32 @@ def parse_index(text: str) -> mpz:
         raise IndexTooLarge(f"an index has at most {MAX_INDEX_DIGITS} digits, not {len(text)}")
     if not _INDEX.fullmatch(text):
         raise InvalidIndex(
-            f"{text!r:.60} is not an index; write a whole number in digits, such as 0, 1000 or -6"
+            f"{text!r:.60} is not an index; "
+            f"{suggestion(text, 'a whole number in digits, such as 0, 1000 or -6')}"
         )
     return mpz(text)
+
+
+def parse_value(text: str) -> str:
+    """Return ``text``, a value in ASCII decimal: ``0|-?[1-9][0-9]*``; raise `InvalidValue`."""
+    if not _INDEX.fullmatch(text):
+        raise InvalidValue(
+            f"{text!r:.60} is not a value; "
+            f"{suggestion(text, 'a whole number in digits, such as 55 or -8')}"
+        )
+    return text
+
+
+def nearest(value: str, step: int = 1) -> int:
+    """Return the multiple of ``step`` whose term is nearest to a value, on a logarithmic scale.
+
+    ``value`` > 0 is in decimal. By Binet's formula F(n) = phi^n / sqrt(5), so that n is the
+    logarithm to base phi of ``value`` times sqrt(5): at F(2) 1.67, at F(3) 3.11, and closer from
+    there on. Double precision gives it to within 10^-6 even at `MAX_INDEX`.
+    """
+    mantissa = float(f"{value[0]}.{value[1:17]}")
+    n = (len(value) - 1 + log10(mantissa * sqrt(5))) / _LOG10_PHI
+    return step * round(n / step)
 
 
 def require_computable(n: int | mpz) -> None:

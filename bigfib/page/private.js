@@ -33,6 +33,12 @@ export function remember(id) {
   }
 }
 
+/** Return an id that nobody can guess, for a sequence to be created under. */
+export function randomId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 export function forget(id) {
   if (remembered() !== id) {
     return;

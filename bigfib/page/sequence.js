@@ -12,7 +12,7 @@ import { button } from "./dom.js";
 import { Work, complain, say } from "./notice.js";
 import { grouped, read, requireNumber } from "./numbers.js";
 import { LONGEST_PAUSE_MS, Outage } from "./outage.js";
-import { SHARED, forget, named, remember, remembered } from "./private.js";
+import { SHARED, forget, named, randomId, remember, remembered } from "./private.js";
 import { Lost, Problem, ask, isAborted, retryAfter, watch } from "./service.js";
 import { TermView, parts } from "./term.js";
 
@@ -35,6 +35,7 @@ let lookTimer;
 let lookTook = 0;
 let stop = new AbortController();
 let queue = Promise.resolve();
+let chosen = null; // The id of a private sequence whose creation was sent.
 let dropped = 0; // How many actions were not done.
 let asked = 0; // How many actions are not done yet.
 let busyTimer;
@@ -83,7 +84,7 @@ function openOwn() {
   const create = async (signal) => {
     // Two clicks create one.
     if (!remembered()) {
-      remember((await ask("POST", "/api1/sequences", { read: "json" })).body.id);
+      await createOwn();
     }
     signal.throwIfAborted();
     goTo(remembered());
@@ -92,6 +93,21 @@ function openOwn() {
     }
   };
   attempt(create, () => {});
+}
+
+/** Create a private sequence; when the answer is lost, the next attempt creates the same one. */
+async function createOwn() {
+  chosen ??= randomId();
+  try {
+    await ask("PUT", `/api1/sequences/${chosen}`, { headers: { "If-None-Match": "*" } });
+  } catch (error) {
+    // An earlier attempt has created it.
+    if (!(error instanceof Problem && error.status === 412)) {
+      throw error;
+    }
+  }
+  remember(chosen);
+  chosen = null;
 }
 
 // --- What is shown -------------------------------------------------------------------------------

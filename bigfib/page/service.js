@@ -23,9 +23,10 @@ const TITLES = {
 
 /** The service has refused a request, and says why (RFC 9457). */
 export class Problem extends Error {
-  constructor(status, { title, detail }, headers) {
+  constructor(status, { title, detail, neighbours }, headers) {
     super(detail);
     this.status = status;
+    this.neighbours = neighbours; // Of a value that no term has.
     this.title = TITLES[status] ?? title;
     // Group its numbers as all others on the page, but not those in a path.
     this.detail = detail.replace(/(?<![\w/.])\d{4,}(?!\w)/g, (number) => grouped(number, Infinity));

@@ -95,7 +95,11 @@ class TestSummary:
             assert get("/" + "9" * 10_000 + f"/summary?digits={digits}")[0].status == 200
         for digits in ("0", "501", "-1"):
             refused(get(f"/100/summary?digits={digits}"), 422, "is 1 to 500")
-        refused(get("/100/summary?digits=x"), 422, "digits is a whole number, not 'x'")
+        refused(
+            get("/100/summary?digits=x"),
+            422,
+            "The parameter digits is not a number: 'x'; write it in digits.",
+        )
         refused(get("/" + "9" * 10_001 + "/summary"), 422, "at most 10000 digits")
 
     def test_summary_as_text_is_406(self, get: Get) -> None:

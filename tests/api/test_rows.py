@@ -83,8 +83,8 @@ class TestRow:
             ("?from=1000000&count=2", "F(-1000000) to F(1000000)"),
             ("?count=0", "at least 1"),
             ("?count=-1", "at least 1"),
-            ("?count=x", "count is a whole number, not 'x'"),
-            ("?from=", "from is a whole number, not ''"),
+            ("?count=x", "The parameter count is not a number: 'x'"),
+            ("?from=", "The parameter from is not a number: ''"),
             ("?format=afile", "There is no format 'afile'; there is bfile"),
         ],
     )

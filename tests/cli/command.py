@@ -26,9 +26,10 @@ class Command:
         self.before: list[str] = []
         self.environ = {**os.environ, "BIGFIB_FILE": str(file)}
 
-    def __call__(self, *arguments: str) -> Done:
+    def __call__(self, *arguments: str, stdin: str | None = None) -> Done:
         return subprocess.run(
             [*self.before, sys.executable, "-m", "bigfib", *arguments],
+            input=stdin,
             capture_output=True,
             text=True,
             env=self.environ,

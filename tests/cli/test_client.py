@@ -187,12 +187,26 @@ class TestBesideAService:
         with answering(b"HTTP/1.1 200 OK\r\n\r\n" + answer) as url:
             assert "no bigfib answers at" in bigfib.fails("current", "--url", url)
 
-    @pytest.mark.parametrize("command", [["next"], ["seek", "7"], ["create"]])
+    @pytest.mark.parametrize("command", [["next"], ["seek", "7"]])
     def test_a_lost_answer_is_said_to_be_lost(self, bigfib: Command, command: list[str]) -> None:
         with answering(b"") as url:
             assert "whether it has changed" in bigfib.fails(*command, "--url", url)
         with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{") as url:
             assert "whether it has changed" in bigfib.fails(*command, "--url", url)
+
+    @pytest.mark.parametrize("made", [b"", b"HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n"])
+    def test_creation_whose_answer_is_lost_is_sent_again(
+        self, bigfib: Command, made: bytes
+    ) -> None:
+        exists = b"HTTP/1.1 412 x\r\nContent-Length: 0\r\n\r\n"
+        with answering(made, exists) as url:
+            assert re.fullmatch(
+                rf"{url}/api1/sequences/[0-9a-f]{{32}}\n", bigfib.prints("create", "--url", url)
+            )
+        with answering(b"", b"", b"") as url:
+            assert "whether it has changed" in bigfib.fails("create", "--url", url)
+        with answering(made, b"HTTP/1.1 507 x\r\nContent-Length: 0\r\n\r\n") as url:
+            assert "answers 507" in bigfib.fails("create", "--url", url)
 
     @pytest.mark.parametrize("body", [b"x", b"[]", b"{}", b"5", b"[" * 200_000, b"\xff"])
     def test_error_without_a_detail_is_named_by_its_status(

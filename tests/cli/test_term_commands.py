@@ -1,4 +1,4 @@
-"""The commands `term` and `terms`."""
+"""The commands `term`, `terms` and `index`."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ from tests.cli.command import (
     Command,
     term,
 )
+from tests.service import Serve
 
 
 class TestTerm:
@@ -162,3 +163,43 @@ class TestTerm:
         assert whole.endswith(f",{last}")
         assert (len(last), 49 <= len(first.lstrip("-")) <= 51) == (51, True)
         assert f"({len(str(value))} digits; --full" in rest
+
+
+class TestIndex:
+    @pytest.mark.parametrize(
+        ("value", "shown"),
+        [("0", "0"), ("1", "1\n2"), ("2", "3"), ("-8", "-6"), (term(300), "300")],
+    )
+    def test_index_of_a_term_is_printed(self, bigfib: Command, value: str, shown: str) -> None:
+        assert bigfib.prints("index", value) == f"{shown}\n"
+
+    def test_index_of_what_is_no_term_names_its_neighbours(self, bigfib: Command) -> None:
+        assert (
+            "1: bigfib: it is not a Fibonacci number: it is between F(10) and F(11)"
+            in bigfib.fails("index", "56")
+        )
+        assert bigfib.fails("index", "x").startswith("2: bigfib: 'x' is not a value")
+
+    def test_index_of_a_file_of_digits_is_printed(self, bigfib: Command, serve: Serve) -> None:
+        digits = term(100_000)
+        service = ["--url", serve().url]
+        for arguments in (["-"], ["-", *service]):
+            done = bigfib("index", *arguments, stdin=f"{digits}\n")
+            assert (done.stdout, done.stderr) == ("100000\n", "")
+        assert json.loads(bigfib.prints("index", "1", "--json", *service)) == {
+            "value": "1",
+            "n": ["1", "2"],
+        }
+        assert "between F(10) and F(11)." in bigfib.fails("index", "56", *service)
+
+
+@pytest.mark.parametrize("written", ["1e3", "1,000", "1_000", "10^3"])
+def test_numbers_are_read_as_people_write_them(bigfib: Command, written: str) -> None:
+    assert bigfib.prints("term", written) == f"{term(1000)}\n"
+    assert bigfib.prints("term", "10^20", "--modulo", written) == bigfib.prints(
+        "term", str(10**20), "--modulo", "1000"
+    )
+    assert bigfib.prints("terms", written, "1e0") == f"{term(1000)}\n"
+    assert bigfib.prints("index", "354,224,848,179,261,915,075") == "100\n"
+    assert bigfib.prints("seek", written) == f"{term(1000)}\n"
+    assert bigfib.prints("p", "--by", written) == "0\n"

@@ -41,6 +41,7 @@ class TestKeyboard:
             *("previous", "by", "next", "target", "Go"),
             *("87", "Copy", "Download", "digit", "Find", "43466557"),
             *("The", "n", "what", "base", "Show"),
+            *("value", "Check"),
         ]
 
     def test_keyboard_alone_does_everything(self, service: Service, open_page: Open) -> None:

@@ -2,57 +2,10 @@
 
 from playwright.sync_api import expect
 
+from tests.numbers.notations import NOT_READ, READ
 from tests.page.actions import is_at, position, seek, show
 from tests.page.conftest import Open
 from tests.service import Service
-
-READ = {
-    "0": "0",
-    "-0": "0",
-    "007": "7",
-    "1_000_000": "1000000",
-    "1,000,000": "1000000",
-    "1 000 000": "1000000",
-    "1\N{NO-BREAK SPACE}000": "1000",
-    "1\N{NARROW NO-BREAK SPACE}000": "1000",
-    " 12 ": "12",
-    "-8": "-8",
-    "\N{MINUS SIGN}8": "-8",
-    "1e6": "1000000",
-    "1E6": "1000000",
-    "1e+6": "1000000",
-    "1.5e6": "1500000",
-    "1.e3": "1000",
-    "2.50e1": "25",
-    "-1e3": "-1000",
-    "0e5": "0",
-    "1e0": "1",
-    "10^6": "1000000",
-    "2^10": "1024",
-    "-2^3": "-8",
-    "10^0": "1",
-    "2 ^ 10": "1024",
-    "9" * 12_000: "9" * 12_000,
-    "1e9999": "1" + "0" * 9_999,
-    "10^9999": "1" + "0" * 9_999,
-}
-
-NOT_READ = [
-    *("", " ", "x", "1x", "--1", "+", "-", "1.5", "1.", ".5e1", "1.25e1", "1e-6", "e6", "1e", "^6"),
-    *(
-        "10^",
-        "10^-1",
-        "10^1.5",
-        "2^3^2",
-        "1e6e6",
-        "0x10",
-        "\N{ARABIC-INDIC DIGIT ONE}",
-        "\N{SUPERSCRIPT TWO}",
-        "1e10000",
-        "10^10000",
-    ),
-    *("9^99999", "10^99999999999", "1e99999999999", "Infinity", "NaN"),
-]
 
 
 def test_numbers_are_read_as_people_write_them(service: Service, open_page: Open) -> None:

@@ -1,9 +1,10 @@
 """Private sequences on the page: created, kept by the browser, removed."""
 
 import re
+from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.page.actions import (
     SHARED,
@@ -121,6 +122,26 @@ class TestOwnSequence:
         page.get_by_role("button", name="Private").click()
         is_at(page, 0)
         assert (path.rpartition("/")[2] in page.url) == (choice == "Keep it")
+
+    def test_private_sequence_whose_creation_was_not_answered_is_created_once(
+        self, service: Service, open_page: Open
+    ) -> None:
+        page = open_page(service)
+        is_at(page, 0)
+        created = []
+
+        def lose(route: Route) -> None:
+            created.append((route.fetch().status, urlsplit(route.request.url).path))
+            route.abort("connectionreset")
+
+        page.route(lambda url: not url.endswith("/shared") and "/sequences/" in url, lose)
+        page.get_by_role("button", name="Private").click()
+        expect(page.locator("#back")).to_have_text("The service is back.")
+        page.unroute_all()
+        page.get_by_role("button", name="Private").click()
+        expect(page.locator("#keep")).to_be_visible()
+        is_at(page, 0)
+        assert created == [(201, f"/api1/sequences/{page.url.rpartition('#')[2]}")]
 
     def test_private_sequence_that_is_gone_is_reported_and_replaced(
         self, service: Service, open_page: Open

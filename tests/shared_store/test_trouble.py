@@ -170,12 +170,15 @@ class TestTrouble:
                 b"CREATE CONSTRAINT TRIGGER t AFTER INSERT ON bigfib_sequences DEFERRABLE "
                 b"INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hang_up()"
             )
-        reply, body = service.ask("/api1/sequences", "POST")
-        assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
-        detail = json.loads(body)["detail"]
-        assert "Send this again" in detail
-        assert "forgotten" in detail
-        assert "If-Match" not in detail, "which a creation has not"
+        path = f"/api1/sequences/{'a' * 32}"
+        for asked in (("/api1/sequences", "POST"), (path, "PUT", {"If-None-Match": "*"})):
+            reply, body = service.ask(*asked)
+            assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
+            detail = json.loads(body)["detail"]
+            assert "Send this again" in detail
+            assert "expires" in detail
+            assert json.loads(body)["type"] == "urn:bigfib:problem:unknown-outcome"
+            assert "If-Match" not in detail, "which a creation has not"
 
     def test_reply_that_has_begun_when_the_database_dies_is_cut_off(
         self, serve: Serve, cluster: Cluster
