@@ -1,9 +1,9 @@
 r"""The durable floor: how far a state log is known to be whole, in a small file next to it.
 
 The log's own records prove what was durable before the last sync only. The floor is written after
-each sync, and synced itself when the log is closed or rewritten, or has been idle for a second. So
-after a power failure it may be an old one: what it says is true, and it is never relied on to be
-new. After the end of the process, however sudden, it is that of the last commit. ::
+each sync, and synced itself only when the log is closed or rewritten. So after a power failure it
+may be an old one: what it says is true, and it is never relied on to be new. After the end of the
+process, however sudden, it is that of the last commit. ::
 
     floor    := magic seed durable written boot checksum                     48 bytes
                 magic     8 bytes   89 66 6C 6F 6F 72 31 0A  ("\x89floor1\n")
@@ -55,8 +55,8 @@ def path_of(log: Path) -> Path:
     return log.with_name(log.name + ".floor")
 
 
-def encode(floor: Floor) -> bytes:
-    """Return the bytes of a floor."""
+def encode(floor: tuple[int, int, int, bytes]) -> bytes:
+    """Return the bytes of a floor, whose fields are those of `Floor`."""
     fields = _FIELDS.pack(_MAGIC, *floor)
     return fields + crc32(fields).to_bytes(4, "little")
 
@@ -121,9 +121,7 @@ class FloorFile:
         A floor that cannot be written is an old one, which is as true.
         """
         try:
-            files.write(
-                self._system, self._fd, encode(Floor(seed, durable, written, self._boot)), 0
-            )
+            files.write(self._system, self._fd, encode((seed, durable, written, self._boot)), 0)
         except OSError as error:
             _logger.warning(
                 "%s cannot be written: %s; damage to the state log may go unnoticed",

@@ -32,7 +32,7 @@ from bigfib.state.files import System
 from bigfib.state.floor import FloorFile
 from bigfib.state.logfile import LogFile
 from bigfib.state.opening import open_file, typical_day
-from bigfib.state.packed import MAX_DAY, pack, version_of
+from bigfib.state.packed import MAX_DAY, changed
 from bigfib.state.positions import Positions
 from bigfib.state.reader import require_log_or_nothing
 from bigfib.state.rewrite import REWRITE_BYTES, Compaction, logging_failure
@@ -186,23 +186,23 @@ class Log(Positions):
             AppendFailed: a full disk, a quota, a limit or an I/O error; the log is unchanged.
             CommitFailed: an earlier commit failed, or another program has changed the file.
         """
-        if self._file.failure:
-            raise self._file.failure
+        file = self._file
+        if file.failure:
+            raise file.failure
         if not self._day_start <= self._clock() < self._day_end:
             self._set_day()
         packed = None
         if position is not None:
-            version = version_of(self.latest.get(sequence_id, 0)) + 1
-            packed = pack(position, version, self._day)
-        if self._file.coalesces:
+            packed = changed(self.latest.get(sequence_id, 0), position, self._day)
+        if file.coalesces:
             if not self._waiting:
-                self._room = self._file.room()
+                self._room = file.room()
             self._room -= _bound(sequence_id, packed)
             if self._room < 0:
                 self._make_room(sequence_id, packed)
-        if not self._file.coalesces:
+        if not file.coalesces:
             (record,) = self._encode([(sequence_id, packed)])
-            self._file.append_or_refuse(record)
+            file.append_or_refuse(record)
             self.records += 1
         self._waiting[sequence_id] = packed
         if packed is None:

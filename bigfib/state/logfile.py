@@ -56,7 +56,8 @@ class LogFile:
     def _take(self, fd: int, size: int) -> None:
         self._fd = fd
         self.size = self._reserved = size
-        self._identity = _identity(os.fstat(fd))
+        status = os.fstat(fd)
+        self._device, self._inode = status.st_dev, status.st_ino
 
     def check(self) -> None:
         """Raise the failure, if there is one."""
@@ -135,13 +136,16 @@ class LogFile:
             status = self.path.stat()
         except OSError as error:
             self.stop("it has been removed", error)
-        if _identity(status) != self._identity:
+        if status.st_ino != self._inode or status.st_dev != self._device:
             self.stop("it has been replaced")
-        self._require(status.st_size)
+        if status.st_size != self.size:
+            self._stop_for_size(status.st_size)
 
     def require_size(self) -> None:
         """Return if the file has its size."""
-        self._require(files.size(self._fd))
+        size = files.size(self._fd)
+        if size != self.size:
+            self._stop_for_size(size)
 
     def replace(self, fd: int, size: int, on_renamed: Callable[[], None]) -> None:
         """Close the file, and go on with the one open as ``fd``, which has its name.
@@ -179,18 +183,13 @@ class LogFile:
         )
         raise self.failure from cause
 
-    def _require(self, size: int) -> None:
+    def _stop_for_size(self, size: int) -> NoReturn:
         if size > self.size:
             self.stop(f"another program has written to it ({size} bytes instead of {self.size})")
-        if size < self.size:
-            self.failure = CommitFailed(
-                f"state log {self.path}: another program has truncated it after {self.size} bytes "
-                "were written; positions in it are lost; before a restart put a copy of the file "
-                "in place, such as the one that logrotate makes with copytruncate, and exclude the "
-                "file from rotation"
-            )
-            raise self.failure
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
+        self.failure = CommitFailed(
+            f"state log {self.path}: another program has truncated it after {self.size} bytes "
+            "were written; positions in it are lost; before a restart put a copy of the file "
+            "in place, such as the one that logrotate makes with copytruncate, and exclude the "
+            "file from rotation"
+        )
+        raise self.failure
