@@ -316,7 +316,7 @@ class Sequences:
             raise PositionMismatch(position)
         target = position + by
         if target < 0:
-            raise StartOfSequence("there is no term before F(0)")
+            raise StartOfSequence(position)
         if abs(by) != 1:
             self._require_near(target)
         pair = None

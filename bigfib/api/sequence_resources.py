@@ -199,9 +199,9 @@ class SequenceStep(_OneSequence):
         one = parse_id(sequence_id)
         try:
             pair = self._change(req, one, lambda expected: self._sequences.step(one, by, expected))
-        except StartOfSequence:
-            position = self._sequences.position(one)
-            raise self._unchanged(409, position, "there is no term before F(0)") from None
+        except StartOfSequence as start:
+            # Not where it is by now: with a shared store others may have stepped it meanwhile.
+            raise self._unchanged(409, start.position, str(start)) from None
         self._show(resp, one, pair)
 
 

@@ -54,7 +54,11 @@ _HEAD: Final = 17
 
 
 class StartOfSequence(ValueError):
-    """There is no term before F(0)."""
+    """A step would lead below F(0) from ``position``; nothing has changed."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__("there is no term before F(0)")
+        self.position = position
 
 
 class DecimalPair:
@@ -114,7 +118,7 @@ class DecimalPair:
     def back(self) -> None:
         """Step to position - 1, or raise `StartOfSequence`."""
         if self.position == 0:
-            raise StartOfSequence("there is no term before F(0)")
+            raise StartOfSequence(0)
         self.length = length = self._terms.back()
         self.position -= 1
         if length < _PACKED_BELOW and type(self._terms) is _Ascii:

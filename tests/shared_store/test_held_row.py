@@ -41,7 +41,7 @@ class TestHeldRow:
         assert step_while_it_is_held(services, database, steps, free_seconds=0.1) < 3
         tried["steps while others held the row"] += steps
 
-    @pytest.mark.campaign
+    @pytest.mark.usefixtures("torture")
     def test_steps_of_two_servers_on_a_busy_machine_whose_row_is_held_are_all_answered(
         self, serve: Serve, database: str, tried: Counter[str], tmp_path: Path
     ) -> None:

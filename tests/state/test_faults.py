@@ -79,7 +79,7 @@ class TestPowerLoss:
         work.mkdir()
         crashed.mkdir()
         files: dict[str, bytes] = {}
-        for generation in range(20 * times):
+        for generation in range(8 * times):
             # Every other one goes on from what a crash has left of the one before.
             if generation % 2 == 0:
                 files = {}

@@ -28,6 +28,10 @@ def access(path: Path) -> tuple[int, int, int]:
     return status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
 
 
+def floor_of(path: Path) -> Path:
+    return path.with_name(path.name + ".floor")
+
+
 def lock_of(path: Path) -> Path:
     return path.with_name(path.name + ".lock")
 
@@ -53,8 +57,9 @@ def make_log(path: Path, uid: int, gid: int, mode: int) -> None:
         for position in range(1, 10):
             log.append(b"shared", position)
             log.commit()
-    os.chown(path, uid, gid)
-    path.chmod(mode)
+    for each in (path, floor_of(path)):
+        os.chown(each, uid, gid)
+        each.chmod(mode)
     lock_of(path).unlink()
 
 
