@@ -14,6 +14,7 @@ import pytest
 
 from bigfib.state import reader
 from bigfib.state.errors import Unusable
+from bigfib.state.floor import path_of
 from bigfib.state.log import Log
 from bigfib.state.repair import repair
 from bigfib.state.rewrite import new_path
@@ -55,7 +56,9 @@ def make_log(path: Path, uid: int, gid: int, mode: int) -> None:
             log.commit()
     os.chown(path, uid, gid)
     path.chmod(mode)
+    # Both are still of the user who created the log.
     lock_of(path).unlink()
+    path_of(path).unlink()
 
 
 @as_root
