@@ -85,7 +85,7 @@ $(READY): pyproject.toml hatch_build.py bigfib/numbers/kernel.c
 	  echo "bigfib needs Python 3.10 or later as $(PYTHON); name another with PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "$(PYTHON) cannot build an environment; as root: apt install python3-venv" >&2; exit 1; }
-	@echo "installing bigfib and the packages that it serves with into $(VENV), some 18 MB" >&2
+	@echo "installing bigfib and the packages that it serves with into $(VENV), some 8 MB to download" >&2
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(PIP) --editable '.$(if $(EXTRAS),[$(EXTRAS)])'
 	@$(VENV)/bin/bigfib --version -v | grep kernel >&2

@@ -1,11 +1,15 @@
 """A run of benchmarks, as pytest-benchmark writes it down, with costs chosen by hand."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from benchmarks import groups, results
 from benchmarks.results import Results
+
+ALONE = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+"""The environment for a pytest of its own: pytest-benchmark measures nothing below pytest-xdist."""
 
 
 def measured(

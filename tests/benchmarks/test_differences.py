@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import differences
 from benchmarks.results import Results
-from tests.benchmarks.run import measured, turns, write
+from tests.benchmarks.run import ALONE, measured, turns, write
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,6 +80,7 @@ def diff(*arguments: str | Path, root: Path = ROOT) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "diff", *arguments],
         cwd=root,
+        env=ALONE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

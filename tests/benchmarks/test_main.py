@@ -12,6 +12,7 @@ import pytest
 
 from bigfib.sequences import SHARED
 from bigfib.state import reader
+from tests.benchmarks.run import ALONE
 from tests.service import Serve
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +33,7 @@ def run(root: Path, *arguments: str) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "run", "--quick", *arguments],
         cwd=root,
+        env=ALONE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
