@@ -70,7 +70,7 @@ def _current(command: argparse.Namespace) -> None:
         return
     settings = settings_of(command)
     if settings.store:
-        from bigfib.state.postgres.store import find
+        from bigfib.state.postgres.lookup import find
 
         position = find(settings.store, SHARED) or 0
     else:

@@ -122,7 +122,7 @@ def _settings(settings: Settings, sources: dict[str, str]) -> Iterator[Finding]:
 
 def _store(settings: Settings) -> Finding:
     name = without_password(settings.store)
-    from bigfib.state.postgres.store import find
+    from bigfib.state.postgres.lookup import find
 
     try:
         position = find(settings.store, SHARED) or 0

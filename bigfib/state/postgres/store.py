@@ -14,20 +14,16 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import Final
-
-from gmpy2 import mpz
 
 from bigfib.state.postgres import schema, standby
 from bigfib.state.postgres.connection import TRY_CHANGE, Connection
 from bigfib.state.postgres.expiry import TODAY, Expiry
+from bigfib.state.postgres.lookup import FIND, PLACE, bytea, numeric, place
 from bigfib.state.postgres.session import (
-    Broken,
-    CannotConnect,
     Refused,
     Rows,
-    Session,
     Statement,
 )
 from bigfib.state.store import (
@@ -39,7 +35,6 @@ from bigfib.state.store import (
     SequenceLocked,
     SequenceNotFound,
     Steps,
-    StoreError,
     Unavailable,
     ignore_commit,
 )
@@ -58,9 +53,6 @@ _COUNT_LIMIT_SECONDS: Final = 0.5
 # The server waits while it counts; the next count is not due before so many times as long.
 _COUNT_REST_FACTOR: Final = 50
 
-# What `_place` reads.
-_PLACE: Final = b"trunc(position), version"
-_FIND: Final = b"SELECT " + _PLACE + b" FROM bigfib_sequences WHERE id = $1::bytea"
 # Finds nothing where it would have to wait. The lock is that of an update that changes no key.
 _TRY_LOCK: Final = (
     b"SELECT id FROM bigfib_sequences WHERE id = $1::bytea FOR NO KEY UPDATE SKIP LOCKED"
@@ -69,22 +61,22 @@ _STEP: Final = (
     b"UPDATE bigfib_sequences SET position = position + $2::numeric, version = version + 1, "
     b"day = greatest(day, " + TODAY + b") "
     b"WHERE id = $1::bytea AND position >= $3::numeric AND position <= $4::numeric "
-    b"RETURNING " + _PLACE
+    b"RETURNING " + PLACE
 )
 _PUT: Final = (
     b"UPDATE bigfib_sequences SET position = $2::numeric, version = version + 1, "
     b"day = greatest(day, " + TODAY + b") "
-    b"WHERE id = $1::bytea RETURNING " + _PLACE
+    b"WHERE id = $1::bytea RETURNING " + PLACE
 )
 _PUT_FROM: Final = (
     b"UPDATE bigfib_sequences SET position = $2::numeric, version = version + 1, "
     b"day = greatest(day, " + TODAY + b") "
-    b"WHERE id = $1::bytea AND position = $3::numeric RETURNING " + _PLACE
+    b"WHERE id = $1::bytea AND position = $3::numeric RETURNING " + PLACE
 )
 _CREATE: Final = (
     b"INSERT INTO bigfib_sequences (id, position, day) "
     b"VALUES ($1::bytea, $2::numeric, " + TODAY + b") "
-    b"ON CONFLICT (id) DO NOTHING RETURNING " + _PLACE
+    b"ON CONFLICT (id) DO NOTHING RETURNING " + PLACE
 )
 _DELETE: Final = b"DELETE FROM bigfib_sequences WHERE id = $1::bytea RETURNING position"
 _DELETE_FROM: Final = (
@@ -130,10 +122,10 @@ class Postgres:
         # When a wait for a locked row last was in vain, by `time.monotonic`.
         self._gave_up_at = -math.inf
         self._connection = Connection(conninfo)
-        self._find = standby.confirmed(_FIND) if self._connection.can_confirm else _FIND
+        self._find = standby.confirmed(FIND) if self._connection.can_confirm else FIND
         self._expiry: Expiry | None = None
         if days_kept is not None:
-            self._expiry = Expiry(conninfo, days_kept, _bytea(permanent))
+            self._expiry = Expiry(conninfo, days_kept, bytea(permanent))
             self._expiry.start()
 
     @property
@@ -218,17 +210,17 @@ class Postgres:
 
     def put(self, sequence_id: bytes, position: int, expected: int | None = None) -> None:
         """Put the sequence at ``position``; see `Store.put`."""
-        parameters = (_bytea(sequence_id), _numeric(position))
+        parameters = (bytea(sequence_id), numeric(position))
         if expected is None:
             statement = Statement(_PUT, parameters)
         else:
-            statement = Statement(_PUT_FROM, (*parameters, _numeric(expected)))
+            statement = Statement(_PUT_FROM, (*parameters, numeric(expected)))
         if self._at(sequence_id, self._change(sequence_id, statement)) is None:
             raise self._reason(sequence_id)
 
     def create(self, sequence_id: bytes, position: int) -> None:
         """Create the sequence; see `Store.create`."""
-        parameters = (_bytea(sequence_id), _numeric(position))
+        parameters = (bytea(sequence_id), numeric(position))
         rows = self._change(sequence_id, Statement(_CREATE, parameters), more=1)
         if self._at(sequence_id, rows) is None:
             self.find(sequence_id)  # Nobody may be told so before a standby has it.
@@ -237,9 +229,9 @@ class Postgres:
     def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
         """Delete the sequence; see `Store.delete`."""
         if expected is None:
-            statement = Statement(_DELETE, (_bytea(sequence_id),))
+            statement = Statement(_DELETE, (bytea(sequence_id),))
         else:
-            statement = Statement(_DELETE_FROM, (_bytea(sequence_id), _numeric(expected)))
+            statement = Statement(_DELETE_FROM, (bytea(sequence_id), numeric(expected)))
         if not self._change(sequence_id, statement, more=-1):
             raise self._reason(sequence_id)
         self._at(sequence_id, [])
@@ -287,14 +279,14 @@ class Postgres:
 
     def _step(self, steps: Steps) -> Statement:
         one, *numbers = steps
-        return Statement(_STEP, (_bytea(one), *map(_numeric, numbers)))
+        return Statement(_STEP, (bytea(one), *map(numeric, numbers)))
 
     def _look(self, sequence_id: bytes) -> Statement:
-        return Statement(self._find, (_bytea(sequence_id),))
+        return Statement(self._find, (bytea(sequence_id),))
 
     def _at(self, sequence_id: bytes, rows: Rows) -> int | None:
         """Return the position in an answer about the sequence, or None; note its version."""
-        position, version = _place(rows)
+        position, version = place(rows)
         self._place = sequence_id, version
         return position
 
@@ -317,9 +309,9 @@ class Postgres:
         """
         answers = self._run(
             *(
-                Statement(sql, (_bytea(each.sequence_id),))
+                Statement(sql, (bytea(each.sequence_id),))
                 for each in steps
-                for sql in (_FIND, _TRY_LOCK)
+                for sql in (FIND, _TRY_LOCK)
             ),
             changes=False,
             wait=0,
@@ -379,7 +371,7 @@ class Postgres:
     def _renew_count(self) -> None:
         """Count the sequences; keep the last count if that takes too long."""
         began = time.monotonic()
-        count = Statement(_COUNT, (_bytea(self._permanent),))
+        count = Statement(_COUNT, (bytea(self._permanent),))
         try:
             _, rows = self._run(_LIMIT_COUNT, count, changes=False, wait=0)
             self._count = int(rows[0][0])
@@ -387,36 +379,3 @@ class Postgres:
             _logger.warning("store at %s: cannot count the sequences: %s", self.host, error)
         now = time.monotonic()
         self._count_due = now + max(COUNT_SECONDS, _COUNT_REST_FACTOR * (now - began))
-
-
-def find(conninfo: str, sequence_id: bytes) -> int | None:
-    """Return where the sequence is, or None if there is none, by reading only.
-
-    Raises:
-        StoreError: No server can be connected to, or the database lacks the tables.
-    """
-    try:
-        with closing(Session(conninfo, only_reads=True)) as session:
-            schema.require(session)
-            look = standby.confirmed(_FIND) if standby.can_confirm(session) else _FIND
-            return _place(session.run(Statement(look, (_bytea(sequence_id),)))[0])[0]
-    except (CannotConnect, Refused, Broken) as error:
-        raise StoreError(str(error)) from error
-
-
-def _bytea(value: bytes) -> bytes:
-    return b"\\x" + value.hex().encode()
-
-
-def _numeric(number: int) -> bytes:
-    # Python itself writes, and reads, no number of more than 4,300 digits.
-    digits: str = mpz(number).digits()
-    return digits.encode()
-
-
-def _place(rows: Rows) -> tuple[int | None, int]:
-    """Return the position and version in an answer, None and 0 if there is no sequence."""
-    if not rows or not rows[0][0]:
-        return None, 0
-    position, version, *_ = rows[0]
-    return int(mpz(position.decode())), int(version)

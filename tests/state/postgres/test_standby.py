@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bigfib.state.postgres import store as postgres_store
+from bigfib.state.postgres import lookup
 from bigfib.state.postgres.store import Postgres
 from bigfib.state.store import PositionMismatch, SequenceExists, SequenceNotFound, Steps
 from tests.postgres import Cluster, free_port, synchronous_standby
@@ -37,7 +37,7 @@ def reads(store: Postgres, url: str) -> list[Callable[[], object]]:
         lambda: refused(lambda: store.delete(ONE, 3)),
         lambda: refused(lambda: store.create(ONE, 3)),
         store.check,
-        lambda: postgres_store.find(url, ONE),
+        lambda: lookup.find(url, ONE),
     ]
 
 

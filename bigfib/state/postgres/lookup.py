@@ -1,0 +1,58 @@
+"""Look up where a sequence of a shared store is."""
+
+from contextlib import closing
+from typing import Final
+
+from gmpy2 import mpz
+
+from bigfib.state.postgres import schema, standby
+from bigfib.state.postgres.session import (
+    Broken,
+    CannotConnect,
+    Refused,
+    Rows,
+    Session,
+    Statement,
+)
+from bigfib.state.store import StoreError
+
+PLACE: Final = b"trunc(position), version"
+"""The columns that `place` reads."""
+
+FIND: Final = b"SELECT " + PLACE + b" FROM bigfib_sequences WHERE id = $1::bytea"
+"""The statement that finds a sequence by its id."""
+
+
+def find(conninfo: str, sequence_id: bytes) -> int | None:
+    """Return where the sequence is, or None if there is none, by reading only.
+
+    Raises:
+        StoreError: No server can be connected to, or the database lacks the tables.
+    """
+    try:
+        with closing(Session(conninfo, only_reads=True)) as session:
+            schema.require(session)
+            look = standby.confirmed(FIND) if standby.can_confirm(session) else FIND
+            return place(session.run(Statement(look, (bytea(sequence_id),)))[0])[0]
+    except (CannotConnect, Refused, Broken) as error:
+        raise StoreError(str(error)) from error
+
+
+def bytea(value: bytes) -> bytes:
+    """Return the bytes as PostgreSQL reads them."""
+    return b"\\x" + value.hex().encode()
+
+
+def numeric(number: int) -> bytes:
+    """Return the digits of a number of any length."""
+    # Python itself writes, and reads, no number of more than 4,300 digits.
+    digits: str = mpz(number).digits()
+    return digits.encode()
+
+
+def place(rows: Rows) -> tuple[int | None, int]:
+    """Return the position and version in an answer, None and 0 if there is no sequence."""
+    if not rows or not rows[0][0]:
+        return None, 0
+    position, version, *_ = rows[0]
+    return int(mpz(position.decode())), int(version)
