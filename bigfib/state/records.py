@@ -251,19 +251,12 @@ def replay(
 ) -> tuple[int, int]:
     """Apply the records from ``buffer[start]`` on to ``latest``, up to the first uncommon one.
 
+    The first record is at ``offset`` in the log. Return the index after the last record that was
+    applied, and the number of those.
+
     A common record has a position, and all its counts take one byte. This stops at another record,
     the end of the buffer, or damage: `decode` finds out which. Measured: 0.4 of the time that
     `decode` takes for the same records.
-
-    Args:
-        buffer: Bytes of the log.
-        start: Index in ``buffer`` of the first record.
-        offset: Offset in the log of that record.
-        seed: The seed of the log, from its header.
-        latest: Each sequence, as `pack` joins it.
-
-    Returns:
-        The index in ``buffer`` after the last record applied, and the number of those.
     """
     count = 0
     integer = int.from_bytes

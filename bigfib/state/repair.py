@@ -76,8 +76,7 @@ def repair(path: Path) -> Repair:
     path = Path(os.path.realpath(path))
     target = path.with_name(path.name + ".repaired")
     if target.exists():
-        reason = f"{target} is in the way; move it elsewhere, then try again"
-        raise FileExistsError(errno.EEXIST, reason, str(target))
+        raise FileExistsError(errno.EEXIST, f"{target} is in the way; move it", str(target))
     try:
         reader.require_file(path)
         file = _Salvage(path)
