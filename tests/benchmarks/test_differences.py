@@ -123,7 +123,7 @@ DecimalPair.back = _slowed(DecimalPair.back)
 """
 
 
-@pytest.mark.campaign
+@pytest.mark.usefixtures("torture")
 def test_diff_of_two_commits_finds_a_planted_slowdown(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
 
@@ -140,7 +140,7 @@ def test_diff_of_two_commits_finds_a_planted_slowdown(tmp_path: Path) -> None:
     only = ("--only", "one step alone")
     status, shown = diff("HEAD~1", "HEAD", *only, root=clone)
     assert status == 1, shown
-    assert re.search(r"one step alone, 1M digits: step alone .* slower *$", shown, re.MULTILINE)
+    assert re.search(r"^one step alone, .*: step alone .* slower", shown, re.MULTILINE)
     trees = ["git", "-C", str(clone), "worktree", "list"]
     left = subprocess.run(trees, check=True, capture_output=True, text=True).stdout
     assert len(left.splitlines()) == 1, left
