@@ -110,7 +110,8 @@ def test_broken_benchmark_costs_its_own_figures_and_the_exit_status(
 
 
 def test_loaded_machine_is_called_busy(broken: tuple[Path, int, str]) -> None:
-    words = r"THE MACHINE WAS BUSY: other programs used ([0-9.]+) cores. 4 of 4 figures, marked"
+    # Of a short one the kernel's clock may miss what others used.
+    words = r"THE MACHINE WAS BUSY: other programs used ([0-9.]+) cores. [1-4] of 4 figures, marked"
     found = re.search(words, broken[2])
     assert found, broken[2]
     assert float(found[1]) > 0.2
