@@ -96,7 +96,7 @@ class _Observer:
         }
 
     def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
-        """Record what bears on the numbers, and nothing of whose machine it is."""
+        """Record the facts that influence the figures, and none that identify the machine."""
         cpu = machine_info["cpu"].get("brand_raw") or platform.processor()
         machine_info.clear()
         libraries = ["bigfib", "bjoern-binary", "falcon", "gmpy2"]

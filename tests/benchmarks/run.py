@@ -2,14 +2,28 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks import groups, results
 from benchmarks.results import Results
 
-ALONE = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-"""The environment for a pytest of its own: pytest-benchmark measures nothing below pytest-xdist."""
+
+def run_benchmarks(root: Path, *arguments: str | Path) -> tuple[int, str]:
+    """Run ``python -m benchmarks`` in ``root``; return its exit status, and all that it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        cwd=root,
+        # Its pytest is one of its own: pytest-benchmark measures nothing below pytest-xdist.
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout
 
 
 def measured(

@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from benchmarks import differences
 from benchmarks.results import Results
-from tests.benchmarks.run import ALONE, measured, turns, write
+from tests.benchmarks.run import measured, run_benchmarks, turns, write
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,16 +76,7 @@ def test_of_several_turns_one_that_was_disturbed_does_not_count(path: Path) -> N
 
 def diff(*arguments: str | Path, root: Path = ROOT) -> tuple[int, str]:
     """Run ``python -m benchmarks diff``; return its exit status, and all that it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "diff", *arguments],
-        cwd=root,
-        env=ALONE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout
+    return run_benchmarks(root, "diff", *arguments)
 
 
 def test_diff_of_two_files_fails_where_one_is_slower(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from bigfib.sequences import SHARED
 from bigfib.state import reader
-from tests.benchmarks.run import ALONE
+from tests.benchmarks.run import run_benchmarks
 from tests.service import Serve
 
 ROOT = Path(__file__).parents[2]
@@ -30,16 +30,7 @@ def copied(root: Path) -> Path:
 
 def run(root: Path, *arguments: str) -> tuple[int, str]:
     """Run the benchmarks quickly; return the exit status, and all that is printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "run", "--quick", *arguments],
-        cwd=root,
-        env=ALONE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout
+    return run_benchmarks(root, "run", "--quick", *arguments)
 
 
 def measured(root: Path) -> set[tuple[str, str]]:
