@@ -179,6 +179,10 @@ class Log(Positions):
         """
         self._file.check()
 
+    def version(self, sequence_id: bytes) -> int | None:
+        """Return the version of the sequence, None in a log of the old format, which has none."""
+        return None if self._header.is_old else super().version(sequence_id)
+
     def append(self, sequence_id: bytes, position: int | None) -> None:
         """Note the position of the sequence, None to delete it, for the next commit.
 
