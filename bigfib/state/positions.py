@@ -11,6 +11,7 @@ from bigfib.state.store import (
     PositionMismatch,
     SequenceExists,
     SequenceNotFound,
+    first_version,
     require_place,
 )
 
@@ -35,8 +36,11 @@ class Positions(ABC):
         self._permanent = permanent
 
     @abstractmethod
-    def append(self, sequence_id: bytes, position: int | None) -> None:
-        """Record the position of the sequence, None to delete it, until the next commit."""
+    def append(self, sequence_id: bytes, position: int | None, version: int = 0) -> None:
+        """Record the position of the sequence, None to delete it, until the next commit.
+
+        ``version`` is its version; without it, the next one.
+        """
 
     def position(self, sequence_id: bytes) -> int:
         """Return the position of the sequence, 0 if it has never been stepped."""
@@ -88,7 +92,9 @@ class Positions(ABC):
         """
         if sequence_id in self.latest:
             raise SequenceExists
-        self.append(sequence_id, position)
+        # The permanent one is never deleted, and is stepped most: its versions stay short.
+        version = 1 if sequence_id == self._permanent else first_version()
+        self.append(sequence_id, position, version)
 
     def delete(self, sequence_id: bytes, expected: Place | None = None) -> None:
         """Delete the sequence; see `Store.delete`.

@@ -8,6 +8,7 @@ it. It names the positions from which it may be made. This keeps positions at or
 conditional changes, and limits steps to terms that are ready.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -94,6 +95,15 @@ class OutcomeUnknown(Exception):
     """
 
 
+def first_version() -> int:
+    """Return the version at which a sequence begins.
+
+    It is random, because nothing is kept of an earlier sequence of this id: that one had the same
+    version at the same position with a probability of 4e-9.
+    """
+    return 1 + (int.from_bytes(os.urandom(4), "big") >> 4)
+
+
 OnCommit = Callable[[float | None, int], None]
 """Called by a store after a commit, with its seconds and the number of changes it made durable.
 
@@ -154,8 +164,8 @@ class Store(Protocol):
     def version(self, sequence_id: bytes) -> int | None:
         """Return the version of the sequence, 0 if there is none; None if versions are not kept.
 
-        It grows with each change. It is the one at the position that was last returned or set, if
-        that was the sequence's.
+        It grows with each change, and begins anew with `first_version`. It is the one at the
+        position that was last returned or set, if that was the sequence's.
         """
 
     def step(

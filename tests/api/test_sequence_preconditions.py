@@ -223,6 +223,15 @@ class TestVersions:
             assert reply.status == status, (headers, body)
         assert position(service, path) == 9
 
+    def test_tag_of_a_deleted_sequence_does_not_count_for_the_next_of_its_id(
+        self, service: Service
+    ) -> None:
+        path = created(service)
+        tag = service.ask(path)[0].headers["ETag"]
+        assert service.ask(path, "DELETE")[0].status == 204
+        assert service.ask(path, "PUT", {"If-None-Match": "*"})[0].status == 201
+        refused(service.ask(f"{path}/next", "POST", {"If-Match": tag}), 412, position="0")
+
     def test_shared_sequence_is_created_by_one_change_with_its_tag(self, service: Service) -> None:
         tag = service.ask(SHARED)[0].headers["ETag"]
         answers = [

@@ -109,6 +109,14 @@ class TestStore:
         store.delete(ONE, Place(5, store.version(ONE)))
         assert (store.find(ONE), store.version(ONE)) == (None, 0)
 
+    def test_sequence_created_again_has_other_versions(self, store: Store) -> None:
+        seen = set()
+        for _ in range(20):
+            store.create(ONE, 5)
+            seen.add(store.version(ONE))
+            store.delete(ONE)
+        assert len(seen) == 20
+
     def test_store_counts_its_sequences(self, store: Store) -> None:
         store.create(SHARED, 1)
         assert not store.holds(1)

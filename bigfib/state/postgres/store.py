@@ -37,6 +37,7 @@ from bigfib.state.store import (
     SequenceNotFound,
     Steps,
     Unavailable,
+    first_version,
     ignore_commit,
 )
 
@@ -72,8 +73,8 @@ _PUT: Final = (
     b"day = greatest(day, " + TODAY + b") WHERE id = $1::bytea"
 )
 _CREATE: Final = (
-    b"INSERT INTO bigfib_sequences (id, position, day) "
-    b"VALUES ($1::bytea, $2::numeric, " + TODAY + b") "
+    b"INSERT INTO bigfib_sequences (id, position, version, day) "
+    b"VALUES ($1::bytea, $2::numeric, $3::bigint, " + TODAY + b") "
     b"ON CONFLICT (id) DO NOTHING RETURNING " + PLACE
 )
 _DELETE: Final = b"DELETE FROM bigfib_sequences WHERE id = $1::bytea"
@@ -212,7 +213,8 @@ class Postgres:
 
     def create(self, sequence_id: bytes, position: int) -> None:
         """Create the sequence; see `Store.create`."""
-        parameters = (bytea(sequence_id), numeric(position))
+        version = 1 if sequence_id == self._permanent else first_version()
+        parameters = (bytea(sequence_id), numeric(position), numeric(version))
         rows = self._change(sequence_id, Statement(_CREATE, parameters), more=1)
         if self._at(sequence_id, rows) is None:
             self.find(sequence_id)  # Nobody may be told so before a standby has it.
