@@ -229,18 +229,21 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def pgbouncer(cluster: Cluster, mode: str, connections: int) -> Iterator[int]:
+def pgbouncer(
+    cluster: Cluster, mode: str, connections: int, port: int | None = None
+) -> Iterator[int]:
     """Run PgBouncer in front of a cluster; give the port where it listens.
 
     Args:
         cluster: The cluster.
         mode: Its ``pool_mode``.
         connections: How many connections to each database it opens.
+        port: Where it listens; without it, anywhere.
     """
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if not program:
         missing("pgbouncer")
-    port = free_port()
+    port = port or free_port()
     settings = cluster.directory / f"pgbouncer{port}.ini"
     settings.write_text(
         f"[databases]\n* = host=127.0.0.1 port={cluster.port} user=postgres\n"

@@ -5,14 +5,14 @@ import random
 import signal
 import threading
 from collections import Counter
-from contextlib import ExitStack
+from itertools import pairwise
 
+from bigfib.state import floor
 from tests.histories.checker import check
 from tests.histories.clients import SHARED, Address, Client
 from tests.histories.history import Recorder
 from tests.histories.load import Anything, Owner, Task, work, working
 from tests.histories.model import At
-from tests.postgres import Cluster, free_port, synchronous_standby
 from tests.service import Serve, Service, full_disk, until
 from tests.shared_store.test_workers import await_children
 
@@ -51,6 +51,26 @@ class History:
         before = self.recorder.failed
         until(lambda: self.recorder.failed >= before + count)
 
+    def failures(self, count: int) -> None:
+        """Return when so many more requests have been refused, or have an unknown outcome."""
+
+        def failed() -> int:
+            counts = self.recorder.counts()
+            return counts["failed"] + counts["unknown"]
+
+        before = failed()
+        until(lambda: failed() >= before + count)
+
+    def longest_gap(self, since: int) -> float:
+        """Return the longest time in seconds without an answer to any client."""
+        moments = sorted(
+            one.returned
+            for operations in self.recorder.histories().values()
+            for one in operations
+            if one.reply and one.returned > since
+        )
+        return max(later - one for one, later in pairwise([since, *moments])) / 1e9
+
     def check(self, service: Service, tried: Counter[str], what: str) -> None:
         """Look where everything is, and check the history."""
         work([(Client(CLIENTS, address(service), self.recorder), self.anything.look)], 1)
@@ -79,6 +99,7 @@ def test_history_over_kills_under_load_is_linearizable(
         history.check(service, tried, "kills")
         assert service.stop(signal.SIGTERM) == 0
         service.file.unlink()
+        floor.path_of(service.file).unlink()
 
 
 def test_history_over_a_disk_that_is_full_now_and_then_is_linearizable(
@@ -111,33 +132,3 @@ def test_history_of_two_workers_that_are_killed_in_turn_is_linearizable(
         history.more(150)
     history.check(service, tried, "workers")
     assert history.recorder.counts()["unknown"] > 0
-
-
-def test_history_over_failovers_is_linearizable(
-    serve: Serve, cluster: Cluster, tried: Counter[str], times: int
-) -> None:
-    """The primary is killed under load and its synchronous standby takes over, again and again."""
-    ports = [cluster.port, free_port()]
-    hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
-    history = History(3)
-    with ExitStack() as opened:
-        primary = cluster
-        standby = synchronous_standby(primary, ports[1])
-        opened.callback(standby.remove)
-        services = [serve("--store", f"postgresql://postgres@{hosts}/postgres") for _ in range(2)]
-        with working(history.clients(services)):
-            for number in range(times):
-                if number:
-                    standby = synchronous_standby(primary, ports[(number + 1) % 2])
-                    opened.callback(standby.remove)
-                history.more(300)
-                primary.kill()
-                # A server never makes a change again whose outcome is unknown.
-                history.recorder.settle()
-                standby.promote()
-                history.recorder.settle()
-                history.more(300)
-                primary.remove()
-                primary = standby
-                tried["failovers with a history"] += 1
-        history.check(services[0], tried, "failovers")
