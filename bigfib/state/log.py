@@ -44,6 +44,9 @@ _DAY_SECONDS: Final = 86_400
 # Slices that a compaction because of damage does at a time: a million sequences take 25 s.
 _SLICES: Final = 20
 
+# Seconds without a change after which the floor is synced.
+_IDLE: Final = 1.0
+
 # More than a record takes besides the bytes of its id and position.
 _RECORD_BYTES: Final = 64
 
@@ -148,7 +151,8 @@ class Log(Positions):
         self._durable = contents.end
         self._scrub = Scrub(self.path)
         self._scrub.follow(fd)
-        self._tend_at = 0.0
+        self._tend_at = self._idle_at = 0.0
+        self._tended = -1
         self._floor.write(self._header.seed, contents.end, contents.end)
         self._room = 0
         today = max(self._day_of_clock(), 0)
@@ -251,7 +255,9 @@ class Log(Positions):
             self._compact_a_little()
 
     def tend(self, now: float) -> None:
-        """Check a piece of the file, and compact a damaged one; see `Store.tend`.
+        """Sync the floor of an idle log; check a piece of the file, and compact a damaged one.
+
+        See `Store.tend`.
 
         Raises:
             CommitFailed: another program has changed the file.
@@ -260,6 +266,13 @@ class Log(Positions):
             return
         self._tend_at = now + INTERVAL
         self._file.require_size()
+        if self.changes != self._tended:
+            self._tended = self.changes
+            self._idle_at = now + _IDLE
+        elif now >= self._idle_at:
+            # An old floor is as true.
+            with contextlib.suppress(OSError):
+                self._floor.sync()
         with logging_failure():
             if self._scrub.fault and self._compaction.running:
                 for _ in range(_SLICES):

@@ -113,6 +113,33 @@ class TestPowerLoss:
             log.append(b"shared", 12345)
         assert reader.read(path).position(b"shared") == 12345
 
+    def test_harm_to_a_log_that_was_idle_for_a_second_is_reported(self, tmp_path: Path) -> None:
+        """Its floor is on the disk, and so is the name of that."""
+        chance = random.Random(2)
+        work, crashed = tmp_path / "work", tmp_path / "crashed"
+        work.mkdir()
+        crashed.mkdir()
+        recorder = Recorder()
+        with Log(work / "state.log", system=recorder) as log:
+            for position in range(1, 4):
+                log.append(b"shared", position)
+                log.commit()
+                log.tend(position)
+            # Not before the second is over.
+            log.tend(3.9)
+            assert recorder.calls[-1][0] == "write"
+            log.tend(4.2)
+            disk = Disk({})
+            for call in recorder.calls:
+                disk.do(call)
+        for _ in range(200):
+            survivors = disk.survivors(chance)
+            content = bytearray(survivors["state.log"])
+            content[-chance.randint(1, 20)] ^= 1 << chance.randrange(8)
+            put(crashed, {**survivors, "state.log": bytes(content)})
+            with pytest.raises(Damaged, match="it was whole up to offset"):
+                reader.read(crashed / "state.log")
+
 
 class TestDamage:
     """A log in which some records were promised; whatever is then done to its bytes."""
