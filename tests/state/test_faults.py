@@ -113,6 +113,36 @@ class TestPowerLoss:
             log.append(b"shared", 12345)
         assert reader.read(path).position(b"shared") == 12345
 
+    def test_end_that_is_cut_off_is_kept_whenever_the_power_fails(self, tmp_path: Path) -> None:
+        """It is in the log, or in a file of its own, and not lost with the next record."""
+        chance = random.Random(4)
+        path = tmp_path / "state.log"
+        with Log(path, system=Unsynced()) as log:
+            for position in range(1, 60):
+                log.append(b"shared", position)
+                log.commit()
+            whole = log.size
+        # Three ends are kept already, so that the oldest is removed.
+        content = path.read_bytes() + b"\x15\xb3" + chance.randbytes(1500)
+        files = {f"state.log.torn.{number}": b"%d" % number for number in (1, 2, 3)}
+        files |= {"state.log": content}
+        put(tmp_path, files)
+        recorder = Recorder()
+        with Log(path, system=recorder) as log:
+            log.append(b"shared", 60)
+            log.commit()
+        disk = Disk(files)
+        cut = 0
+        for call in recorder.calls:
+            disk.do(call)
+            for _ in range(50):
+                survivors = disk.survivors(chance)
+                if not survivors["state.log"].startswith(content):
+                    assert survivors["state.log.torn.4"] == content[whole:]
+                    cut += 1
+                assert {name for name in files if name != "state.log.torn.1"} <= set(survivors)
+        assert cut > 200
+
     def test_harm_to_a_log_that_was_idle_for_a_second_is_reported(self, tmp_path: Path) -> None:
         """Its floor is on the disk, and so is the name of that."""
         chance = random.Random(2)
