@@ -54,18 +54,13 @@ def requested(url: str, n: mpz, base: int, media_type: str) -> Iterator[str]:
     """Request F(n) from the service at ``url``, and yield it in pieces.
 
     Raises:
-        Failure: The service refuses, or does not answer.
+        ServiceError: The service refuses, or does not answer.
     """
-    from bigfib.cli import client
+    from bigfib.client import Client
 
-    parameters = {} if base == 10 else {"base": str(base)}
-    while True:
-        _watch(f"F({n})", client.progress(url, str(n), **parameters))
-        try:
-            yield from client.term(url, str(n), media_type, **parameters)
-        except client.NoLongerReady:
-            continue  # Another worker of the service answered, or the term has been deleted.
-        return
+    client = Client(url)
+    _watch(f"F({n})", client.progress(n, base))
+    yield from client.pieces(n, base, media_type)
 
 
 def _watch(what: str, progress: Iterator[float]) -> None:

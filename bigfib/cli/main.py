@@ -104,13 +104,21 @@ def _run(arguments: list[str]) -> int:
         return _fail("there is not enough memory for terms as large as these", 1)
     except KeyboardInterrupt:
         return 130
-    except ValueError as error:
-        from bigfib.settings import InvalidSetting
-
-        if isinstance(error, InvalidSetting):
-            return _fail(str(error), 2)
-        raise
+    except (RuntimeError, ValueError) as error:
+        return _fail_or_raise(error)
     return status or 0
+
+
+def _fail_or_raise(error: Exception) -> int:
+    """Report an error of a module that not every command imports; raise any other."""
+    from bigfib.client import ServiceError
+    from bigfib.settings import InvalidSetting
+
+    if isinstance(error, ServiceError):
+        return _fail(str(error), 1)
+    if isinstance(error, InvalidSetting):
+        return _fail(str(error), 2)
+    raise error
 
 
 def _print_version_and_kernel() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import bigfib
 from bigfib.cli.arguments import add_command, add_settings, add_url
-from bigfib.cli.output import Failure, print_json, print_table
+from bigfib.cli.output import print_json, print_table
 from bigfib.sequences import SHARED
 from bigfib.settings import Durability, Settings, resolve, unknown_variables, without_password
 from bigfib.state.errors import LogError, Unusable
@@ -30,6 +30,9 @@ _EXIT_STATUS: Final = {FAILED: 1, STOPPED: 3}
 """The exit status by the worst state, the worst first; 0 for the others."""
 
 _LITTLE_ROOM: Final = 64 << 20
+
+_SERVICE_TIMEOUT: Final = 5
+"""Seconds without a byte after which the service counts as failed."""
 
 
 class Finding(NamedTuple):
@@ -182,11 +185,11 @@ def _url(settings: Settings) -> str:
 
 
 def _service(url: str) -> Finding:
-    from bigfib.cli import client
+    from bigfib.client import Client, ServiceError
 
     try:
-        version = client.ready_version(url)
-    except Failure as error:
+        version = Client(url, timeout=_SERVICE_TIMEOUT, attempts=1).version()
+    except ServiceError as error:
         # Nothing listens at the address; any other error is a failure.
         if isinstance(getattr(error.__cause__, "reason", None), ConnectionRefusedError):
             return Finding("service", STOPPED, str(error), "start it with `bigfib serve`")

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from gmpy2 import mpz
 
@@ -107,14 +107,17 @@ def _facts(command: argparse.Namespace, n: mpz) -> dict[str, str]:
     """Return the summary of F(n), or its residue."""
     modulus = None if command.summary else terms.parse_modulus(as_people_write(command.modulo))
     if command.url is not None:
-        from bigfib.cli import client
+        from bigfib.client import Client
 
+        client = Client(command.url)
         if modulus is None:
-            return client.summary(command.url, str(n))
-        return client.residue(command.url, str(n), str(modulus))
-    if modulus is None:
+            return client.summary(n)
+        residue = client.residue(n, modulus)
+    elif modulus is None:
         return terms.summary(n)
-    return {"n": str(n), "modulo": str(modulus), "residue": str(fibonacci.residue(n, modulus))}
+    else:
+        residue = str(fibonacci.residue(n, modulus))
+    return {"n": str(n), "modulo": str(modulus), "residue": residue}
 
 
 def _computed(command: argparse.Namespace, n: mpz) -> Iterator[str]:
@@ -135,15 +138,15 @@ def _index(command: argparse.Namespace) -> None:
         text = sys.stdin.buffer.read(_LONGEST_VALUE).decode("ascii", "replace").strip()
     value = fibonacci.parse_value(as_people_write(text))
     if command.url is not None:
-        from bigfib.cli import client
+        from bigfib.client import Client
 
-        found = client.index(command.url, value)
+        indices = Client(command.url).index(value)
     else:
         try:
             indices = terms.indices(value, lambda n: "".join(large_terms.digits(mpz(n))).encode())
         except terms.NotATerm as error:
             raise Failure(str(error)) from None
-        found = [str(n) for n in indices]
+    found = [str(n) for n in indices]
     if command.json:
         print_json({"value": value, "n": found})
     else:
@@ -160,13 +163,11 @@ def _terms(command: argparse.Namespace) -> None:
             for n, value in terms.walk(int(first), int(count), large_terms.pair(abs(int(first)))):
                 file.write(write(n, value))
             return
-        media_type = "application/x-ndjson" if command.json else "text/plain"
-        parameters = {"from": str(first), "count": str(count)}
-        if command.bfile:
-            parameters["format"] = "bfile"
-        from bigfib.cli import client
+        from bigfib.client import Client
 
-        for line in client.lines(command.url, media_type, **parameters):
+        form: Literal["bfile", "json", "text"]
+        form = "bfile" if command.bfile else "json" if command.json else "text"
+        for line in Client(command.url).terms(first, count, form):
             print(with_commas(line) if command.group else line, file=file)
 
 

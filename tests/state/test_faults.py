@@ -333,6 +333,7 @@ class TestDamage:
         tried["harms to a log with its floor"] += len(harms)
         tried["silent losses"] += losses
 
+    @pytest.mark.campaign
     def test_log_with_blocks_moved_or_lost_is_refused_or_whole(
         self,
         path: Path,
