@@ -124,7 +124,7 @@ def test_line_of_a_client_that_has_reset_its_connection(
     service = serve("--host", host, "--access-log")
     service.process.send_signal(signal.SIGSTOP)
     with socket.create_connection((address, service.port)) as connection:
-        connection.sendall(b"GET /api0/current HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /api0/current HTTP/1.1\r\nHost: localhost\r\n\r\n")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     service.process.send_signal(signal.SIGCONT)
     # It is asked later, and so answered later.
