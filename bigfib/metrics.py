@@ -280,6 +280,10 @@ class Metrics:
             for instrument in (self._process, *histograms, *counters):
                 shared.join(instrument)
 
+    def commit_seconds(self) -> float:
+        """Return how long this process has waited for commits of the store."""
+        return self._commit_seconds.values[0]
+
     def collect(self, position: int | None) -> "Iterator[Metric]":
         """Yield all metrics; ``position`` of the shared sequence is None if the store is down."""
         # Imported when first needed: commands that step do not wait for it.

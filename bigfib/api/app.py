@@ -17,6 +17,7 @@ from bigfib.api.representations import ValueReply
 from bigfib.api.sequence_resources import SequenceCollection, SequenceResource, SequenceStep
 from bigfib.api.stepping import Stepping
 from bigfib.api.term_resources import Index, Summary, Term, TermJob
+from bigfib.api.timing import Timing
 from bigfib.jobs import Jobs
 from bigfib.metrics import Metrics, RequestHistogram, SharedMemory
 from bigfib.sequences import Sequences
@@ -76,8 +77,9 @@ def create_app(
     )
     metrics = Metrics(store, sequences, jobs, measured, shared, shared_store)
     resources["/metrics"] = Scrape(metrics, store, committer, sequences)
+    timing = Timing(committer, metrics.commit_seconds)
     routed = falcon.App(middleware=[CrossOriginReads(cors_origin)] if cors_origin else None)
     problems.add_to(routed)
     for route, resource in resources.items():
         routed.add_route(route, resource)
-    return Front(stepping, routed, committer, measured, draining, hosts)
+    return Front(stepping, routed, committer, measured, draining, hosts, timing)

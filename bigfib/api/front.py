@@ -28,6 +28,8 @@ from bigfib.api.hosts import Hosts
 from bigfib.api.problems import Problem
 from bigfib.api.representations import Answer, Body, CommonHeaders, Header
 from bigfib.api.stepping import Environ, Stepping
+from bigfib.api.timing import PREFER, Timing
+from bigfib.api.tracing import REQUEST_ID, TRACEPARENT, ids
 from bigfib.metrics import UNMATCHED, Places, RequestHistogram
 
 # Browsers must believe the Content-Type. Not under `/api0`: its replies stay as they were.
@@ -54,11 +56,12 @@ class Front:
         requests: RequestHistogram,
         draining: Event,
         hosts: Hosts,
+        timing: Timing,
     ) -> None:
         """Answer by ``stepping`` or ``routed``, the Falcon application; count in ``requests``.
 
         Replies have ``Connection: close`` once ``draining`` is set. Only requests for ``hosts`` are
-        answered.
+        answered. Those by Falcon have their ``timing`` if they ask for it.
         """
         self.routed = routed
         self.committer = committer
@@ -76,7 +79,7 @@ class Front:
         }
         # Place and start time of each request whose reply leaves after this loop iteration.
         self._answered: list[tuple[int, float]] = []
-        routed.add_middleware(_Guard(hosts))
+        routed.add_middleware(_Guard(hosts, timing))
         routed.add_sink(self._refuse, "|".join(rf"{re.escape(path)}\Z" for path in self._answers))
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
@@ -108,6 +111,8 @@ class Front:
                 return self._answer_by_falcon(environ, start_response, began)
             status, headers, body = unavailable
         headers += self._headers_of_all.headers
+        if REQUEST_ID in environ or TRACEPARENT in environ:
+            headers += ids(environ).items()
         start_response(status, headers)
         return self._counted(places[status], began, body)
 
@@ -120,6 +125,8 @@ class Front:
             nonlocal status
             status = status_line
             headers += (*self._headers_of_all.headers, _NOSNIFF)
+            if REQUEST_ID in environ or TRACEPARENT in environ:
+                headers += ids(environ).items()
             return start_response(status_line, headers)
 
         body = self.routed(environ, start)
@@ -159,11 +166,14 @@ class Front:
 class _Guard:
     """Refuse requests before Falcon calls a resource, and note the route of each."""
 
-    def __init__(self, hosts: Hosts) -> None:
+    def __init__(self, hosts: Hosts, timing: Timing) -> None:
         self._hosts = hosts
+        self._timing = timing
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
         """Refuse another host, and a body in chunks, before any other header is used."""
+        if PREFER in req.env:
+            self._timing.begin(req)
         host = req.env.get("HTTP_HOST", "")
         if not self._hosts[host]:
             raise Problem(
@@ -179,8 +189,10 @@ class _Guard:
         """Refuse cross-site changes, once the route is known, so that it counts them."""
         _refuse_other_sites(req)
 
-    def process_response(self, req: falcon.Request, *_: object) -> None:
+    def process_response(self, req: falcon.Request, resp: falcon.Response, *_: object) -> None:
         """Note the route in the environment, also of a request that is refused."""
+        if PREFER in req.env:
+            self._timing.end(resp)
         req.env[_ROUTE] = req.uri_template or UNMATCHED
 
 

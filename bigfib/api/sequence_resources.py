@@ -25,6 +25,7 @@ from bigfib.sequences import (
     require_steps,
 )
 from bigfib.state.store import OutcomeUnknown, PositionMismatch, SequenceExists, Unavailable
+from bigfib.stopwatch import TEXT
 
 _Made = TypeVar("_Made")
 
@@ -45,7 +46,8 @@ class _Sequences:
 
     def _show(self, resp: falcon.Response, sequence_id: bytes, pair: DecimalPair) -> None:
         self._show_unchanged(resp, pair)
-        value = pair.digits(b'"}')
+        with TEXT:
+            value = pair.digits(b'"}')
         facts = (format_id(sequence_id).encode(), pair.position, pair.digit_count)
         opening = b'{"id":"%b","position":"%d","digits":"%d","value":"' % facts
         resp.content_type = JSON

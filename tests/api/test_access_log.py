@@ -14,8 +14,10 @@ import pytest
 from bigfib.api.access_log import shown
 from tests.service import Serve, Service, exchange
 
-# The Common Log Format, and milliseconds.
-LINE = re.compile(r'^(\S+) - - \[([^]]+)\] "([^"\n]*)" (\d{3}) (\d+) (\d+\.\d{3})$', re.MULTILINE)
+# The Common Log Format, milliseconds, and the ids of the request.
+LINE = re.compile(
+    r'^(\S+) - - \[([^]]+)\] "([^"\n]*)" (\d{3}) (\d+) (\d+\.\d{3}) [0-9a-f]{16} -$', re.MULTILINE
+)
 
 
 def lines(service: Service) -> list[tuple[str, ...]]:
