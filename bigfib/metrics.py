@@ -225,6 +225,11 @@ _FAMILIES: Final[dict[str, tuple[str, tuple[str, ...], str]]] = {
     "bigfib_log_bytes": ("Gauge", (), "Size of the state log."),
     "bigfib_log_records": ("Gauge", (), "Records in the state log."),
     "bigfib_log_rewrites_total": ("Counter", (), "How often the state log has been rewritten."),
+    "bigfib_log_checks_total": (
+        *("Counter", ()),
+        "How often the whole state log has been read and found whole.",
+    ),
+    "bigfib_log_faults_total": ("Counter", (), "Damage found in the state log while it is open."),
     "bigfib_jobs": ("Gauge", ("state",), "Large terms being computed."),
     "bigfib_jobs_ended_total": ("Counter", ("state",), "Computations of large terms that ended."),
     "bigfib_digit_cache_hits_total": ("Counter", (), "Requested large terms found on disk."),
@@ -326,6 +331,8 @@ class Metrics:
             yield "bigfib_log_bytes", log.size
             yield "bigfib_log_records", log.records
             yield "bigfib_log_rewrites_total", log.rewrites
+            yield "bigfib_log_checks_total", log.checks
+            yield "bigfib_log_faults_total", log.faults
         yield "bigfib_digit_cache_bytes", self._jobs.cache.size()
 
     def _of_processes(self) -> "Iterator[Metric]":

@@ -122,10 +122,13 @@ def memory(service: Service) -> int:
 
 
 @contextmanager
-def full_disk(service: Service) -> Iterator[None]:
-    """Let the service write no further; the kernel refuses it."""
+def full_disk(service: Service, spare: int = 0) -> Iterator[None]:
+    """Let the service write no further than ``spare`` bytes; the kernel refuses it.
+
+    A service under load needs some: unlike a disk, the limit takes back what was reserved.
+    """
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    size = service.file.stat().st_size
+    size = service.file.stat().st_size + spare
     resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (size, unlimited[1]))
     yield
     resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, unlimited)

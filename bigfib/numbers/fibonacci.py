@@ -30,6 +30,7 @@ MAX_INDEX_DIGITS: Final = 10_000
 _INDEX = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
 
 _LOG10_PHI: Final = log10((1 + sqrt(5)) / 2)
+_HALF_LOG10_5: Final = log10(5) / 2
 
 # Below this index the term itself is cheap (2,090 digits, microseconds). From here on Binet's
 # formula without its vanishing part is off by a factor of 1 +- phi^(-2n), less than 10^-4179:
@@ -159,6 +160,19 @@ def digit_count(n: int | mpz, base: int = 10) -> mpz:
         if (scaled - 1) >> guard == (scaled + 2) >> guard:
             return (scaled >> guard) + 1
         guard *= 2
+
+
+def decimal_length(n: int) -> int:
+    """Return the exact number of decimal digits of F(n), 0 <= n < 2^53, faster than `digit_count`.
+
+    Binet's formula again, in floating point. Below 2^53 the constants, product and difference are
+    off by less than 2^-50 of it together; if that could change the answer, `digit_count` gives it.
+    F(n) is the nearest integer to what the formula leaves, and no power of ten is between them.
+    """
+    reckoned = n * _LOG10_PHI - _HALF_LOG10_5
+    error = reckoned * 2**-50
+    digits = int(reckoned + error) + 1
+    return digits if digits == int(reckoned - error) + 1 else int(digit_count(n))
 
 
 def leading_digits(n: int | mpz, count: int) -> str:

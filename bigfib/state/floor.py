@@ -1,9 +1,9 @@
 r"""The durable floor: how far a state log is known to be whole, in a small file next to it.
 
 The log's own records prove what was durable before the last sync only. The floor is written after
-each sync, and synced itself only when the log is closed or rewritten. So after a power failure it
-may be an old one: what it says is true, and it is never relied on to be new. After the end of the
-process, however sudden, it is that of the last commit. ::
+each sync, and synced itself only when the log is closed or rewritten, or has not changed for a
+second. So after a power failure it may be an old one: what it says is true, and it is never relied
+on to be new. After the end of the process, however sudden, it is that of the last commit. ::
 
     floor    := magic seed durable written boot checksum                     48 bytes
                 magic     8 bytes   89 66 6C 6F 6F 72 31 0A  ("\x89floor1\n")
@@ -113,6 +113,7 @@ class FloorFile:
         self._system = system
         self._boot = boot()
         self._fd = files.open_beside(system, self._path, access)
+        self._has_durable_name = False
         self.is_synced = True
 
     def write(self, seed: int, durable: int, written: int) -> None:
@@ -139,6 +140,9 @@ class FloorFile:
             # Before: what is written meanwhile is not synced.
             self.is_synced = True
             self._system.fdatasync(self._fd)
+            if not self._has_durable_name:
+                files.sync_directory(self._system, self._path.parent)
+                self._has_durable_name = True
 
     def close(self) -> None:
         """Close the file."""

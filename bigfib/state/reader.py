@@ -32,13 +32,21 @@ class Reader:
         fault: The fault that ended the reading; None at a clean end.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, piece: int = _PIECE, *, judges: bool = True) -> None:
         """Read the header.
+
+        Args:
+            file: The log.
+            piece: How many bytes to read at a time.
+            judges: Whether to search behind a fault for what makes it damage.
 
         Raises:
             NotALog, UnknownVersion, Incomplete: as `header.decode`.
+            Unreadable: the disk fails to read it.
         """
         self._file = file
+        self._size = piece
+        self._judges = judges
         self.header = header.decode(read_at(file, 0, header.SIZE))
         self._seed = self.header.seed
         self.end = header.SIZE
@@ -62,15 +70,23 @@ class Reader:
             latest: Each sequence, as `packed.pack` joins it.
         """
         count = 0
-        while True:
-            at, applied = records.replay(self._piece, self._at, self.end, self._seed, latest)
-            self.end += at - self._at
-            self._at = at
-            record = self._next()
-            if record is None:
-                return count + applied
-            count += applied + 1
-            record.apply(latest)
+        while applied := self.advance(latest):
+            count += applied
+        return count
+
+    def advance(self, latest: dict[bytes, int]) -> int:
+        """Apply the next records to ``latest``: a piece of common ones, or another one.
+
+        Return their number, 0 at the end or at a fault.
+        """
+        record = self._next()
+        if record is None:
+            return 0
+        record.apply(latest)
+        at, count = records.replay(self._piece, self._at, self.end, self._seed, latest)
+        self.end += at - self._at
+        self._at = at
+        return count + 1
 
     def _next(self) -> Record | None:
         while True:
@@ -92,8 +108,8 @@ class Reader:
     def _read_on(self) -> bool:
         """Read on from the end of the last record, and return whether that gave more bytes."""
         known = len(self._piece) - self._at
-        size = _PIECE
-        if known >= _PIECE:
+        size = self._size
+        if known >= size:
             size = _long_record(self._file, self._piece[self._at :], self.end, self._seed)
         if size > known:
             self._piece, self._at = read_at(self._file, self.end, size), 0
@@ -101,6 +117,8 @@ class Reader:
 
     def _find_promise(self, found: str) -> None:
         self.fault = Fault(self.end, found)
+        if not self._judges:
+            return
         for offset, record, _ in search(self._file, self.end, self._seed):
             promised = offset if record.durable > self.end else None
             self.fault = Fault(self.end, found, promised, later=True)

@@ -9,6 +9,8 @@ from tests.page.actions import hide_changes, is_at
 from tests.page.conftest import Open
 from tests.service import Service
 
+pytestmark = pytest.mark.campaign
+
 
 def places(chart: Locator, mark: str, coordinate: str) -> list[str | None]:
     return [one.get_attribute(coordinate) for one in chart.locator(mark).all()]

@@ -83,13 +83,18 @@ class Machine:
         """Learn whether the power was cut, and what was synced."""
         self._tell("state")
 
-    def power_on(self, randomness: random.Random) -> None:
-        """Cut the power, if it is not off, and go on with what that has left."""
-        self._tell("power on", seed=randomness.getrandbits(32))
+    def power_on(self, randomness: random.Random, *, powersafe: bool = True) -> None:
+        """Cut the power, if it is not off, and go on with what that has left.
+
+        Args:
+            randomness: What chooses that.
+            powersafe: Whether a sector that was being written keeps what it held before.
+        """
+        self._tell("power on", seed=randomness.getrandbits(32), powersafe=powersafe)
 
     def go_on(self) -> None:
         """Go on with all that was done, as when only a program was killed."""
-        self._tell("power on", seed=None)
+        self._tell("power on", seed=None, powersafe=True)
 
     def format(self) -> None:
         """Empty the disk."""
