@@ -24,7 +24,7 @@ class Hosts(dict[str, bool]):
     def __init__(self, names: str = _ANY) -> None:
         """Allow the ``names``, which are separated by commas; ``*`` is any."""
         super().__init__()
-        self._names = {*names.split(",")}
+        self._names = {*names.lower().split(",")}
 
     def __missing__(self, host: str) -> bool:
         is_allowed = _ANY in self._names or self._allows(host)

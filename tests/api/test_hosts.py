@@ -63,6 +63,14 @@ def test_names_are_checked_beyond_loopback_where_they_are_given(serve: Serve) ->
     assert statuses(service, "rebound.example") == {421}
 
 
+def test_name_that_it_listens_on_is_its_own(serve: Serve) -> None:
+    # Only a name of loopback is sure to be known here.
+    service = serve("--host", "LocalHost")
+    assert statuses(service, "LOCALHOST:80") == {200, 404}
+    assert Hosts("MyBox")["mybox:8080"]
+    assert not Hosts("MyBox")["x"]
+
+
 def test_few_values_are_kept_whatever_clients_send() -> None:
     hosts = Hosts()
     assert all(hosts[f"{n}.example"] for n in range(1000))
