@@ -48,7 +48,8 @@ def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
     from bigfib.settings import CONFIG, Settings, variable
 
     def described(meaning: str, name: str, default: object) -> str:
-        text = f"{meaning} [{variable(name)}, default: {default}]"
+        shown = "none" if default == "" else default
+        text = f"{meaning} [{variable(name)}, default: {shown}]"
         # argparse would expand a bare %.
         return text.replace("%", "%%")
 
