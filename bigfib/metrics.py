@@ -35,7 +35,7 @@ OTHER: Final = "other"
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", OTHER)
 STATUSES: Final = (
     *("200", "201", "202", "204", "206", "304"),
-    *("400", "403", "404", "405", "406", "409", "411", "412", "413", "415", "416", "422"),
+    *("400", "403", "404", "405", "406", "409", "411", "412", "413", "415", "416", "421", "422"),
     *("500", "503", "507", OTHER),
 )
 
@@ -284,6 +284,10 @@ class Metrics:
             histograms = (requests, self._commit_seconds, self._commit_changes)
             for instrument in (self._process, *histograms, *counters):
                 shared.join(instrument)
+
+    def commit_seconds(self) -> float:
+        """Return how long this process has waited for commits of the store."""
+        return self._commit_seconds.values[0]
 
     def collect(self, position: int | None) -> "Iterator[Metric]":
         """Yield all metrics; ``position`` of the shared sequence is None if the store is down."""

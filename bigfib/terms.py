@@ -10,6 +10,7 @@ from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import DecimalPair
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
 from bigfib.numbers.notation import suggestion
+from bigfib.stopwatch import TEXT
 
 INLINE_LIMIT: Final = 1_000_000
 """Largest |n| whose term is computed inline, while other requests wait: 208,988 digits.
@@ -71,8 +72,10 @@ def text(n: mpz, base: int = 10) -> bytes:
         if found := kernel.load():
             digits = bytes(doubling.digits_by_kernel(found, int(abs(n))))
             return b"-" + digits if fibonacci.is_negative(n) else digits
-    text: str = fibonacci.term(n).digits(base)
-    return text.encode()
+    term = fibonacci.term(n)
+    with TEXT:
+        text: str = term.digits(base)
+        return text.encode()
 
 
 def text_length(n: mpz, base: int = 10) -> int:
@@ -82,8 +85,10 @@ def text_length(n: mpz, base: int = 10) -> int:
 
 def octets(n: mpz) -> bytes:
     """Return F(n) in big-endian two's complement, in the fewest bytes that hold it."""
-    octets: bytes = fibonacci.term(n).to_bytes(octets_length(n), "big", signed=True)
-    return octets
+    term = fibonacci.term(n)
+    with TEXT:
+        octets: bytes = term.to_bytes(octets_length(n), "big", signed=True)
+        return octets
 
 
 def octets_length(n: mpz) -> int:

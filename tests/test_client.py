@@ -1,5 +1,6 @@
 """`bigfib.client` with a real service, also where replies get lost on the way."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -7,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 from flint import fmpz, fmpz_mod_ctx, fmpz_mod_mat
 
-from bigfib.client import Client, Moved, Refused, Unanswered, Unreachable
+from bigfib.client import Client, Moved, Refused, Sequence, Unanswered, Unreachable
+from tests.cli.command import answering
 from tests.lossy import LossyProxy, lossy
 from tests.service import Service
 
@@ -121,6 +123,17 @@ def test_facts_of_terms_beyond_what_int_writes(client: Client) -> None:
     assert refusal.value.kind == "not-a-term"
 
 
-def test_nothing_there_is_unreachable() -> None:
-    with pytest.raises(Unreachable, match=r"no bigfib answers at http://127\.0\.0\.1:1/"):
-        Client("http://127.0.0.1:1").version()
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://a b", "ftp://x", "x", "http://[x"])
+def test_nothing_there_is_unreachable(url: str) -> None:
+    with pytest.raises(Unreachable, match=f"no bigfib answers at {re.escape(url)}/"):
+        Client(url).version()
+
+
+def test_change_that_a_proxy_has_limited_is_asked_for_again() -> None:
+    limited = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n"
+    elsewhere = b"HTTP/1.1 412 x\r\nContent-Length: 0\r\n\r\n"
+    seen = Sequence("0" * 32, 4, "3", '"4"')
+    with answering(limited, limited, elsewhere) as url, pytest.raises(Moved) as moved:
+        Client(url).step(seen)
+    # None of the attempts before was made.
+    assert not moved.value.in_doubt

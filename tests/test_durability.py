@@ -189,7 +189,7 @@ class TestSystemCalls:
             ]
             for _ in range(3):
                 for client in clients:
-                    client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: x\r\n\r\n")
+                    client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 for client in clients:
                     while not client.recv(65536).endswith(b"}"):
                         pass

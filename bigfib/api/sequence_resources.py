@@ -33,6 +33,7 @@ from bigfib.state.store import (
     SequenceExists,
     Unavailable,
 )
+from bigfib.stopwatch import TEXT
 
 _Made = TypeVar("_Made")
 
@@ -53,7 +54,8 @@ class _Sequences:
 
     def _show(self, resp: falcon.Response, sequence_id: bytes, pair: DecimalPair) -> None:
         self._show_unchanged(resp, self._sequences.place_at(sequence_id, pair.position))
-        value = pair.digits(b'"}')
+        with TEXT:
+            value = pair.digits(b'"}')
         facts = (format_id(sequence_id).encode(), pair.position, pair.digit_count)
         opening = b'{"id":"%b","position":"%d","digits":"%d","value":"' % facts
         resp.content_type = JSON

@@ -118,6 +118,12 @@ function sleep(ms, signal) {
   });
 }
 
+/** Return the milliseconds of each phase that the service reports (`Prefer: timing`). */
+export function phases(headers) {
+  const found = (headers.get("Server-Timing") ?? "").matchAll(/(\w+);dur=([\d.]+)/g);
+  return [...found].map(([, name, ms]) => `${name} ${Number(ms).toFixed(2)}`).join(", ");
+}
+
 export const retryAfter = (headers) => Number(headers.get("Retry-After") ?? 1);
 
 /**
