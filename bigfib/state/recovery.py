@@ -1,8 +1,8 @@
-"""Decide what to do with what is found at the path of a state log. Pure: no files, no clock.
+"""Decide whether a state log is opened, truncated or refused. Pure: no files, no clock.
 
-`CASES` is the whole decision: each case that opening can meet is a row, with what is then done and
-why. The first row that fits is the case. `docs/durability.md` has the same table for operators, and
-a test makes each case.
+`CASES` is the whole decision: a row for each case, with the decision and its reason. The first row
+that fits counts. `docs/durability.md` has the same table for operators, and a test creates each
+case.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from bigfib.state.header import Header, NotALog, UnknownVersion
 
 
 class Decision(str, Enum):
-    """What is done with a log that is opened for writing; a reader refuses the same ones."""
+    """What opening for writing does with a log; readers refuse the same logs."""
 
     CREATE = "create it"
     OPEN = "open it"
@@ -35,7 +35,7 @@ class Fault:
         offset: Its offset.
         found: What is there instead.
         promised: Offset of a later record that proves this range was synced; None if there is none.
-        later: Whether there is any valid record behind it.
+        later: Whether there is any valid record after it.
     """
 
     offset: int
@@ -61,8 +61,8 @@ class Found:
         end: Offset after the last record before a fault.
         fault: The fault at ``end``; None if the file ends there.
         floor: The floor next to it; None if there is none.
-        floor_is_harmed: Whether there is something else in its place.
-        boot: What tells this run of the machine from others.
+        floor_is_harmed: Whether the file of the floor is not a valid floor.
+        boot: The id of this boot of the machine.
     """
 
     size: int | None = None
@@ -76,7 +76,7 @@ class Found:
 
     @property
     def promised(self) -> int:
-        """The offset up to which the floor's log must be whole; 0 if it need have no record."""
+        """The offset up to which the log of the floor must be whole; 0 if that is no record."""
         if not self.floor:
             return 0
         same_boot = self.floor.boot == self.boot != NO_BOOT
@@ -90,7 +90,7 @@ class Found:
 
     @property
     def has_floor_of_another(self) -> bool:
-        """Whether the floor makes promises for a log that this one has not replaced."""
+        """Whether the floor promises records of a log that this one has not replaced."""
         return bool(
             self.floor
             and self.header
@@ -105,7 +105,7 @@ class Found:
 
     @property
     def opened_header(self) -> Header:
-        """The header of a log that has one, as any has that is opened."""
+        """The header, which every log has that is opened."""
         if self.header is None:
             raise ValueError("there is no header")
         return self.header
@@ -117,7 +117,7 @@ class Found:
 
     @property
     def is_below_written(self) -> bool:
-        """Whether records are missing that were promised until the machine was restarted."""
+        """Whether records are missing that were promised until the next boot."""
         return bool(self.floor and self.has_its_floor and self.end < self.floor.written)
 
     @property
@@ -126,18 +126,18 @@ class Found:
         return next(case for case in CASES if case.fits(self))
 
     def message(self, log: Path) -> str:
-        """Return what is said of the case, without the log's name; empty if nothing is."""
+        """Return the message about the case, without the log's name; empty if there is none."""
         return self.case.says.format(self, floor=path_of(log))
 
     def refuse(self, log: Path) -> None:
-        """Return if the case is one that is opened.
+        """Raise an exception if the log must not be opened.
 
         Args:
             log: The path to name in the error.
 
         Raises:
             Damaged: a repair may help.
-            Unusable: it cannot.
+            Unusable: a repair cannot help.
             Unreadable: the disk fails to read it.
         """
         if isinstance(self.problem, Unreadable):
@@ -154,10 +154,10 @@ class Case:
 
     Attributes:
         name: The case.
-        fits: Whether it is this case, if it is none of the rows before.
+        fits: Whether it is this case, provided that no row before fits.
         decision: What is done.
         reason: Why.
-        says: The message, with the fields of what is found; empty if nothing is said.
+        says: The message, a format of `Found` and its floor's path; empty if there is none.
     """
 
     name: str
