@@ -1,6 +1,6 @@
 """Open a state log for writing: create it, or recover it as a crash left it.
 
-`recovery` decides what is done. A torn end that is cut off is kept in a file of its own.
+`recovery` decides what is done. A torn end that is cut off is kept in another file.
 """
 
 import collections
