@@ -5,8 +5,8 @@ is looked up when Prometheus asks. The workers of a service share memory, in whi
 for its values, so that any of them can report the sums. A worker that replaces another
 continues its counters.
 
-Requests are labelled with route, method and status. The number of labels is bounded whatever
-clients ask for: all paths without a route are one route, all uncommon methods one method.
+Requests are labelled with route, method and status. The number of label values is bounded: all
+paths without a route count as one route, and all uncommon methods as one method.
 """
 
 import mmap
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bigfib.state.store import SharedStore, Store
 
 UNMATCHED: Final = "unmatched"
-"""The route of a request whose path has none."""
+"""The label of requests whose path has no route."""
 
 OTHER: Final = "other"
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", OTHER)
@@ -81,7 +81,7 @@ class Counter(_Instrument):
 
 
 class Gauge(_Instrument):
-    """A number that goes up and down; it does not count once its process has ended."""
+    """A number that goes up and down; sums leave it out once its process has ended."""
 
     def set(self, value: float) -> None:
         """Set the number to ``value``."""
@@ -126,8 +126,8 @@ class Places(dict[str, int]):
 class RequestHistogram(_Instrument):
     """Count requests by duration: a histogram for each route, method and status.
 
-    The time runs from the call of the application until the server may send the reply, which is
-    after its commit. If the reply has several pieces, it runs until the server wants no more. The
+    The duration is from the call of the application until the server may send the reply, after its
+    commit. If the reply has several pieces, it is until the server has taken the last one. The
     values are those of all histograms, one after the other.
     """
 
@@ -156,7 +156,7 @@ class RequestHistogram(_Instrument):
         for route, methods in self._methods.items():
             for method in METHODS:
                 for status in STATUSES:
-                    # Every request takes time: a sum of 0 seconds means that there was none.
+                    # Every request takes time, so a sum of 0 seconds means that there was none.
                     counted = [values for values in self.of_workers if values[start]]
                     end = start + _REQUEST_VALUES
                     if counted or (status in _FAILURES and method in methods):
@@ -208,7 +208,7 @@ _FAMILIES: Final[dict[str, tuple[str, tuple[str, ...], str]]] = {
         "Time from the call of the application until the reply, or its last piece, may be sent.",
     ),
     "bigfib_steps_total": ("Counter", ("direction",), "Steps made, of any sequence."),
-    "bigfib_sequence_cache_bytes": ("Gauge", (), "Memory that the terms of sequences take."),
+    "bigfib_sequence_cache_bytes": ("Gauge", (), "Memory of the cached terms of sequences."),
     "bigfib_store_up": ("Gauge", (), "Whether the store answers."),
     "bigfib_store_standby": (
         *("Gauge", ()),
@@ -224,10 +224,10 @@ _FAMILIES: Final[dict[str, tuple[str, tuple[str, ...], str]]] = {
     "bigfib_commit_replies": ("Histogram", (), "Changes that one commit has made durable."),
     "bigfib_log_bytes": ("Gauge", (), "Size of the state log."),
     "bigfib_log_records": ("Gauge", (), "Records in the state log."),
-    "bigfib_log_rewrites_total": ("Counter", (), "How often the state log has been rewritten."),
+    "bigfib_log_rewrites_total": ("Counter", (), "Compactions of the state log."),
     "bigfib_log_checks_total": (
         *("Counter", ()),
-        "How often the whole state log has been read and found whole.",
+        "Complete checks of the state log that found no damage.",
     ),
     "bigfib_log_faults_total": ("Counter", (), "Damage found in the state log while it is open."),
     "bigfib_jobs": ("Gauge", ("state",), "Large terms being computed."),
@@ -250,7 +250,7 @@ class Metrics:
         shared: SharedMemory | None = None,
         shared_store: "SharedStore | None" = None,
     ) -> None:
-        """Collect what these count; the store reports its commits here from now on.
+        """Collect the counts of these objects, and set ``on_commit`` of the store.
 
         If there are several workers, the values move to their ``shared`` memory.
         ``shared_store`` is the same store, if servers share it.
@@ -366,7 +366,7 @@ class Metrics:
 
 def _family(name: str, members: Mapping[tuple[str, ...], tuple[Any, ...]]) -> "Metric":
     """Return the metric ``name``, with ``members`` by labels: the arguments of `add_metric`."""
-    # Imported when first needed: this takes longer than all that `bigfib current` does.
+    # Imported when first needed: the import takes longer than the whole of `bigfib current`.
     from prometheus_client import core
 
     kind, labels, meaning = _FAMILIES[name]

@@ -110,15 +110,15 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     """Add the flags for the form in which a term is printed."""
     parser.add_argument("--json", action="store_true", help="print a JSON document")
     parser.add_argument(
-        "--full", action="store_true", help="print a long term whole on a terminal too"
+        "--full", action="store_true", help="print all digits of a long term on a terminal, too"
     )
     parser.add_argument(
-        "--group", action="store_true", help="group the digits by commas, but not in JSON"
+        "--group", action="store_true", help="group the digits by commas (not in JSON)"
     )
 
 
 def as_people_write(text: str) -> str:
-    """Return the canonical form of a number such as 1e6 or 1,000,000; other text as it is."""
+    """Return the canonical form of a number such as 1e6 or 1,000,000; other text unchanged."""
     from bigfib.numbers import notation
 
     return notation.read(text) or text

@@ -1,7 +1,7 @@
 """Show a progress bar that moves evenly, and the time left.
 
-A computation may report only every few seconds. Between reports the bar advances at the pace of the
-work so far, and waits when it was too fast.
+A computation may report only every few seconds. Between reports the bar advances at the pace so
+far, and stops if it gets too far ahead.
 """
 
 import time
@@ -11,7 +11,7 @@ from typing import Final
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-# The most that the bar shows before the work is done.
+# The largest share that the bar shows before the work is done.
 _ALMOST: Final = 0.99
 
 
@@ -28,7 +28,7 @@ class Pace:
         """Note the share of the work that is done, from 0 to 1."""
         self._at, self._done = self._clock(), done
         if not done:
-            # Until now the work has waited in a queue.
+            # The work was waiting in a queue until now.
             self._began = self._at
 
     def done(self) -> float:

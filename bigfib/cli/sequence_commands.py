@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bigfib.numbers.decimals import DecimalPair
     from bigfib.sequences import Sequences
 
-# What the address of a sequence has before its id.
+# The path of a sequence's address, before its id.
 _SEQUENCES: Final = "/api1/sequences/"
 
 
@@ -61,7 +61,7 @@ def _add_arguments(parser: argparse.ArgumentParser, *settings: str) -> None:
     add_settings(parser, *settings)
     add_url(parser, "(or a sequence's address)")
     parser.add_argument(
-        "-v", "--verbose", action="store_true", help="add position, digits and log on stderr"
+        "-v", "--verbose", action="store_true", help="print position, digits and log on stderr, too"
     )
     add_output(parser)
 
@@ -78,7 +78,7 @@ def _current(command: argparse.Namespace) -> None:
         position = find(settings.store, SHARED) or 0
     else:
         if command.file or command.store:
-            # A log named by a flag must exist; without the default log, nothing was stepped yet.
+            # A log named by a flag must exist; if the default log is missing, nothing was stepped.
             require_log(settings.file)
         from bigfib.state import reader
 
@@ -131,7 +131,7 @@ def _move(command: argparse.Namespace, move: "Callable[[Sequences], DecimalPair]
         sequences.pair_at = large_terms.pair
         pair = move(sequences)
         store.commit()
-        # From memory: the step is made even if the log cannot be read again.
+        # From memory: the step is made, even if the log cannot be read again.
         log = store.log_facts()
     _show_shared(command, pair.digits().decode(), pair.position)
     if command.verbose and log:
@@ -145,7 +145,7 @@ def _create(command: argparse.Namespace) -> None:
 
 def _delete(command: argparse.Namespace) -> None:
     if _SEQUENCES not in command.url:
-        raise Failure(f"{command.url} is not the address of a sequence, which ends in its id")
+        raise Failure(f"{command.url} is not the address of a sequence, as `create` prints it")
     client, sequence_id = _client(command.url)
     client.delete(sequence_id)
 

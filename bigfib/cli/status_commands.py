@@ -1,4 +1,4 @@
-"""Define ``status``, which shows what is in use, whether it works, and what to do if it does not.
+"""Define ``status``, which shows what is in use, whether it works, and what to do otherwise.
 
 It changes nothing, and starts nothing.
 """
@@ -27,7 +27,7 @@ STOPPED: Final = "stopped"
 FAILED: Final = "failed"
 
 _EXIT_STATUS: Final = {FAILED: 1, STOPPED: 3}
-"""The exit status by the worst state, the worst first; 0 for the others."""
+"""The exit status by the worst state, the worst first; 0 for other states."""
 
 _LITTLE_ROOM: Final = 64 << 20
 
@@ -100,7 +100,7 @@ def _findings(command: argparse.Namespace) -> Iterator[Finding]:
 def _kernel() -> Finding:
     from bigfib.numbers import kernel
 
-    # Without a kernel the description says what to do.
+    # Without a kernel, the description says what to do.
     state = OK if kernel.load() else NOTE
     return Finding("kernel", state, kernel.description())
 
@@ -193,7 +193,8 @@ def _service(url: str) -> Finding:
         # Nothing listens at the address; any other error is a failure.
         if isinstance(getattr(error.__cause__, "reason", None), ConnectionRefusedError):
             return Finding("service", STOPPED, str(error), "start it with `bigfib serve`")
-        return Finding("service", FAILED, str(error), "see its log, and which program has its port")
+        advice = "read its log, and find out which program has its port"
+        return Finding("service", FAILED, str(error), advice)
     if version != bigfib.__version__:
         detail = f"{url} is ready, but is version {version}"
         return Finding("service", NOTE, detail, "restart it to run this version")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bigfib.cli.arguments import Commands
 
 
-# The longest term, its sign, a line break, and a digit by which a longer value is refused.
+# Bytes of the longest term, its sign and a line break, and one more to notice a longer value.
 _LONGEST_VALUE: Final = 208_987_643
 
 
@@ -36,9 +36,9 @@ def add_to(commands: "Commands") -> None:
     term = add_command(commands, "term", _term, "Print F(N) for any N; touches no sequence.")
     term.add_argument("n", metavar="N", help="the index: a whole number, may be negative")
     kind = term.add_mutually_exclusive_group()
-    kind.add_argument("--modulo", metavar="M", help="print F(N) mod M instead, for huge N too")
+    kind.add_argument("--modulo", metavar="M", help="print F(N) mod M instead; N may be huge")
     kind.add_argument(
-        "--summary", action="store_true", help="print only digit count and ends, for huge N too"
+        "--summary", action="store_true", help="print only digit count and ends; N may be huge"
     )
     kind.add_argument("--base", type=_base, default=10, help="write F(N) in base 2 to 62")
     row = add_command(
@@ -47,7 +47,11 @@ def add_to(commands: "Commands") -> None:
     row.add_argument("first", metavar="FROM", help="the index of the first term, may be negative")
     row.add_argument("count", metavar="COUNT", help="the number of terms")
     form = row.add_mutually_exclusive_group()
-    form.add_argument("--bfile", action="store_true", help="write each after its index, as OEIS")
+    form.add_argument(
+        "--bfile",
+        action="store_true",
+        help="print each after its index, as in a b-file of the OEIS",
+    )
     form.add_argument("--json", action="store_true", help="print a JSON document for each term")
     form.add_argument("--group", action="store_true", help="group the digits of each by commas")
     index = add_command(
@@ -121,7 +125,7 @@ def _facts(command: argparse.Namespace, n: mpz) -> dict[str, str]:
 
 
 def _computed(command: argparse.Namespace, n: mpz) -> Iterator[str]:
-    """Yield F(n), or its document, in pieces, so that memory holds it only once."""
+    """Yield F(n), or its JSON document, in pieces, so that memory holds the term only once."""
     digits = large_terms.digits(n, command.base)
     if not command.json:
         yield from digits

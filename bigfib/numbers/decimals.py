@@ -36,8 +36,8 @@ _CARRY_BIAS: Final = 0xF6
 _LOW_HALF: Final = 0x0F
 _ASCII_ZERO: Final = 0x30
 
-# Masks are longer than the digits, by a 64th to a 32nd and at least so many bytes, because making
-# longer masks takes several passes. Beyond the digits the result is zeros.
+# Making masks takes several passes over memory, so they are made with room for longer terms: a 64th
+# to a 32nd more bytes than digits, and at least this many more. Results have zeros there.
 _LEAST_ROOM: Final = 8
 
 _KERNEL_FROM: Final = 2_000
@@ -136,8 +136,8 @@ def _kernel() -> "Kernel | None":
 class _Ascii:
     """Two terms as ASCII digits, each followed by the closing in use when it was made.
 
-    The length of a result is known beforehand from its index. Measured at 20 thousand digits: 3.0
-    us a step and its digits, 3.6 with the length found from the leading digits.
+    The length of a result is computed from its index: at 20 thousand digits a step and its digits
+    then take 3.0 us, and 3.6 if the length is found from the leading digits.
     """
 
     __slots__ = (

@@ -93,8 +93,10 @@ class _Opened(NamedTuple):
 class _Server:
     """Run the service in this process.
 
-    systemd or the supervisor, if any, expects a report every ``timeout`` seconds. ``place`` is that
-    of this worker, if there are several. An ``inherited`` socket still listens after the end.
+    Attributes:
+        timeout: Within how many seconds systemd or the supervisor expects each report, if at all.
+        place: The place of this worker, if there are several.
+        inherited: Whether another program handed the socket over; it then listens beyond the end.
     """
 
     settings: Settings
@@ -110,7 +112,7 @@ class _Server:
             watch = ConnectionWatch(self.listening, descriptors)
             stop = Stop(self.listening, watch, inherited=self.inherited)
             app = self._build(opened, stop)
-            # A signal closes the connections after their replies.
+            # After a signal, connections are closed once their replies are sent.
             with contextlib.closing(watch), stop.by_signal():
                 watch.start()
                 self._announce(opened)
@@ -144,7 +146,7 @@ class _Server:
                 store.store,
                 cache_bytes=settings.cache_bytes,
                 max_sequences=settings.max_sequences,
-                # Child processes compute larger terms, but this one steps from them, in memory.
+                # Child processes compute larger terms, but this process steps from them, in memory.
                 farthest=max(
                     min(settings.max_term, farthest_within(settings.cache_bytes)), INLINE_LIMIT
                 ),
@@ -174,7 +176,7 @@ class _Server:
         )
         # An attribute, because the hook must outlive the loop.
         self._hook = IterationHook(self.listening, app.committer.end_iteration)
-        # Requests of a loop iteration share a commit, for which the log writes and syncs once.
+        # Requests of a loop iteration share a commit: the log is written and synced once for all.
         if not settings.store:
             self._hook.install()
         if settings.access_log or settings.debug:

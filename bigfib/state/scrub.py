@@ -1,18 +1,18 @@
 """Check the open state log in the background, while its service knows every position.
 
-Damage that is found at a start has taken something away. Found while the service runs it has not:
+Damage found at a start means lost positions. Found while the service runs, it costs nothing:
 `log.Log` then compacts, which writes every position from memory to a new file.
 
-`Scrub` reads the file from beginning to end with the reader that opening uses, a piece with each
-call, and begins again after a pause. A call takes about a millisecond.
+`Scrub` reads the file from beginning to end with the reader that opening uses, one piece a call,
+and begins again after a pause. A call takes about a millisecond.
 
-It has the kernel forget the pages of a piece and fetch them again before it reads them. So it sees
-what the disk returns, except for pages that are not written yet (with `Durability.OS`), on file
-systems that ignore the advice (tmpfs) or keep a cache of their own (ZFS), and in the cache of the
-disk itself. A disk that takes long to fail a read delays the service as long.
+Before it reads a piece, the kernel drops the cached pages and fetches them again, so that damage on
+the disk is seen. Not seen is damage to pages that are not written yet (with `Durability.OS`), on
+file systems that ignore the advice (tmpfs) or have their own cache (ZFS), and behind the cache of
+the disk itself. If the disk takes long to fail a read, the service is delayed as long.
 
-A log that is appended to or compacted faster than it is checked is not checked to its end: its end
-is new.
+If the log is appended to or compacted faster than it is checked, the check does not reach its end;
+that part was written recently.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ INTERVAL: Final = 0.25
 # Bytes: 64 KiB a second, or 0.4 % of a core.
 _PIECE: Final = 1 << 14
 
-# Seconds between the end of the file and its beginning, for the sake of small logs.
+# Seconds between two checks of the whole file: a small log is checked in less.
 _PAUSE: Final = 10.0
 
 _PAGE: Final = 4096
@@ -46,11 +46,11 @@ class Scrub:
     Attributes:
         checks: How often a file was read to its end and found whole.
         faults: How often damage was found.
-        fault: What was found in this file the last time; empty if nothing was.
+        fault: The damage found in this file by the last check; empty if there was none.
     """
 
     def __init__(self, path: Path) -> None:
-        """Check the log at ``path``, once there is a file to `follow`."""
+        """Check the log at ``path``, once `follow` has been called."""
         self._path = path
         self._fd = -1
         self._file: BinaryIO | None = None
@@ -60,7 +60,7 @@ class Scrub:
         self.fault = ""
 
     def follow(self, fd: int) -> None:
-        """Check the file open as ``fd`` from now on: it is the log."""
+        """Check the file open as ``fd`` from now on."""
         self.close()
         if self.fault:
             _logger.warning("state log %s has been rewritten, and is whole", self._path)
@@ -70,7 +70,7 @@ class Scrub:
         self.fault = ""
 
     def advance(self, now: float) -> bool:
-        """Check the next piece, if it is time for it, and return whether there is damage in it.
+        """Check the next piece, if it is due, and return whether it is damaged.
 
         The file must end with its last record.
 
@@ -81,7 +81,7 @@ class Scrub:
             return False
         if self._file is None:
             try:
-                # Not by its name, which may be that of another file.
+                # Not by its path, where there may be another file by now.
                 file = open(f"/proc/self/fd/{self._fd}", "rb", buffering=0)  # noqa: PTH123, SIM115
             except OSError as error:
                 _logger.warning("state log %s cannot be checked: %s", self._path, error.strerror)
@@ -119,7 +119,7 @@ class Scrub:
         records: dict[bytes, int] = {}
         while reader.advance(records):
             records.clear()
-            # Its last record goes on in the next piece.
+            # Stop before the record that the end of the piece cuts.
             if reader.end - start > _PIECE // 2:
                 _fetch(file, reader.end)
                 return False
@@ -127,13 +127,13 @@ class Scrub:
         return True
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close the file, if it is open."""
         if self._file:
             self._file.close()
 
 
 def _fetch(file: BinaryIO, offset: int) -> None:
-    """Have the kernel read the next piece from the disk; it need not have done so on return."""
+    """Have the kernel drop the next piece from its cache, and read it from the disk meanwhile."""
     start = offset - offset % _PAGE
     for advice in (os.POSIX_FADV_DONTNEED, os.POSIX_FADV_WILLNEED):
         with contextlib.suppress(OSError):

@@ -52,7 +52,7 @@ def test_controls_stay_where_they_are_when_the_service_goes(serve: Serve, open_p
     is_at(page, 0)
     spot = centre(page, "Next")
     page.get_by_role("button", name="Previous").click()
-    expect(page.locator("#problem")).to_contain_text("far back")
+    expect(page.locator("#problem")).to_contain_text("starts at F(0)")
     service.process.kill()
     away = page.locator("#away")
     expect(away).to_contain_text("The service does not answer")
