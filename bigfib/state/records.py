@@ -48,6 +48,7 @@ begin one, and CRC-32 detects damage, not malice.
 
 import re
 from collections.abc import Generator, Iterable
+from contextlib import suppress
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -262,7 +263,7 @@ def replay(
     integer = int.from_bytes
     begin = seed + offset - start
     limit = len(buffer) - CHECKSUM_SIZE
-    try:
+    with suppress(IndexError, BadRecord):
         while True:
             end = start + 1 + buffer[start]
             if end > limit or buffer[start] >= 0x80:
@@ -295,8 +296,6 @@ def replay(
             )
             start = end + CHECKSUM_SIZE
             count += 1
-    except (IndexError, BadRecord):
-        pass
     return start, count
 
 
