@@ -19,7 +19,6 @@ from benchmarks.targets import targets
 WIDTH: Final = 130
 """Columns where the output is no terminal."""
 
-_MISSING: Final = "-"
 
 # A spread from which on it is shown, and seconds that a quick run should take.
 _SPREAD_SHOWN: Final = 0.1
@@ -62,7 +61,7 @@ class Table:
 
 def tables(results: Results) -> list[Table]:
     """Return the tables of the report that have rows, the answer first."""
-    found = [_request, _elsewhere, _limit, _targets, _ratios]
+    found = [_request, _elsewhere, _targets, _ratios]
     return [table for make in found if (table := make(results)).rows]
 
 
@@ -159,33 +158,12 @@ def _request(results: Results) -> Table:
 def _elsewhere(results: Results) -> Table:
     names = ["livez", "current", "step", "term"]
     rows = [
-        [label(digits), *map(_cost, costs)]
+        [label(digits), *(_cost(each) for each in costs if each)]
         for digits in results.lengths()
         if all(costs := [results.find(groups.ELSEWHERE, name, digits=digits) for name in names])
     ]
     notes = "Of each request, with 16 at a time, as this machine sees it. livez: a constant word."
     return Table("A request to the service at --url costs", ["digits", *names], rows, notes)
-
-
-def _limit(results: Results) -> Table:
-    rows = []
-    for digits in results.lengths():
-        fsync = results.find(groups.STEP, "fsync", digits=digits)
-        limit = results.find(groups.STEP, "constant body", digits=digits)
-        memory = results.find(groups.PEAK_MEMORY, "fsync", digits=digits)
-        if fsync and limit:
-            os_ = results.find(groups.STEP, "os", digits=digits)
-            current = results.find(groups.CURRENT, "current", digits=digits)
-            ratios = [_ratio(measurement) for measurement in (fsync, os_, current)]
-            peak = f"{memory.cost / 1e6:.0f} MB" if memory else _MISSING
-            rows.append([label(digits), _cost(limit), *ratios, peak])
-    return Table(
-        "Compared with the limit, a constant body of the same size",
-        ["digits", "limit", "step", "step, os", "current", "memory"],
-        rows,
-        "Speeds compared with the limit: of steps, of steps with --durability os, of current; and "
-        "the most memory that the service has held.",
-    )
 
 
 def _targets(results: Results) -> Table:
@@ -236,15 +214,13 @@ def _ratios(results: Results) -> Table:
     )
 
 
-def _cost(measurement: Measurement | None) -> str:
-    if measurement is None:
-        return _MISSING
+def _cost(measurement: Measurement) -> str:
     return seconds(measurement.cost) + _doubt(measurement, shown_from=0.0)
 
 
-def _ratio(measurement: Measurement | None) -> str:
-    if measurement is None or measurement.ratio is None:
-        return _MISSING
+def _ratio(measurement: Measurement) -> str:
+    if measurement.ratio is None:
+        return "-"
     return _number(measurement.ratio) + _doubt(measurement, _SPREAD_SHOWN)
 
 

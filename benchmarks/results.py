@@ -160,24 +160,11 @@ class Results:
         """Write a line for each measurement."""
         with path.open("w", newline="") as file:
             lines = csv.writer(file)
-            lines.writerow(
-                [
-                    "group",
-                    "conditions",
-                    "name",
-                    "role",
-                    "cost",
-                    "spread",
-                    "ratio",
-                    "rounds",
-                    "others",
-                ]
-            )
+            figures = ("cost", "spread", "ratio", "rounds", "others")
+            lines.writerow(["group", "conditions", "name", "role", *figures])
             for found in self.measurements:
                 what = (found.group, found.conditions, found.name, found.role.strip() or "bigfib")
-                lines.writerow(
-                    [*what, found.cost, found.spread, found.ratio, found.rounds, found.others]
-                )
+                lines.writerow([*what, *(getattr(found, name) for name in figures)])
 
 
 def read(path: Path) -> Results:
