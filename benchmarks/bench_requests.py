@@ -1,8 +1,8 @@
-"""What one request costs in the application, without a socket.
+"""Measure one request to the application, without a socket.
 
-The body is taken from it piece by piece, as bjoern does, and each piece is copied once, as by the
-kernel. Read against an application that sends a constant body of the same length in the same way,
-which is the limit. The log is not synced here; see `bench_log`.
+The body is taken piece by piece, as bjoern does, and each piece is copied once, as the operating
+system does. The limit is an application that sends a constant body of the same length in the same
+way. Except for a durable step, the log is not synced; see `bench_log`.
 """
 
 import io
@@ -31,24 +31,24 @@ from bigfib.terms import INLINE_LIMIT
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 LONGEST_INLINE = 208_988
-"""Digits of the longest term that is given at once."""
+"""Digits of the longest term that is computed inline without the C kernel."""
 
 ROW = 20
 """Terms in a row."""
 
 
 class Exchange:
-    """One request, to be sent to an application again and again.
+    """One request, which is sent to an application repeatedly.
 
     Attributes:
-        status: What the last reply said.
-        sent: How many bytes the last body had.
+        status: The status of the last reply.
+        sent: The length of the last body in bytes.
     """
 
     def __init__(self, app: WSGI, path: str, method: str = "GET", **headers: str) -> None:
         self._app = app
         path, _, query = path.partition("?")
-        # As bjoern gives it.
+        # The environment that bjoern gives.
         self._environ: dict[str, Any] = {
             "REQUEST_METHOD": method,
             "PATH_INFO": path,
@@ -102,7 +102,7 @@ def measure(
     digits: int,
     before: Callable[[], object] | None = None,
 ) -> None:
-    """Measure the exchange; ``before`` each of them, something else is done that is not."""
+    """Measure the exchange; call ``before`` before each one, without measuring it."""
     if before:
         rounds = max(20, min(1000, 10**7 // digits))
         benchmark.pedantic(exchange, setup=before, rounds=rounds, warmup_rounds=5)

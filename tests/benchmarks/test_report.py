@@ -99,8 +99,8 @@ def test_target_that_was_not_measured_on_a_quiet_machine_is_not_called_missed(
     assert found[f"{groups.STEP_AND_DIGITS}, 2.1M digits: step"] == (None, None)
     assert found[step] == (0.49, met)
     assert found[f"{step} compared with a constant body in one piece"][0] == 0.5
-    assert [row[3] for row in rows(run, "What it must show")][:2] == ["yes", shown]
-    (table,) = [each for each in report.tables(run) if each.title == "What it must show"]
+    assert [row[3] for row in rows(run, "Targets")][:2] == ["yes", shown]
+    (table,) = [each for each in report.tables(run) if each.title == "Targets"]
     assert f"{len(found) - 3} targets were not measured" in table.notes
 
 
