@@ -1,4 +1,4 @@
-"""How long ``python -m bigfib current`` takes, compared with its largest imports alone."""
+"""Measure ``python -m bigfib current``, compared with its largest imports alone."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What the state log costs, compared with system calls. For opening it, see `bench_large_log`."""
+"""Measure the state log, compared with bare system calls; `bench_large_log` measures opening."""
 
 import itertools
 import os

@@ -1,6 +1,6 @@
-"""The dearest requests that the limits allow: none may hold up the others for much more than 20 ms.
+"""Measure the most expensive requests that the limits allow: none may take much over 20 ms.
 
-Read against a term at the inline limit with its digits.
+They are compared with a term at the inline limit and its digits.
 """
 
 from collections.abc import Callable
@@ -21,9 +21,9 @@ LONGEST = mpz("7" * MAX_INDEX_DIGITS)
 """The longest index."""
 
 SQUARE = mpz("7" * (MAX_RESIDUE_WORK // MAX_MODULUS_DIGITS))
-"""An index that takes the longest modulus."""
+"""The longest index that is allowed with the longest modulus."""
 
-# Without the cache of texts, of which the digits are one.
+# Computed by another function than the measured one, whose cache must not have it.
 VALUE = fibonacci.term(INLINE_LIMIT).digits()
 
 DEAREST: dict[str, Callable[[], object]] = {

@@ -229,13 +229,14 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def pgbouncer(cluster: Cluster, mode: str, connections: int) -> Iterator[int]:
-    """Run PgBouncer in front of a cluster; give the port where it listens.
+def pgbouncer(cluster: Cluster, database: str, mode: str, connections: int) -> Iterator[str]:
+    """Run PgBouncer in front of a cluster, and yield the URL of a database through it.
 
     Args:
         cluster: The cluster.
-        mode: Its ``pool_mode``.
-        connections: How many connections to each database it opens.
+        database: The URL of the database without PgBouncer.
+        mode: The ``pool_mode``.
+        connections: How many connections to each database PgBouncer opens.
     """
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if not program:
@@ -253,7 +254,7 @@ def pgbouncer(cluster: Cluster, mode: str, connections: int) -> Iterator[int]:
         )
     try:
         until(lambda: _listens(port))
-        yield port
+        yield f"postgresql://127.0.0.1:{port}/{database.rpartition('/')[2]}"
     finally:
         process.terminate()
         process.wait()
