@@ -12,6 +12,7 @@ from tests.histories.checker import check
 from tests.histories.clients import SHARED, Address, Client, Gone
 from tests.histories.history import Recorder
 from tests.histories.load import Anything, Owner, Task, work
+from tests.histories.model import At
 from tests.power.machine import Machine
 from tests.service import Service
 
@@ -96,7 +97,7 @@ class Episode:
 
     def check(self) -> None:
         """Return if the history of the clients is linearizable."""
-        check(self.recorder.histories(), {SHARED: 0})
+        check(self.recorder.histories(), {SHARED: At(0)})
         self.tried["operations in histories"] += self.recorder.counts()["answered"]
         self.tried["steps retried, and made once"] += self._owner.retries
 
