@@ -330,7 +330,7 @@ class Metrics:
         if log:
             yield "bigfib_log_bytes", log.size
             yield "bigfib_log_records", log.records
-            yield "bigfib_log_rewrites_total", log.rewrites
+            yield "bigfib_log_rewrites_total", log.compactions
             yield "bigfib_log_checks_total", log.checks
             yield "bigfib_log_faults_total", log.faults
         yield "bigfib_digit_cache_bytes", self._jobs.cache.size()

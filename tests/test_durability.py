@@ -19,8 +19,8 @@ from flint import fmpz
 
 from bigfib.sequences import SHARED
 from bigfib.state import floor, reader
+from bigfib.state.compaction import REWRITE_BYTES
 from bigfib.state.log import Durability, Log
-from bigfib.state.rewrite import REWRITE_BYTES
 from tests.service import Serve, Service, until
 
 CLIENTS = 4
@@ -301,7 +301,7 @@ class TestSystemCalls:
     ) -> None:
         with Log(path, Durability.OS) as log:
             while log.size < REWRITE_BYTES - 500:
-                log.append(SHARED, 7)
+                log.note(SHARED, 7)
                 log.commit()
         # Of the process's own thread: two when the log is opened, then that of the directory.
         failure = "inject=fsync:error=EIO:when=3"

@@ -184,7 +184,7 @@ class TestMemory:
             sequences = Sequences(log, cache_bytes=8 << 20)
             ids = [secrets.token_bytes(16) for _ in range(100_000)]
             for sequence_id in ids:
-                log.append(sequence_id, 0)
+                log.note(sequence_id, 0)
             before = resident_bytes()
             for sequence_id in itertools.chain(ids, ids):
                 sequences.forward(sequence_id)

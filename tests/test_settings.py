@@ -15,7 +15,7 @@ from bigfib.settings import (
     LogFormat,
     Settings,
 )
-from bigfib.state import log, rewrite
+from bigfib.state import compaction, log
 
 
 def test_a_flag_goes_before_the_variable_and_that_before_the_default() -> None:
@@ -62,7 +62,7 @@ def test_every_setting_has_a_variable(tmp_path: Path) -> None:
 
 def test_settings_of_the_log_are_those_that_the_log_knows() -> None:
     assert {each.value for each in Durability} == {each.value for each in log.Durability}
-    assert Settings().rewrite_bytes == rewrite.REWRITE_BYTES
+    assert Settings().rewrite_bytes == compaction.REWRITE_BYTES
 
 
 def test_settings_import_neither_a_store_nor_logging() -> None:

@@ -28,7 +28,7 @@ Example, ``shared`` at position 300 after 301 changes, on day 20000 (2024-10-04)
 
     11  B3  16  02 4E 20  AD 02  06 73 68 61 72 65 64  02 01 2C  FD 33 4C AD
 
-In a log of format version 1, which stays one until it is rewritten, the kinds are B1 and B2,
+In a log of format version 1, which stays one until it is compacted, the kinds are B1 and B2,
 `durable` is an integer, and there is no version: each record counts as one change.
 
 Why so:

@@ -122,14 +122,14 @@ class LogFacts(NamedTuple):
     Attributes:
         size: Its bytes.
         records: Its records.
-        rewrites: How often it has been rewritten.
+        compactions: How often it has been compacted.
         checks: How often the whole of it has been read and found whole.
         faults: How often damage has been found in it.
     """
 
     size: int
     records: int
-    rewrites: int
+    compactions: int
     checks: int
     faults: int
 

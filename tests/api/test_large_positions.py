@@ -61,7 +61,7 @@ class TestSequences:
     def test_a_term_that_there_is_no_room_for_at_all(self, serve: Serve, path: Path) -> None:
         """It was stepped to, and is no longer in memory."""
         with Log(path) as log:
-            log.append(b"shared", POSITION - 1)
+            log.note(b"shared", POSITION - 1)
         service = serve("--cache-bytes", "1", "--disk-cache-bytes", "400000")
         assert service.ask("/api0/next")[0].status == 200
         service.ask("/api1/sequences", "POST")
@@ -77,7 +77,7 @@ class TestSequences:
 
     def test_a_service_with_no_room_for_it_does_not_start(self, path: Path) -> None:
         with Log(path) as log:
-            log.append(b"shared", POSITION)
+            log.note(b"shared", POSITION)
         command = ["serve", "-p", "0", "-f", str(path), "--disk-cache-bytes", "400000"]
         done = subprocess.run(
             [sys.executable, "-m", "bigfib", *command], capture_output=True, text=True, check=False
@@ -99,7 +99,7 @@ class TestSequences:
     def test_far_away_from_the_start(self, serve: Serve, path: Path) -> None:
         """It listens at once, and the term is begun before anyone asks."""
         with Log(path) as log:
-            log.append(b"shared", LONG)
+            log.note(b"shared", LONG)
         service = serve()
         assert service.start_position == LONG
         assert len(workers(service)) == 2
@@ -108,8 +108,8 @@ class TestSequences:
     def test_to_leave_a_large_position_needs_no_term(self, serve: Serve, path: Path) -> None:
         left, deleted = secrets.token_bytes(16), secrets.token_bytes(16)
         with Log(path) as log:
-            log.append(left, LONG)
-            log.append(deleted, LONG)
+            log.note(left, LONG)
+            log.note(deleted, LONG)
         service = serve()
         address = f"/api1/sequences/{left.hex()}"
         stale, right = {"If-Match": '"7"'}, {"If-Match": f'"{LONG}"'}
@@ -125,7 +125,7 @@ class TestSequences:
     def test_a_term_that_memory_had_no_room_for(self, serve: Serve, path: Path) -> None:
         """While it is computed again /api0 says so, and nobody waits."""
         with Log(path) as log:
-            log.append(b"shared", POSITION)
+            log.note(b"shared", POSITION)
         service = serve("--cache-bytes", "1")
         until(lambda: service.ask("/api0/current")[0].status == 200)
         service.ask("/api1/sequences", "POST")

@@ -260,7 +260,7 @@ class TestAnswers:
     def test_every_documented_answer_is_given_and_no_other(self, serve: Serve, path: Path) -> None:
         away = secrets.token_bytes(16)
         with Log(path) as log:
-            log.append(away, FAR)
+            log.note(away, FAR)
         cache = path.with_name("cache")
         # Nothing can be kept there.
         cache.write_text("")

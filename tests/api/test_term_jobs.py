@@ -186,7 +186,7 @@ class TestProcesses:
         )
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
         with Log(path) as log:
-            log.append(b"shared", LONG)
+            log.note(b"shared", LONG)
         service = serve(before=["setsid"])
         until(marker.exists)
         # As a terminal does it, which tells all processes.

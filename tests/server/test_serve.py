@@ -127,7 +127,7 @@ def serve_large_term(
         for n, digits in large_terms.items():
             cache.store(n, digits)
         with Log(path) as log:
-            log.append(b"shared", LARGE)
+            log.note(b"shared", LARGE)
         service = serve()
         # It is being checked.
         until(lambda: service.ask("/api0/current")[0].status == 200)
@@ -304,7 +304,7 @@ class TestGarbage:
 
 def test_position_beyond_computing_is_refused_at_start(path: Path) -> None:
     with Log(path) as log:
-        log.append(b"shared", 10**12)
+        log.note(b"shared", 10**12)
     refused = run("-p", "0", "-f", path)
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1

@@ -89,7 +89,7 @@ def _write(path: Path, rows: Iterator[_Row]) -> None:
     # The log takes the day of each record from its clock.
     with Log(path, clock=lambda: today * _DAY_SECONDS) as log:
         for number, (sequence_id, position, version, today) in enumerate(rows):  # noqa: B007
-            log.append(sequence_id, position, version)
+            log.note(sequence_id, position, version)
             if number % _WAITING == 0:
                 log.commit()
 
