@@ -1,4 +1,4 @@
-"""What ``deploy/`` has for those who watch asks for what there is."""
+"""The dashboard and alerts in ``deploy/`` use only metrics that exist."""
 
 import json
 import os
@@ -21,13 +21,13 @@ DASHBOARD, ALERTS = DEPLOY / "grafana.json", DEPLOY / "alerts.yml"
 _NAME = re.compile(r"\b(?:bigfib|process)_[a-z_]+")
 _LABEL = re.compile(r"\{\{(\w+)\}\}|by \(([\w, ]+)\)")
 
-# What Prometheus itself puts on each sample.
+# Prometheus itself adds these labels to each sample.
 OF_THE_TARGET = {"job", "instance"}
 
 
 @pytest.fixture
 def told(serve: Serve) -> dict[str, set[str]]:
-    """The labels of each sample that a service has told, by its name."""
+    """The labels of each sample that a service has exported, by its name."""
     service = serve()
     service.value("next")
     told: dict[str, set[str]] = {}

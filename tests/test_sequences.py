@@ -1,4 +1,4 @@
-"""Sequences over a real log."""
+"""Sequences on a real log."""
 
 import gc
 import itertools
@@ -61,7 +61,7 @@ def test_step_back_at_the_start_changes_nothing(path: Path) -> None:
 
 class TestMoves:
     def test_random_moves_end_at_the_terms_of_flint(self, path: Path) -> None:
-        # Short ones are walked, long ones computed anew.
+        # Short distances are stepped, longer ones computed.
         randomness = random.Random(4)
         with Log(path, Durability.OS) as log:
             sequences = Sequences(log)
@@ -136,7 +136,7 @@ class TestOwn:
             with pytest.raises(TooManySequences, match="3"):
                 sequences.forward(b"another of 16 by")
             assert log.changes == end
-            # Those that are there go on, and so does the shared one.
+            # Existing sequences can still be stepped, including the shared one.
             assert sequences.forward(first).position == 1
             assert sequences.forward(SHARED).position == 1
             sequences.delete(first)
@@ -163,7 +163,7 @@ class TestMemory:
             assert sequences.cached_bytes <= 100_000
 
     def test_the_count_is_that_of_what_is_there(self, path: Path) -> None:
-        # However its terms grew and shrank, a sequence leaves as much room as it took.
+        # However its terms grew and shrank, a deleted sequence frees as much room as it took.
         randomness = random.Random(5)
         with Log(path, Durability.OS) as log:
             sequences = Sequences(log, cache_bytes=200_000)

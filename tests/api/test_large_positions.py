@@ -13,7 +13,7 @@ from bigfib.terms import INLINE_LIMIT
 from tests.api.large_terms import LONG, PUT, expected, files, workers
 from tests.service import Serve, Service, until
 
-# The first whose terms are not computed inline.
+# The first position whose terms are not computed inline.
 POSITION = INLINE_LIMIT + 1
 
 
@@ -39,7 +39,7 @@ class TestSequences:
         assert service.ask("/api1/sequences/shared")[0].headers["ETag"] == '"0"'
         document = json.loads(self.put_at_last(service, n))
         assert (document["position"], document["value"].encode()) == (str(n), expected(n))
-        # And from there by steps.
+        # And by steps from there.
         value = b'{"value":"%b","status":"200"}'
         assert service.ask("/api0/next")[1] == value % expected(n + 1)
         assert service.ask("/api0/next")[1] == value % expected(n + 2)
@@ -58,7 +58,7 @@ class TestSequences:
         assert serve("--max-term", "1500000").start_position == 1_500_001
 
     def test_a_term_that_there_is_no_room_for_at_all(self, serve: Serve, path: Path) -> None:
-        """It was stepped to, and is no longer in memory."""
+        """The sequence was stepped there, and its terms are no longer in memory."""
         with Log(path) as log:
             log.append(b"shared", POSITION - 1)
         service = serve("--cache-bytes", "1", "--disk-cache-bytes", "400000")
@@ -69,7 +69,7 @@ class TestSequences:
         reply, body = service.ask("/api1/sequences/shared")
         assert reply.status == 422
         assert "the service keeps 400000 at most" in json.loads(body)["detail"]
-        # It is not lost for whoever wants to go elsewhere.
+        # The sequence is not stuck: it can be moved elsewhere.
         assert self.put(service, 7)[1] == (
             b'{"id":"shared","position":"7","digits":"2","value":"13"}'
         )
@@ -86,7 +86,7 @@ class TestSequences:
         assert done.stderr.count("\n") == 1
 
     def test_it_takes_no_more_memory_than_all_are_meant_to(self, serve: Serve) -> None:
-        # For 1,250,000 digits six numbers.
+        # Six numbers of 1,250,000 digits.
         service = serve("--cache-bytes", "7500000")
         limit = 5_981_214
         reply, body = self.put(service, limit + 1)
@@ -96,7 +96,7 @@ class TestSequences:
         assert document["digits"] == "1250000"
 
     def test_far_away_from_the_start(self, serve: Serve, path: Path) -> None:
-        """It listens at once, and the term is begun before anyone asks."""
+        """The service listens at once, and starts to compute the term before a client asks."""
         with Log(path) as log:
             log.append(b"shared", LONG)
         service = serve()
@@ -122,7 +122,7 @@ class TestSequences:
         assert not workers(service)
 
     def test_a_term_that_memory_had_no_room_for(self, serve: Serve, path: Path) -> None:
-        """While it is computed again /api0 says so, and nobody waits."""
+        """While the term is computed again, /api0 answers 503 at once."""
         with Log(path) as log:
             log.append(b"shared", POSITION)
         service = serve("--cache-bytes", "1")

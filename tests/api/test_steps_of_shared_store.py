@@ -1,4 +1,4 @@
-"""Steps that share a transaction, without a service around them."""
+"""Steps that share a transaction, without a service."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -72,7 +72,7 @@ def test_together_or_not_at_all(sequences: Sequences, queue: StepQueue, store: P
         with pytest.raises(NotMade):
             each.digits()
     assert store.find(SHARED) == 2
-    # The next is asked for by itself, and told why.
+    # The next step is not batched, so that it gets the reason.
     assert not queue.takes(SHARED, -1)
 
 
@@ -86,7 +86,7 @@ def test_a_client_that_has_gone_makes_no_step(
         body = iter(reply.later(queue.add(SHARED, 1))[2])
         assert next(body) == b"{"
         bodies.append(body)
-    # So does bjoern, by dropping it.
+    # bjoern drops the reply in the same way.
     del body, bodies[1]
     assert [b"".join(body) for body in bodies] == [
         b'"value":"89","status":"200"}',
@@ -109,7 +109,7 @@ def test_beyond_what_is_computed_at_once(
         assert other.step(SHARED, 100, 0, 10**9) == INLINE_LIMIT + 110
         behind = [queue.add(SHARED, by) for by in (1, 1)]
         assert behind[1].digits() == Sequences(other).current(SHARED).digits()
-        # So far away nothing is at hand, and nothing is stepped.
+        # No term is in memory so far away, and no step is made.
         other.put(SHARED, 5 * INLINE_LIMIT)
         with pytest.raises(NotMade):
             queue.add(SHARED, 1).digits()
@@ -184,7 +184,7 @@ def test_a_reply_of_a_locked_sequence_lets_others_leave_before_it(
         other.execute("SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [SHARED])
         began = time.monotonic()
         pieces = [next(body) for _ in range(4)]
-        # That of the first piece and three waits of a tenth of what a request may take.
+        # The time of the first piece, and three waits of a tenth of what a request may take.
         assert time.monotonic() - began < 4 * WAIT_SECONDS / 10
     assert b"".join((*pieces, *body)) == b'{"value":"89","status":"200"}'
     assert pieces == [b"{", b'"', b"v", b"a"]
@@ -227,5 +227,5 @@ def test_steps_back_where_another_server_went_to_the_start_are_refused(
         with pytest.raises((StartOfSequence, NotMade)):
             step()
         assert store.find(SHARED) == -by - 1
-    # The table itself takes no position below 0, but the connection is given up for such an error.
+    # The table itself refuses positions below 0, but that error would close the connection.
     assert "lost" not in caplog.text

@@ -1,4 +1,4 @@
-"""Ratios that became worse, and whether they stay so."""
+"""Ratios that became worse, and whether they are worse again."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Settings from a file, and how all of them are shown."""
+"""Settings from a file, and the command that shows all settings."""
 
 import dataclasses
 import json
@@ -113,11 +113,11 @@ def test_settings_file_is_looked_for_in_its_places(
     read = settings_file.read(None, {})
     assert read
     assert read.values == {"port": "1"}
-    # An empty variable names none, and an empty flag is a mistake.
+    # An empty variable names no file, and an empty flag is a mistake.
     assert settings_file.read(None, {"BIGFIB_CONFIG": ""}) == read
     with pytest.raises(InvalidSetting, match="--config: a path must not be empty"):
         settings_file.read("", {})
-    # Who names one wants that one.
+    # A file that is named must exist.
     for named, environ in ((str(file), {}), (None, {"BIGFIB_CONFIG": str(file)})):
         with pytest.raises(InvalidSetting, match=f"no settings file at {file}"):
             settings_file.read(named, environ)

@@ -1,4 +1,4 @@
-"""What clients do: anything at all, or the same step until it is known to be made."""
+"""What clients do: any request, or the same step until it is known to be made."""
 
 import random
 import threading
@@ -10,7 +10,7 @@ from tests.histories.history import Reply
 from tests.histories.model import Status
 
 Task = Callable[[Client], None]
-"""What a client does once; raises `Gone` where it is not known whether it was done."""
+"""One action of a client; it raises `Gone` if its outcome is unknown."""
 
 _MOST = 6
 
@@ -28,7 +28,7 @@ class Anything:
         self.sequences: list[str] = []
 
     def __call__(self, client: Client) -> None:
-        """Send one request, or a look and a request that follows from it."""
+        """Send one request, or read a position and send a request that depends on it."""
         with self._lock:
             kind = self._chance.random()
             sequence = self._chance.choice([SHARED, *self.sequences])
@@ -63,7 +63,7 @@ class Anything:
         if seen is None:
             with self._lock:
                 self.sequences = [one for one in self.sequences if one != sequence]
-        # Others may have moved it since: then it is refused.
+        # If others have moved it since, the request is refused.
         elif kind < 0.8:
             client.step(sequence, 1 if kind < 0.7 else -1, seen)
         elif kind < 0.9:
@@ -72,14 +72,14 @@ class Anything:
             client.delete(sequence, seen if kind < 0.93 else None)
 
     def look(self, client: Client) -> None:
-        """Ask where all sequences are."""
+        """Read the positions of all sequences."""
         client.current()
         for sequence in list(self.sequences):
             client.read(sequence)
 
 
 class NotOnce(AssertionError):
-    """A step was lost, or made twice, or before it was sent."""
+    """A step was lost, or made twice, or made too early."""
 
 
 class Owner:
@@ -131,7 +131,7 @@ class Worker(threading.Thread):
     """
 
     def __init__(self, client: Client, task: Task, most: int = 0) -> None:
-        """Prepare the work.
+        """Prepare the client.
 
         Args:
             client: Who is to work.
@@ -154,7 +154,7 @@ class Worker(threading.Thread):
             while not self._most and not self._stopping.wait(self._client.retry_after):
                 with suppress(Gone):
                     self._task(self._client)
-        except Exception as failure:  # Whatever it is: for the thread that waits for this one.
+        except Exception as failure:  # Any error, for the thread that waits for this one.
             self.failure = failure
         finally:
             self._client.close()
@@ -165,7 +165,7 @@ class Worker(threading.Thread):
 
 @contextmanager
 def working(clients: list[tuple[Client, Task]], most: int = 0) -> Iterator[None]:
-    """Let clients work at the same time, each so often or until the end of the block."""
+    """Run clients at the same time, each a number of times or until the end of the block."""
     workers = [Worker(client, task, most) for client, task in clients]
     for worker in workers:
         worker.start()
@@ -183,6 +183,6 @@ def working(clients: list[tuple[Client, Task]], most: int = 0) -> Iterator[None]
 
 
 def work(clients: list[tuple[Client, Task]], most: int) -> None:
-    """Let clients work at the same time, each until the service is gone or so much is done."""
+    """Run clients at the same time, until the service is gone or enough is done."""
     with working(clients, most):
         pass

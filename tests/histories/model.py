@@ -48,7 +48,7 @@ class Answer(NamedTuple):
 
 
 def answer(state: State, request: Request) -> tuple[State, Answer]:
-    """Return the state after the request, and what it is answered with."""
+    """Return the state after the request, and the answer."""
     if request.kind is Kind.CREATE:
         if state is None:
             return request.amount, Answer(Status.DONE, request.amount)

@@ -1,4 +1,4 @@
-"""A proxy that breaks a promise now and then, to see that histories show it."""
+"""A proxy that breaks a promise now and then, to show that histories reveal it."""
 
 import random
 import threading
@@ -20,7 +20,7 @@ class Fault(Enum):
 
 @contextmanager
 def proxy(upstream: Address, fault: Fault) -> Iterator[Address]:
-    """Serve what the upstream serves, with the fault in one of ten requests that can have it."""
+    """Pass requests to the upstream, with the fault in one of ten requests that allow it."""
     chance = random.Random(5)
     looks: dict[str, bytes] = {}
 
@@ -46,7 +46,7 @@ def proxy(upstream: Address, fault: Fault) -> Iterator[Address]:
         do_GET = do_POST = do_PUT = do_DELETE = _pass_on  # noqa: N815 - as the base class wants
 
         def _ask(self, body: bytes) -> bytes:
-            """Return the reply of the upstream, as it goes over the wire."""
+            """Return the reply of the upstream, as bytes."""
             with closing(HTTPConnection(*upstream, timeout=20)) as connection:
                 connection.request(self.command, self.path, body, dict(self.headers))
                 reply = connection.getresponse()
@@ -57,7 +57,7 @@ def proxy(upstream: Address, fault: Fault) -> Iterator[Address]:
                 return f"{head}\r\n".encode() + reply.read()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,4 +1,4 @@
-"""The checker itself: histories by hand, and every order of small random ones."""
+"""The checker: histories written by hand, and every order of small random ones."""
 
 import itertools
 import random
@@ -24,7 +24,7 @@ def op(
     status: Status | None = Status.DONE,
     *positions: int,
 ) -> Operation:
-    """Return an operation; without status its outcome is unknown."""
+    """Return an operation; without a status its outcome is unknown."""
     reply = None if status is None else Reply(status, frozenset(positions) or None)
     return Operation(0, "one", request, reply, invoked, returned)
 
@@ -140,7 +140,7 @@ def test_sequences_are_checked_apart() -> None:
 
 
 def is_linearizable(operations: list[Operation], initial: State) -> bool:
-    """Try every order of every choice of those with unknown outcome."""
+    """Try every order of every choice of the operations with unknown outcome."""
     known = [one for one in operations if one.reply]
     unknown = [one for one in operations if not one.reply]
     return any(
@@ -164,7 +164,7 @@ def _explains(order: tuple[Operation, ...], state: State) -> bool:
 
 
 def _small(chance: random.Random) -> list[Operation]:
-    """Return a history that was made in some order, and of which a reply may have been changed."""
+    """Return a history made in some order, in which one reply may have been changed."""
     requests = [READ, NEXT, NEXT, step(0), step(1), step(2, -1), Request(Kind.STEP, -1)]
     requests += [Request(Kind.PUT, 2), CREATE, DELETE, Request(Kind.DELETE, 0, 1)]
     state: State = 0

@@ -1,4 +1,4 @@
-"""Histories of real clients show what a proxy does to them, and show nothing without it."""
+"""Histories of real clients reveal the faults of a proxy, and none without it."""
 
 import random
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def test_planted_fault_is_found_and_without_it_nothing(upstream: Address, fault:
     with proxy(upstream, Fault.NONE) as address:
         recorder = record(address, 100)
     check(recorder.histories(), {SHARED: 0})
-    # What went before is checked no more, but where it has led.
+    # Earlier operations are no longer checked, only their result is used.
     reader = Recorder()
     client = Client(9, upstream, reader)
     reply = client.read(SHARED)

@@ -1,4 +1,4 @@
-"""Digits by doubling, in decimal and by the kernel, against FLINT and GMP."""
+"""Digits by doubling, in decimal and by the kernel, compared with FLINT and GMP."""
 
 import random
 from pathlib import Path
@@ -20,7 +20,7 @@ def expected(n: int) -> str:
 
 @pytest.fixture
 def from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Double also where GMP would be faster, so that many more indices can be tried."""
+    """Double even where GMP would be faster, so that many more indices can be tried."""
     monkeypatch.setattr(doubling, "DOUBLING_FROM", 1 << 13)
 
 

@@ -1,4 +1,4 @@
-"""The model of a disk: what is surely there after a power cut, and what may be."""
+"""The model of a disk: what is certain after a power cut, and what is possible."""
 
 import random
 import stat
@@ -13,7 +13,7 @@ CUTS = 300
 
 
 def outcomes(prepare: Callable[[Disk], None], look: Callable[[Disk], object]) -> set[object]:
-    """Return what is seen after power cuts that differ only by chance."""
+    """Return the results of power cuts that differ only by chance."""
     found = set()
     for seed in range(CUTS):
         disk = Disk()

@@ -1,4 +1,4 @@
-"""The mounted disk: it is a file system like others, until its power is cut."""
+"""The mounted disk is a file system like others, until its power is cut."""
 
 import errno
 import fcntl
@@ -146,7 +146,7 @@ def test_syncs_are_listed_by_what_they_make_durable(machine: Machine) -> None:
 
 
 def _left(machine: Machine, seed: int, then: int) -> set[str]:
-    """Return the names that a cut so many calls after the first sync of the directory leaves."""
+    """Return the names that are left by a cut this many calls after the first directory sync."""
     machine.format()
     machine.arm(1, kind="new a", then=then)
     steps(machine)
@@ -164,7 +164,7 @@ def test_sync_that_is_left_out_keeps_nothing(machine: Machine) -> None:
 
 def test_sync_that_is_late_keeps_nothing_until_then(machine: Machine) -> None:
     machine.mutate("new a", late_by=1)
-    # At the write, before it has an effect; then at the rename, when the sync is made.
+    # First at the write, before it has an effect; then at the rename, when the sync is made.
     assert set() in [_left(machine, seed, 1) for seed in range(12)]
     assert set() not in [_left(machine, seed, 2) for seed in range(12)]
 

@@ -34,7 +34,7 @@ class TestReadingBesideAWriter:
         path.write_bytes(before + b"\xee" * (len(after) - torn))
 
         class Raced(type(path)):  # type: ignore[misc]
-            """The path of a log to which the writer comes after the first piece is read."""
+            """The path of a log that the writer changes after the first piece is read."""
 
             opened = 0
 

@@ -1,4 +1,4 @@
-"""The rewriting of the log: small, whole, and without anyone noticing."""
+"""Compaction of the log: the result is small and complete, and disturbs nobody."""
 
 import threading
 from pathlib import Path
@@ -40,7 +40,7 @@ class TestRewrite:
         with Log(path, Durability.OS, rewrite_bytes=2000) as log:
             for position in range(1, 20_001):
                 largest = max(largest, store(log, SHARED, position))
-        # While one file is being synced by its thread, the other goes on growing.
+        # While a thread syncs one file, the other keeps growing.
         assert largest < 200_000
         assert positions(path) == {SHARED: 20_000}
 
@@ -74,7 +74,7 @@ class TestRewrite:
             assert log.committed == 101
 
     def test_what_is_appended_meanwhile_is_in_both(self, path: Path) -> None:
-        """Stopped at any commit of a rewriting, the log has every position."""
+        """Stopped at any commit of a compaction, the log has every position."""
         for stop in range(1, 60):
             path.unlink(missing_ok=True)
             floor.path_of(path).unlink(missing_ok=True)
@@ -95,7 +95,7 @@ class TestRewrite:
             assert not new_path(path).exists()
 
     def test_what_waits_for_a_sync_meanwhile(self, path: Path) -> None:
-        """Stopped at any commit of a rewriting, the log has what shares a record, too."""
+        """Stopped at any commit of a compaction, the log has coalesced steps, too."""
         for stop in range(1, 60):
             path.unlink(missing_ok=True)
             floor.path_of(path).unlink(missing_ok=True)
@@ -233,7 +233,7 @@ class TestExpiry:
         log.append(b"new", 1)
         log.rewrite()
         assert set(log.latest) == {SHARED, b"a", b"b", b"c", b"new"}
-        # They do grow old by the clock that is right.
+        # By the correct clock, they do expire.
         now = 20_091.0 * DAY
         log.rewrite()
         assert set(log.latest) == {SHARED, b"a", b"b", b"new"}

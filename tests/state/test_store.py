@@ -1,4 +1,4 @@
-"""What both stores promise, by the same tests: a state log, and a database."""
+"""The promises of both stores, by the same tests: a state log, and a database."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,7 +14,7 @@ from bigfib.state.store import PositionMismatch, SequenceExists, SequenceNotFoun
 from bigfib.terms import INLINE_LIMIT
 
 ONE = bytes(range(16))
-# Python itself writes no number of more than 4,300 digits.
+# Python's `int` refuses to write more than 4,300 digits.
 FAR = 10**5000
 
 
@@ -30,7 +30,7 @@ def store(request: pytest.FixtureRequest, path: Path) -> Iterator[Store]:
 
 
 def computed(sequences: Sequences) -> list[int]:
-    """Return a list that grows by each position whose terms are computed anew."""
+    """Return a list to which each position is appended whose terms are computed anew."""
     positions = []
 
     def pair_at(position: int) -> DecimalPair:
@@ -103,7 +103,7 @@ class TestStore:
 
 
 class TestSequences:
-    """The same above any store."""
+    """Sequences behave the same on any store."""
 
     def test_steps_forward_and_back_give_the_terms_on_the_way(self, store: Store) -> None:
         sequences = Sequences(store)
@@ -156,7 +156,7 @@ class TestSequences:
 
 
 class TestManyOnOneDatabase:
-    """Each `Sequences` is a server; what one has in memory, the others make old."""
+    """Each `Sequences` is a server, whose terms in memory the others make outdated."""
 
     @pytest.fixture
     def servers(self, database: str) -> Iterator[list[Sequences]]:

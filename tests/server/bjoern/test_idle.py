@@ -1,4 +1,4 @@
-"""Which connections are let go: seen by the clients, who are real ones."""
+"""Which connections are closed, as seen by real clients."""
 
 import contextlib
 import fcntl
@@ -28,7 +28,7 @@ AFTER = TIMEOUT + 1
 
 
 class Server:
-    """A server that accepts, reads and writes as it is told, and its watch with a clock of ours."""
+    """A server that acts as the test orders, and its watch, with a clock that the test sets."""
 
     def __init__(self, descriptors: int = 1000) -> None:
         self.opened = ExitStack()
@@ -41,7 +41,7 @@ class Server:
         self.opened.close()
 
     def connect(self) -> tuple[socket.socket, socket.socket]:
-        """Return both ends of a new connection: the client's, and the server's."""
+        """Return both ends of a new connection: the client's and the server's."""
         client = self.opened.enter_context(socket.create_connection(self.listener.getsockname()))
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         served, _ = self.listener.accept()
@@ -51,14 +51,14 @@ class Server:
         """Look at all connections, at each of these times."""
         for now in times:
             self.now = now
-            # Each time it looks twice as far beyond what it has found.
+            # Each round looks twice as far beyond the connections that it has found.
             for _ in range(5):
                 while not self.watch.look():
                     pass
 
 
 def is_let_go(served: socket.socket) -> bool:
-    """Return whether the server reads the end of the connection; whatever comes before is read."""
+    """Return whether the server reads end-of-file; read all bytes before it."""
     served.setblocking(False)
     try:
         while served.recv(1 << 20):
@@ -74,7 +74,7 @@ def read_on(client: socket.socket) -> None:
 
 
 def await_received(served: socket.socket, count: int) -> None:
-    """Wait until so many bytes are there to be read."""
+    """Wait until this many bytes can be read."""
     served.settimeout(20)
     while len(served.recv(count, socket.MSG_PEEK)) < count:
         pass
@@ -86,7 +86,7 @@ def await_acknowledged(served: socket.socket) -> None:
 
 
 def await_full(served: socket.socket) -> None:
-    """Wait until the client's kernel takes no more of what has been sent."""
+    """Wait until the client's kernel accepts no more bytes."""
     waiting = b""
     while waiting != (waiting := fcntl.ioctl(served, termios.TIOCOUTQ, bytes(4))):
         time.sleep(0.2)
@@ -106,7 +106,7 @@ class TestTime:
         assert not is_let_go(served)
         server.look(AFTER)
         assert is_let_go(served)
-        # As bjoern does when it has read the end.
+        # As bjoern does when it has read end-of-file.
         served.close()
         client.settimeout(20)
         assert client.recv(1) == b""
@@ -178,7 +178,7 @@ class TestTime:
         server.look(0, BEFORE, AFTER)
         with pytest.raises(BrokenPipeError):
             served.send(b"more")
-        # What had been sent before is not kept for this client.
+        # The kernel drops the bytes that the client has not read.
         served.close()
         client.settimeout(20)
         with pytest.raises(ConnectionResetError):
@@ -265,7 +265,7 @@ class TestDescriptors:
 
 class TestMemory:
     def send(self, client: socket.socket, served: socket.socket, count: int) -> None:
-        """Let the server read so many bytes."""
+        """Let the server read this many bytes."""
         served.settimeout(20)
         while count:
             sent = client.send(bytes(min(count, 1 << 16)))
@@ -306,17 +306,17 @@ class TestMemory:
         assert not any(is_let_go(end) for _, end in several)
         self.send(small, served, 1000)
         server.look(2)
-        # One of those who have sent most is enough.
+        # To close one of those that have sent most is enough.
         assert sum(is_let_go(end) for _, end in several) == 1
         assert not is_let_go(served)
 
     def test_connection_with_the_descriptor_of_one_that_sent_most_is_left_alone(
         self, server: Server
     ) -> None:
-        """The descriptor gets another connection between the look and the closing."""
+        """Between the look and the closing, the descriptor is given to another connection."""
         several = [server.connect() for _ in range(MOST_HELD_BY_ALL // MOST_HELD + 1)]
         first, (_, idle) = several[0][1], server.connect()
-        # With so high descriptors one turn does not look at all.
+        # With descriptors this high, one round does not inspect all of them.
         high = [os.dup2(idle.fileno(), number, inheritable=False) for number in (100, 200, 400)]
         server.look(0)
         for client, end in several:

@@ -22,12 +22,12 @@ DAY = 86_400
 
 
 def fill(path: Path, count: int) -> dict[bytes, int]:
-    """Write a log with sequences of any age at positions of any size; return what it has."""
+    """Write a log with sequences of any age at positions of any size; return its content."""
     randomness = random.Random(7)
     day = 19_000
     with Log(path, clock=lambda: day * DAY) as log:
         log.append(SHARED, 12)
-        # Python itself writes no number of more than 4,300 digits.
+        # Python's `int` refuses to write more than 4,300 digits.
         log.append(b"far", 10**10_000)
         for number in range(count):
             day += number % 97 == 0
@@ -51,7 +51,7 @@ def test_copy_there_and_back_keeps_positions_and_days(path: Path, database: str)
     assert copy.log_to_database(path, database) == len(latest) == 30_001
     back = path.with_name("back")
     assert copy.database_to_log(database, back) == 30_001
-    # Position and day of each; a database has no versions.
+    # Position and day of each; the copy does not have versions.
     copied = reader.read(back).latest
     assert {name: unpack(packed)[::2] for name, packed in copied.items()} == {
         name: unpack(packed)[::2] for name, packed in latest.items()
