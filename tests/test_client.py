@@ -109,7 +109,7 @@ def test_terms_that_are_cut_off_are_continued(proxy: LossyProxy) -> None:
     assert lines == [f"{n} {'-' * (n == -2)}{term(abs(n))}" for n in range(-3, 10_007)]
 
 
-def test_facts_of_terms_beyond_what_int_writes(client: Client) -> None:
+def test_residue_summary_and_index_are_exact(client: Client) -> None:
     n = "1" + "0" * 9000
     modulus = 10**9 + 7
     assert client.residue(n, modulus) == str(residue(10**9000, modulus))
@@ -121,6 +121,6 @@ def test_facts_of_terms_beyond_what_int_writes(client: Client) -> None:
     assert refusal.value.kind == "not-a-term"
 
 
-def test_nothing_there_is_unreachable() -> None:
+def test_address_without_a_service_raises_unreachable() -> None:
     with pytest.raises(Unreachable, match=r"no bigfib answers at http://127\.0\.0\.1:1/"):
         Client("http://127.0.0.1:1").version()

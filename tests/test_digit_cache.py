@@ -102,7 +102,7 @@ class TestStore:
 
 
 class TestCheck:
-    def test_missing_term_is_none(self, cache: DigitCache) -> None:
+    def test_check_of_a_missing_term_returns_none(self, cache: DigitCache) -> None:
         assert cache.check(N) is None
 
     def test_any_wrong_digit_is_found_and_removed(self, cache: DigitCache) -> None:

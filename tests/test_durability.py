@@ -121,7 +121,7 @@ class TestSystemCalls:
         )
         return ["env", f"PYTHONPATH={tmp_path}"]
 
-    def test_every_step_is_written_then_synced_then_told(
+    def test_every_step_is_written_then_synced_then_sent(
         self, serve: Serve, strace: list[str], way: list[str], tmp_path: Path
     ) -> None:
         service = serve(before=[*strace, "-e", "trace=pwrite64,fdatasync,write", *way])

@@ -82,7 +82,9 @@ def idle_connections(service: Service, count: int) -> ExitStack:
 
 
 @pytest.mark.campaign
-def test_steps_beside_10_000_idle_connections_are_made(serve: Serve, many_descriptors: int) -> None:
+def test_steps_next_to_10_000_idle_connections_are_made(
+    serve: Serve, many_descriptors: int
+) -> None:
     if many_descriptors < 10_100:
         pytest.skip(f"there may be {many_descriptors} descriptors (ulimit -Hn), fewer than 10,100")
     service = serve()

@@ -297,7 +297,7 @@ LIMITS = "max_conns=500 max_fails=1 fail_timeout=10s;"
 
 
 class TestSharedStore:
-    def test_a_server_that_is_down_is_asked_now_and_then_only(
+    def test_server_that_is_down_fails_only_one_request(
         self, serve: Serve, proxy: Callable[..., Address], database: str
     ) -> None:
         service = serve("--store", database)

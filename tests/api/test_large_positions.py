@@ -29,7 +29,7 @@ class TestSequences:
         assert reply.status == 200
         return body
 
-    def test_put_where_terms_are_at_hand(self, serve: Serve) -> None:
+    def test_put_to_a_large_term_is_503_until_the_term_is_ready(self, serve: Serve) -> None:
         service = serve()
         n = 1_234_567
         reply, body = self.put(service, n)
@@ -57,7 +57,9 @@ class TestSequences:
         service.stop(signal.SIGTERM)
         assert serve("--max-term", "1500000").start_position == 1_500_001
 
-    def test_a_term_that_there_is_no_room_for_at_all(self, serve: Serve, path: Path) -> None:
+    def test_large_term_without_room_on_disk_leaves_the_sequence_movable(
+        self, serve: Serve, path: Path
+    ) -> None:
         """The sequence was stepped there, and its terms are no longer in memory."""
         with Log(path) as log:
             log.append(b"shared", POSITION - 1)
@@ -85,7 +87,7 @@ class TestSequences:
         assert "417976 digits, and the service keeps 400000 at most" in done.stderr
         assert done.stderr.count("\n") == 1
 
-    def test_it_takes_no_more_memory_than_all_are_meant_to(self, serve: Serve) -> None:
+    def test_position_whose_terms_exceed_the_cache_is_refused(self, serve: Serve) -> None:
         # Six numbers of 1,250,000 digits.
         service = serve("--cache-bytes", "7500000")
         limit = 5_981_214
@@ -95,7 +97,7 @@ class TestSequences:
         document = json.loads(self.put_at_last(service, limit))
         assert document["digits"] == "1250000"
 
-    def test_far_away_from_the_start(self, serve: Serve, path: Path) -> None:
+    def test_service_at_a_large_term_listens_at_once(self, serve: Serve, path: Path) -> None:
         """The service listens at once, and starts to compute the term before a client asks."""
         with Log(path) as log:
             log.append(b"shared", LONG)

@@ -106,7 +106,7 @@ class TestCache:
         assert awaited(service, two)[1] == document(two)
         assert foreign.read_text() == "not a term"
 
-    def test_what_a_killed_one_left_is_removed(self, serve: Serve) -> None:
+    def test_unfinished_file_of_a_killed_process_is_removed(self, serve: Serve) -> None:
         service = serve()
         directory = service.file.with_name("cache")
         directory.mkdir()
@@ -165,7 +165,7 @@ class TestCache:
         assert reply.status == 503
         assert "cannot be stored" in json.loads(body)["detail"]
 
-    def test_a_term_that_another_service_computes_is_waited_for(self, serve: Serve) -> None:
+    def test_term_that_another_service_computes_is_not_computed_twice(self, serve: Serve) -> None:
         service = serve()
         another = DigitCache(service.file.with_name("cache"), 1 << 20)
         with another.lock(NEAR):

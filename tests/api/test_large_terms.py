@@ -64,7 +64,7 @@ class TestShown:
         n = 100_000_000
         assert awaited(serve(), n, TEXT)[1] == expected(n)
 
-    def test_what_is_known_is_not_computed(self, serve: Serve) -> None:
+    def test_replies_without_content_of_a_large_term_compute_nothing(self, serve: Serve) -> None:
         service = serve()
         for headers, length in ((TEXT, len(expected(NEAR))), (JSON, len(document(NEAR)))):
             reply, body = service.ask(f"/api1/terms/{NEAR}", "HEAD", headers)

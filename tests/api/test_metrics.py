@@ -286,7 +286,7 @@ class TestState:
         now = int(status.split("VmRSS:")[1].split()[0]) * 1024
         assert now * 0.9 < resident < now * 1.1
 
-    def test_a_position_that_is_told_is_on_disk(self, path: Path) -> None:
+    def test_exported_position_is_on_disk(self, path: Path) -> None:
         with Log(path) as log:
             sequences = Sequences(log)
             app = create_app(log, sequences, jobs(path), per_client=False)
@@ -295,7 +295,7 @@ class TestState:
             told = Scraped(falcon.testing.simulate_get(app, "/metrics").text)
             assert told["bigfib_shared_position"] == reader.read(path).position(SHARED) == 20
 
-    def test_positions_beyond_what_a_double_holds(self, path: Path) -> None:
+    def test_position_beyond_a_double_is_exported_as_infinity(self, path: Path) -> None:
         with Log(path, Durability.OS) as log:
             app = create_app(log, Sequences(log), jobs(path), per_client=False)
             client = falcon.testing.TestClient(app)
@@ -308,7 +308,7 @@ class TestState:
                 assert scraped["bigfib_shared_position"] == shown
                 assert scraped["bigfib_shared_digits"] == pytest.approx(digits)
 
-    def test_a_store_known_to_be_lost_is_not_asked(self, path: Path) -> None:
+    def test_store_known_to_be_lost_is_not_queried_for_metrics(self, path: Path) -> None:
         class Lost(Log):
             def is_lost(self) -> bool:
                 return True

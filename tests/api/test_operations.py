@@ -66,7 +66,7 @@ def test_not_ready_while_draining(path: Path) -> None:
         assert client.simulate_get("/api0/next").status_code == 200
 
 
-def test_a_service_that_was_told_to_stop_says_so(serve: Serve) -> None:
+def test_readiness_of_a_stopping_service_is_503(serve: Serve) -> None:
     """Clients connected before the signal still get a reply."""
     service = serve()
     with service.connect() as connection:

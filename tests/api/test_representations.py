@@ -14,7 +14,7 @@ class TestValueReply:
     @pytest.mark.parametrize("by_iterations", [True, False])
     @pytest.mark.parametrize("durability", Durability)
     @pytest.mark.parametrize("digits", [1, 1000, 65_500, 65_536, 300_000])
-    def test_the_parts_are_the_whole(
+    def test_pieces_of_a_reply_add_up_to_its_body(
         self, path: Path, durability: Durability, digits: int, by_iterations: bool
     ) -> None:
         rest = b"7" * digits + closing("409 Conflict")

@@ -177,7 +177,7 @@ class CarefulClient(threading.Thread):
 
 
 @pytest.mark.parametrize("kills", [0, 6])
-def test_clients_whose_replies_are_cut_know_where_their_sequences_are(
+def test_clients_whose_replies_are_cut_know_the_positions_of_their_sequences(
     serve: Serve, tried: Counter[str], kills: int
 ) -> None:
     """With ``If-Match`` every sequence ends where its client expects it."""

@@ -35,7 +35,7 @@ def queue(sequences: Sequences, store: Postgres) -> StepQueue:
     return StepQueue(sequences, store)
 
 
-def test_each_is_told_the_term_after_its_own_step(
+def test_each_batched_step_returns_the_term_after_itself(
     sequences: Sequences, queue: StepQueue, store: Postgres
 ) -> None:
     sequences.seek(SHARED, 10)
@@ -52,7 +52,7 @@ def test_a_look_changes_nothing(sequences: Sequences, queue: StepQueue, store: P
     assert (store.find(SHARED), store.find(ONE)) == (30, None)
 
 
-def test_what_could_be_refused_is_not_taken(sequences: Sequences, queue: StepQueue) -> None:
+def test_step_that_might_be_refused_is_not_batched(sequences: Sequences, queue: StepQueue) -> None:
     assert not queue.takes(SHARED, 1), "nobody has seen it"
     sequences.current(SHARED)
     assert not queue.takes(SHARED, 1), "it may not be in the store"
@@ -63,7 +63,9 @@ def test_what_could_be_refused_is_not_taken(sequences: Sequences, queue: StepQue
     assert queue.takes(SHARED, -1)
 
 
-def test_together_or_not_at_all(sequences: Sequences, queue: StepQueue, store: Postgres) -> None:
+def test_steps_of_a_batch_are_made_together_or_not_at_all(
+    sequences: Sequences, queue: StepQueue, store: Postgres
+) -> None:
     sequences.seek(SHARED, 1000)
     waiting = [queue.add(SHARED, -1) for _ in range(3)]
     other = queue.add(SHARED, 1)
@@ -95,7 +97,7 @@ def test_a_client_that_has_gone_makes_no_step(
     assert store.find(SHARED) == 12
 
 
-def test_beyond_what_is_computed_at_once(
+def test_batched_step_far_from_the_terms_in_memory_is_not_made(
     sequences: Sequences, queue: StepQueue, database: str
 ) -> None:
     sequences.seek(SHARED, INLINE_LIMIT + 10)
@@ -117,7 +119,7 @@ def test_beyond_what_is_computed_at_once(
     assert computed == []
 
 
-def test_an_error_of_our_own_leaves_nobody_waiting(
+def test_unexpected_error_ends_the_wait_of_all_steps(
     sequences: Sequences, queue: StepQueue, store: Postgres
 ) -> None:
     for one in (SHARED, ONE):
@@ -141,7 +143,7 @@ def test_an_error_of_our_own_leaves_nobody_waiting(
     assert queue.add(SHARED, 1).digits() == b"233"
 
 
-def test_a_locked_sequence_keeps_nobody_from_the_others(
+def test_locked_sequence_does_not_delay_others(
     sequences: Sequences, queue: StepQueue, store: Postgres, database: str
 ) -> None:
     for one in (SHARED, ONE):

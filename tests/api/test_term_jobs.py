@@ -103,7 +103,7 @@ class TestProcesses:
         until(lambda: files(service) == [])
         assert gone(pid)
 
-    def test_a_cancelled_process_that_ends_late_delays_nobody(self, serve: Serve) -> None:
+    def test_cancelled_process_that_ends_late_delays_no_request(self, serve: Serve) -> None:
         service = serve("--max-term", str(LONG + 1_000))
         service.ask(f"/api1/terms/{LONG}")
         (pid,) = workers(service)
@@ -120,7 +120,7 @@ class TestProcesses:
         os.waitpid(pid, WALL)
         until(lambda: len(workers(service)) == MAX_RUNNING and gone(pid))
 
-    def test_the_queue_moves_when_nobody_asks(self, serve: Serve) -> None:
+    def test_queue_advances_without_requests(self, serve: Serve) -> None:
         service = serve("--max-term", str(LONG + 1_000))
         many = range(NEAR, NEAR + MAX_RUNNING + 2)
         for n in many:
@@ -255,7 +255,9 @@ class TestLooks:
         for service in services:
             assert service.ask(f"/api1/terms/{-NEAR}", headers=TEXT)[1] == expected(-NEAR)
 
-    def test_looking_at_what_another_computes_takes_no_place(self, serve: Serve) -> None:
+    def test_progress_of_a_term_that_another_service_computes_takes_no_place(
+        self, serve: Serve
+    ) -> None:
         service = serve("--max-term", str(LONG + 1_000))
         another = DigitCache(service.file.with_name("cache"), 1 << 20)
         others = [NEAR + 1 + number for number in range(MAX_RUNNING)]

@@ -84,7 +84,9 @@ class TestTerm:
             ('text/plain;x="a,b\\",/c";q=0.9, */*;q=0.1', "text/plain"),
         ],
     )
-    def test_form_is_what_accept_prefers(self, get: Get, accept: str, shown: str) -> None:
+    def test_media_type_is_the_one_that_accept_prefers(
+        self, get: Get, accept: str, shown: str
+    ) -> None:
         assert get("/100", {"Accept": accept})[0].headers["Content-Type"] == shown
 
     @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_slowdown_on_a_busy_machine_is_doubtful_unless_turns_agree(path: Path) -
     assert verdict(1.0, 1.3, 1.6) == ""
 
 
-def test_of_several_turns_one_that_was_disturbed_does_not_count(path: Path) -> None:
+def test_one_disturbed_turn_of_several_does_not_count(path: Path) -> None:
     before = [run(path, step) for step in (1.0, 1.0, 1.0)]
     after = [run(path, step) for step in (1.0, 1.9, 1.0)]
     (step, _) = differences.changes(before, after)

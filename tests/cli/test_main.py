@@ -144,7 +144,7 @@ class TestExitStatus:
             assert process.wait(timeout=20) == status
             require_nobody_left(process.pid)
 
-    def test_of_a_command_that_is_interrupted_while_it_is_imported(
+    def test_status_of_a_command_interrupted_during_imports_is_that_of_the_signal(
         self, bigfib: Command, tmp_path: Path
     ) -> None:
         # A file in place of a module that bigfib imports.
@@ -239,7 +239,7 @@ class TestNoHome:
         command.environ = request.param
         return command
 
-    def test_what_needs_no_path_works(self, bigfib: Command) -> None:
+    def test_command_without_paths_needs_no_home_directory(self, bigfib: Command) -> None:
         assert bigfib.prints("term", "5") == "5\n"
         assert "default: none without a home directory]" in " ".join(
             bigfib.prints("serve", "--help").split()
@@ -256,7 +256,7 @@ class TestNoHome:
         said = bigfib.fails("-p", "0", "-f", "/nowhere/log")
         assert said == says.format("--cache-dir", "BIGFIB_CACHE_DIR")
 
-    def test_what_is_given_its_path_works(self, bigfib: Command) -> None:
+    def test_command_with_given_paths_needs_no_home_directory(self, bigfib: Command) -> None:
         with tempfile.TemporaryDirectory() as directory:
             Path(directory).chmod(0o777)
             file = str(Path(directory) / "log")
@@ -285,7 +285,7 @@ class TestUnknownVariables:
         assert len(messages) == 2
         assert "'BIGFIB_PROT' is no setting" in messages[0]
 
-    def test_do_not_include_those_that_are_empty_or_known(
+    def test_empty_or_known_variables_cause_no_warning(
         self, bigfib: Command, tmp_path: Path
     ) -> None:
         config = tmp_path / "bigfib.toml"
@@ -351,7 +351,7 @@ def test_version_of_another_package_can_be_looked_up_after_the_start() -> None:
     assert done.stderr == ""
 
 
-def test_serves_without_a_command(bigfib: Command) -> None:
+def test_bigfib_without_a_command_serves(bigfib: Command) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "bigfib", "-p", "0"],
         stderr=subprocess.PIPE,

@@ -137,7 +137,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestManPage:
-    def test_is_well_formed(self, page: Path, require: Callable[[str], str]) -> None:
+    def test_man_page_is_well_formed(self, page: Path, require: Callable[[str], str]) -> None:
         run(require("mandoc"), "-T", "lint", "-W", "warning", str(page))
 
     def test_has_settings_commands_and_exit_status(

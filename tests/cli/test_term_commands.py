@@ -95,7 +95,7 @@ class TestTerm:
         assert target.stat().st_mode & 0o777 == 0o640
 
     @pytest.mark.parametrize("stale", ["ln -s ../elsewhere", "mkfifo", "touch"])
-    def test_into_a_file_whose_unfinished_name_is_taken(
+    def test_output_replaces_what_has_its_temporary_name(
         self, bigfib: Command, tmp_path: Path, stale: str
     ) -> None:
         target = tmp_path / "directory" / "term"

@@ -88,7 +88,7 @@ class TestProducts:
         check_products(kernel, nines, nines, threads)
         check_products(kernel, shaped(randomness, digits), nines, threads)
 
-    def test_one_result_of_two(self, kernel: Kernel) -> None:
+    def test_first_result_alone_is_exact(self, kernel: Kernel) -> None:
         a, b = mpz(10) ** 20_000 // 7, mpz(10) ** 19_990 // 3
         first, second = read(kernel, a), read(kernel, b)
         limbs = 2 * first.limbs + 1

@@ -93,7 +93,7 @@ class TestNames:
 
 
 class TestData:
-    def test_synced_data_is_there(self) -> None:
+    def test_synced_data_survives_a_power_cut(self) -> None:
         def prepare(disk: Disk) -> None:
             durable(disk, "a", b"x" * 5000)
 

@@ -82,7 +82,7 @@ def test_appending_goes_to_the_end_after_a_cut_has_moved_it(machine: Machine) ->
 
 
 @pytest.mark.parametrize("count", range(1, 9))
-def test_who_makes_the_call_dies_in_it_and_learns_nothing(machine: Machine, count: int) -> None:
+def test_program_dies_in_the_call_at_which_power_is_cut(machine: Machine, count: int) -> None:
     machine.arm(count)
     done = steps(machine)
     machine.look()
@@ -169,7 +169,7 @@ def test_sync_that_is_late_keeps_nothing_until_then(machine: Machine) -> None:
     assert set() not in [_left(machine, seed, 2) for seed in range(12)]
 
 
-def test_full_disk_is_said_to_be_full(machine: Machine) -> None:
+def test_write_to_a_full_mounted_disk_raises_enospc(machine: Machine) -> None:
     machine.limit(1000)
     file = machine.directory / "a"
     with file.open("wb", buffering=0) as opened:

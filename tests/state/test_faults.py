@@ -276,7 +276,9 @@ class TestDamage:
                 assert shown in history
             tried["damaged files"] += 1
 
-    def test_what_is_said_of_damage(self, path: Path, content: bytes) -> None:
+    def test_message_of_damage_names_fault_and_later_record(
+        self, path: Path, content: bytes
+    ) -> None:
         with path.open("rb") as file:
             offsets = [offset for offset, _ in reader.Reader(file)]
         harmed = bytearray(content)

@@ -113,7 +113,7 @@ class TestReplay:
 
 
 class TestCommit:
-    def test_syncs_what_was_appended_before_it_returns(
+    def test_commit_syncs_appended_records_before_it_returns(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         synced: list[int] = []
@@ -158,7 +158,7 @@ class TestCommit:
             found = [(record.position, record.durable) for _, record in reader.Reader(file)]
         assert found == [(1, header.SIZE), (2, header.SIZE), (3, second)]
 
-    def test_with_os_durability_nothing_is_said_to_be_durable(self, path: Path) -> None:
+    def test_records_with_os_durability_claim_nothing_durable(self, path: Path) -> None:
         with Log(path, Durability.OS) as opened:
             for position in (1, 2, 3):
                 store(opened, SHARED, position)

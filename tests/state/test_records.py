@@ -25,7 +25,7 @@ class TestHeader:
         assert header.encode(SALT, 7) == HEADER + crc(HEADER)
         assert header.SIZE == 22
 
-    def test_the_seed_is_its_checksum(self) -> None:
+    def test_seed_of_a_log_is_the_checksum_of_its_header(self) -> None:
         assert header.decode(HEADER + crc(HEADER)) == (zlib.crc32(HEADER), 7, False)
 
     def test_header_of_the_old_format_is_read(self) -> None:
@@ -208,7 +208,7 @@ class TestReplayOfTheOldFormat(TestReplay):
 
 
 class TestSearch:
-    def test_finds_records_anywhere_in_noise(self) -> None:
+    def test_search_finds_records_anywhere_in_noise(self) -> None:
         noise = random.Random(5)
         expected = []
         buffer = b""

@@ -98,7 +98,7 @@ def test_file_without_records_is_refused_and_left_alone(path: Path) -> None:
     assert {entry.name for entry in path.parent.iterdir()} == {path.name, path.name + ".lock"}
 
 
-def test_not_while_it_is_written_to(path: Path) -> None:
+def test_log_that_a_process_writes_is_not_repaired(path: Path) -> None:
     with Log(path), pytest.raises(files.Held):
         repair(path)
 

@@ -57,7 +57,7 @@ class Server:
                     pass
 
 
-def is_let_go(served: socket.socket) -> bool:
+def is_closed(served: socket.socket) -> bool:
     """Return whether the server reads end-of-file; read all bytes before it."""
     served.setblocking(False)
     try:
@@ -103,9 +103,9 @@ class TestTime:
     def test_silent_client_is_closed_in_its_time(self, server: Server) -> None:
         client, served = server.connect()
         server.look(0, BEFORE)
-        assert not is_let_go(served)
+        assert not is_closed(served)
         server.look(AFTER)
-        assert is_let_go(served)
+        assert is_closed(served)
         # As bjoern does when it has read end-of-file.
         served.close()
         client.settimeout(20)
@@ -119,7 +119,7 @@ class TestTime:
         client.sendall(b"POST")
         await_received(served, 4)
         served.sendall(b"answer")
-        assert is_let_go(served)
+        assert is_closed(served)
         served.close()
         client.settimeout(20)
         assert client.recv(100) == b"answer"
@@ -137,7 +137,7 @@ class TestTime:
         if following.fileno() != number:
             os.dup2(following.fileno(), number)
         server.look(BEFORE, BEFORE + AFTER)
-        assert is_let_go(following)
+        assert is_closed(following)
 
     def test_an_answered_client_has_the_time_again(self, server: Server) -> None:
         _, served = server.connect()
@@ -145,9 +145,9 @@ class TestTime:
         served.send(b"answer")
         await_acknowledged(served)
         server.look(BEFORE, AFTER)
-        assert not is_let_go(served)
+        assert not is_closed(served)
         server.look(BEFORE + AFTER)
-        assert is_let_go(served)
+        assert is_closed(served)
 
     def test_a_request_has_its_own_time(self, server: Server) -> None:
         client, served = server.connect()
@@ -155,7 +155,7 @@ class TestTime:
         client.send(b"GET")
         await_received(served, 3)
         server.look(BEFORE, AFTER)
-        assert not is_let_go(served)
+        assert not is_closed(served)
 
     def test_a_request_byte_by_byte_has_not_more(self, server: Server) -> None:
         client, served = server.connect()
@@ -164,7 +164,7 @@ class TestTime:
             client.send(b"G")
             await_received(served, now)
             server.look(now)
-        assert is_let_go(served)
+        assert is_closed(served)
 
     def test_reply_that_is_not_read_is_closed_in_its_time(self, server: Server) -> None:
         client, served = server.connect()
@@ -184,7 +184,7 @@ class TestTime:
         with pytest.raises(ConnectionResetError):
             read_on(client)
 
-    def test_who_has_gone_may_be_followed_by_another(self, server: Server) -> None:
+    def test_new_connection_on_the_same_descriptor_is_watched_anew(self, server: Server) -> None:
         client, served = server.connect()
         server.look(0)
         number = served.fileno()
@@ -194,7 +194,7 @@ class TestTime:
         if served.fileno() != number:
             os.dup2(served.fileno(), number)
         server.look(AFTER)
-        assert not is_let_go(served)
+        assert not is_closed(served)
 
     def test_other_sockets_and_files_are_left_alone(self, server: Server, tmp_path: Path) -> None:
         others = Server()
@@ -202,7 +202,7 @@ class TestTime:
         with (tmp_path / "file").open("w") as file:
             server.look(0, AFTER)
             file.write("written")
-        assert not is_let_go(other)
+        assert not is_closed(other)
         others.close()
 
     def test_connection_of_another_port_is_left_alone_between_ours(self, server: Server) -> None:
@@ -212,7 +212,7 @@ class TestTime:
         _, last = server.connect()
         assert first.fileno() < other.fileno() < last.fileno()
         server.look(0, AFTER)
-        assert [is_let_go(served) for served in (first, other, last)] == [True, False, True]
+        assert [is_closed(served) for served in (first, other, last)] == [True, False, True]
         others.close()
 
     def test_on_no_port_nothing_is_watched(self, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ class TestTime:
             for _ in range(20):
                 watch.look()
             watch.close()
-            assert not is_let_go(served)
+            assert not is_closed(served)
             served.close()
 
 
@@ -237,11 +237,11 @@ class TestDescriptors:
         try:
             several = [server.connect()[1] for _ in range(10)]
             server.look(0, SHORT_TIMEOUT + 1)
-            assert not any(map(is_let_go, several))
+            assert not any(map(is_closed, several))
             assert not caplog.records
             several.append(server.connect()[1])
             server.look(SHORT_TIMEOUT + 2, SHORT_TIMEOUT + 3)
-            assert list(map(is_let_go, several)) == [True] * 10 + [False]
+            assert list(map(is_closed, several)) == [True] * 10 + [False]
             server.look(SHORT_TIMEOUT + 4)
             assert [record.levelno for record in caplog.records] == [logging.WARNING]
         finally:
@@ -260,7 +260,7 @@ class TestDescriptors:
             with pytest.raises(OSError, match="Too many open files"):
                 socket.socket()
             server.look(AFTER)
-        assert is_let_go(served)
+        assert is_closed(served)
 
 
 class TestMemory:
@@ -278,12 +278,12 @@ class TestMemory:
         server.look(0)
         self.send(client, served, MOST_HELD)
         server.look(1)
-        assert not is_let_go(served)
+        assert not is_closed(served)
         self.send(client, served, 1)
         server.look(2)
-        assert is_let_go(served)
+        assert is_closed(served)
 
-    def test_a_reply_ends_what_is_counted(self, server: Server) -> None:
+    def test_reply_resets_the_bytes_held_of_a_connection(self, server: Server) -> None:
         client, served = server.connect()
         server.look(0)
         for round_ in range(1, 4):
@@ -291,7 +291,7 @@ class TestMemory:
             served.send(b"answer")
             await_acknowledged(served)
             server.look(round_)
-        assert not is_let_go(served)
+        assert not is_closed(served)
 
     def test_connection_that_sent_most_is_closed_when_all_sent_too_much(
         self, server: Server
@@ -303,12 +303,12 @@ class TestMemory:
         for client, end in several:
             self.send(client, end, 2 << 20)
         server.look(1)
-        assert not any(is_let_go(end) for _, end in several)
+        assert not any(is_closed(end) for _, end in several)
         self.send(small, served, 1000)
         server.look(2)
         # To close one of those that have sent most is enough.
-        assert sum(is_let_go(end) for _, end in several) == 1
-        assert not is_let_go(served)
+        assert sum(is_closed(end) for _, end in several) == 1
+        assert not is_closed(served)
 
     def test_connection_with_the_descriptor_of_one_that_sent_most_is_left_alone(
         self, server: Server
@@ -327,7 +327,7 @@ class TestMemory:
         os.dup2(following.fileno(), first.fileno())
         while not server.watch.look():
             pass
-        assert not is_let_go(following)
+        assert not is_closed(following)
         for descriptor in high:
             os.close(descriptor)
 

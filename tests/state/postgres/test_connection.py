@@ -228,7 +228,7 @@ class TestReadiness:
         # As the server itself reports it, or as it shows when a change is tried.
         assert re.search("the database is read-only|in a read-only transaction", caplog.text)
 
-    def test_lost_connection_is_found_again_though_nobody_asks(self, cluster: Cluster) -> None:
+    def test_lost_connection_is_replaced_without_a_request(self, cluster: Cluster) -> None:
         with opened(cluster.url()) as store:
             assert not store.is_lost()
             cluster.stop()

@@ -74,7 +74,7 @@ class TestPositions:
 
 
 class TestCounting:
-    def test_holds_counts_what_other_servers_have_created(
+    def test_count_includes_sequences_created_by_other_servers(
         self, database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(postgres_store, "COUNT_SECONDS", 0.05)
@@ -91,7 +91,9 @@ class TestCounting:
                 assert time.monotonic() < until
             assert store.holds(1)
 
-    def test_holds_by_the_only_connection_counts_what_is_there(self, cluster: Cluster) -> None:
+    def test_count_by_the_only_connection_includes_existing_sequences(
+        self, cluster: Cluster
+    ) -> None:
         with opened(cluster.url()) as store:
             store.create(ONE, 1)
         cluster.sql(
