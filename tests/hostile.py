@@ -305,7 +305,7 @@ REFUSED: Final = [
 
 
 def outcome(service: Service, address: Address, case: Case) -> str:
-    """Send the bytes to ``address``, and return what came of it, as the table has it."""
+    """Send the bytes to ``address``, and return the result as a cell of the table."""
     reset(service)
     received = b""
     with socket.create_connection(address, timeout=20) as client:
@@ -317,12 +317,12 @@ def outcome(service: Service, address: Address, case: Case) -> str:
                     break
                 received += piece
         except (ConnectionResetError, BrokenPipeError):
-            pass  # It has been refused before all of it was read.
+            pass  # The service has refused it before reading all of it.
     said = " ".join(status.decode() for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received))
     if not said:
         said = "the body alone" if received else "none"
     if said in ("400", "none") and len(case.sent) > _READ_AT_ONCE:
-        # Hung up with some of it unread, so that the reply may get lost.
+        # It was closed with unread bytes, so that the reply may get lost.
         said = "400 or none"
     reply, _ = service.ask("/api1/sequences/shared")
     position = tagged(reply)
@@ -330,16 +330,16 @@ def outcome(service: Service, address: Address, case: Case) -> str:
 
 
 def answer(service: Service, address: Address, case: Refused) -> str:
-    """Send each piece when those before have been read; return what came, as the table has it."""
+    """Send each piece when those before have been read; return the result as a table cell."""
     reset(service)
     received = b""
     with socket.create_connection(address, timeout=20) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for piece in case.sent:
-            # Refused by now, the rest may not be taken.
+            # If it has been refused, the rest may not be accepted.
             with contextlib.suppress(OSError):
                 client.sendall(piece)
-            # A connection that comes later is read later, and so is what comes after it.
+            # A connection that is opened later is read later, and so are bytes that arrive later.
             for _ in range(2):
                 service.ask("/livez")
         kept = False

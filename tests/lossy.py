@@ -1,4 +1,4 @@
-"""A proxy that loses replies, for clients that have to cope with that."""
+"""A proxy that loses replies, for tests of clients that must cope with that."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ class LossyProxy(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers by what the service answers, unless that is to be lost."""
+    """Return the reply of the service, unless it is to be lost."""
 
     server: LossyProxy
 
@@ -73,12 +73,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def log_message(self, *_: object) -> None:
-        """Leave standard error alone."""
+        """Log nothing."""
 
 
 @contextmanager
 def lossy(service: Service) -> Iterator[LossyProxy]:
-    """Run a proxy before the service."""
+    """Run a proxy in front of the service."""
     with LossyProxy(service) as proxy:
         thread = Thread(target=proxy.serve_forever, args=(0.05,))
         thread.start()

@@ -1,4 +1,4 @@
-"""A real service in a real process, for the tests that talk to one."""
+"""A real service in a real process, for tests."""
 
 import os
 import re
@@ -16,11 +16,11 @@ from bigfib.digit_cache import DigitCache
 from bigfib.jobs import Jobs
 
 TIMEOUT = 60
-"""Seconds that something may take on a busy machine before a test takes it for lost."""
+"""Seconds that anything may take on a busy machine before a test fails."""
 
 
 class Service:
-    """A service that has said where it listens."""
+    """A service that is ready."""
 
     def __init__(
         self, arguments: list[str], file: Path, before: list[str], inherits: tuple[int, ...] = ()
@@ -66,14 +66,14 @@ class Service:
         headers: dict[str, str] | None = None,
         body: bytes | None = None,
     ) -> tuple[HTTPResponse, bytes]:
-        """Send one request on a connection of its own; return reply and body."""
+        """Send one request on a new connection; return reply and body."""
         with self.connect() as connection:
             connection.request(method, path, body, headers or {})
             reply = connection.getresponse()
             return reply, reply.read()
 
     def value(self, name: str) -> int:
-        """Ask for ``/api0/name`` and return the value of a ``200``."""
+        """Request ``/api0/name``, and return the value of its ``200``."""
         reply, body = self.ask(f"/api0/{name}")
         found = re.fullmatch(rb'\{"value":"(\d+)","status":"200"\}', body)
         assert reply.status == 200, body
@@ -81,20 +81,20 @@ class Service:
         return int(found[1])
 
     def stop(self, signal_number: int) -> int:
-        """Send the signal, read what is still said, and return the exit status."""
+        """Send the signal, read the remaining messages, and return the exit status."""
         self.process.send_signal(signal_number)
         return self.wait()
 
     def wait(self) -> int:
         """Wait for the end of the process, and return the exit status."""
         assert self.process.stderr is not None
-        # Not `communicate`, which does not see what was read together with the first line.
+        # Not `communicate`, which misses what was read together with the first line.
         self.said.append(self.process.stderr.read())
         return self.process.wait(timeout=TIMEOUT)
 
 
 def exchange(service: Service, request: bytes) -> bytes:
-    """Send the bytes and return all that comes until the service closes the connection."""
+    """Send the bytes, and return all that comes until the service closes the connection."""
     with socket.create_connection((service.host, service.port), timeout=TIMEOUT) as connection:
         connection.sendall(request)
         received = b""
@@ -104,7 +104,7 @@ def exchange(service: Service, request: bytes) -> bytes:
 
 
 def until(true: Callable[[], object]) -> None:
-    """Return when that is so."""
+    """Wait until the condition is true."""
     deadline = time.monotonic() + TIMEOUT
     while not true():
         assert time.monotonic() < deadline
@@ -112,7 +112,7 @@ def until(true: Callable[[], object]) -> None:
 
 
 def seconds_of_work(pid: int) -> float:
-    """Return the CPU time that a process has taken, 0 if there is none."""
+    """Return the CPU time that a process has used, 0 if there is none."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
@@ -121,14 +121,14 @@ def seconds_of_work(pid: int) -> float:
 
 
 def memory(service: Service) -> int:
-    """Return how many bytes of memory the service has at the moment."""
+    """Return how many bytes of memory the service has now."""
     status = Path(f"/proc/{service.process.pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) * 1024
 
 
 @contextmanager
 def full_disk(service: Service, spare: int = 0) -> Iterator[None]:
-    """Let the service write no further than ``spare`` bytes; the kernel refuses it.
+    """Limit the service's log to ``spare`` more bytes; the kernel refuses to write beyond.
 
     A service under load needs some: unlike a disk, the limit takes back what was reserved.
     """
@@ -152,9 +152,9 @@ def reset(service: Service) -> None:
 
 
 def jobs(path: Path) -> Jobs:
-    """Return what an application without a service gets large terms from."""
+    """Return an object for large terms, for an application without a service."""
     return Jobs(DigitCache(path.with_name("cache"), 1 << 20), 2_000_000)
 
 
 Serve = Callable[..., Service]
-"""What the fixture `serve` is."""
+"""The type of the fixture `serve`."""

@@ -1,4 +1,4 @@
-"""`bigfib.client` with a real service, also where replies get lost on the way."""
+"""`bigfib.client` with a real service, even if replies are lost on the way."""
 
 import re
 import subprocess
@@ -77,7 +77,7 @@ def test_changes_whose_replies_are_lost_are_made_once(proxy: LossyProxy) -> None
     assert client.step(own.id, -10).position == 40
     client.delete(own.id)
     path = f"/api1/sequences/{own.id}"
-    # A seek has the path of the creation.
+    # A seek has the same path as the creation.
     changes = [f"PUT {path}", f"POST {path}/next?by=2", f"PUT {path}"]
     changes += [f"POST {path}/previous?by=10", f"DELETE {path}"]
     assert list(dict.fromkeys(proxy.passed)) == list(dict.fromkeys(changes))
@@ -95,7 +95,7 @@ def test_lost_step_of_the_shared_sequence_is_never_taken_for_that_of_another(
 def test_sequence_that_others_keep_moving_is_stepped_all_the_same(
     service: Service, proxy: LossyProxy
 ) -> None:
-    proxy.passed += ["POST /api1/sequences/shared/next?by=100"]  # Loses none.
+    proxy.passed += ["POST /api1/sequences/shared/next?by=100"]  # From now on, no reply is lost.
     proxy.before_change = lambda: service.value("next")
     assert Client(proxy.url).step("shared", 100).position == 104
 
@@ -111,7 +111,7 @@ def test_terms_that_are_cut_off_are_continued(proxy: LossyProxy) -> None:
     assert lines == [f"{n} {'-' * (n == -2)}{term(abs(n))}" for n in range(-3, 10_007)]
 
 
-def test_facts_of_terms_beyond_what_int_writes(client: Client) -> None:
+def test_residue_summary_and_index_are_exact(client: Client) -> None:
     n = "1" + "0" * 9000
     modulus = 10**9 + 7
     assert client.residue(n, modulus) == str(residue(10**9000, modulus))

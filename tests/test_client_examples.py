@@ -1,4 +1,4 @@
-"""The programs of docs/clients.md, and one for each common client, where replies get lost."""
+"""The programs of docs/clients.md, and one for each common client, while replies get lost."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def run(command: list[str]) -> str:
 
 
 def example(language: str, file: Path, proxy: LossyProxy) -> str:
-    """Write the last program in this language of docs/clients.md; return the path of the file."""
+    """Write the last program in this language in docs/clients.md to a file; return its path."""
     found = re.findall(rf"```{language}\n(.*?)```", CLIENTS.read_text(), re.DOTALL)[-1]
     return written(found, file, proxy)
 
@@ -69,7 +69,7 @@ def test_client_whose_replies_are_lost_steps_once_and_gets_every_digit(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Without a C compiler, too.
+    # They must also work without a C compiler.
     monkeypatch.setenv("CGO_ENABLED", "0")
     programs = {"python": sys.executable, "js": "node", "go": "go"}
     command = [require(programs[language]), *(["run"] if language == "go" else [])]
@@ -79,7 +79,7 @@ def test_client_whose_replies_are_lost_steps_once_and_gets_every_digit(
         f"position 1\n{len(str(value))} digits, modulo 1000000007: {int(value % 1_000_000_007)}\n"
     )
     assert proxy.has_cut
-    # Sent again, and made once: the program was told so by the position.
+    # The change was sent again, and made once: the position told the program.
     creation, again, step, step_again = proxy.passed
     assert (creation, step) == (again, step_again)
     _, body = proxy.service.ask(creation.removeprefix("PUT "))
@@ -99,7 +99,7 @@ def test_common_client_creates_steps_seeks_and_gets_a_large_term_and_an_index(
     runs: dict[str, Callable[[], list[str]]] = {
         "go": lambda: [require("go"), "run"],
         "mjs": lambda: [require("node")],
-        # httpx is among what generated clients need.
+        # httpx is one of the packages that generated clients need.
         "py": lambda: [str(request.getfixturevalue("pypi") / "python")],
         # A large package, which CI need not install.
         "java": lambda: [shutil.which("java") or pytest.skip("java is not installed")],
@@ -108,7 +108,7 @@ def test_common_client_creates_steps_seeks_and_gets_a_large_term_and_an_index(
     printed = run([*command, str(PROGRAMS / program), proxy.url, str(LARGE)])
     value = str(fmpz.fib_ui(fmpz(LARGE)))
     assert printed.splitlines() == [
-        # Created by the attempt whose reply was lost.
+        # The attempt whose reply was lost has created it.
         "create 412 0",
         "step 412 1",
         "seek 200 100",

@@ -1,4 +1,4 @@
-"""Real clients get the replies to their own requests, and end nothing."""
+"""Real clients get the replies to their own requests, and crash nothing."""
 
 import json
 import signal

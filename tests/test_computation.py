@@ -1,4 +1,4 @@
-"""Large terms in child processes, against FLINT."""
+"""Large terms in child processes, compared with FLINT."""
 
 import os
 from pathlib import Path

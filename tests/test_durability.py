@@ -1,4 +1,4 @@
-"""An acknowledged step is never lost: the whole service, killed, traced and failed for real."""
+"""An acknowledged step is never lost by the whole service, which is killed, traced, or fails."""
 
 import os
 import random
@@ -26,17 +26,17 @@ from tests.service import Serve, Service, until
 CLIENTS = 4
 
 FLOOR = "state.log.floor>"
-"""What is in every call that writes or syncs a floor, which a service does when it is idle, too."""
+"""Part of every call that writes or syncs a floor, which an idle service does, too."""
 
 
 class Client(threading.Thread):
-    """Steps forward as fast as it can until the service is gone."""
+    """A client that steps forward as fast as it can until the service is gone."""
 
     def __init__(self, service: Service) -> None:
         super().__init__()
         self._service = service
         self.sent = 0
-        # Hashes, for the terms grow.
+        # Keep hashes, because the terms grow.
         self.acknowledged: list[int] = []
 
     def run(self) -> None:
@@ -61,7 +61,7 @@ def test_steps_acknowledged_before_a_kill_under_load_are_kept(
     least = most = 0
     acknowledged: list[int] = []
     for number in range(kills * times):
-        # Every other time the log is being rewritten all the while.
+        # In every other run, the log is being compacted all the while.
         rewriting = ["--rewrite-bytes", "1000"] if number % 2 else []
         service = serve(*rewriting)
         position = service.start_position
@@ -81,7 +81,7 @@ def test_steps_acknowledged_before_a_kill_under_load_are_kept(
         for client in clients:
             acknowledged += client.acknowledged
     assert len(acknowledged) > 10 * kills * times
-    # No step was acknowledged twice: only F(1) = F(2) is a term that occurs again.
+    # No step was acknowledged twice: only F(1) and F(2) have the same value.
     assert len(set(acknowledged)) >= len(acknowledged) - 1
 
 
@@ -99,19 +99,19 @@ def body_at(position: int) -> bytes:
 
 
 class TestSystemCalls:
-    """What the kernel is asked for, in its order, by strace."""
+    """The system calls of the service, in order, by strace."""
 
     @pytest.fixture
     def strace(self, require: Callable[[str], str], tmp_path: Path) -> list[str]:
-        # -D: the service is our child, and strace is not between us.
+        # With -D the service is our child, without strace in between.
         return [require("strace"), "-D", "-f", "-y", "-s", "500", "-o", str(tmp_path / "trace")]
 
     @pytest.fixture(params=["commits by iterations", "commits each reply"])
     def way(self, request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
-        """What runs a service whose event loop can be followed, or cannot."""
+        """A command prefix for a service whose event loop can be hooked, or cannot."""
         if request.param == "commits by iterations":
             return []
-        # As a bjoern that has libev within and does not show its functions.
+        # As with a bjoern that contains libev, and does not export its functions.
         (tmp_path / "sitecustomize.py").write_text(
             "import ctypes, _ctypes\n"
             "found = ctypes.PyDLL\n"
@@ -121,7 +121,7 @@ class TestSystemCalls:
         )
         return ["env", f"PYTHONPATH={tmp_path}"]
 
-    def test_every_step_is_written_then_synced_then_told(
+    def test_every_step_is_written_then_synced_then_sent(
         self, serve: Serve, strace: list[str], way: list[str], tmp_path: Path
     ) -> None:
         service = serve(before=[*strace, "-e", "trace=pwrite64,fdatasync,write", *way])
@@ -173,13 +173,13 @@ class TestSystemCalls:
                 order.append("sync")
             elif '\\"position\\":' in line or "204 No Content" in line:
                 order.append("answer")
-        # The first record is the log's header.
+        # The first write is the log's header.
         assert order[-18:] == ["record", "sync", "answer"] * 6
 
     def test_one_sync_serves_all_replies_of_an_iteration(
         self, serve: Serve, strace: list[str], way: list[str], tmp_path: Path
     ) -> None:
-        # Every sync takes 50 ms, so that all others have sent their request when the first is done.
+        # Every sync takes 50 ms: all others have sent their requests when the first is done.
         delay = "inject=fdatasync:delay_enter=50000"
         service = serve(before=[*strace, "-e", "trace=fdatasync", "-e", delay, *way])
         address = (service.host, service.port)
@@ -197,7 +197,7 @@ class TestSystemCalls:
         assert serve().start_position == 60
         lines = (tmp_path / "trace").read_text().splitlines()
         syncs = sum("fdatasync(" in line and FLOOR not in line for line in lines)
-        # Where iterations are not followed, each reply commits by itself.
+        # If iterations cannot be hooked, each reply commits by itself.
         assert 60 <= syncs <= 62 if way else 3 <= syncs <= 6
 
     def test_iteration_under_load_is_one_write_and_one_sync(
@@ -221,7 +221,7 @@ class TestSystemCalls:
             for lines in trace.split("epoll_wait(")[1:]
         ]
         writing = [calls for calls in iterations if calls]
-        # The last one may be cut short by the kill.
+        # The kill may cut the last reply short.
         assert len(writing) > 10
         assert all(calls == ["pwrite64", "fdatasync"] for calls in writing[:-1])
         steps = sum(len(client.acknowledged) for client in clients)
@@ -230,7 +230,7 @@ class TestSystemCalls:
     def test_no_reply_shows_more_than_is_synced(
         self, serve: Serve, strace: list[str], way: list[str], tmp_path: Path
     ) -> None:
-        """With as many clients as share turns, syncs and records."""
+        """Each of these numbers of clients shares iterations, syncs and records."""
         service = serve(before=[*strace, "-xx", "-e", "trace=pwrite64,fdatasync,write", *way])
 
         def step() -> None:
@@ -249,7 +249,7 @@ class TestSystemCalls:
         told = []
         for line in (tmp_path / "trace").read_text().splitlines():
             data = bytes.fromhex("".join(re.findall(r"\\x(..)", line)))
-            # In a record the id and the position stand behind their lengths.
+            # In a record, id and position follow their lengths.
             record = re.search(rb"\x06shared(.)(..)", data, re.DOTALL)
             if "pwrite64(" in line:
                 if record:
@@ -303,12 +303,12 @@ class TestSystemCalls:
             while log.size < REWRITE_BYTES - 500:
                 log.note(SHARED, 7)
                 log.commit()
-        # Of the process's own thread: two when the log is opened, then that of the directory.
+        # The syncs of the main thread: two when the log is opened, then that of the directory.
         failure = "inject=fsync:error=EIO:when=3"
         service = serve("--durability", "os", before=[*strace, "-e", "trace=fsync", "-e", failure])
 
         def is_seen() -> bool:
-            # No reply waits for a sync here, so the next change is the first to meet it.
+            # No reply waits for a sync here, so the next change is the first to notice.
             service.value("next")
             return service.ask("/readyz")[0].status != 200
 
@@ -347,7 +347,7 @@ class TestTheFileItself:
     def test_log_changed_by_another_under_load_ends_the_service(
         self, serve: Serve, path: Path, how: str, durability: Durability, times: int
     ) -> None:
-        """Nothing asked for after the change is acknowledged."""
+        """No request after the change is acknowledged."""
         moments = random.Random(11)
         for _ in range(3 * times):
             path.unlink(missing_ok=True)
@@ -371,7 +371,7 @@ class TestTheFileItself:
             assert service.wait() == 1
             for client in clients:
                 client.join()
-            # What was on its way when the service was stopped may have been committed before.
+            # Requests on their way when the service was stopped may have been committed before.
             assert sum(len(client.acknowledged) for client in clients) <= sent
             said = "".join(service.said)
             assert f"state log {path}: another program has {how.split(' to half')[0]}" in said
@@ -396,7 +396,7 @@ class TestTheFileItself:
             steps = 0
             while (answer := service.ask("/api0/next"))[0].status == 200:
                 steps += 1
-            # What the last page of the log had room for.
+            # The last page of the log had room for this much.
             assert 10 < steps < 1000
             assert answer[0].status == 507
             assert answer[1] == b'{"value":"-2","status":"507"}'

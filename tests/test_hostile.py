@@ -1,4 +1,4 @@
-"""What hostile clients send to bigfib itself. What they send to nginx: see test_proxy.py."""
+"""Send hostile bytes to bigfib itself; test_proxy.py sends them to nginx."""
 
 import contextlib
 import resource
@@ -61,7 +61,7 @@ def test_a_client_that_sends_no_more_is_answered(service: Service) -> None:
 
 @pytest.fixture
 def many_descriptors() -> Iterator[int]:
-    """Let this process, and those it starts, have as many descriptors as there may be."""
+    """Raise the limit of descriptors for this process, and for those that it starts."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
     yield limits[1]
@@ -82,7 +82,9 @@ def idle_connections(service: Service, count: int) -> ExitStack:
 
 
 @pytest.mark.campaign
-def test_steps_beside_10_000_idle_connections_are_made(serve: Serve, many_descriptors: int) -> None:
+def test_steps_next_to_10_000_idle_connections_are_made(
+    serve: Serve, many_descriptors: int
+) -> None:
     if many_descriptors < 10_100:
         pytest.skip(f"there may be {many_descriptors} descriptors (ulimit -Hn), fewer than 10,100")
     service = serve()
@@ -95,7 +97,7 @@ def test_steps_beside_10_000_idle_connections_are_made(serve: Serve, many_descri
 
 @pytest.mark.usefixtures("torture")
 def test_client_that_does_nothing_is_closed_after_75_seconds(service: Service) -> None:
-    """A silent client; one that sends a byte now and then; one that does not read its reply."""
+    """A silent client, one that sends a byte now and then, and one that does not read its reply."""
     address = (service.host, service.port)
     with (
         socket.create_connection(address) as silent,

@@ -1,4 +1,4 @@
-"""The image of the Dockerfile, by its own steps where there is no builder: below a directory."""
+"""The image of the Dockerfile, built by its own steps below a directory if there is no builder."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def steps(root: Path) -> list[tuple[str, str]]:
 
 
 def copy(sources: list[str], target: Path) -> None:
-    """Copy files of the repository that ``.dockerignore`` shows to a builder."""
+    """Copy the files of the repository that ``.dockerignore`` lets a builder see."""
     ignore = (ROOT / ".dockerignore").read_text().splitlines()
     assert {f"!{source}" for source in sources} <= set(ignore)
     hidden = [Path(line).name for line in ignore if line[0] not in "#!"]
@@ -44,7 +44,7 @@ def test_image_built_by_its_steps_serves_and_is_healthy(
     tmp_path: Path, require: Callable[[str], str]
 ) -> None:
     require("cc")
-    # Compiled modules would be a third of the time.
+    # Compiled modules would take a third of the time.
     environment = {"PATH": os.environ["PATH"], "HOME": str(Path.home()), "PIP_NO_COMPILE": "1"}
     directory = tmp_path
     last = {}
@@ -84,5 +84,5 @@ def test_image_built_by_its_steps_serves_and_is_healthy(
     assert re.search("kernel: (AVX2|portable)", said)
     written = sorted(one for one in (tmp_path / "var").rglob("*") if one.is_file())
     assert tmp_path / "var/lib/bigfib/state.log" in written
-    # psycopg is there for the shared store.
+    # psycopg is installed for the shared store.
     assert list(directory.glob(".venv/lib/python*/site-packages/psycopg"))

@@ -18,7 +18,7 @@ LONG = 60_000_000
 
 
 class Cache(DigitCache):
-    """Calls back where jobs ask where a process writes, or whether another computes a term."""
+    """Calls a function when jobs look which process writes, or whether another one computes."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, 1 << 30)
@@ -54,7 +54,7 @@ def jobs(cache: Cache) -> Iterator[Jobs]:
 
 
 def begin(jobs: Jobs, n: int) -> int:
-    """Begin the computation of F(n), and return the pid of its process."""
+    """Start the computation of F(n), and return the pid of its process."""
     with pytest.raises(InProgress) as underway:
         jobs.open(n)
     process = underway.value.job.process
@@ -63,7 +63,7 @@ def begin(jobs: Jobs, n: int) -> int:
 
 
 def kill(pid: int) -> None:
-    """Kill a process, and leave it to its parent to find out."""
+    """Kill a process, and let its parent find out."""
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
@@ -83,7 +83,7 @@ def test_advance_when_a_signal_comes_while_it_notes_an_end_notes_each_end_once(
     jobs.advance()
     assert interrupted
     assert (jobs.failed.values[0], jobs.running.values[0]) == (2, 0)
-    # Another one can be computed.
+    # Another term can be computed.
     begin(jobs, LONG + 2)
     assert jobs.running.values[0] == 1
 
@@ -95,7 +95,7 @@ def test_look_when_a_process_ends_meanwhile_notes_that_afterwards(jobs: Jobs, ca
     def end() -> None:
         kill(pid)
         signal.raise_signal(signal.SIGUSR1)
-        # Not in the middle of the look.
+        # Not while jobs look at the processes.
         seen.append(jobs.failed.values[0])
 
     cache.on_is_locked = end

@@ -1,4 +1,4 @@
-"""Behind nginx as ``deploy/nginx.conf`` has it, what an open network does to bigfib is bearable."""
+"""Behind nginx with ``deploy/nginx.conf``, the attacks of an open network are bearable."""
 
 import contextlib
 import random
@@ -30,7 +30,7 @@ def peak_memory(service: Service) -> int:
 
 
 def speed(wrk: str, address: Address) -> float:
-    """Return how many steps a second others are given."""
+    """Return how many steps a second other clients get."""
     done = subprocess.run(
         [wrk, "-t1", "-c16", "-d1", f"http://{address[0]}:{address[1]}/api0/next"],
         capture_output=True,
@@ -43,11 +43,11 @@ def speed(wrk: str, address: Address) -> float:
     return float(found[1])
 
 
-# --- What others do, until they are told to stop ------------------------------------------------
+# --- Attacks, until they are stopped -----------------------------------------------------------
 
 
 def slow_headers(address: Address, stop: threading.Event) -> None:
-    """500 clients send their request byte by byte."""
+    """500 clients send their requests byte by byte."""
     with ExitStack() as opened:
         clients = [opened.enter_context(socket.create_connection(address)) for _ in range(500)]
         sent = 0
@@ -59,7 +59,7 @@ def slow_headers(address: Address, stop: threading.Event) -> None:
 
 
 def slow_readers(address: Address, stop: threading.Event) -> None:
-    """40 clients ask for 209 thousand digits, and read none of them."""
+    """40 clients request 209 thousand digits, and read none of them."""
     with ExitStack() as opened:
         for _ in range(40):
             client = opened.enter_context(socket.socket())
@@ -70,7 +70,7 @@ def slow_readers(address: Address, stop: threading.Event) -> None:
 
 
 def long_bodies(address: Address, stop: threading.Event) -> None:
-    """One client after the other sends 1 GB, of a length that it says or in chunks."""
+    """One client after the other sends 1 GB, with a Content-Length or in chunks."""
     piece = bytes(1 << 16)
     for length in (
         b"Content-Length: %d\r\n\r\n" % (1 << 30),
@@ -86,7 +86,7 @@ def long_bodies(address: Address, stop: threading.Event) -> None:
                     client.sendall(
                         b"10000\r\n" + piece + b"\r\n" if b"chunked" in length else piece
                     )
-                client.recv(1 << 16)  # who goes before an answer has sent in vain
+                client.recv(1 << 16)  # a client that leaves before the answer has sent in vain
             if random.random() < 0.5:  # the other kind
                 break
 
@@ -137,7 +137,7 @@ def test_disturbed_service_behind_nginx_goes_on_serving(
     wrk = require("wrk")
     service = serve("--durability", "os")
     address = proxy(service, UNLIMITED)
-    # What others do costs this machine as much where it does not reach the service.
+    # The attack costs this machine as much if it does not reach the service.
     elsewhere = proxy(serve("--file", str(path.with_name("elsewhere.log"))), UNLIMITED)
     assert speed(wrk, address) > 0  # from now on the service has the memory that it needs
     before = peak_memory(service)
@@ -159,7 +159,7 @@ def test_disturbed_service_behind_nginx_goes_on_serving(
             stop.set()
             disturbing.join()
 
-    # The terms grow meanwhile, and this machine may have other things to do.
+    # The terms grow meanwhile, and this machine may be busy.
     assert any(disturbed_speed(address) >= disturbed_speed(elsewhere) / 2 for _ in range(3))
     assert failures == []
     assert peak_memory(service) - before < 16 << 20
@@ -233,7 +233,7 @@ def test_pipelined_requests_behind_a_proxy_leak_nothing(
             send(10)
             before = memory(service)
             send(100)
-            # bjoern leaks more than 550 bytes of each but the last of those that it reads at once.
+            # bjoern leaks more than 550 bytes for each request it reads at once, except the last.
             assert memory(service) - before < 2 << 20
 
 
@@ -297,7 +297,7 @@ LIMITS = "max_conns=500 max_fails=1 fail_timeout=10s;"
 
 
 class TestSharedStore:
-    def test_a_server_that_is_down_is_asked_now_and_then_only(
+    def test_server_that_is_down_fails_only_one_request(
         self, serve: Serve, proxy: Callable[..., Address], database: str
     ) -> None:
         service = serve("--store", database)
@@ -305,7 +305,7 @@ class TestSharedStore:
         address = proxy(service, {"upstream bigfib {": f"upstream bigfib {{\n{line}\n"})
         statuses: Counter[int] = Counter()
         with contextlib.closing(HTTPConnection(*address, timeout=20)) as connection:
-            # For longer than a second, after which it would be asked again.
+            # Longer than a second, after which nginx would ask again.
             for _ in range(40):
                 connection.request("GET", "/api0/next")
                 reply = connection.getresponse()
@@ -319,7 +319,7 @@ class TestSharedStore:
         self, serve: Serve, proxy: Callable[..., Address], cluster: Cluster
     ) -> None:
         cluster.sql(r"INSERT INTO bigfib_sequences VALUES ('\x736861726564', 0, 0)")
-        # The database does not give up the wait for the row, however busy this machine is.
+        # The database must not end the wait for the row, however busy this machine is.
         patient = "options=-c%20lock_timeout%3D20000%20-c%20statement_timeout%3D20000"
         first, second = (serve("--store", f"{cluster.url()}?{patient}") for _ in range(2))
         line = f"server {first.host}:{first.port} {LIMITS}"
@@ -331,7 +331,7 @@ class TestSharedStore:
             other.execute("SELECT * FROM bigfib_sequences FOR UPDATE")
             connection.request("GET", "/api0/next")
             cluster.await_lock()
-            # The database makes the step, though nobody is there any more to tell of it.
+            # The database makes the step, although its client has gone.
             first.process.kill()
             other.rollback()
             assert connection.getresponse().status == 502

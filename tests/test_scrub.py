@@ -1,4 +1,4 @@
-"""A running service finds what the disk does to its log, and writes it again."""
+"""A running service finds damage to its log on the disk, and rewrites the log."""
 
 import random
 import signal
@@ -17,7 +17,7 @@ from tests.state.test_scrub import fill, flip
 from tests.test_durability import Client, until_all_step
 
 COUNT = 4000
-"""Sequences in the log: checking its first half takes a second."""
+"""As many sequences in the log that checking its first half takes a second."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Where a setting comes from, and what it may be."""
+"""The sources of settings, and their valid values."""
 
 import dataclasses
 import subprocess
@@ -48,7 +48,7 @@ def test_every_setting_has_a_variable(tmp_path: Path) -> None:
         "BIGFIB_ALLOWED_HOST": "Fib.example, b.example",
         "BIGFIB_CORS_ORIGIN": "https://fib.example:8443",
     }
-    # Each says where positions are kept, so that there may be one of them only.
+    # Both say where positions are kept, so only one may be given.
     file = Settings.resolve({}, {"BIGFIB_FILE": environ.pop("BIGFIB_FILE")}).file
     expected = Settings(
         *(0, "h", Settings().file, "postgresql://db/fib", Durability.OS, 1000, 7, 5, 2000),
@@ -85,7 +85,7 @@ def test_a_store_is_a_path_or_a_database() -> None:
     assert Settings.resolve({"store": "host=a,b dbname=fib"}, {}).store == "host=a,b dbname=fib"
     environ = {"BIGFIB_STORE": "postgresql://db/fib"}
     assert Settings.resolve({}, environ).store == "postgresql://db/fib"
-    # The flag goes before the variable, also where that has another name.
+    # The flag overrides the variable, even if it is the variable of the other setting.
     named = Settings.resolve({"file": "a/log"}, environ)
     assert (named.file, named.store) == (Path("a/log"), "")
     with pytest.raises(InvalidSetting, match="give one"):

@@ -1,4 +1,4 @@
-"""Replies wait for the commit of what they show: once a loop iteration, or each by itself."""
+"""Replies wait for the commit of what they show: once a loop iteration, or each for itself."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ from bigfib.state.log import Log
 
 
 class Disk:
-    """The system, but for its syncs, which are counted and can fail."""
+    """The real system calls, except for syncs, which are counted and can fail."""
 
     def __init__(self) -> None:
         self.syncs = 0

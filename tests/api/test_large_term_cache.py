@@ -1,4 +1,4 @@
-"""The digit cache as services use it; its files harmed."""
+"""Services use the digit cache, even if its files are harmed."""
 
 import json
 import os
@@ -36,11 +36,11 @@ class TestCache:
         written = cached(service, NEAR).stat()
         service.stop(signal.SIGTERM)
         service = serve()
-        # It is checked first, beside the service.
+        # The file is checked first, by a process of its own.
         accepted(service.ask(f"/api1/terms/{NEAR}"), NEAR)
         assert awaited(service, NEAR)[1] == document(NEAR)
         assert cached(service, NEAR).stat().st_ino == written.st_ino
-        # To be read is not to be changed.
+        # Reading must not change the file.
         assert service.ask(f"/api1/terms/{NEAR}")[0].status == 200
 
     @pytest.mark.parametrize("running", [True, pytest.param(False, marks=pytest.mark.campaign)])
@@ -92,7 +92,7 @@ class TestCache:
         assert awaited(service, NEAR)[1] == document(NEAR)
 
     def test_full_cache_drops_the_least_recently_used_term(self, serve: Serve) -> None:
-        # Room for three.
+        # Room for three terms.
         service = serve("--disk-cache-bytes", str(3 * len(expected(NEAR)) + 100))
         one, two, three, four = range(NEAR, NEAR + 4)
         foreign = service.file.with_name("cache") / "notes.txt"
@@ -106,7 +106,7 @@ class TestCache:
         assert awaited(service, two)[1] == document(two)
         assert foreign.read_text() == "not a term"
 
-    def test_what_a_killed_one_left_is_removed(self, serve: Serve) -> None:
+    def test_unfinished_file_of_a_killed_process_is_removed(self, serve: Serve) -> None:
         service = serve()
         directory = service.file.with_name("cache")
         directory.mkdir()
@@ -165,13 +165,13 @@ class TestCache:
         assert reply.status == 503
         assert "cannot be stored" in json.loads(body)["detail"]
 
-    def test_a_term_that_another_service_computes_is_waited_for(self, serve: Serve) -> None:
+    def test_term_that_another_service_computes_is_not_computed_twice(self, serve: Serve) -> None:
         service = serve()
         another = DigitCache(service.file.with_name("cache"), 1 << 20)
         with another.lock(NEAR):
             accepted(service.ask(f"/api1/terms/{NEAR}"), NEAR)
             (pid,) = workers(service)
-            # The kernel marks those who wait for a lock.
+            # The kernel marks processes that wait for a lock.
             until(lambda: re.search(rf"-> .* {pid} ", Path("/proc/locks").read_text()))
             assert files(service) == []
             written = another.store(NEAR, expected(NEAR).decode())

@@ -1,4 +1,4 @@
-"""The OpenAPI document against the standard, the routes, and what a real service answers."""
+"""The OpenAPI document, compared with the standard, the routes, and replies of a real service."""
 
 import json
 import re
@@ -39,12 +39,12 @@ from tests.service import Serve, Service, full_disk, jobs
 
 CONFIGURATION = Path(__file__).parent / "schemathesis.toml"
 
-# What HTTP itself has said about headers, OpenAPI need not repeat.
+# Headers that HTTP defines need not be in the document.
 OF_THE_TRANSFER = {"connection", "content-length", "content-type", "transfer-encoding"}
 
 
 def resolved(document: Any, part: Any) -> Any:
-    """Return what a part of the document refers to, or the part itself."""
+    """Return the object to which a part of the document refers, or the part itself."""
     if "$ref" not in part:
         return part
     for name in part["$ref"].removeprefix("#/").split("/"):
@@ -87,10 +87,10 @@ class Asked:
     def check(
         self, expected: str, method: str, template: str, reply: HTTPResponse, content: bytes
     ) -> None:
-        """Record the answer; it is as expected and as documented, no more and no less."""
+        """Record the answer; assert that it is as expected, and exactly as documented."""
         where = f"{method} {template} {reply.status}"
         assert str(reply.status) == expected, (where, content[:500])
-        # HEAD is answered as GET, without the body, and not documented by itself.
+        # HEAD is answered as GET without a body, and is not documented separately.
         operation = method.lower().replace("head", "get")
         answers = self.document["paths"][template][operation]["responses"]
         assert expected in answers, where
@@ -115,7 +115,7 @@ class Asked:
         self.seen.add((template, operation, expected))
 
     def check_problem(self, problem: dict[str, Any]) -> None:
-        """The kind is documented, with its title; the detail has the form of a sentence."""
+        """Assert that the kind is documented, with its title, and that the detail is a sentence."""
         kinds = self.document["components"]["schemas"]["Problem"]["properties"]["type"]["enum"]
         assert problem["type"] in kinds, problem
         kind = problem["type"].rpartition(":")[2]
@@ -136,7 +136,7 @@ class Asked:
 
 @contextmanager
 def as_many_streams_as_there_may_be(service: Service) -> Iterator[None]:
-    """Ask for terms in a row, and read none."""
+    """Request many rows of terms, and read none."""
     with ExitStack() as connections:
         for _ in range(MAX_STREAMS):
             client = connections.enter_context(
@@ -262,7 +262,7 @@ class TestAnswers:
         with Log(path) as log:
             log.note(away, FAR)
         cache = path.with_name("cache")
-        # Nothing can be kept there.
+        # Nothing can be stored in this cache.
         cache.write_text("")
         ask = Asked(serve("--per-client"))
         self._large_terms(ask, cache, away.hex())
@@ -280,7 +280,7 @@ class TestAnswers:
             if "403" in ask.document["paths"][template][method]["responses"]:
                 headers = {"Sec-Fetch-Site": "cross-site"}
                 ask("403", method.upper(), template, headers, sequence_id="shared", n="1")
-            # Longer than bjoern's parser takes.
+            # This is longer than bjoern's parser accepts.
             if (method, template) not in (("put", SEQUENCE), ("post", INDEX)):
                 ask(
                     "400",
@@ -402,7 +402,7 @@ class TestAnswers:
             reply, _ = ask("200", method, TERM, {"Accept": accept}, n="1000")
             tag = {"If-None-Match": reply.headers["ETag"], "Accept": accept}
             ask("304", method, TERM, tag, n="1000")
-            # Of HEAD, Range asks nothing (RFC 9110, 14.2).
+            # Range has no effect on HEAD (RFC 9110, 14.2).
             if method == "GET":
                 ask("206", method, TERM, {"Accept": accept, "Range": "bytes=1-2"}, n="1000")
         ask("200", method, TERM, query="?modulo=7", n="1000")
@@ -482,8 +482,8 @@ class TestAnswers:
 
 @pytest.mark.campaign
 def test_schemathesis_finds_nothing(serve: Serve, times: int) -> None:
-    """No 5xx, no undocumented status, header or media type, no document against its schema."""
-    # Without far terms: it takes the 503 of one that is being computed for a failure.
+    """No 5xx, no undocumented status, header or media type, no document that breaks its schema."""
+    # Without large terms: Schemathesis takes their 503 for a failure.
     service = serve("--max-term", "1000000")
     done = subprocess.run(
         [

@@ -1,4 +1,4 @@
-"""The processes that compute large terms for a service, and their progress over HTTP."""
+"""Processes that compute large terms for a service, and their progress over HTTP."""
 
 import contextlib
 import ctypes
@@ -66,7 +66,7 @@ class TestProcesses:
         assert reply.status == 503
         assert int(reply.headers["Retry-After"]) > 0
         assert f"{MAX_QUEUED} other terms wait" in json.loads(body)["detail"]
-        # What is known already does not wait.
+        # A term that is known needs no wait.
         assert service.value("next") == 1
         for n in many:
             assert service.ask(f"/api1/terms/{n}/job", "DELETE")[0].status == 204
@@ -92,7 +92,7 @@ class TestProcesses:
         (pid,) = workers(service)
         directory = service.file.with_name("cache")
         until(directory.exists)
-        # As if it had begun to write; it does so at its very end.
+        # As if the process had begun to write, which it does only at its end.
         (directory / f"{LONG}.{pid}.part").write_text("1")
         if way == "cancelled":
             assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
@@ -103,15 +103,15 @@ class TestProcesses:
         until(lambda: files(service) == [])
         assert gone(pid)
 
-    def test_a_cancelled_process_that_ends_late_delays_nobody(self, serve: Serve) -> None:
+    def test_cancelled_process_that_ends_late_delays_no_request(self, serve: Serve) -> None:
         service = serve("--max-term", str(LONG + 1_000))
         service.ask(f"/api1/terms/{LONG}")
         (pid,) = workers(service)
-        # Its parent does not learn of its end before its tracer does.
+        # The parent does not learn of the end before the tracer does.
         assert ctypes.CDLL(None).ptrace(PTRACE_SEIZE, pid, None, None) == 0
         assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
         assert service.value("next") == 1
-        # It may still have its memory, so that it keeps its place.
+        # It may still have its memory, so it keeps its place.
         states = [
             accepted(service.ask(f"/api1/terms/{n}"), n)["state"]
             for n in range(LONG + 1, LONG + 1 + MAX_RUNNING)
@@ -120,7 +120,7 @@ class TestProcesses:
         os.waitpid(pid, WALL)
         until(lambda: len(workers(service)) == MAX_RUNNING and gone(pid))
 
-    def test_the_queue_moves_when_nobody_asks(self, serve: Serve) -> None:
+    def test_queue_advances_without_requests(self, serve: Serve) -> None:
         service = serve("--max-term", str(LONG + 1_000))
         many = range(NEAR, NEAR + MAX_RUNNING + 2)
         for n in many:
@@ -149,7 +149,7 @@ class TestProcesses:
         assert failed["state"] == "failed"
         assert re.search(says, failed["failure"])
         assert service.value("next") == 1
-        # Whoever does not want to wait says so.
+        # A client that does not want to wait cancels the job.
         assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
         accepted(service.ask(f"/api1/terms/{LONG}"), LONG)
 
@@ -165,7 +165,7 @@ class TestProcesses:
 
     def test_term_without_memory_is_503(self, serve: Serve) -> None:
         service = serve("--max-term", str(LONG + 1_000))
-        # What its children may have, they have from it.
+        # Child processes inherit the limit.
         limit = 50 << 20
         pid = service.process.pid
         _, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
@@ -189,7 +189,7 @@ class TestProcesses:
             log.note(b"shared", LONG)
         service = serve(before=["setsid"])
         until(marker.exists)
-        # As a terminal does it, which tells all processes.
+        # A terminal sends Ctrl-C to all processes of the group.
         os.killpg(service.process.pid, signal.SIGINT)
         assert service.wait() == 0
         assert "Traceback" not in "".join(service.said)
@@ -197,7 +197,7 @@ class TestProcesses:
     def test_the_memory_limit_counts_from_what_is_mapped_already(
         self, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As the locale archive of some systems is, by each Python."""
+        """Some systems map the archive of all locales into each Python."""
         mapped = 1 << 30
         (tmp_path / "sitecustomize.py").write_text(
             f"import mmap; mapped = mmap.mmap(-1, {mapped}, prot=mmap.PROT_READ)"
@@ -211,7 +211,7 @@ class TestProcesses:
             return resource.prlimit(pid, resource.RLIMIT_AS)[0]
 
         until(lambda: limit() != resource.RLIM_INFINITY)
-        # Measured: a process maps 0.75 bytes for each index, and 23 MB of its own.
+        # A process maps 0.75 bytes for each index, and 23 MB for itself.
         assert 0.75 * LONG < limit() - mapped < LONG + 200_000_000
         assert awaited(service, NEAR)[0].status == 200
 
@@ -221,7 +221,7 @@ class TestProcesses:
         service.ask(f"/api1/terms/{LONG}")
         until(lambda: float((job(service, LONG) or {}).get("progress", 0)) > 0)
         (pid,) = workers(service)
-        # So that it does not notice by itself that nobody reads any more.
+        # Stopped, so that it does not notice by itself that its pipe is closed.
         os.kill(pid, signal.SIGSTOP)
         service.process.send_signal(number)
         try:
@@ -232,10 +232,10 @@ class TestProcesses:
 
 
 class TestLooks:
-    """The state of a computation, at whichever server is asked."""
+    """The state of a computation, whichever server is asked."""
 
     def test_term_is_computed_by_every_server_that_is_asked(self, serve: Serve, path: Path) -> None:
-        """Two that share a digit cache, and one on another machine."""
+        """Two servers share a digit cache, and one is on another machine."""
         shared = str(path.with_name("shared"))
         services = [
             serve("-f", str(path.with_name(f"{number}.log")), "--cache-dir", cache)
@@ -243,7 +243,7 @@ class TestLooks:
         ]
         accepted(services[0].ask(f"/api1/terms/{-NEAR}"), -NEAR)
         deadline = time.monotonic() + 60
-        # Each request comes to another of them, as behind a proxy.
+        # Each request goes to another server, as behind a proxy.
         in_turn = cycle(services)
         statuses: list[int] = []
         while statuses[-3:] != [200] * 3:
@@ -255,7 +255,9 @@ class TestLooks:
         for service in services:
             assert service.ask(f"/api1/terms/{-NEAR}", headers=TEXT)[1] == expected(-NEAR)
 
-    def test_looking_at_what_another_computes_takes_no_place(self, serve: Serve) -> None:
+    def test_progress_of_a_term_that_another_service_computes_takes_no_place(
+        self, serve: Serve
+    ) -> None:
         service = serve("--max-term", str(LONG + 1_000))
         another = DigitCache(service.file.with_name("cache"), 1 << 20)
         others = [NEAR + 1 + number for number in range(MAX_RUNNING)]
@@ -268,7 +270,7 @@ class TestLooks:
                 assert found is not None
                 assert found["state"] == "queued"
             assert not workers(service)
-            # Were they waited for, there would be no place left to compute this one.
+            # If these were waited for, there would be no place left to compute this term.
             assert awaited(service, NEAR, TEXT)[1] == expected(NEAR)
         for n in others:
             assert job(service, n) is None

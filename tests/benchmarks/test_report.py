@@ -1,4 +1,4 @@
-"""The report of a run whose costs were chosen by hand."""
+"""The report of a run with chosen costs."""
 
 import io
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_stages_of_a_step_add_up_to_its_cost(results: Results) -> None:
         "commit": 40,  # 100 - 60
         "application": 5,  # 16 - 1 - 8 - 2
         "HTTP": 20,
-        "rest": 25,  # what is missing to 100
+        "rest": 25,  # the remainder to 100
     }
 
 
@@ -109,7 +109,7 @@ def test_cliff_in_the_cost_of_a_digit_is_found(path: Path) -> None:
         path,
         [
             measured(groups.STEP_AND_DIGITS, name, cost, digits=digits)
-            # Per digit 9, 2, 4 and 3; the first is too short to count.
+            # The costs per digit are 9, 2, 4 and 3; the first length is too short to count.
             for digits, cost in [
                 *((10, 90), (10_000, 20_000), (100_000, 400_000), (2_089_877, 3 * 2_089_877)),
             ]

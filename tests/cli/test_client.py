@@ -1,4 +1,4 @@
-"""The commands with a service, beside one and at its address; and with something else there."""
+"""Commands that use a service, next to it or by its address; and an address of something else."""
 
 import json
 import re
@@ -42,7 +42,7 @@ class TestBesideAService:
     def test_url_steps_the_shared_sequence_of_a_service(
         self, serve: Serve, bigfib: Command
     ) -> None:
-        # With --per-client, which is of /api0 only, too.
+        # With --per-client, which concerns only /api0.
         service = serve("--per-client")
         commands = ["current", "n", "n", "next", "p", "c"]
         shown = [bigfib.prints(command, "--url", service.url) for command in commands]
@@ -58,7 +58,7 @@ class TestBesideAService:
         assert bigfib.prints("p", "--by", "299", "--url", service.url) == "1\n"
         assert bigfib.prints("seek", "10000", "--url", service.url) == f"{term(10_000)}\n"
         refusal = bigfib.fails("seek", "100000001", "--url", service.url)
-        # Six numbers of as many bytes as digits, log10(phi) of them an index, in 64 MiB.
+        # Six numbers with a byte a digit, log10(phi) digits an index, in 64 MiB.
         assert "position 53519005 at most" in refusal
         assert service.value("current") == 0, "the client's own sequence has moved"
 
@@ -93,7 +93,7 @@ class TestBesideAService:
             ["terms", "100", "20", "--group"],
             ["terms", "0", "301", "--bfile"],
             ["terms", "-2", "5", "--json"],
-            # More than the service has in a reply.
+            # More terms than the service sends in one reply.
             ["terms", "0", "10002"],
         ],
     )
@@ -117,7 +117,7 @@ class TestBesideAService:
         first, last = fibonacci.leading_digits(n, 40), fibonacci.trailing_digits(n, 40)
         shown = bigfib.on_terminal("term", str(n), "--url", serve().url)
         assert f"F({n})" in shown
-        # Some of the work is seen to be done.
+        # The progress bar shows part of the work.
         assert set(re.findall(r"(\d+)%", shown)) - {"0"}
         assert f"{first}...{last} (20898764 digits" in shown
 
@@ -151,7 +151,7 @@ class TestBesideAService:
             assert "is lost" in bigfib("term", "7", "--url", url).stderr
 
     def test_a_term_that_is_gone_again(self, bigfib: Command) -> None:
-        """As when the next connection leads to another process of the service."""
+        """As if the next connection reached another process of the service."""
         close = b"Connection: close\r\n"
         there = b"HTTP/1.1 206 Partial Content\r\n" + close + b"\r\n5"
         gone = b"HTTP/1.1 202 Accepted\r\n" + close + b"\r\n"
@@ -166,7 +166,7 @@ class TestBesideAService:
         url = service.url
         assert bigfib.prints("term", "1000", "-o", str(target), "--url", url) == ""
         assert target.read_text() == f"{term(1000)}\n"
-        # What is refused leaves it as it is.
+        # A refused change has no effect.
         assert "summary" in bigfib.fails("term", "100000001", "-o", str(target), "--url", url)
         assert target.read_text() == f"{term(1000)}\n"
         assert sorted(entry.name for entry in tmp_path.glob("term*")) == ["term.txt"]

@@ -1,4 +1,4 @@
-"""The commands of state logs."""
+"""The commands for state logs."""
 
 import json
 import re
@@ -73,7 +73,7 @@ class TestLog:
                 arguments, stdout=subprocess.PIPE, env=bigfib.environ, text=True
             ) as dump:
                 assert dump.stdout is not None
-                # What is left does not fit into the pipe, so that it cannot have ended.
+                # The rest does not fit into the pipe, so that the command cannot have ended.
                 for _ in range(count - 2_000):
                     dump.stdout.readline()
                 status = Path(f"/proc/{dump.pid}/status").read_text()
@@ -85,7 +85,7 @@ class TestLog:
             assert found
             return int(found[1])
 
-        # All of them in a dictionary take 17 MB.
+        # A dictionary of all of them takes 17 MB.
         assert peak(100_000) < peak(3_000) + 8_000
 
     def test_compact_shrinks_the_log(self, bigfib: Command) -> None:
@@ -104,7 +104,7 @@ class TestLog:
     def test_no_command_expires_a_sequence(
         self, bigfib: Command, tmp_path: Path, command: list[str]
     ) -> None:
-        """Whatever settings it runs under, and whatever the clock says."""
+        """Maintenance expires nothing, whatever its settings and the clock."""
         with Log(bigfib.file, Durability.OS, clock=lambda: time.time() - 100 * 86_400) as log:
             for position in range(1, 10):
                 for name in (SHARED, bytes(16)):
@@ -157,7 +157,7 @@ class TestLog:
         self, bigfib: Command, require: Callable[[str], str]
     ) -> None:
         bigfib.prints("next")
-        # Root may write anywhere but here.
+        # Root may write anywhere except here.
         protect = require("chattr")
         if subprocess.run([protect, "+i", bigfib.file.parent], check=False).returncode != 0:
             pytest.skip("this file system protects no directories")

@@ -1,4 +1,4 @@
-"""The progress bar of large terms: how it moves between reports, and on a real terminal."""
+"""The progress bar of large terms between reports, and on a real terminal."""
 
 import re
 import sys
@@ -20,7 +20,7 @@ class Clock:
 
 
 def shown(reports: dict[float, float], seconds: float) -> list[float]:
-    """Return what the bar shows ten times a second, if these reports come at these times."""
+    """Return what the bar shows ten times a second, for reports at these times."""
     clock, found = Clock(), []
     pace = Pace(clock)
     due = sorted(reports)
@@ -33,7 +33,7 @@ def shown(reports: dict[float, float], seconds: float) -> list[float]:
 
 
 def test_bar_moves_evenly_between_reports_that_are_far_apart() -> None:
-    # Each doubling takes as long as all before it, and is reported at its end.
+    # Each doubling takes as long as all before it, and is reported when it ends.
     at = shown({0: 0, 1: 0.125, 2: 0.25, 4: 0.5}, 7.8)[11:]
     steps = [after - before for before, after in pairwise(at)]
     assert max(steps) == pytest.approx(0.0125, abs=0.001)

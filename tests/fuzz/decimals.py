@@ -1,16 +1,16 @@
-"""Pairs in packed decimal against Python's integers."""
+"""Pairs in packed decimal, compared with Python's integers."""
 
 from bigfib.numbers.decimals import DecimalPair
 from bigfib.numbers.fibonacci import decimal_length
 
-# Few, for Python takes long to write numbers of thousands of digits. All are packed, also after the
-# walk; `kernel` fuzzes the sums of longer ones.
+# Few digits, because Python writes long numbers slowly. All of these stay packed; `kernel` fuzzes
+# the sums of longer ones.
 _LENGTHS = (1, 2, 7, 8, 9, 40, 600, 1_900)
 _POSITIONS = {(decimal_length(n), decimal_length(n + 1)): n for n in range(2, 5 * max(_LENGTHS))}
 
 
 def check(data: bytes) -> None:
-    """Any two numbers a <= b <= 2 a of the lengths of neighbours step as these do."""
+    """Any two numbers a <= b <= 2 a with the lengths of neighbours step as terms do."""
     if len(data) < 3:
         return
     digits = "".join(str(octet % 10) for octet in data[2:])

@@ -24,7 +24,7 @@ def address(service: Service) -> Address:
 
 
 class History:
-    """What clients of some services ask for until the end of the test, which checks it."""
+    """Record what clients of some services ask until the end of the test, and check it."""
 
     def __init__(self, seed: int) -> None:
         self.recorder = Recorder()
@@ -42,17 +42,17 @@ class History:
         ]
 
     def more(self, count: int) -> None:
-        """Return when so many more requests have been answered."""
+        """Wait until this many more requests have been answered."""
         before = self.recorder.counts()["answered"]
         until(lambda: self.recorder.counts()["answered"] >= before + count)
 
     def refusals(self, count: int) -> None:
-        """Return when so many more requests have been refused."""
+        """Wait until this many more requests have been refused."""
         before = self.recorder.failed
         until(lambda: self.recorder.failed >= before + count)
 
     def check(self, service: Service, tried: Counter[str], what: str) -> None:
-        """Look where everything is, and check the history."""
+        """Read all positions, and check the history."""
         work([(Client(CLIENTS, address(service), self.recorder), self.anything.look)], 1)
         check(self.recorder.histories(), {SHARED: At(0)})
         tried[f"operations in histories: {what}"] += self.recorder.counts()["answered"]
@@ -84,7 +84,7 @@ def test_history_over_kills_under_load_is_linearizable(
 def test_history_over_a_disk_that_is_full_now_and_then_is_linearizable(
     serve: Serve, tried: Counter[str], times: int
 ) -> None:
-    # Compacted it would have room again.
+    # Compaction would give it room again.
     service = serve()
     history = History(1)
     with working(history.clients([service])):
@@ -116,7 +116,7 @@ def test_history_of_two_workers_that_are_killed_in_turn_is_linearizable(
 def test_history_over_failovers_is_linearizable(
     serve: Serve, cluster: Cluster, tried: Counter[str], times: int
 ) -> None:
-    """The primary is killed under load and its synchronous standby takes over, again and again."""
+    """The primary is killed under load, and its synchronous standby takes over, again and again."""
     ports = [cluster.port, free_port()]
     hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
     history = History(3)
@@ -132,7 +132,7 @@ def test_history_over_failovers_is_linearizable(
                     opened.callback(standby.remove)
                 history.more(300)
                 primary.kill()
-                # A server never makes a change again whose outcome is unknown.
+                # A server never repeats a change whose outcome is unknown.
                 history.recorder.settle()
                 standby.promote()
                 history.recorder.settle()

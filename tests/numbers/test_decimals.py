@@ -1,4 +1,4 @@
-"""The pair in decimal, by the kernel and packed, against FLINT's terms and GMP's integers."""
+"""The pair in decimal, by the kernel and packed, compared with FLINT's terms and GMP's integers."""
 
 import random
 import subprocess
@@ -19,11 +19,11 @@ def installation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 
 def text_of(n: int) -> bytes:
-    """F(n) in decimal, by FLINT."""
+    """Return F(n) in decimal, by FLINT."""
     return str(fmpz.fib_ui(fmpz(n))).encode()
 
 
-# Where F(n) has one digit more than F(n - 1).
+# Indices at which F(n) has one digit more than F(n - 1).
 LENGTH_BOUNDARIES = [n for n in range(2, 3000) if len(text_of(n)) > len(text_of(n - 1))]
 
 
@@ -71,7 +71,7 @@ def test_pair_built_at_a_length_boundary_is_exact() -> None:
 
 
 def test_carries_and_borrows_over_many_digits_are_exact() -> None:
-    # A run of nines or zeros in a term is where a carry or a borrow has run through its neighbours.
+    # Runs of nines or zeros in a term, through which a carry or borrow of its neighbours has run.
     found = [n for n in range(3000) if b"9999" in text_of(n) or b"0000" in text_of(n)]
     assert len(found) > 50
     for n in found:

@@ -1,4 +1,4 @@
-"""axe-core finds nothing on the page: in every state, at both sizes, in light and in the dark."""
+"""axe-core finds no fault in the page: in every state, at both sizes, in both colour schemes."""
 
 import re
 import signal
@@ -28,7 +28,7 @@ SIZES_AND_SCHEMES: dict[str, dict[str, Any]] = {
 
 
 def check(page: Page, state: str) -> None:
-    """Fail if axe-core finds anything, or if something has to be scrolled to the side."""
+    """Fail if axe-core finds anything, or if the page must be scrolled sideways."""
     found = page.evaluate("axe.run()")
     violations = [
         (state, violation["id"], node["html"], node["failureSummary"])
@@ -40,19 +40,19 @@ def check(page: Page, state: str) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == page.evaluate("innerWidth")
 
 
-# By itself each takes as long as twenty other tests of the page.
+# One of these takes as long as twenty other tests of the page.
 @pytest.mark.parametrize(
     "look",
     [
         "390x844 dark",
-        # The other size and the other scheme.
+        # The other size and the other colour scheme.
         "1280x720 light",
     ],
 )
 def test_axe_finds_nothing_in_what_a_visitor_opens(
     service: Service, open_page: Open, look: str
 ) -> None:
-    # A little more than one page of digits: axe-core looks at each group of those that are shown.
+    # A little more than one page of digits, because axe-core checks each visible group.
     page = open_page(service, "?n=48,000", **SIZES_AND_SCHEMES[look])
     page.evaluate(AXE)
     is_at(page, 0)

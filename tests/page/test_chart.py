@@ -43,7 +43,7 @@ class TestChart:
         lefts = [float(x or "") for x in places(chart, "circle", "cx")]
         assert lefts == sorted(lefts)
         assert lefts[1] - lefts[0] == pytest.approx(lefts[2] - lefts[1], abs=0.2)
-        # 11, 21 and 31 digits lie on a line; up is less.
+        # 11, 21 and 31 digits are on a line; higher is less.
         heights = [float(y or "") for y in places(chart, "circle", "cy")]
         assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=0.2)
         assert heights[0] > heights[1]
@@ -79,4 +79,4 @@ class TestChart:
             assert len(edges) >= 4
             assert edges == sorted(edges)
             assert edges[0] >= 0
-            assert edges[-1] < box + 1  # As exact as fonts are measured.
+            assert edges[-1] < box + 1  # as exact as fonts are measured

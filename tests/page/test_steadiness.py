@@ -1,4 +1,4 @@
-"""The page while it changes: what is used stays where it is, and what is over goes."""
+"""While the page changes, controls do not move, and outdated messages disappear."""
 
 import re
 from typing import Any
@@ -57,7 +57,7 @@ def test_controls_stay_where_they_are_when_the_service_goes(serve: Serve, open_p
     away = page.locator("#away")
     expect(away).to_contain_text("The service does not answer")
     assert centre(page, "Next") == spot
-    # Whatever is under a point of the notice belongs to it, and it is under nothing else.
+    # Every point of the notice belongs to it, and it is not covered.
     covered = page.evaluate(
         """() => {
             const over = (a, b) => a.right > b.left && b.right > a.left
@@ -96,7 +96,7 @@ def test_the_bar_of_a_large_term_goes_when_another_term_is_looked_up(
 def test_cancelling_what_is_cancelled_already_is_no_error(serve: Serve, open_page: Open) -> None:
     service = serve()
     page = open_page(service)
-    # The page does not learn of it by itself.
+    # The page does not notice by itself.
     page.route(
         "**/job",
         lambda route: (

@@ -1,4 +1,4 @@
-"""Is it a Fibonacci number? On the page."""
+"""The section "Is it a Fibonacci number?" of the page."""
 
 import pytest
 from flint import fmpz

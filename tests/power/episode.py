@@ -1,4 +1,4 @@
-"""Lives of one service whose power is cut again and again, and the history of its clients."""
+"""Cut the power of one service again and again, and record the history of its clients."""
 
 import random
 import signal
@@ -21,7 +21,7 @@ _MOST_REQUESTS = 60
 
 
 class Refused(AssertionError):
-    """The service does not start on what a power cut has left."""
+    """The service does not start with what a power cut has left."""
 
 
 class End(NamedTuple):
@@ -84,8 +84,8 @@ class Episode:
         self._durability = durability
         self._anything = Anything(random.Random(seed + 1))
         self._owner = Owner()
-        # A power cut ends a boot of the machine; what tells boots apart is only replaced for the
-        # service.
+        # A power cut ends a boot of the machine, so the service must see another boot id; a file
+        # takes the place of the kernel's.
         self._boot = 0
         self.recorder = Recorder()
         self.tried: Counter[str] = Counter()
@@ -126,7 +126,7 @@ class Episode:
         return f"at a {self._machine.cut_at.split()[0]}" if self._machine.cut_at else "in between"
 
     def _start(self) -> Service | None:
-        """Return the service, or None if it did not live long enough to say where it listens."""
+        """Return the service, or None if it died before it printed where it listens."""
         cache = self._machine.directory.with_name("cache")
         self._machine.boot_id.write_text(f"{uuid.UUID(int=self._boot, version=4)}\n")
         rewrites = self._chance.random() < 0.5 if self._rewrites is None else self._rewrites

@@ -1,4 +1,4 @@
-"""A machine whose power can be cut: a directory that a `Disk` is mounted on, and its switch."""
+"""A machine whose power can be cut: a directory on which a `Disk` is mounted, and its switch."""
 
 import json
 import os
@@ -18,7 +18,7 @@ _FUSE = Path("/dev/fuse")
 
 
 def require_fuse() -> None:
-    """Skip the test where nothing can be mounted; in CI fail, if the machine could."""
+    """Skip the test if nothing can be mounted; in CI fail, if the machine could."""
     reason = ""
     if not _FUSE.exists():
         reason = "there is no /dev/fuse"
@@ -99,7 +99,7 @@ class Machine:
         self._tell("arm", kind=kind, count=count, then=then)
 
     def look(self) -> None:
-        """Learn whether the power was cut, and what was synced."""
+        """Note whether the power was cut, and what was synced."""
         self._tell("state")
 
     def power_on(self, randomness: random.Random, *, powersafe: bool = True) -> None:
@@ -112,7 +112,7 @@ class Machine:
         self._tell("power on", seed=randomness.getrandbits(32), powersafe=powersafe)
 
     def go_on(self) -> None:
-        """Go on with all that was done, as when only a program was killed."""
+        """Go on with all changes, as if only a program had been killed."""
         self._tell("power on", seed=None, powersafe=True)
 
     def format(self) -> None:
@@ -120,9 +120,9 @@ class Machine:
         self._tell("format")
 
     def limit(self, room: int | None) -> None:
-        """Leave room for so many more bytes, None for any number."""
+        """Leave room for this many more bytes; None for any number."""
         self._tell("limit", room=room)
 
     def mutate(self, sync: str, *, number: int | None = None, late_by: int = 0) -> None:
-        """Leave out syncs, or make them late; see `Mutant`. Without a name all are made again."""
+        """Omit or delay syncs; see `Mutant`. Without a name, make all of them again."""
         self._tell("mutate", sync=sync, number=number, late_by=late_by)

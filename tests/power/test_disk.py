@@ -1,4 +1,4 @@
-"""The model of a disk: what is surely there after a power cut, and what may be."""
+"""The model of a disk: what is certain after a power cut, and what is possible."""
 
 import random
 import stat
@@ -13,7 +13,7 @@ CUTS = 300
 
 
 def outcomes(prepare: Callable[[Disk], None], look: Callable[[Disk], object]) -> set[object]:
-    """Return what is seen after power cuts that differ only by chance."""
+    """Return the results of power cuts that differ only by chance."""
     found = set()
     for seed in range(CUTS):
         disk = Disk()
@@ -93,7 +93,7 @@ class TestNames:
 
 
 class TestData:
-    def test_synced_data_is_there(self) -> None:
+    def test_synced_data_survives_a_power_cut(self) -> None:
         def prepare(disk: Disk) -> None:
             durable(disk, "a", b"x" * 5000)
 

@@ -18,7 +18,7 @@ def test_harm_to_the_log_of_an_idle_service_is_reported(machine: Machine, serve:
     service = serve("-f", str(log))
     for _ in range(3):
         service.value("next")
-    # Its name is synced after it.
+    # The directory is synced after it.
     until(lambda: "new state.log.floor" in syncs())
     assert syncs()["state.log.floor"] == 1
     service.process.kill()

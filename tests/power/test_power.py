@@ -1,4 +1,4 @@
-"""The whole service loses power, again and again, and nothing that it acknowledged is lost."""
+"""The service loses power, again and again, and nothing that it acknowledged is lost."""
 
 import random
 import re
@@ -18,12 +18,12 @@ LIVES = 12
 
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
-    """What chooses the power cuts: always the same ones, but with `--torture`."""
+    """Chooses the power cuts: always the same ones, except with `--torture`."""
     return random.randrange(1 << 32) if request.config.getoption("torture") else 21
 
 
 def cut_power(machine: Machine, seed: int, lives: int) -> Counter[str]:
-    """Let services die so many times, on disks that are empty at first; return what was done."""
+    """Let services die this many times, on disks that are empty at first; return what was done."""
     tried: Counter[str] = Counter()
     for number in range(lives // LIVES):
         episode = Episode(machine, seed + number)
@@ -51,7 +51,7 @@ def test_acknowledged_steps_survive_power_cuts(
 def test_service_starts_after_power_cuts_with_durability_os(
     machine: Machine, seed: int, times: int
 ) -> None:
-    """On whatever is left."""
+    """Restart on whatever is left."""
     episode = Episode(machine, seed, durability="os")
     for _ in range(20 * times):
         episode.live()

@@ -15,7 +15,7 @@ def ask(method, path, **request):
         try:
             reply = client.request(method, path, **request)
         except httpx.TransportError:
-            time.sleep(0.1)  # Lost.
+            time.sleep(0.1)  # The reply was lost.
             continue
         if reply.status_code != 202:
             return reply

@@ -1,4 +1,4 @@
-"""Many servers that step the same sequences."""
+"""Many servers step the same sequences."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Servers that reach their database through PgBouncer."""
+"""Servers use their database through PgBouncer."""
 
 import signal
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Replies that wait for a transaction."""
+"""Replies wait for a transaction."""
 
 import re
 import socket
@@ -51,7 +51,7 @@ class TestReplies:
             clients = [opened.enter_context(socket.create_connection(address)) for _ in range(20)]
             before = transactions(cluster.url())
             with psycopg.connect(cluster.url()) as other:
-                # The first batch waits for the row, and all others have sent their request then.
+                # The first batch waits for the row; by then all others have sent their requests.
                 other.execute("SELECT * FROM bigfib_sequences FOR UPDATE")
                 for client in clients:
                     client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -65,6 +65,6 @@ class TestReplies:
                     received += piece
                 bodies.append(re.findall(rb"(\d+)\",\"status", received)[0])
         assert sorted(map(int, bodies)) == [int(fmpz.fib_ui(fmpz(n))) for n in range(2, 22)]
-        # Ours and that which held the row are two.
+        # Ours, and the one that held the row.
         assert transactions(cluster.url()) - before - 2 <= 3
         assert position(cluster.url()) == 21

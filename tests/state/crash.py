@@ -1,4 +1,4 @@
-"""What the disk may hold after a power loss, from what the system was asked to do.
+"""Compute what the disk may hold after a power loss, from the system calls that were made.
 
 `Recorder` passes every call that changes files on to the real system and writes it down. `Disk`
 replays such calls on a model of a disk with a volatile cache: only what has been synced is sure to
@@ -22,7 +22,7 @@ PAGE = 4096
 
 
 class Recorder:
-    """The system's calls, written down in `calls`, with files told by number."""
+    """The real system calls, recorded in `calls`, with numbers for files."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -51,7 +51,7 @@ class Recorder:
         os.ftruncate(fd, length)
 
     def fsync(self, fd: int, /) -> None:
-        # The real call would only take time: what it promises, the model keeps.
+        # The real call would only take time; the model does what it promises.
         self.calls.append(("sync", self._files[fd]))
 
     fdatasync = fsync
@@ -65,17 +65,17 @@ class Recorder:
         self.calls.append(("unlink", path.name))
 
     def acknowledge(self, positions: dict[bytes, int | None]) -> None:
-        """Write down that a client has been told of these positions."""
+        """Record that a client has been shown these positions."""
         self.calls.append(("acknowledged", dict(positions)))
 
     def append(self, sequence_id: bytes, position: int | None) -> None:
-        """Write down that a sequence is about to be moved."""
+        """Record that a sequence is about to be moved."""
         self.calls.append(("appended", sequence_id, position))
 
 
 @dataclass
 class File:
-    """A file: what is surely on disk, and what has been asked for since the last sync."""
+    """A file: what is certainly on disk, and the writes since the last sync."""
 
     durable: bytes = b""
     pending: list[Call] = field(default_factory=list)
@@ -93,7 +93,7 @@ class Disk:
         self.since: dict[bytes, list[int | None]] = {}
 
     def do(self, call: Call) -> None:
-        """Take in one call."""
+        """Apply one call."""
         match call:
             case ("open", int(number), str(name), bool(truncates)):
                 if name not in self._names:
@@ -156,11 +156,11 @@ class Disk:
         }
 
     def synced(self, name: str) -> int:
-        """Return how many bytes of a file, by its name of now, are surely on the disk."""
+        """Return how many bytes of a file, by its present name, are certainly on the disk."""
         return len(self._names[name].durable)
 
     def honest(self, sequence_id: bytes) -> set[int]:
-        """Return where the sequence may be found: as last acknowledged, or moved since."""
+        """Return the possible positions: as last acknowledged, or moved since."""
         possible = [self.acknowledged.get(sequence_id), *self.since.get(sequence_id, [])]
         return {position or 0 for position in possible}
 
@@ -181,7 +181,7 @@ def _after(content: bytes, calls: Iterable[Call]) -> bytes:
 
 
 def _subset(calls: list[Call], chance: random.Random, unit: int) -> list[Call]:
-    """Return some of the calls, of writes some of the units of the disk."""
+    """Return some of the calls; of a write, some units of the disk."""
     kept: list[Call] = []
     for call in calls:
         match call:
@@ -199,7 +199,7 @@ def _subset(calls: list[Call], chance: random.Random, unit: int) -> list[Call]:
 
 
 def _harmed(content: bytes, calls: list[Call], chance: random.Random) -> bytes:
-    """Return the content with some of the units of the disk harmed that were being written."""
+    """Return the content, with some of the units harmed that were being written."""
     unit = chance.choice([SECTOR, PAGE])
     harmed = bytearray(content)
     for call in calls:

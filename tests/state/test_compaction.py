@@ -1,4 +1,4 @@
-"""The rewriting of the log: small, whole, and without anyone noticing."""
+"""Compaction of the log: the result is small and complete, and disturbs nobody."""
 
 import threading
 from pathlib import Path
@@ -22,7 +22,7 @@ def positions(path: Path) -> dict[bytes, int]:
 
 
 class TestRewrite:
-    def test_keeps_every_position_and_shrinks(self, path: Path) -> None:
+    def test_compaction_keeps_every_position_and_shrinks_the_log(self, path: Path) -> None:
         with Log(path, Durability.OS) as log:
             for number in range(3000):
                 store(log, b"%d" % (number % 10), 2**number)
@@ -40,11 +40,11 @@ class TestRewrite:
         with Log(path, Durability.OS, rewrite_bytes=2000) as log:
             for position in range(1, 20_001):
                 largest = max(largest, store(log, SHARED, position))
-        # While one file is being synced by its thread, the other goes on growing.
+        # While a thread syncs one file, the other keeps growing.
         assert largest < 200_000
         assert positions(path) == {SHARED: 20_000}
 
-    def test_not_while_most_of_it_is_true(self, path: Path) -> None:
+    def test_log_of_mostly_live_records_is_not_compacted(self, path: Path) -> None:
         with Log(path, Durability.OS, rewrite_bytes=2000) as log:
             for number in range(1000):
                 store(log, b"%d" % number, 1)
@@ -74,7 +74,7 @@ class TestRewrite:
             assert log.committed == 101
 
     def test_what_is_appended_meanwhile_is_in_both(self, path: Path) -> None:
-        """Stopped at any commit of a rewriting, the log has every position."""
+        """Stopped at any commit of a compaction, the log has every position."""
         for stop in range(1, 60):
             path.unlink(missing_ok=True)
             floor.path_of(path).unlink(missing_ok=True)
@@ -94,8 +94,8 @@ class TestRewrite:
             assert positions(path) == expected
             assert not new_path(path).exists()
 
-    def test_what_waits_for_a_sync_meanwhile(self, path: Path) -> None:
-        """Stopped at any commit of a rewriting, the log has what shares a record, too."""
+    def test_compaction_stopped_anywhere_keeps_coalesced_steps(self, path: Path) -> None:
+        """Stopped at any commit of a compaction, the log has coalesced steps, too."""
         for stop in range(1, 60):
             path.unlink(missing_ok=True)
             floor.path_of(path).unlink(missing_ok=True)
@@ -160,7 +160,7 @@ class TestRewrite:
 
 
 class TestExpiry:
-    def test_drops_what_nobody_has_touched(self, path: Path) -> None:
+    def test_compaction_expires_untouched_sequences(self, path: Path) -> None:
         now = 20_000.0 * DAY
         with Log(path, clock=lambda: now, days_kept=90, permanent=SHARED) as log:
             for name in (SHARED, b"old", b"touched", b"removed"):
@@ -190,7 +190,7 @@ class TestExpiry:
             log.compact()
             assert set(log.latest) == {b"new"}
 
-    def test_without_a_number_of_days_all_are_kept(self, path: Path) -> None:
+    def test_compaction_without_a_number_of_days_expires_nothing(self, path: Path) -> None:
         now = 0.0
         with Log(path, clock=lambda: now) as log:
             log.note(b"old", 7)
@@ -233,7 +233,7 @@ class TestExpiry:
         log.note(b"new", 1)
         log.compact()
         assert set(log.latest) == {SHARED, b"a", b"b", b"c", b"new"}
-        # They do grow old by the clock that is right.
+        # By the correct clock, they do expire.
         now = 20_091.0 * DAY
         log.compact()
         assert set(log.latest) == {SHARED, b"a", b"b", b"new"}
@@ -318,7 +318,7 @@ class TestExpiry:
             log.compact()
             assert set(log.latest) == {b"new %d" % number for number in range(2000)}
 
-    def test_touched_while_it_was_being_dropped(self, path: Path) -> None:
+    def test_sequence_touched_while_it_expires_is_kept(self, path: Path) -> None:
         now = 20_000.0 * DAY
         with Log(path, clock=lambda: now, days_kept=90, rewrite_bytes=1) as log:
             for _ in range(4):

@@ -1,4 +1,4 @@
-"""The fault campaign: every fault that can be caused, on the log that is to stand it."""
+"""Cause every fault that can be caused, on logs that must survive it."""
 
 import contextlib
 import errno
@@ -27,15 +27,15 @@ from tests.state.crash import PAGE, Disk, Recorder
 
 IDS = [b"shared", b"a", b"b", bytes(16)]
 
-# So few that a log of some records is already rewritten.
+# So few bytes that a log of some records is already compacted.
 REWRITE_BYTES = 150
 
-# Bytes of the records of `TestPowerLoss`.
+# The bytes of the records of `TestPowerLoss`.
 LONGEST_RECORD = 1200
 
 
 class Unsynced:
-    """The real system, but for the time that syncs take."""
+    """The real system, except for the time that syncs take."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
@@ -47,7 +47,7 @@ class Unsynced:
 
 
 def put(directory: Path, files: dict[str, bytes]) -> None:
-    """Let these be the files in ``directory``, and no others."""
+    """Replace the files in ``directory`` by these."""
     for entry in directory.iterdir():
         entry.unlink()
     for name, content in files.items():
@@ -58,7 +58,7 @@ class TestPowerLoss:
     def work(
         self, path: Path, recorder: Recorder, chance: random.Random, least: int = REWRITE_BYTES
     ) -> None:
-        """Step, remove, commit and rewrite at random, from a size of ``least`` bytes on."""
+        """Step, remove, commit and compact at random, from a size of ``least`` bytes on."""
         with Log(path, system=recorder, rewrite_bytes=least) as log:
             shown = {sequence_id: log.position(sequence_id) for sequence_id in IDS}
             recorder.acknowledge(dict(shown))
@@ -85,7 +85,7 @@ class TestPowerLoss:
         crashed.mkdir()
         files: dict[str, bytes] = {}
         for generation in range(8 * times):
-            # Every other one goes on from what a crash has left of the one before.
+            # Every other log goes on from what a crash has left of the one before.
             if generation % 2 == 0:
                 files = {}
             put(work, files)
@@ -145,7 +145,7 @@ class TestPowerLoss:
         assert found["nothing lost"] > found["refused"] > 0
 
     def judge(self, path: Path, disk: Disk, caplog: pytest.LogCaptureFixture) -> str:
-        """Return what a start makes of what is left; it loses nothing without a word."""
+        """Return the result of a start with what is left; every loss is reported."""
         try:
             shown = reader.read(path)
         except (Damaged, Unusable):
@@ -157,12 +157,12 @@ class TestPowerLoss:
         assert "cut off, and kept in" in caplog.text
         (kept,) = path.parent.glob("*.torn.1")
         assert content[: shown.end] + kept.read_bytes() == content
-        # All of it reached into the sector or page in which the next commit was being written.
+        # All of it was in the sector or page in which the next commit was being written.
         assert shown.end > disk.synced("state.log") // PAGE * PAGE - LONGEST_RECORD
         return "lost, with a warning"
 
     def test_end_that_is_cut_off_is_kept_whenever_the_power_fails(self, tmp_path: Path) -> None:
-        """It is in the log, or in a file of its own, and not lost with the next record."""
+        """The record is in the log, or in another file, and is not lost with the next one."""
         chance = random.Random(4)
         path = tmp_path / "state.log"
         with Log(path, system=Unsynced()) as log:
@@ -192,7 +192,7 @@ class TestPowerLoss:
         assert cut > 200
 
     def test_harm_to_a_log_that_was_idle_for_a_second_is_reported(self, tmp_path: Path) -> None:
-        """Its floor is on the disk, and so is the name of that."""
+        """The log's floor is on the disk, and so is the floor's name."""
         chance = random.Random(2)
         work, crashed = tmp_path / "work", tmp_path / "crashed"
         work.mkdir()
@@ -203,7 +203,7 @@ class TestPowerLoss:
                 log.note(b"shared", position)
                 log.commit()
                 log.tend(position)
-            # Not before the second is over.
+            # Not before a second has passed.
             log.tend(3.9)
             assert recorder.calls[-1][0] == "write"
             log.tend(4.2)
@@ -220,15 +220,15 @@ class TestPowerLoss:
 
 
 class TestDamage:
-    """A log in which some records were promised; whatever is then done to its bytes."""
+    """A log in which some records were promised; its bytes may then be harmed."""
 
     @pytest.fixture
     def history(self, path: Path) -> list[dict[bytes, int]]:
-        """Make the log, and return the positions after each of its records."""
+        """Create the log, and return the positions after each of its records."""
         history: list[dict[bytes, int]] = [{}]
         with Log(path) as log:
             for number in range(1, 13):
-                # Not twice between two commits: that would be one record.
+                # Not twice between two commits: both would share one record.
                 sequence_id = IDS[number % 3]
                 log.note(sequence_id, number * 1000)
                 history.append({**history[-1], sequence_id: number * 1000})
@@ -276,14 +276,16 @@ class TestDamage:
                 assert shown in history
             tried["damaged files"] += 1
 
-    def test_what_is_said_of_damage(self, path: Path, content: bytes) -> None:
+    def test_message_of_damage_names_fault_and_later_record(
+        self, path: Path, content: bytes
+    ) -> None:
         with path.open("rb") as file:
             offsets = [offset for offset, _ in reader.Reader(file)]
         harmed = bytearray(content)
         harmed[offsets[1] + 5] ^= 0xFF
         path.write_bytes(harmed)
         floor.path_of(path).unlink()
-        # The third record was the first to be synced, so the fourth is the first to promise it.
+        # The third record was the first to be synced, so the fourth is the first that proves it.
         with pytest.raises(
             Damaged,
             match=f"{path} is damaged: at offset {offsets[1]} there is .*, where the record at "
@@ -328,7 +330,7 @@ class TestDamage:
             else:
                 losses += shown != history[-1]
         assert losses == 0
-        # What is harmed nowhere, such as an empty range, is not refused.
+        # If nothing is harmed, such as by an empty range, the log is not refused.
         assert len(harms) * 0.99 < refusals < len(harms)
         tried["harms to a log with its floor"] += len(harms)
         tried["silent losses"] += losses
@@ -377,7 +379,7 @@ class TestDamage:
                 log.commit()
         assert self.present(path, content + other.read_bytes()) == history[-1]
         assert self.present(path, content + content) == history[-1]
-        # Magic bytes and version, 10 of them, are the same in both.
+        # The magic bytes and the version, 10 bytes, are the same in both.
         for cut in range(11, len(content), 7):
             shown = self.present(path, content[:cut] + other.read_bytes()[cut:])
             assert shown is None or shown in history
@@ -414,7 +416,7 @@ class Failing:
             raise OSError(self._error, os.strerror(self._error))
 
     def reserve(self, fd: int, offset: int, size: int) -> None:
-        """Reserve room, a call that is not of module `os`."""
+        """Reserve room; this call is not one of module `os`."""
         self.left -= 1
         if self.left == 0:
             self._fail()
@@ -458,7 +460,7 @@ class TestCallsThatFail:
         assert k > 50
 
     def work(self, path: Path, system: Failing, durability: Durability) -> dict[bytes, int]:
-        """Step and rewrite as far as it goes; return what was acknowledged."""
+        """Step and compact until a call fails; return what was acknowledged."""
         acknowledged: dict[bytes, int] = {}
         try:
             with Log(path, durability, system=system, rewrite_bytes=REWRITE_BYTES) as log:

@@ -1,4 +1,4 @@
-"""Who may use the files of a log: owner, group and mode, whoever writes it anew."""
+"""Owner, group and mode of the files of a log, whoever rewrites it."""
 
 import os
 import stat
@@ -45,7 +45,7 @@ def _umask(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def path() -> Iterator[Path]:
-    """A log's path in a directory that other users may enter."""
+    """The path of a log in a directory that other users may enter."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         directory.chmod(0o755)
@@ -127,7 +127,7 @@ def test_service_opens_its_log_after_maintenance_by_root(path: Path) -> None:
 
 
 def run_as(uid: int, gid: int, groups: list[int], work: Callable[[], None]) -> None:
-    """Do the work in a process of this user; the interpreter may be out of reach for a new one."""
+    """Run the work in a process of this user, who may not be able to start an interpreter."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -190,7 +190,7 @@ def test_compaction_by_the_owner_keeps_the_mode(path: Path) -> None:
 
 
 def test_links_in_place_of_new_files_are_not_followed(path: Path, tmp_path: Path) -> None:
-    """Root must not give away what the owner of the directory points it to."""
+    """Root must not change the owner of a file to which a link of another user points."""
     precious = tmp_path / "precious"
     precious.write_text("mine")
     before = access(precious)

@@ -1,4 +1,4 @@
-"""The state log on real files: what it promises, and what it says when it cannot."""
+"""The state log on real files: what it promises, and how it fails."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ def path(tmp_path: Path) -> Path:
 
 @contextmanager
 def file_size_limit(limit: int) -> Iterator[None]:
-    """Let no file of this process grow beyond ``limit`` bytes: EFBIG, by the kernel itself."""
+    """Let this process write no file beyond ``limit`` bytes: EFBIG, by the kernel itself."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
@@ -80,7 +80,7 @@ class TestReplay:
             assert opened.records == 5
 
     def test_log_read_in_several_pieces_keeps_every_position(self, path: Path) -> None:
-        # Records of 1 byte to 300 KB, so that they lie across every border.
+        # Records of 1 byte to 300 KB, so that they cross every boundary.
         sizes = [1 << bits for bits in range(0, 2_400_000, 60_000)]
         with Log(path, Durability.OS) as opened:
             for number, position in enumerate(sizes):
@@ -113,7 +113,7 @@ class TestReplay:
 
 
 class TestCommit:
-    def test_syncs_what_was_appended_before_it_returns(
+    def test_commit_syncs_appended_records_before_it_returns(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         synced: list[int] = []
@@ -158,7 +158,7 @@ class TestCommit:
             found = [(record.position, record.durable) for _, record in reader.Reader(file)]
         assert found == [(1, header.SIZE), (2, header.SIZE), (3, second)]
 
-    def test_with_os_durability_nothing_is_said_to_be_durable(self, path: Path) -> None:
+    def test_records_with_os_durability_claim_nothing_durable(self, path: Path) -> None:
         with Log(path, Durability.OS) as opened:
             for position in (1, 2, 3):
                 store(opened, SHARED, position)
@@ -168,7 +168,7 @@ class TestCommit:
     def test_existing_log_is_synced_before_it_is_shown(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A writer with durability `os`, or one that was killed, left it unsynced."""
+        """A writer with durability `os`, or a killed one, did not sync it."""
         with Log(path, Durability.OS) as opened:
             store(opened, SHARED, 1)
         size = path.stat().st_size
@@ -195,11 +195,11 @@ class TestCommit:
         for use in (opened.commit, lambda: opened.note(SHARED, 2), opened.close):
             with pytest.raises(CommitFailed):
                 use()
-        Log(path).close()  # the lock was let go
+        Log(path).close()  # the lock was released
 
 
 class Watched:
-    """The real system; it keeps which bytes of the log's file have been written."""
+    """The real system; it records which bytes of the log's file have been written."""
 
     def __init__(self) -> None:
         self.written: list[range] = []
@@ -218,7 +218,7 @@ class Watched:
     def pwrite(self, fd: int, data: bytes, offset: int, /) -> int:
         if fd == self._floor:
             return os.pwrite(fd, data, offset)
-        # What is open for appending is written at its end, whatever the offset.
+        # A file that is open for appending is written at its end, whatever the offset.
         assert offset == os.lseek(fd, 0, os.SEEK_END)
         size = os.pwrite(fd, data, offset)
         self.written.append(range(offset, offset + size))
@@ -352,7 +352,7 @@ class TestReservedRoom:
         assert reader.read(path).records == 30_000
 
     def test_last_room_of_a_disk_is_used(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Less than is reserved at a time."""
+        """Fewer bytes than are reserved at a time."""
         real = files.reserve
 
         def reserve(fd: int, offset: int, size: int) -> None:
@@ -371,7 +371,7 @@ class TestReservedRoom:
 
 @pytest.fixture
 def _reserves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the file system be one that cannot reserve room."""
+    """Use a file system that cannot reserve room."""
     monkeypatch.setattr(files, "reserve", _fail_with(errno.EOPNOTSUPP))
 
 
@@ -455,7 +455,7 @@ class TestLock:
         assert f"in use by process {os.getpid()}" in second.stderr
 
     def test_second_writer_through_a_hard_link_is_refused(self, path: Path, tmp_path: Path) -> None:
-        """The lock beside a hard link is another; so the log itself is locked too."""
+        """A hard link to the log has another lock file, so the log itself is locked, too."""
         with Log(path) as log:
             other = tmp_path / "other.log"
             other.hardlink_to(path)
@@ -497,7 +497,7 @@ class TestLock:
 
 
 def _fail_with(code: int) -> Callable[..., int]:
-    """Return a system call that fails, where the real one cannot be made to."""
+    """Return a system call that fails, for cases in which the real one cannot be made to."""
 
     def fail(*_: object) -> int:
         raise OSError(code, os.strerror(code))

@@ -1,4 +1,4 @@
-"""Another program truncates the open log, or writes to it: the log refuses all changes."""
+"""If another program truncates the open log, or writes to it, the log refuses all changes."""
 
 import os
 from collections.abc import Callable

@@ -11,7 +11,7 @@ SHARED = b"shared"
 
 
 class TestReadingBesideAWriter:
-    def test_what_is_replaced_between_two_pieces_is_read_again(self, path: Path) -> None:
+    def test_log_changed_between_two_pieces_is_read_again(self, path: Path) -> None:
         """A part of a failed append is read; then the writer cuts it off and goes on in its place.
 
         The second piece then has records that promise what the first has not.
@@ -34,7 +34,7 @@ class TestReadingBesideAWriter:
         path.write_bytes(before + b"\xee" * (len(after) - torn))
 
         class Raced(type(path)):  # type: ignore[misc]
-            """The path of a log to which the writer comes after the first piece is read."""
+            """The path of a log that the writer changes after the first piece is read."""
 
             opened = 0
 

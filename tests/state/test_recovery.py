@@ -1,4 +1,4 @@
-"""Opening a log: every case that can be met, as the table in `bigfib.state.recovery` has it."""
+"""Opening a log: every case of the table in `bigfib.state.recovery`."""
 
 import os
 import re
@@ -23,7 +23,7 @@ OLD = Path(__file__).parent / "old.log"
 
 
 def make(path: Path, count: int = 5, durability: Durability = Durability.FSYNC) -> list[int]:
-    """Make a log of so many steps, and return where it ended after each commit."""
+    """Create a log of this many steps, and return its end after each commit."""
     with Log(path, durability) as log:
         return [store(log, SHARED, position) for position in range(1, count + 1)]
 
@@ -101,7 +101,7 @@ def older_copy_from_before_a_rewriting(path: Path) -> int:
 
 def harmed_below_the_floor(path: Path) -> int:
     ends = make(path)
-    # In the last record, which no later one vouches for.
+    # In the last record, which no later one proves to be synced.
     harm(path, ends[-2] + 3)
     return -1
 
@@ -301,7 +301,7 @@ def check_refused(path: Path, case: Case) -> None:
 
 
 def test_every_row_of_the_table_is_made_and_documented() -> None:
-    # Bytes that the disk cannot read are made in test_repair.py.
+    # test_repair.py has the case of bytes that the disk cannot read.
     assert [case.name for case in CASES] == sorted(
         {name for name, _ in MADE} | {"bytes that the disk cannot read"},
         key=[case.name for case in CASES].index,
@@ -318,7 +318,7 @@ def test_every_row_of_the_table_is_made_and_documented() -> None:
 
 
 def test_refused_older_copy_opens_without_the_floor(path: Path) -> None:
-    """The documented way to restore one on purpose."""
+    """This is the documented way to restore an older copy on purpose."""
     older_copy(path)
     with pytest.raises(Damaged, match=f"if it was put there on purpose, remove {path}.floor"):
         Log(path)
@@ -344,7 +344,7 @@ class TestTornEnd:
         for length in range(header.SIZE, len(whole)):
             path.write_bytes(whole[:length])
             floor.path_of(path).unlink(missing_ok=True)
-            # The position is the one of the last record that is there to its end.
+            # The position is that of the last complete record.
             expected = sum(end <= length for end in ends)
             assert reader.read(path).position(SHARED) == expected
             assert path.stat().st_size == length, "reading changed the file"

@@ -1,4 +1,4 @@
-"""The open log is checked while it is written, and rewritten where the disk has harmed it."""
+"""The open log is checked while it is written, and rewritten if the disk has harmed it."""
 
 import os
 import random
@@ -22,7 +22,7 @@ SHARED = b"shared"
 
 
 class Ticks:
-    """Tends a log as a service does, without its waiting."""
+    """Calls `tend` as a service does, without waiting."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -33,7 +33,7 @@ class Ticks:
         self._log.tend(self._now)
 
     def until(self, true: Callable[[], object]) -> int:
-        """Tend the log until that is so, and return how often."""
+        """Call `tend` until the condition is true, and return how often."""
         deadline = time.monotonic() + TIMEOUT
         count = 0
         while not true():
@@ -43,13 +43,13 @@ class Ticks:
         return count
 
     def until_checked(self, times: int = 1) -> int:
-        """Return after so many checks of the whole log from now on."""
+        """Wait until the whole log has been checked this many times from now on."""
         wanted = self._log.log_facts().checks + times
         return self.until(lambda: self._log.log_facts().checks == wanted)
 
 
 def fill(log: Log, count: int) -> None:
-    """Store so many sequences."""
+    """Store this many sequences."""
     for number in range(count):
         log.note(b"%d" % number, number)
     log.commit()
@@ -70,7 +70,7 @@ class TestWhole:
             ticks = Ticks(log)
             pieces = ticks.until_checked()
             assert log.size / (1 << 14) < pieces < log.size / (1 << 14) + 3
-            # Ten seconds later it begins again.
+            # Ten seconds later the check begins again.
             assert 40 < ticks.until_checked() < 50
             assert log.log_facts().faults == 0
 
@@ -146,7 +146,7 @@ class TestHarmed:
             flip(path, 8 * 100_000)
             ticks = Ticks(log)
             ticks.until(lambda: log.log_facts().faults)
-            # Nothing is said of it in a log that is only appended to.
+            # A log that is only appended to causes no message.
             store(log, b"7", 1000)
             with pytest.raises(Damaged):
                 reader.read(path)
@@ -177,7 +177,7 @@ class TestHarmed:
 
 @pytest.fixture
 def image(tmp_path: Path, require: Callable[[str], str]) -> Iterator[tuple[Path, Path]]:
-    """A disk that is a file, and the directory where its file system is mounted."""
+    """A disk image, and the directory where its file system is mounted."""
     disk, directory = tmp_path / "disk", tmp_path / "mounted"
     directory.mkdir()
     with disk.open("wb") as file:
@@ -198,7 +198,7 @@ def test_harm_below_the_page_cache_is_found(image: tuple[Path, Path]) -> None:
     with Log(path) as log:
         fill(log, 3000)
         content = path.read_bytes()
-        # A record of the middle, on the disk.
+        # A record in the middle, on the disk.
         flip(disk, 8 * disk.read_bytes().index(content[30_000:30_020]))
         assert path.read_bytes() == content, "the page cache does not know it"
         Ticks(log).until(lambda: log.compactions)

@@ -1,4 +1,4 @@
-"""Follow the iterations of a real event loop of bjoern, in a process of its own."""
+"""Hook the iterations of a real event loop of bjoern, in another process."""
 
 import re
 import resource
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-# Serves, and prints at the end of every iteration which requests it has read in it.
+# Serve, and print at the end of every iteration which requests it has read.
 SERVE = """
 import socket, sys, bjoern
 from bigfib.server.bjoern.loop import IterationHook
@@ -72,7 +72,7 @@ def ask(port: int, path: str) -> socket.socket:
 def test_requests_that_arrive_together_are_read_in_one_iteration(start: Start) -> None:
     process, port = start("pass")
     assert process.stdout
-    # While one iteration lasts, 50 more arrive.
+    # During one iteration, 50 more requests arrive.
     process.send_signal(signal.SIGSTOP)
     clients = [ask(port, f"/{number}") for number in range(50)]
     process.send_signal(signal.SIGCONT)

@@ -21,7 +21,7 @@ DAY = 86_400
 
 
 def fill(path: Path, count: int) -> dict[bytes, int]:
-    """Write a log with sequences of any age at positions of any size; return what it has."""
+    """Write a log with sequences of any age at positions of any size; return its content."""
     randomness = random.Random(7)
     day = 19_000
     with Log(path, clock=lambda: day * DAY) as log:
