@@ -225,6 +225,9 @@ class StoringProcess:
                 stdout=subprocess.PIPE,
                 # Python looks for modules in this directory first.
                 cwd="/",
+                # Each arena of the C library takes up to 128 MB of the address space, which is
+                # limited; a thread that starts without memory is waited for for ever.
+                env={**os.environ, "MALLOC_ARENA_MAX": "1"},
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -17,6 +17,7 @@ import pytest
 
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import FAILURE_SECONDS, MAX_QUEUED, MAX_RUNNING
+from bigfib.numbers import kernel
 from bigfib.state.log import Log
 from tests.api.large_terms import (
     LONG,
@@ -214,6 +215,22 @@ class TestProcesses:
         # Measured: a process maps 0.75 bytes for each index, and 23 MB of its own.
         assert 0.75 * LONG < limit() - mapped < LONG + 200_000_000
         assert awaited(service, NEAR)[0].status == 200
+
+    def test_threads_of_a_process_leave_room_below_its_memory_limit(self, serve: Serve) -> None:
+        service = serve("--max-term", str(LONG))
+        service.ask(f"/api1/terms/{LONG}")
+        (pid,) = workers(service)
+
+        def threads() -> int:
+            return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+        if kernel.load() is None:
+            pytest.skip(kernel.description())
+        until(lambda: threads() > 1)
+        until(lambda: float((job(service, LONG) or {})["progress"]) > 0.05)
+        peak = re.search(r"VmPeak:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        assert peak
+        assert int(peak[1]) * 1024 < 0.75 * LONG + 100_000_000
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
     def test_process_ends_with_the_service(self, serve: Serve, number: int) -> None:
