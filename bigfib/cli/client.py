@@ -35,9 +35,9 @@ _JSON: Final = {"Accept": "application/json"}
 _HEALTH_TIMEOUT: Final = 5
 """Seconds without a byte after which a readiness check fails."""
 
-# Seconds between two polls of a computation: the pause doubles from the first to the last.
-_FIRST_PAUSE: Final = 0.05
-_LAST_PAUSE: Final = 1.0
+# Seconds between two polls of a computation, at least and at most: it says how long it still takes.
+_LEAST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
 
 _PIECE: Final = 1 << 16
 
@@ -102,7 +102,7 @@ def create(url: str) -> str:
     address = f"{url.rstrip('/')}{_SEQUENCES}/{secrets.token_hex(16)}"
     for attempt in range(_ATTEMPTS):
         if attempt:
-            time.sleep(_LAST_PAUSE)
+            time.sleep(_LONGEST_PAUSE)
         try:
             _ask(address, "id", method="PUT", headers={**_JSON, "If-None-Match": "*"})
         except Unanswered as error:
@@ -149,16 +149,15 @@ def progress(url: str, n: str, **parameters: str) -> Iterator[float]:
     The ``parameters`` are those of ``GET /api1/terms/{n}``.
     """
     address = _term_address(url, n, **parameters)
-    pause = _FIRST_PAUSE
     while True:
         # A request for one byte starts the computation, and shows whether the term is ready.
         with _answer(address, headers={"Accept": "text/plain", "Range": "bytes=0-0"}) as reply:
             if reply.status != HTTPStatus.ACCEPTED:
                 return
-            done = float(json.load(reply)["progress"])
+            job = json.load(reply)
+            done, left = float(job["progress"]), float(job["seconds_left"])
         yield done
-        time.sleep(pause)
-        pause = min(2 * pause, _LAST_PAUSE)
+        time.sleep(min(max(left, _LEAST_PAUSE), _LONGEST_PAUSE))
 
 
 class NoLongerReady(Exception):

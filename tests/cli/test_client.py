@@ -2,10 +2,12 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
 
+from bigfib.cli import client
 from bigfib.numbers import fibonacci
 from tests.cli.command import (
     Command,
@@ -126,7 +128,8 @@ class TestBesideAService:
         "answer",
         [
             b"HTTP/1.1 202 Accepted\r\n\r\n{}",
-            b'HTTP/1.1 202 Accepted\r\n\r\n{"progress":"x"}',
+            b'HTTP/1.1 202 Accepted\r\n\r\n{"progress":"x","seconds_left":1}',
+            b'HTTP/1.1 202 Accepted\r\n\r\n{"progress":0.5}',
             b"HTTP/1.1 202 Accepted\r\n\r\nx",
         ],
     )
@@ -135,6 +138,22 @@ class TestBesideAService:
     ) -> None:
         with answering(answer) as url:
             assert "no bigfib answers at" in bigfib.fails("term", "6000001", "--url", url)
+
+    def test_service_is_asked_again_when_it_expects_to_be_ready(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """But no more often than 20 times a second, and at least once a second."""
+        head = b"Connection: close\r\n\r\n"
+        later = [
+            b'HTTP/1.1 202 Accepted\r\nRetry-After: 2\r\n%b{"progress":0.5,"seconds_left":%b}'
+            % (head, left)
+            for left in (b"0.12", b"0", b"1.7")
+        ]
+        pauses: list[float] = []
+        monkeypatch.setattr(time, "sleep", pauses.append)
+        with answering(*later, b"HTTP/1.1 206 Partial Content\r\n%b5" % head) as url:
+            assert list(client.progress(url, "10")) == [0.5] * 3
+        assert pauses == [0.12, 0.05, 1]
 
     def test_term_that_is_cut_off_is_reported_as_lost(self, bigfib: Command) -> None:
         ready = b"HTTP/1.1 206 Partial Content\r\nConnection: close\r\n\r\n1"
