@@ -62,8 +62,8 @@ class Expected(NamedTuple):
 def expected(n: int) -> Expected:
     """Return the expected seconds for F(n). Measured at 10^6 .. 10^9, as CPU time."""
     if kernel.load():
-        return Expected(0.075, n / 400_000_000, 0.012 + n / 2_600_000_000)
-    return Expected(0.075, n / 50_000_000, 0.012 + n / 740_000_000)
+        return Expected(0.075, n / 380_000_000, 0.012 + n / 1_100_000_000)
+    return Expected(0.075, n / 50_000_000, 0.012 + n / 550_000_000)
 
 
 def digits(n: int, report: Report) -> Text:
@@ -291,16 +291,16 @@ def _store(n: int, cache: DigitCache) -> None:
 
     try:
         with cache.lock(n):
-            seal = cache.check(n)
-            if seal is None:
+            kept = cache.check(n)
+            if kept is None:
                 report_digits(0)
                 text = digits(n, report_digits)
                 report_digits(1)
-                seal = cache.store(n, text)
+                kept = cache.store(n, text)
     except (OSError, ValueError) as error:
         print("storage", str(error).replace("\n", " "), flush=True)
     else:
-        print("done", *seal, flush=True)
+        print("done", *kept.seal, *(digest.hex() for digest in kept.digests), flush=True)
 
 
 def _yield_to_parent(parent: int, n: int) -> None:

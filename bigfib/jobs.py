@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 
 from bigfib import terms
 from bigfib.computation import StoringProcess, expected, failure_of
-from bigfib.digit_cache import DigitCache, Seal, seal
+from bigfib.digit_cache import DigitCache, Kept, Seal, seal
 from bigfib.metrics import Counter, Gauge
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import DecimalPair
@@ -118,7 +118,7 @@ class Jobs:
         self._running: list[Job] = []
         # Killed, but not yet ended: the kernel takes a while to free much memory.
         self._dying: list[Job] = []
-        self._checked: dict[int, Seal] = {}
+        self._checked: dict[int, Kept] = {}
         self._busy = False
         self._due = False
         self.queued, self.running = Gauge(), Gauge()
@@ -150,6 +150,14 @@ class Jobs:
             if job.state is State.QUEUED:
                 ahead = [*self._running, *list(self._queue)[: self._queue.index(job)]]
             raise InProgress(job, _retry_after(*ahead, job))
+
+    def digest(self, n: int, frame: terms.Frame) -> bytes | None:
+        """Return the SHA-256 of the digits of F(n), n > 0, in ``frame``.
+
+        Return None unless the file with the digits was checked by this process.
+        """
+        kept = self._checked.get(n)
+        return kept and kept.digests[terms.decimal_frames(n).index(frame)]
 
     def pair(self, position: int) -> DecimalPair:
         """Return the terms at ``position`` >= 0 and after it, to step from.
@@ -252,7 +260,7 @@ class Jobs:
         # The file may have been removed, to make room or by hand.
         with contextlib.suppress(OSError):
             file = self.cache.open(n)
-            if seal(file) == self._checked[n]:
+            if seal(file) == self._checked[n].seal:
                 self.cache.note_use(file)
                 return file
             file.close()
@@ -304,7 +312,10 @@ class Jobs:
             return
         self._running.remove(job)
         if word == "done":
-            self._checked[job.n] = Seal(*map(int, rest.split()))
+            inode, size, mtime_ns, *digests = rest.split()
+            self._checked[job.n] = Kept(
+                Seal(int(inode), int(size), int(mtime_ns)), tuple(map(bytes.fromhex, digests))
+            )
             if len(self._checked) > _CHECKED_KEPT:
                 del self._checked[next(iter(self._checked))]
             job.state, job.progress = State.DONE, 1.0

@@ -95,7 +95,7 @@ def shares(monkeypatch: pytest.MonkeyPatch, cache: Path, n: int, way: str) -> li
     reports = [
         (float(at), float(done)) for done, at in re.findall("progress ([^ ]+) (.+)\n", written)
     ]
-    assert re.search("done [0-9 ]+\n$", written)
+    assert re.search("done [0-9a-f ]+\n$", written)
     now, seconds, shown = 0.0, computation.expected(n), []
     pace = Pace(lambda: now, first=seconds.start / sum(seconds), seconds=seconds.start)
     for hundredth in range(101):
