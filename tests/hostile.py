@@ -10,6 +10,7 @@ import re
 import socket
 from typing import Final, NamedTuple
 
+from tests.api.sequences import tagged
 from tests.service import Service, reset
 
 Address = tuple[str, int]
@@ -324,8 +325,8 @@ def outcome(service: Service, address: Address, case: Case) -> str:
         # Hung up with some of it unread, so that the reply may get lost.
         said = "400 or none"
     reply, _ = service.ask("/api1/sequences/shared")
-    position = reply.headers["ETag"].strip('"')
-    return said if position == "0" else f"{said}, at {position}"
+    position = tagged(reply)
+    return said if position == 0 else f"{said}, at {position}"
 
 
 def answer(service: Service, address: Address, case: Refused) -> str:
@@ -352,8 +353,8 @@ def answer(service: Service, address: Address, case: Refused) -> str:
                 kept = client.recv(65536) != b""
     said = " ".join(status.decode() for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received))
     reply, _ = service.ask("/api1/sequences/shared")
-    position = reply.headers["ETag"].strip('"')
-    at = "" if position == "0" else f", at {position}"
+    position = tagged(reply)
+    at = "" if position == 0 else f", at {position}"
     return f"{said}{at}, {'kept' if kept else 'closed'}"
 
 

@@ -112,17 +112,17 @@ class TestOwn:
             sequences = Sequences(log)
             sequence = sequences.create()
             assert len(sequence) == 16
-            assert sequences.existing(sequence).position == 0
+            assert sequences.place(sequence).position == 0
             sequences.step(sequence, 10)
             sequences.delete(sequence)
             with pytest.raises(UnknownSequence):
-                sequences.existing(sequence)
+                sequences.place(sequence)
         with Log(path) as log, pytest.raises(UnknownSequence):
-            Sequences(log).existing(sequence)
+            Sequences(log).place(sequence)
 
     def test_the_shared_one_needs_no_creation(self, path: Path) -> None:
         with Log(path) as log:
-            assert Sequences(log).existing(SHARED).position == 0
+            assert Sequences(log).place(SHARED).position == 0
 
     def test_as_many_as_there_may_be(self, path: Path) -> None:
         with Log(path) as log:
@@ -141,7 +141,7 @@ class TestOwn:
             assert sequences.forward(SHARED).position == 1
             sequences.delete(first)
             sequences.delete(bytes(16))
-            assert sequences.existing(sequences.create()).position == 0
+            assert sequences.place(sequences.create()).position == 0
 
     def test_id_as_text_is_32_hexadecimal_digits(self) -> None:
         assert parse_id("shared") == SHARED

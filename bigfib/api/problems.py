@@ -142,8 +142,8 @@ _PROBLEMS: Final[dict[type[Exception], _Row]] = {
     OutcomeUnknown: _Row(
         503,
         "The connection to the store was lost during the change, so that it is unknown whether the "
-        "change was made. Get the sequence before you change it again. A request with If-Match is "
-        "safe to send again as it was: its change is made at most once.",
+        "change was made. Get the sequence before you change it again. A request with its ETag in "
+        "If-Match is safe to send again as it was: its change is made at most once.",
         _SOON,
         kind="unknown-outcome",
     ),

@@ -6,8 +6,10 @@ from email.utils import formatdate
 from typing import Final
 
 import falcon
+from gmpy2 import mpz
 
 from bigfib.api.commit import Committer, WaitingStep
+from bigfib.state.store import Place
 
 Header = tuple[str, str]
 
@@ -143,6 +145,15 @@ def _after_step(waiting: WaitingStep) -> Iterator[bytes]:
         yield _OPENING[sent:]
         yield digits
         yield MADE
+
+
+def tags(place: Place) -> list[str]:
+    """Return the tag of a sequence at this place, and that of the position alone.
+
+    The first is the second where the store keeps no versions.
+    """
+    digits = mpz(place.position).digits()
+    return [digits] if place.version is None else [f"{digits}-{place.version}", digits]
 
 
 def keep_for_ever(resp: falcon.Response) -> None:

@@ -13,11 +13,13 @@ from bigfib.api.problems import Problem
 from bigfib.api.representations import JSON
 from bigfib.numbers.fibonacci import InvalidIndex, parse_index
 from bigfib.numbers.notation import suggestion
+from bigfib.state.store import Place
 
 MAX_BODY_BYTES: Final = 1 << 20
 """Maximum size of a body; the document of a sequence with a million digits fits."""
 
-_POSITION: Final = re.compile(r"0|[1-9][0-9]*", re.ASCII)
+# The tag of a sequence, as `representations.tags` writes it. A database counts up to 2^63.
+_PLACE: Final = re.compile(r"(0|[1-9][0-9]*)(?:-(0|[1-9][0-9]{0,17}))?", re.ASCII)
 
 # The value of If-None-Match other than `*`. Commas are optional: bjoern joins lines without one.
 _TAG: Final = re.compile(r'"([^"]*)"')
@@ -84,34 +86,36 @@ def media_type(req: falcon.Request, *offered: str) -> str:
     return chosen
 
 
-def meets_if_match(req: falcon.Request, etag: str) -> bool:
-    """Return whether ``If-Match`` (RFC 9110, 13.1.1) allows the request."""
+def meets_if_match(req: falcon.Request, *etags: str) -> bool:
+    """Return whether ``If-Match`` (RFC 9110, 13.1.1) names one of these, and so allows it."""
     if req.get_header("If-Match", default="*").strip() == "*":
         return True
     # A malformed value matches nothing: such a client wants a condition, so nothing may change. Nor
     # does the quoted tag `"*"` match, which Falcon takes for a bare `*`.
     return any(
-        isinstance(tag, falcon.ETag) and tag.strong_compare(falcon.ETag(etag))
+        isinstance(tag, falcon.ETag) and not tag.is_weak and tag in etags
         for tag in req.if_match or ()
     )
 
 
-def positions_to_match(req: falcon.Request) -> list[int]:
-    """Return the positions that ``If-Match`` names; other tags match no position."""
-    tags = req.if_match or ()
+def places_to_match(req: falcon.Request) -> list[Place]:
+    """Return the places that ``If-Match`` names; other tags match no place."""
+    tags = [tag for tag in req.if_match or () if tag != "*" and not tag.is_weak]
     return [
-        int(mpz(tag)) for tag in tags if tag != "*" and not tag.is_weak and _POSITION.fullmatch(tag)
+        Place(int(mpz(found[1])), int(found[2]) if found[2] else None)
+        for found in map(_PLACE.fullmatch, tags)
+        if found
     ]
 
 
-def meets_if_none_match(req: falcon.Request, etag: str) -> bool:
+def meets_if_none_match(req: falcon.Request, *etags: str) -> bool:
     """Return whether ``If-None-Match`` (RFC 9110, 13.1.2) allows a change of this version.
 
     Tags are compared weakly. A malformed value matches every tag, as ``*`` does: such a client
     wants a condition, so nothing may change.
     """
     header = req.get_header("If-None-Match", default="")
-    return bool(_TAGS.fullmatch(header)) and etag not in _TAG.findall(header)
+    return bool(_TAGS.fullmatch(header)) and not set(etags) & set(_TAG.findall(header))
 
 
 def is_known(req: falcon.Request, etag: str) -> bool:

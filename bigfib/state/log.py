@@ -32,7 +32,7 @@ from bigfib.state.files import System
 from bigfib.state.floor import FloorFile
 from bigfib.state.logfile import LogFile
 from bigfib.state.opening import open_file, typical_day
-from bigfib.state.packed import MAX_DAY, changed
+from bigfib.state.packed import MAX_DAY, changed, pack
 from bigfib.state.positions import Positions
 from bigfib.state.reader import require_log_or_nothing
 from bigfib.state.rewrite import REWRITE_BYTES, Compaction, logging_failure
@@ -179,8 +179,12 @@ class Log(Positions):
         """
         self._file.check()
 
-    def append(self, sequence_id: bytes, position: int | None) -> None:
-        """Note the position of the sequence, None to delete it, for the next commit.
+    def version(self, sequence_id: bytes) -> int | None:
+        """Return the version of the sequence, None in a log of the old format, which has none."""
+        return None if self._header.is_old else super().version(sequence_id)
+
+    def append(self, sequence_id: bytes, position: int | None, version: int = 0) -> None:
+        """Note position and version of the sequence for the next commit; see `Positions.append`.
 
         Raises:
             AppendFailed: a full disk, a quota, a limit or an I/O error; the log is unchanged.
@@ -193,7 +197,10 @@ class Log(Positions):
             self._set_day()
         packed = None
         if position is not None:
-            packed = changed(self.latest.get(sequence_id, 0), position, self._day)
+            if version:
+                packed = pack(position, version, self._day)
+            else:
+                packed = changed(self.latest.get(sequence_id, 0), position, self._day)
         if file.coalesces:
             if not self._waiting:
                 self._room = file.room()

@@ -15,7 +15,7 @@ After the header, which `header` draws, a log is records, with nothing between t
                 durable   offset in this log up to which everything was known to be on disk when
                           the record was written
                 day       when the sequence was last touched, in days since 1970-01-01 (UTC)
-                version   how many changes made the sequence what it is, its creation included
+                version   one more with each change; that of a creation is `store.first_version`
                 checksum  little-endian, CRC-32 of all bytes from length to position, started from
                           (checksum of the header + offset of the record) mod 2^32
 
@@ -83,7 +83,7 @@ class Record(NamedTuple):
     Attributes:
         sequence_id: The sequence.
         position: Its position, or None if it is deleted.
-        version: How many changes it has had; 0 if the record does not say so.
+        version: Its version; 0 if the record does not say so.
         day: The day on which it was last touched.
         durable: The offset up to which the log was known to be on disk.
     """
@@ -116,7 +116,7 @@ def encode(
     Args:
         sequence_id: The sequence.
         position: Its position, or None if it is deleted.
-        version: How many changes it has had; 0 in a log of version 1.
+        version: Its version; 0 in a log of version 1.
         stamp: The fields encoded by `stamp`.
         offset: Offset in the log of the record.
         seed: The seed of the log, from its header.
@@ -366,7 +366,9 @@ def _string(value: bytes) -> bytes:
 def _count(value: int) -> bytes:
     if value < 0x80:
         return _SMALL_COUNTS[value]
-    return bytes([value & 0x7F | 0x80]) + _count(value >> 7)
+    if value < 1 << 14:
+        return bytes((value & 0x7F | 0x80, value >> 7))
+    return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80)) + _count(value >> 14)
 
 
 _SMALL_COUNTS: Final = [bytes([value]) for value in range(0x80)]

@@ -13,6 +13,7 @@ from bigfib.state.errors import Damaged, LogError, Unreadable, Unusable
 from bigfib.state.floor import Floor
 from bigfib.state.log import Durability, Log
 from bigfib.state.recovery import CASES, Case, Decision
+from bigfib.state.store import Place, PositionMismatch
 from tests.state.test_log import positions, store
 
 SHARED = b"shared"
@@ -461,18 +462,19 @@ class TestOldFormat:
     ) -> None:
         path.write_bytes(OLD.read_bytes())
         with Log(path) as log:
-            assert (log.position(SHARED), log.version(SHARED)) == (3, 3)
+            assert (log.position(SHARED), log.version(SHARED)) == (3, None)
             for position in (4, 5):
                 log.append(SHARED, position)
             log.commit()
-            assert log.version(SHARED) == 5
+            with pytest.raises(PositionMismatch):
+                log.put(SHARED, 6, Place(5, 5))
         # An older program still reads it, and each change has its record, which is counted.
         assert path.read_bytes().startswith(OLD.read_bytes())
         with path.open("rb") as file:
             assert [each.position for _, each in reader.Reader(file)] == [1, 2, 3, 4, 5]
         with Log(path) as log:
-            assert log.version(SHARED) == 5
             log.rewrite()
+            assert log.version(SHARED) == 5
             store(log, SHARED, 6)
         assert path.read_bytes()[8:10] == b"\x02\x00"
         with Log(path) as log:
