@@ -108,11 +108,13 @@ class Front:
         self, environ: Environ, start_response: Any, began: float
     ) -> Iterable[bytes]:
         status = ""
+        environ[_ROUTE] = UNMATCHED
 
         def start(status_line: str, headers: list[Header]) -> Any:
             nonlocal status
             status = status_line
-            headers += (*self._headers_of_all.headers, _NOSNIFF)
+            headers += self._headers_of_all.headers
+            headers.append(_NOSNIFF)
             return start_response(status_line, headers)
 
         body = self.routed(environ, start)
@@ -142,7 +144,7 @@ class Front:
 
     def _refuse(self, req: falcon.Request, *_: Any, **__: Any) -> None:
         """Refuse what `Stepping` does not answer under ``/api0``, or raise its error."""
-        req.uri_template = req.path
+        req.uri_template = req.env[_ROUTE] = req.path
         if _ERROR in req.env:
             raise req.env[_ERROR]
         _refuse_other_sites(req, changes=req.path in self._stepping.changing)
@@ -154,16 +156,13 @@ class _Guard:
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
         """Refuse a body in chunks, before any header is used."""
-        if req.get_header("Transfer-Encoding") is not None:
+        if "HTTP_TRANSFER_ENCODING" in req.env:
             raise Problem(411, "Send the body with a Content-Length, not in chunks.")
 
     def process_resource(self, req: falcon.Request, *_: object) -> None:
-        """Refuse cross-site changes, once the route is known, so that it counts them."""
+        """Note the route in the environment, then refuse cross-site changes, which it counts."""
+        req.env[_ROUTE] = req.uri_template
         _refuse_other_sites(req)
-
-    def process_response(self, req: falcon.Request, *_: object) -> None:
-        """Note the route in the environment, also of a request that is refused."""
-        req.env[_ROUTE] = req.uri_template or UNMATCHED
 
 
 def _refuse_other_sites(req: falcon.Request, *, changes: bool = False) -> None:
@@ -171,7 +170,7 @@ def _refuse_other_sites(req: falcon.Request, *, changes: bool = False) -> None:
 
     If it ``changes`` something, even a GET is not safe.
     """
-    if req.get_header("Sec-Fetch-Site") == _CROSS_SITE and (changes or req.method not in _SAFE):
+    if req.env.get("HTTP_SEC_FETCH_SITE") == _CROSS_SITE and (changes or req.method not in _SAFE):
         raise Problem(
             403,
             "Cross-site requests may not change state (Sec-Fetch-Site): a page of another site has "
