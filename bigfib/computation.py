@@ -1,14 +1,14 @@
 """Compute large terms in child processes.
 
-Neither ``decimal`` nor GMP lets other code of its process run meanwhile, and GMP aborts its process
-when there is not enough memory. So a command forks a child (`Computation`), shows its progress, and
-can be interrupted. A service starts this module as a program (`StoringProcess`), which puts one
-term into the digit cache. If time or memory is short, the child goes without first.
+``decimal`` and GMP block all other threads of their process, and GMP aborts the process when there
+is not enough memory. So a command forks a child (`Computation`), shows its progress, and can be
+interrupted. A service starts this module as a program (`StoringProcess`), which puts one term into
+the digit cache. If processor time or memory is short, the child gives way to the service.
 
-Children write lines to their parent: many times ``progress``, a number from 0 to 1 and when that
-was, by the monotonic clock; then ``done`` and the result, or (a service's child only) ``storage``
-and why the term cannot be stored.
-A child that ends without either has failed, and its exit status says why (`failure_of`).
+Children write lines to their parent: repeatedly ``progress``, a number from 0 to 1 and when that
+was, by the monotonic clock; then ``done`` and the result, or ``storage`` and why the term cannot be
+stored (only in a service). A child that ends without either has failed, and its exit status says
+why (`failure_of`).
 """
 
 import contextlib
@@ -38,10 +38,10 @@ _PIECE: Final = 1 << 20
 _NO_MEMORY: Final = 3
 _WRONG: Final = 4
 
-# Measured at 10^7 .. 10^9: a process for F(n) maps at most 23 MB + 0.75 n bytes.
+# At 10^7 .. 10^9 a process that computes F(n) was measured to map at most 23 MB + 0.75 n bytes.
 _MIN_MEMORY: Final = 64 << 20
 
-# Measured next to a service under full load on both cores: `bench_current_beside_a_large_term`.
+# `bench_current_beside_a_large_term` measures a service on busy cores next to such a process.
 _NICENESS: Final = 19
 
 # From <sys/prctl.h>.
@@ -67,7 +67,7 @@ def expected(n: int) -> Expected:
 
 
 def digits(n: int, report: Report) -> Text:
-    """Return the decimal digits of F(n), n >= 0: from the C kernel in ASCII, or from `decimal`.
+    """Return the decimal digits of F(n), n >= 0: in ASCII by the C kernel, or else by `decimal`.
 
     The kernel uses threads; `decimal` uses one core, as it holds the interpreter's lock.
 
@@ -97,7 +97,7 @@ def die_with(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
     Raises:
         SystemExit: The parent has ended already.
     """
-    # Without prctl in the C library an orphan runs on until it writes to its closed pipe.
+    # If the C library has no prctl, an orphan runs until it writes to its closed pipe.
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl:
         prctl(_PR_SET_PDEATHSIG, number)
@@ -181,7 +181,7 @@ def _fork(n: int, base: int) -> tuple[int, TextIO]:
         status = 1
         try:
             os.close(reader)
-            # A signal that ends the command ends this process too, without a message of its own.
+            # A signal that ends the command must end this process, too, without another message.
             for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     signal.signal(number, signal.SIG_DFL)
@@ -199,7 +199,7 @@ def _write(pipe: TextIO, n: int, base: int) -> None:
     """Write progress, ``done`` and F(n) to the pipe."""
     report = _report_to(pipe)
     report(0)
-    # GMP writes a message of its own before it aborts the process for lack of memory.
+    # Hide the message that GMP writes before it aborts the process for lack of memory.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     text: Text = digits(abs(n), report) if base == 10 else fibonacci.term(abs(n)).digits(base)
     pipe.write("done\n-" if fibonacci.is_negative(n) else "done\n")
@@ -229,21 +229,21 @@ def _exit_status(work: Callable[[], object]) -> int:
 class StoringProcess:
     """Put F(n) into the digit cache in a child process, without waiting for it.
 
-    ``report`` is the last line that the child had written at the last `poll`: its first word, and
+    ``report`` is the last line that the child had written by the last `poll`: its first word, and
     the rest.
     """
 
     def __init__(self, n: int, cache: DigitCache) -> None:
         """Start the child, or raise `OSError`."""
         arguments = (os.getpid(), n, cache.directory, cache.max_bytes)
-        # A Ctrl-C is for the service, also before the child has a process group of its own.
+        # A Ctrl-C is meant for the service, even before the child has its own process group.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._process = subprocess.Popen(  # noqa: S603 - numbers and a path
                 [sys.executable, "-m", "bigfib.computation", *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                # Python looks for modules in this directory first.
+                # Python looks for modules in the working directory first.
                 cwd="/",
                 # Each arena of the C library takes up to 128 MB of the address space, which is
                 # limited; a thread that starts without memory is waited for for ever.
@@ -253,7 +253,7 @@ class StoringProcess:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.pid = self._process.pid
         self.report = ("", "")
-        # Set here, because the start of the child alone takes a while.
+        # Set by the parent, because the child already takes a while to start.
         os.setpriority(os.PRIO_PROCESS, self.pid, _NICENESS)
         assert self._process.stdout is not None  # noqa: S101 - PIPE
         self._output = self._process.stdout
@@ -262,7 +262,7 @@ class StoringProcess:
 
     def poll(self) -> int | None:
         """Update `report`, and return the exit status if the child has ended."""
-        # Read after this, so that nothing is missed that the child wrote before its end.
+        # Poll first, then read, so that nothing is missed that the child wrote before its end.
         status = self._process.poll()
         if not self._output.closed:
             self._written += (self._output.read() or b"").decode()
@@ -304,13 +304,13 @@ def _store(n: int, cache: DigitCache) -> None:
 
 
 def _yield_to_parent(parent: int, n: int) -> None:
-    """Make sure that this process, which computes F(n), never harms the service."""
+    """Limit this process, which computes F(n), so that it never harms the service."""
     die_with(parent)
-    # A Ctrl-C is for the service. A session of its own would do as well, but Linux divides the
-    # cores among sessions first, and by niceness only within a session.
+    # A Ctrl-C is meant for the service. A new session would also keep it away, but Linux divides
+    # the cores among sessions first, and by niceness only within a session.
     os.setpgid(0, 0)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    # What is mapped already: Python and, on some systems, the archive of all locales.
+    # Already mapped: Python and, on some systems, the archive of all locales.
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + _MIN_MEMORY + n
     if hard != resource.RLIM_INFINITY:

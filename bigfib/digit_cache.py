@@ -1,12 +1,12 @@
 """Keep computed large terms as files, from one run of the service to the next.
 
-The file of F(n), n > 0, holds its decimal digits and nothing else, so it can be sent as it is. It
-is written under a temporary name, checked, and then renamed, so that the final name never stands
-for a part of a term. A file is trusted only after a check of its length and of its residues modulo
-two random primes of 61 bits. Several services may share the directory.
+The file of F(n), n > 0, holds its decimal digits and nothing else, so it can be sent unchanged. It
+is written under a temporary name, checked, and then renamed, so that a file with the final name is
+always complete. A file is trusted only after a check of its length and of its residues modulo two
+random primes of 61 bits. Several services may share the directory.
 
-With each check the digests of the term's representations are computed, as every process that sends
-a file checks it first: nothing has to be kept beside the file that may differ from it.
+Each check computes the digests of the term's representations, too. Every process checks a file
+before it sends it, so that no digests need to be kept beside the file, where they might differ.
 """
 
 import contextlib
@@ -27,17 +27,17 @@ from gmpy2 import mpz
 from bigfib import terms
 from bigfib.numbers import doubling, fibonacci, kernel
 
-# Measured for 21 million digits: 0.12 s at 512 to 2048 digits at a time, more below and above.
+# Checking 21 million digits takes 0.12 s with pieces of 512 to 2048 digits, longer with others.
 _CHECKED_AT_ONCE: Final = 1024
 
-# The same with the kernel: 0.04 s.
+# With the kernel the same takes 0.04 s.
 _CHECKED_AT_ONCE_BY_KERNEL: Final = 4096 * kernel.LIMB_DIGITS
 
 _WRITTEN_AT_ONCE: Final = 1 << 20
 
 _OURS: Final = re.compile(r"[0-9]+\.(digits|[0-9]+\.part)", re.ASCII)
 
-# A term is written within seconds; after this time its writer must have been killed.
+# Writing a term takes seconds; after this time its writer must have been killed.
 _ABANDONED_SECONDS: Final = 3600
 
 
@@ -115,16 +115,16 @@ class DigitCache:
 
     def open(self, n: int) -> BinaryIO:
         """Open the file of F(n) without a check, or raise `OSError`."""
-        # Opening a pipe in its place would otherwise wait for a writer.
+        # Non-blocking: opening a pipe in its place would otherwise wait for a writer.
         return open(
             self._path(n), "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)
         )
 
     def note_use(self, file: BinaryIO) -> None:
         """Mark an open file as the most recently used."""
-        # This fails for a file of another user who shares the directory, and on a read-only disk.
+        # This fails if the file belongs to another user, or the disk is read-only.
         with contextlib.suppress(OSError):
-            # The access time only: the modification time is part of the seal.
+            # Change only the access time: the modification time is part of the seal.
             os.utime(file.fileno(), ns=(time.time_ns(), seal(file).mtime_ns))
 
     def check(self, n: int) -> Kept | None:
@@ -142,11 +142,11 @@ class DigitCache:
     def store(self, n: int, text: str | memoryview) -> Kept:
         """Store the digits of F(n), ``text``, and return the facts of their file.
 
-        Delete the least recently used files to stay below ``max_bytes``, and while the disk is
+        Delete the least recently used files while the total exceeds ``max_bytes`` or the disk is
         full.
 
         Raises:
-            OSError: The digits cannot be stored; no part of them is left.
+            OSError: The digits cannot be stored; no partial file is left.
             ValueError: The file written does not hold F(n).
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -73,6 +73,8 @@ class Machine:
             cwd=self.root,
             env={
                 **os.environ,
+                # Compiled modules would be a third of an installation.
+                "PIP_NO_COMPILE": "1",
                 "PATH": f"{self.root}/usr/local/bin:{os.environ['PATH']}",
                 "MACHINE": str(self.root),
                 "RUN": str(self.root / "run"),

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -39,17 +39,22 @@ class Service:
             pass_fds=inherits,
         )
         assert self.process.stderr is not None
+        if not self.listens(self.process.stderr):
+            self.process.communicate()
+            raise AssertionError(f"the service did not start: {self.said}")
+
+    def listens(self, stderr: Iterable[str]) -> bool:
+        """Return whether the service says where it listens."""
         self.said: list[str] = []
-        for line in self.process.stderr:
+        for line in stderr:
             self.said.append(line)
             found = re.search(r"listens on http://(.*):(\d+); .* at position (\d+),", line)
             if found:
                 self.host, self.port = found[1].strip("[]"), int(found[2])
                 self.start_position = int(found[3])
                 self.url = f"http://{found[1]}:{found[2]}"
-                return
-        self.process.communicate()
-        raise AssertionError(f"the service did not start: {self.said}")
+                return True
+        return False
 
     def connect(self) -> "closing[HTTPConnection]":
         return closing(HTTPConnection(self.host, self.port, timeout=TIMEOUT))
@@ -122,10 +127,13 @@ def memory(service: Service) -> int:
 
 
 @contextmanager
-def full_disk(service: Service) -> Iterator[None]:
-    """Let the service write no further; the kernel refuses it."""
+def full_disk(service: Service, spare: int = 0) -> Iterator[None]:
+    """Let the service write no further than ``spare`` bytes; the kernel refuses it.
+
+    A service under load needs some: unlike a disk, the limit takes back what was reserved.
+    """
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    size = service.file.stat().st_size
+    size = service.file.stat().st_size + spare
     resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (size, unlimited[1]))
     yield
     resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, unlimited)

@@ -107,4 +107,4 @@ def test_alerts_are_valid_rules(require: Callable[[str], str]) -> None:
         check=False,
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "SUCCESS: 5 rules found" in checked.stdout
+    assert "SUCCESS: 6 rules found" in checked.stdout

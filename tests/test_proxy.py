@@ -67,7 +67,7 @@ def slow_readers(address: Address, stop: threading.Event) -> None:
             client = opened.enter_context(socket.socket())
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.connect(address)
-            client.sendall(b"GET /api1/terms/1000000 HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /api1/terms/1000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         stop.wait()
 
 
@@ -83,7 +83,7 @@ def long_bodies(address: Address, stop: threading.Event) -> None:
                 contextlib.suppress(OSError),
                 socket.create_connection(address, timeout=5) as client,
             ):
-                client.sendall(b"POST /api1/sequences HTTP/1.1\r\nHost: x\r\n" + length)
+                client.sendall(b"POST /api1/sequences HTTP/1.1\r\nHost: localhost\r\n" + length)
                 for _ in range(1 << 14):
                     client.sendall(
                         b"10000\r\n" + piece + b"\r\n" if b"chunked" in length else piece
@@ -105,7 +105,7 @@ def idle_connections(address: Address, stop: threading.Event) -> None:
 
 def pipelined_requests(address: Address, stop: threading.Event) -> None:
     """One client after the other sends 100 requests without waiting, and is answered each."""
-    request = b"GET /api1/terms/7 HTTP/1.1\r\nHost: x\r\n"
+    request = b"GET /api1/terms/7 HTTP/1.1\r\nHost: localhost\r\n"
     while not stop.wait(0.05):
         with socket.create_connection(address, timeout=5) as client:
             client.sendall((request + b"\r\n") * 99 + request + b"Connection: close\r\n\r\n")
@@ -220,7 +220,7 @@ def test_pipelined_requests_behind_a_proxy_leak_nothing(
     serve: Serve, front: Callable[[Path], AbstractContextManager[Start]], tmp_path: Path
 ) -> None:
     service = serve("--durability", "os")
-    requests = b"GET /api1/terms/7 HTTP/1.1\r\nHost: x\r\n\r\n" * 100
+    requests = b"GET /api1/terms/7 HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100
     with front(tmp_path) as start:
         changes = UNLIMITED if front is nginx else None
         with socket.create_connection(start(service, changes), timeout=20) as client:
@@ -287,7 +287,7 @@ def test_page_behind_nginx_is_as_it_was_sent(
     page = service.ask("/")[1].decode()
     with contextlib.closing(HTTPConnection(*address, timeout=20)) as connection:
         for path in ("/", *re.findall(r'(?:href|src)="(/page/[^"]+)"', page)):
-            direct, content = service.ask(path, headers={"Host": "fib.example"})
+            direct, content = service.ask(path, headers={"X-Forwarded-Host": "fib.example"})
             connection.request("GET", path, headers={"Host": "fib.example"})
             reply = connection.getresponse()
             assert (reply.status, reply.read()) == (200, content)

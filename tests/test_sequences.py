@@ -203,6 +203,7 @@ class TestMemory:
                 sequences.delete(sequence_id)
             assert sequences.cached_bytes == 0
 
+    @pytest.mark.campaign
     def test_a_hundred_thousand_clients_taking_turns(self, path: Path) -> None:
         with Log(path, Durability.OS) as log:
             sequences = Sequences(log, cache_bytes=8 << 20)
@@ -215,6 +216,7 @@ class TestMemory:
             assert all(unpack(packed)[0] == 2 for packed in log.latest.values())
             assert resident_bytes() - before < 24 << 20
 
+    @pytest.mark.campaign
     def test_ten_thousand_sequences_at_twenty_thousand_digits(self, path: Path) -> None:
         with Log(path, Durability.OS) as log:
             sequences = Sequences(log, cache_bytes=16 << 20)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from bigfib.cli import settings_file
+from bigfib.cli.arguments import unknown_variables
 from bigfib.settings import (
     Durability,
     InvalidSetting,
     LogFormat,
     Settings,
-    unknown_variables,
 )
 from bigfib.state import log, rewrite
 
@@ -45,12 +45,15 @@ def test_every_setting_has_a_variable(tmp_path: Path) -> None:
         "BIGFIB_ACCESS_LOG": "yes",
         "BIGFIB_DEBUG": "True",
         "BIGFIB_LOG_FORMAT": "json",
+        "BIGFIB_ALLOWED_HOST": "Fib.example, b.example",
+        "BIGFIB_CORS_ORIGIN": "https://fib.example:8443",
     }
     # Each says where positions are kept, so that there may be one of them only.
     file = Settings.resolve({}, {"BIGFIB_FILE": environ.pop("BIGFIB_FILE")}).file
     expected = Settings(
         *(0, "h", Settings().file, "postgresql://db/fib", Durability.OS, 1000, 7, 5, 2000),
         *(12_345_678, tmp_path / "cache", 3000, True, 4, True, True, True, LogFormat.JSON),
+        *("fib.example,b.example", "https://fib.example:8443"),
     )
     assert Settings.resolve({}, environ) == expected
     assert file == tmp_path

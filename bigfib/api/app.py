@@ -7,7 +7,9 @@ from falcon.routing import map_http_methods
 
 from bigfib.api import problems
 from bigfib.api.commit import Committer, StepQueue
+from bigfib.api.cross_origin import CrossOriginReads
 from bigfib.api.front import Front
+from bigfib.api.hosts import Hosts
 from bigfib.api.operations import Interface, Scrape, Stats, live, ready
 from bigfib.api.page import page, reference
 from bigfib.api.ranges import TermRange
@@ -15,6 +17,7 @@ from bigfib.api.representations import ValueReply
 from bigfib.api.sequence_resources import SequenceCollection, SequenceResource, SequenceStep
 from bigfib.api.stepping import Stepping
 from bigfib.api.term_resources import Index, Summary, Term, TermJob
+from bigfib.api.timing import Timing
 from bigfib.jobs import Jobs
 from bigfib.metrics import Metrics, RequestHistogram, SharedMemory
 from bigfib.sequences import Sequences
@@ -30,13 +33,17 @@ def create_app(
     shared_store: SharedStore | None = None,
     shared: SharedMemory | None = None,
     draining: Event | None = None,
+    hosts: Hosts | None = None,
+    cors_origin: str = "",
 ) -> Front:
     """Return the application over the sequences in a store.
 
     ``per_client`` makes the sequences of ``/api0`` private. ``shared_store`` is the same store, if
     servers share it; workers have ``shared`` metrics; ``draining`` is set when the service stops.
+    Only requests for ``hosts``, by default any, are answered. Pages of ``cors_origin`` read terms.
     """
     draining = draining or Event()
+    hosts = Hosts() if hosts is None else hosts
     committer = Committer(store)
     queue = StepQueue(sequences, shared_store) if shared_store else None
     stepping = Stepping(sequences, ValueReply(committer), per_client, queue)
@@ -70,8 +77,9 @@ def create_app(
     )
     metrics = Metrics(store, sequences, jobs, measured, shared, shared_store)
     resources["/metrics"] = Scrape(metrics, store, committer, sequences)
-    routed = falcon.App()
+    timing = Timing(committer, metrics.commit_seconds)
+    routed = falcon.App(middleware=[CrossOriginReads(cors_origin)] if cors_origin else None)
     problems.add_to(routed)
     for route, resource in resources.items():
         routed.add_route(route, resource)
-    return Front(stepping, routed, committer, measured, draining)
+    return Front(stepping, routed, committer, measured, draining, hosts, timing)

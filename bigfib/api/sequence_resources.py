@@ -33,6 +33,7 @@ from bigfib.state.store import (
     SequenceExists,
     Unavailable,
 )
+from bigfib.stopwatch import TEXT
 
 _Made = TypeVar("_Made")
 
@@ -57,7 +58,8 @@ class _Sequences:
     def _show(self, resp: falcon.Response, sequence_id: bytes, pair: DecimalPair) -> None:
         self._describe(resp, pair.position, self._sequences.version(sequence_id))
         resp.content_type = JSON
-        value = pair.digits(b'"}')
+        with TEXT:
+            value = pair.digits(b'"}')
         facts = (format_id(sequence_id).encode(), pair.position, pair.digit_count)
         if len(value) <= JOINED_UP_TO:
             resp.data = _SHOWN % (*facts, value)

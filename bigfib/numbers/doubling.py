@@ -105,7 +105,7 @@ _PRODUCTS: Final = 0.94
 
 
 class WrongResult(Exception):
-    """A result contradicts the recurrence: the hardware is at fault."""
+    """A result contradicts the recurrence, because the hardware is at fault."""
 
 
 def digits_by_kernel(
@@ -114,8 +114,8 @@ def digits_by_kernel(
     """Return the decimal digits of F(n) in ASCII, for n >= 0, computed by the C kernel.
 
     F(2k) = F(k) (F(k) + 2 F(k-1)), F(2k-1) = F(k)^2 + F(k-1)^2, F(2k+1) = F(2k) + F(2k-1).
-    The result is compared with the recurrence modulo two random primes. More than three threads
-    have nothing to do. ``report`` is called as by `digits`.
+    The result is compared with the recurrence modulo two random primes. At most three threads have
+    work to do. ``report`` is called as by `digits`.
 
     Raises:
         IndexTooLarge: As `fibonacci.term`.
@@ -127,7 +127,7 @@ def digits_by_kernel(
     if rounds <= 0:
         return memoryview(term(n).digits().encode())
     this, before = (number.digits().encode() for number in gmpy2.fib2(n >> rounds))
-    # The limbs of each result, or up to three more, and how many rounds follow.
+    # For each round: the limbs of its result, or up to three more, and how many rounds follow.
     steps = [
         (2 * (int((n >> left + 1) * _DIGITS_AN_INDEX) // LIMB_DIGITS) + 3, left)
         for left in range(rounds - 1, -1, -1)

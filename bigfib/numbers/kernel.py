@@ -50,7 +50,7 @@ class Kernel:
             raise Unusable("it was not built; install a C compiler, then reinstall bigfib")
         try:
             functions = ctypes.CDLL(str(library))
-            # While this one runs, which takes microseconds, no other thread can.
+            # A step takes microseconds, so it does not release the interpreter's lock.
             holding = ctypes.PyDLL(str(library))
             functions.bigfib_variant.restype = c_char_p
             variant: bytes | None = functions.bigfib_variant()
@@ -144,7 +144,7 @@ class Buffer:
             memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as error:
             raise MemoryError(f"there are no {size} bytes of memory") from error
-        # With small pages the operating system would take a tenth of the time.
+        # With small pages, the operating system would take a tenth of the computing time.
         if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
             memory.madvise(mmap.MADV_HUGEPAGE)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
@@ -176,7 +176,7 @@ class Products:
     def __init__(self, kernel: Kernel, size: int, threads: int = 1) -> None:
         """Allocate ``size`` bytes, by `size` for the largest product, or raise `MemoryError`.
 
-        More than three threads have nothing to do.
+        At most three threads have work to do.
         """
         self._kernel = kernel
         self._buffer = Buffer(size)
@@ -259,7 +259,7 @@ class Products:
                     thread.join(_REPORT_EVERY)
                     report()
         finally:
-            # The threads use memory that this one frees.
+            # The caller may free the memory that the threads use.
             for thread in started:
                 thread.join()
         report()

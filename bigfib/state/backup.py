@@ -1,4 +1,4 @@
-"""Write a whole log at once: a backup of another, or what a repair has saved."""
+"""Write a whole log at once: a backup of another log, or the result of a repair."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from bigfib.state.rewrite import Rewrite
 def backup(log: Path, target: Path) -> Contents:
     """Write a compacted copy of the log to ``target``, and return its contents.
 
-    A service may go on writing to the log. The copy has everything that was acknowledged before.
+    A service may write to the log meanwhile. The copy has all steps acknowledged before the call.
     A file at ``target`` is replaced when the copy is complete, verified and on disk.
 
     Raises:
@@ -33,12 +33,12 @@ def write_log(
 
     Args:
         target: The new log.
-        latest: Each sequence, as `packed.pack` joins it.
+        latest: Each sequence, as packed by `packed.pack`.
         previous: The seed of the log that it replaces; 0 if there is none.
         access: Owner, group and mode of the new log.
 
     Raises:
-        OSError: it cannot be written, or does not read as it was written.
+        OSError: it cannot be written, or its content differs when it is read again.
     """
     rewrite = Rewrite(
         *(os, target, latest),
@@ -62,4 +62,4 @@ def write_log(
 
 def _require_same(path: Path, latest: dict[bytes, int]) -> None:
     if reader.read(path).latest != latest:
-        raise OSError(errno.EIO, "it does not read as it was written")
+        raise OSError(errno.EIO, "its content differs when it is read again")

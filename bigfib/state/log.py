@@ -36,9 +36,16 @@ from bigfib.state.packed import MAX_DAY, changed, pack, version_of
 from bigfib.state.positions import Positions
 from bigfib.state.reader import require_log_or_nothing
 from bigfib.state.rewrite import REWRITE_BYTES, Compaction, logging_failure
+from bigfib.state.scrub import INTERVAL, Scrub
 from bigfib.state.store import LogFacts, OnCommit, ignore_commit
 
 _DAY_SECONDS: Final = 86_400
+
+# Slices that a compaction because of damage does at a time: a million sequences take 25 s.
+_SLICES: Final = 20
+
+# Seconds without a change after which the floor is synced.
+_IDLE: Final = 1.0
 
 # More than a record takes besides the bytes of its id and position.
 _RECORD_BYTES: Final = 64
@@ -142,6 +149,10 @@ class Log(Positions):
         self.latest = contents.latest
         self.records = contents.records
         self._durable = contents.end
+        self._scrub = Scrub(self.path)
+        self._scrub.follow(fd)
+        self._tend_at = self._idle_at = 0.0
+        self._tended = -1
         self._floor.write(self._header.seed, contents.end, contents.end)
         self._room = 0
         today = max(self._day_of_clock(), 0)
@@ -164,8 +175,9 @@ class Log(Positions):
         return self._file.size
 
     def log_facts(self) -> LogFacts:
-        """Return size, records and compactions; see `Store.log_facts`."""
-        return LogFacts(self.size, self.records, self.rewrites)
+        """Return what there is to count; see `Store.log_facts`."""
+        scrub = self._scrub
+        return LogFacts(self.size, self.records, self.rewrites, scrub.checks, scrub.faults)
 
     def is_lost(self) -> bool:
         """Return False: a log is never out of reach; see `Store.is_lost`."""
@@ -249,6 +261,32 @@ class Log(Positions):
         if self._file.size >= self._compaction.due_at:
             self._compact_a_little()
 
+    def tend(self, now: float) -> None:
+        """Sync the floor of an idle log; check a piece of the file, and compact a damaged one.
+
+        See `Store.tend`.
+
+        Raises:
+            CommitFailed: another program has changed the file.
+        """
+        if now < self._tend_at or self._file.failure:
+            return
+        self._tend_at = now + INTERVAL
+        self._file.require_size()
+        if self.changes != self._tended:
+            self._tended = self.changes
+            self._idle_at = now + _IDLE
+        elif now >= self._idle_at:
+            # An old floor is as true.
+            with contextlib.suppress(OSError):
+                self._floor.sync()
+        with logging_failure():
+            if self._scrub.fault and self._compaction.running:
+                for _ in range(_SLICES):
+                    self._advance_compaction()
+            elif self._scrub.advance(now) and not self._compaction.running:
+                self._begin_compaction()
+
     def rewrite(self) -> None:
         """Compact the log at once.
 
@@ -283,6 +321,7 @@ class Log(Positions):
             self._release()
 
     def _release(self) -> None:
+        self._scrub.close()
         self._file.close()
         self._floor.close()
         os.close(self._lock)
@@ -354,6 +393,7 @@ class Log(Positions):
         self.records = new.records
         self._durable = new.end
         self.rewrites += 1
+        self._scrub.follow(new.fd)
         self._file.replace(new.fd, new.end, self._move_floor)
 
     def _move_floor(self) -> None:

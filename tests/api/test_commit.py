@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bigfib.api.commit import Committer
+from bigfib.state.errors import CommitFailed
 from bigfib.state.log import Log
 
 
@@ -73,6 +74,8 @@ class TestWhereIterationsAreFollowed:
         with pytest.raises(SystemExit, match=r"^1$"):
             committer.end_iteration()
         assert not seen
+        with pytest.raises(CommitFailed):
+            log.close()
 
 
 class TestWhereIterationsAreNotFollowed:

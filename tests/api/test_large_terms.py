@@ -141,7 +141,9 @@ class TestParts:
         for accept in ("text/plain", "application/json"):
             for _ in range(5):
                 with socket.create_connection((service.host, service.port)) as client:
-                    request = f"GET /api1/terms/{NEAR} HTTP/1.1\r\nHost: x\r\nAccept: {accept}"
+                    request = (
+                        f"GET /api1/terms/{NEAR} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}"
+                    )
                     client.sendall(f"{request}\r\n\r\n".encode())
                     assert client.recv(100)
 

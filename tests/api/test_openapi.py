@@ -142,7 +142,7 @@ def as_many_streams_as_there_may_be(service: Service) -> Iterator[None]:
             client = connections.enter_context(
                 closing(socket.create_connection((service.host, service.port)))
             )
-            client.sendall(b"GET /api1/terms?from=900000 HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /api1/terms?from=900000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert client.recv(12) == b"HTTP/1.1 200"
         yield
 
@@ -291,8 +291,9 @@ class TestAnswers:
                     n="1",
                     name="page.css",
                 )
-        # A state log has no unknown outcome; see tests/shared_store.
-        assert ask.kinds == {*TITLES, "blank"} - {"unknown-outcome"}
+        # A state log has no unknown outcome; see tests/shared_store. Any request may be
+        # misdirected; see test_hosts.py.
+        assert ask.kinds == {*TITLES, "blank"} - {"unknown-outcome", "misdirected"}
         # A failure of the service itself is not had by asking; see test_stepping.py. A state log is
         # not lost while the service runs; see tests/shared_store.
         lost = {(SEQUENCES, "post"), (SEQUENCE, "delete"), ("/readyz", "get")}
@@ -487,7 +488,7 @@ def test_schemathesis_finds_nothing(serve: Serve, times: int) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", CONFIGURATION, "run"),
-            *("--checks", "all", "--max-examples", str(15 * times), "--no-color"),
+            *("--checks", "all", "--max-examples", str(8 * times), "--no-color"),
             f"{service.url}/openapi.json",
         ],
         cwd=service.file.parent,

@@ -124,7 +124,7 @@ class CarefulClient(threading.Thread):
         way = self._random.choice(["next", "next", "previous"])
         goal = here + by if way == "next" else here - by
         request = (
-            f'POST {path}/{way}?by={by} HTTP/1.1\r\nHost: x\r\nIf-Match: "{here}"\r\n'
+            f'POST {path}/{way}?by={by} HTTP/1.1\r\nHost: localhost\r\nIf-Match: "{here}"\r\n'
             "Connection: close\r\n\r\n"
         ).encode()
         for attempt in range(1000):

@@ -28,7 +28,7 @@ JSON_HEADERS = (
 
 
 def request(method: str, path: str) -> bytes:
-    return f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
 
 
 def test_session_of_the_contract_gives_its_values(service: Service) -> None:

@@ -17,6 +17,8 @@ from tests.service import Serve
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.campaign
+
 
 def copied(root: Path) -> Path:
     """Copy the benchmarks there, and what they need from beside them."""

@@ -2,19 +2,25 @@
 
 import json
 import re
-import time
 from pathlib import Path
 
 import pytest
 
-from bigfib.cli import client
 from bigfib.numbers import fibonacci
 from tests.cli.command import (
     Command,
     answering,
     term,
 )
+from tests.lossy import lossy
 from tests.service import Serve, Service
+
+ATTEMPTS = 6
+
+FOUND = (
+    b'HTTP/1.1 200 OK\r\nConnection: close\r\nETag: "x"\r\n\r\n'
+    b'{"id":"shared","position":"1","digits":"1","value":"1"}'
+)
 
 
 class TestBesideAService:
@@ -139,25 +145,10 @@ class TestBesideAService:
         with answering(answer) as url:
             assert "no bigfib answers at" in bigfib.fails("term", "6000001", "--url", url)
 
-    def test_service_is_asked_again_when_it_expects_to_be_ready(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """But no more often than 20 times a second, and at least once a second."""
-        head = b"Connection: close\r\n\r\n"
-        later = [
-            b'HTTP/1.1 202 Accepted\r\nRetry-After: 2\r\n%b{"progress":0.5,"seconds_left":%b}'
-            % (head, left)
-            for left in (b"0.12", b"0", b"1.7")
-        ]
-        pauses: list[float] = []
-        monkeypatch.setattr(time, "sleep", pauses.append)
-        with answering(*later, b"HTTP/1.1 206 Partial Content\r\n%b5" % head) as url:
-            assert list(client.progress(url, "10")) == [0.5] * 3
-        assert pauses == [0.12, 0.05, 1]
-
     def test_term_that_is_cut_off_is_reported_as_lost(self, bigfib: Command) -> None:
         ready = b"HTTP/1.1 206 Partial Content\r\nConnection: close\r\n\r\n1"
-        with answering(ready, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n13") as url:
+        cut_off = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n13"
+        with answering(ready, cut_off, *(ATTEMPTS - 1) * [b""]) as url:
             assert "is lost" in bigfib("term", "7", "--url", url).stderr
 
     def test_a_term_that_is_gone_again(self, bigfib: Command) -> None:
@@ -208,23 +199,29 @@ class TestBesideAService:
 
     @pytest.mark.parametrize("command", [["next"], ["seek", "7"]])
     def test_a_lost_answer_is_said_to_be_lost(self, bigfib: Command, command: list[str]) -> None:
-        with answering(b"") as url:
+        with answering(FOUND, *ATTEMPTS * [b""]) as url:
             assert "whether it has changed" in bigfib.fails(*command, "--url", url)
-        with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{") as url:
+        cut_off = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"
+        with answering(FOUND, *ATTEMPTS * [cut_off]) as url:
             assert "whether it has changed" in bigfib.fails(*command, "--url", url)
 
-    @pytest.mark.parametrize("made", [b"", b"HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n"])
+    def test_change_that_is_refused_for_long_is_not_waited_for(self, bigfib: Command) -> None:
+        later = b"HTTP/1.1 503 x\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n"
+        with answering(FOUND, later) as url:
+            assert "answers 503" in bigfib.fails("next", "--url", url)
+
     def test_creation_whose_answer_is_lost_is_sent_again(
-        self, bigfib: Command, made: bytes
+        self, service: Service, bigfib: Command
     ) -> None:
-        exists = b"HTTP/1.1 412 x\r\nContent-Length: 0\r\n\r\n"
-        with answering(made, exists) as url:
-            assert re.fullmatch(
-                rf"{url}/api1/sequences/[0-9a-f]{{32}}\n", bigfib.prints("create", "--url", url)
-            )
-        with answering(b"", b"", b"") as url:
+        with lossy(service) as proxy:
+            created = bigfib.prints("create", "--url", proxy.url)
+            assert proxy.passed == 2 * [f"PUT {created.strip().removeprefix(proxy.url)}"]
+            assert bigfib.prints("next", "--url", created.strip()) == "1\n"
+            assert bigfib.prints("delete", "--url", created.strip()) == ""
+        with answering(*ATTEMPTS * [b""]) as url:
             assert "whether it has changed" in bigfib.fails("create", "--url", url)
-        with answering(made, b"HTTP/1.1 507 x\r\nContent-Length: 0\r\n\r\n") as url:
+        full = b"HTTP/1.1 507 x\r\nContent-Length: 0\r\n\r\n"
+        with answering(b"", full) as url:
             assert "answers 507" in bigfib.fails("create", "--url", url)
 
     @pytest.mark.parametrize("body", [b"x", b"[]", b"{}", b"5", b"[" * 200_000, b"\xff"])

@@ -192,8 +192,8 @@ class TestLog:
         assert bigfib.prints("log", "repair").splitlines() == [
             f"{bigfib.file}.repaired: sequences 1, from records 9",
             f"lost: bytes {ends[3]} to {ends[4] - 1}",
-            f"applied, though behind a fault: bytes {ends[4]} to {ends[-1] - 1}",
-            "A sequence whose last record was there now stands at an earlier position.",
+            f"applied, although after a fault: bytes {ends[4]} to {ends[-1] - 1}",
+            "A sequence whose last record is lost is now at an earlier position.",
             f"Put it in place with: mv {bigfib.file}.repaired {bigfib.file}",
         ]
         assert bigfib.file.read_bytes() == harmed

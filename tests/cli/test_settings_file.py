@@ -151,7 +151,7 @@ def test_passwords_are_not_shown(store: str, shown: str) -> None:
         ("host=db user=u password=secret x=", "1: .*does not know: x$"),
         ("postgresql://u:secret@[::1/db", "1: .*the connection string is not valid"),
         ("postgresql://u:secret%zz@h/db", "1: .*the connection string is not valid"),
-        ("postgresql://u:secret/s@h/db", "2: .* / is written %2F"),
+        ("postgresql://u:secret/s@h/db", "2: .* write / .* as %2F"),
     ],
 )
 def test_passwords_are_not_told_with_what_is_wrong(path: Path, store: str, says: str) -> None:

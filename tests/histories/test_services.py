@@ -87,7 +87,7 @@ def test_history_over_a_disk_that_is_full_now_and_then_is_linearizable(
     with working(history.clients([service])):
         for _ in range(5 * times):
             history.more(100)
-            with full_disk(service):
+            with full_disk(service, spare=4096):
                 history.refusals(20)
     assert service.process.poll() is None
     history.check(service, tried, "full disk")

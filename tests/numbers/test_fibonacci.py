@@ -176,6 +176,17 @@ class TestDigitCount:
         n = 10**exponent + 1
         assert fibonacci.digit_count(n) == int(independent_log10(n)) + 1
 
+    def test_decimal_length_of_short_terms_is_that_of_their_text(self) -> None:
+        for n in range(12_000):
+            assert fibonacci.decimal_length(n) == len(independent_digits(n))
+
+    def test_decimal_length_where_floating_point_cannot_tell_equals_libmpdec(self) -> None:
+        # Up to 2^53 the last of the 53 bits of the product is worth up to a quarter of a digit.
+        for n in (
+            random.Random(4).randrange(1 << bits) for bits in range(20, 54) for _ in "12345678"
+        ):
+            assert fibonacci.decimal_length(n) == int(independent_log10(n)) + 1
+
     def test_digit_count_ignores_the_sign(self) -> None:
         assert fibonacci.digit_count(-10_000) == fibonacci.digit_count(-100) * 100 - 10 == 2090
 

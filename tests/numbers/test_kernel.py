@@ -211,6 +211,7 @@ def test_whole_kernel_is_not_taken_for_broken(kernel: Kernel) -> None:
     check_a_little(kernel)
 
 
+@pytest.mark.campaign
 @pytest.mark.skipif(not VECTORS, reason="all instructions of this processor are in its base")
 def test_kernel_for_other_processors_equals_gmp(tmp_path: Path) -> None:
     """What compilers make of the vectors where there are shorter ones, and no fused product."""

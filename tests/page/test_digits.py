@@ -11,6 +11,8 @@ from tests.page.actions import fib, is_at, put, show
 from tests.page.conftest import Open
 from tests.service import Service
 
+pytestmark = pytest.mark.campaign
+
 CLIPBOARD: dict[str, Any] = {"permissions": ["clipboard-read", "clipboard-write"]}
 
 # Draws what `::after` draws, which is no text, and nothing of what is hidden.
@@ -184,7 +186,6 @@ WATCH_FRAMES = """() => {
 }"""
 
 
-@pytest.mark.campaign
 def test_twenty_million_digits_do_not_freeze_the_page(service: Service, open_page: Open) -> None:
     page = open_page(service)
     is_at(page, 0)

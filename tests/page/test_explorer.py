@@ -95,7 +95,7 @@ class TestExplorer:
         page.locator("#modulo").fill("0")
         page.get_by_role("button", name="Show", exact=True).click()
         refusal = page.locator("#refusal")
-        expect(refusal).to_contain_text("That cannot be done")
+        expect(refusal).to_contain_text("That is not possible")
         refusal.get_by_role("button", name="Close").click()
         expect(refusal).to_be_empty()
 

@@ -1,10 +1,13 @@
 """The page by keyboard alone."""
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.page.actions import digits, is_at, put, seek
 from tests.page.conftest import Open
 from tests.service import Service
+
+pytestmark = pytest.mark.campaign
 
 
 class TestKeyboard:

@@ -14,14 +14,16 @@ from tests.page.actions import fib, in_base, is_at, show
 from tests.page.conftest import Open
 from tests.service import Serve, Service
 
+pytestmark = pytest.mark.campaign
+
 CLIPBOARD: dict[str, Any] = {"permissions": ["clipboard-read", "clipboard-write"]}
 
 
 @pytest.mark.parametrize(
     ("link", "said", "canonical"),
     [
-        pytest.param("?n=100", "F(100), 21 digits", "?n=100", marks=pytest.mark.campaign),
-        pytest.param("?n=1e3", "F(1,000), 209 digits", "?n=1000", marks=pytest.mark.campaign),
+        ("?n=100", "F(100), 21 digits", "?n=100"),
+        ("?n=1e3", "F(1,000), 209 digits", "?n=1000"),
         ("?n=1,000&base=16", "F(1,000) in base 16, 174 digits", "?n=1000&base=16"),
         ("?n=-8", "F(\N{MINUS SIGN}8), 2 digits", "?n=-8"),
         ("?n=10^3&modulo=1_000", "F(1,000) mod 1,000", "?n=1000&modulo=1000"),
@@ -118,17 +120,8 @@ PRINTED = {
 }
 
 
-# In make test each link once, and each language.
-@pytest.mark.parametrize(
-    ("language", "link"),
-    [
-        pytest.param(
-            *(language, link), marks=[] if (each + other) % 3 == 0 else pytest.mark.campaign
-        )
-        for each, language in enumerate(PROGRAMS)
-        for other, link in enumerate(PRINTED)
-    ],
-)
+@pytest.mark.parametrize("link", PRINTED)
+@pytest.mark.parametrize("language", PROGRAMS)
 def test_a_program_prints_what_the_page_shows(
     service: Service,
     open_page: Open,
@@ -153,7 +146,6 @@ def test_a_program_prints_what_the_page_shows(
     assert done.stdout.strip() == PRINTED[link]
 
 
-@pytest.mark.campaign
 @pytest.mark.parametrize("language", PROGRAMS)
 def test_a_program_waits_for_a_large_term(
     serve: Serve,

@@ -11,6 +11,8 @@ from tests.page.actions import hide_changes, is_at, seek, show
 from tests.page.conftest import Open
 from tests.service import Service
 
+pytestmark = pytest.mark.campaign
+
 
 def circles(page: Page) -> list[tuple[float, float]]:
     """Return where the points of the chart of digits are, the first step first."""

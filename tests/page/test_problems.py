@@ -27,12 +27,12 @@ class TestProblems:
         page.get_by_role("button", name="Previous").click()
         problem = page.locator("#problem")
         expect(problem).to_have_attribute("role", "alert")
-        expect(problem).to_contain_text("It does not go that far back")
+        expect(problem).to_contain_text("The sequence starts at F(0)")
         expect(problem).to_contain_text("there is no term before F(0); it is at position 0")
         problem.get_by_role("button", name="Close").click()
         expect(problem).to_be_empty()
         page.get_by_role("button", name="Previous").click()
-        expect(problem).to_contain_text("It does not go that far back")
+        expect(problem).to_contain_text("The sequence starts at F(0)")
         page.get_by_role("button", name="Next").click()
         is_at(page, 1)
         expect(problem).to_be_empty()
@@ -55,7 +55,7 @@ class TestProblems:
         is_at(page, 0)
         page.get_by_label("by how many terms").fill("1" + "0" * 30)
         page.get_by_role("button", name="Next").click()
-        expect(page.locator("#problem")).to_contain_text("That cannot be done")
+        expect(page.locator("#problem")).to_contain_text("That is not possible")
         is_at(page, 0)
 
     def test_text_that_is_no_number_is_not_sent(self, service: Service, open_page: Open) -> None:

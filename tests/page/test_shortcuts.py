@@ -1,10 +1,13 @@
 """Keyboard shortcuts of the page."""
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.page.actions import is_at, position
 from tests.page.conftest import Open
 from tests.service import Service
+
+pytestmark = pytest.mark.campaign
 
 
 def test_keys_do_what_buttons_do(service: Service, open_page: Open) -> None:

@@ -7,6 +7,8 @@ from playwright.sync_api import Page, expect
 from tests.page.conftest import Open
 from tests.service import Serve
 
+pytestmark = pytest.mark.campaign
+
 
 def find(page: Page, value: str) -> None:
     page.get_by_label("value", exact=True).fill(value)

@@ -12,7 +12,8 @@ What was synced is there. Of the rest any part may be, as file systems leave it:
   the file, and the data without the rename.
 
 A sector that is written again keeps what it held before where the same is written (SQLite calls it
-powersafe overwrite): appending harms no earlier bytes of the last sector.
+powersafe overwrite): appending harms no earlier bytes of the last sector. A disk can be told not to
+do that: then a power cut may harm each sector or page that was being written, and all that it held.
 """
 
 import errno
@@ -228,8 +229,8 @@ class Disk:
 
     # --- What a power cut leaves -----------------------------------------------------------------
 
-    def cut_power(self, chance: random.Random) -> None:
-        """Lose of what was not synced what chance will have."""
+    def cut_power(self, chance: random.Random, *, powersafe: bool = True) -> None:
+        """Lose of what was not synced what chance will have, and more if not ``powersafe``."""
         for change in self._surviving_names(chance):
             _apply_name(change, lambda one: one.durable_entries)
         self.pending_names.clear()
@@ -241,6 +242,8 @@ class Disk:
                 waiting += one.entries.values()
             else:
                 one.durable = surviving_data(one, chance, self._recycled)
+                if not powersafe:
+                    one.durable = _harmed(one, chance)
                 one.content = bytearray(one.durable)
                 one.pending.clear()
                 one.reserved = 0
@@ -280,6 +283,17 @@ def surviving_data(file: Inode, chance: random.Random, recycled: bytes) -> bytes
         return _torn(file, chance)
     fill = recycled if chance.random() < 0.3 else b""
     return _by_units(file, chance, SECTOR if way == 3 else PAGE, fill)
+
+
+def _harmed(file: Inode, chance: random.Random) -> bytes:
+    """Return what has survived of a file, with units harmed that were being written."""
+    unit = chance.choice([SECTOR, PAGE])
+    content = bytearray(file.durable)
+    for start in range(0, len(content), unit):
+        if any(one.touches(start, start + unit) for one in file.pending) and chance.random() < 0.5:
+            size = len(content[start : start + unit])
+            content[start : start + unit] = chance.choice([bytes(size), chance.randbytes(size)])
+    return bytes(content)
 
 
 def _torn(file: Inode, chance: random.Random) -> bytes:

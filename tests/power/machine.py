@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.power.forks import Forked, Forks
+
 _FUSE = Path("/dev/fuse")
 
 
@@ -37,6 +39,7 @@ class Machine:
 
     Attributes:
         directory: Where.
+        boot_id: A file with what tells this boot of the machine from others.
         cut_at: The call at which the power was cut last, empty if it was not since `arm`.
         syncs: How often each kind of sync was made since the disk was formatted.
     """
@@ -55,9 +58,25 @@ class Machine:
         self.syncs: dict[str, int] = {}
         assert self._process.stdout is not None
         assert self._process.stdout.readline(), "it was not mounted"
+        self.boot_id = directory.with_name("boot_id")
+        self._forks: Forks | None = None
+
+    def serve(self, arguments: list[str], log: Path) -> Forked:
+        """Return a service that runs there.
+
+        Raises:
+            AssertionError: it does not start.
+        """
+        if not self._forks:
+            # Here, to be after the mounting.
+            self.boot_id.touch()
+            self._forks = Forks(self.boot_id)
+        return Forked(self._forks, arguments, log)
 
     def remove(self) -> None:
         """Unmount the disk, which nobody uses any more."""
+        if self._forks:
+            self._forks.remove()
         subprocess.run(["umount", "-l", str(self.directory)], check=True)
         self._process.communicate(timeout=20)
 
@@ -83,13 +102,18 @@ class Machine:
         """Learn whether the power was cut, and what was synced."""
         self._tell("state")
 
-    def power_on(self, randomness: random.Random) -> None:
-        """Cut the power, if it is not off, and go on with what that has left."""
-        self._tell("power on", seed=randomness.getrandbits(32))
+    def power_on(self, randomness: random.Random, *, powersafe: bool = True) -> None:
+        """Cut the power, if it is not off, and go on with what that has left.
+
+        Args:
+            randomness: What chooses that.
+            powersafe: Whether a sector that was being written keeps what it held before.
+        """
+        self._tell("power on", seed=randomness.getrandbits(32), powersafe=powersafe)
 
     def go_on(self) -> None:
         """Go on with all that was done, as when only a program was killed."""
-        self._tell("power on", seed=None)
+        self._tell("power on", seed=None, powersafe=True)
 
     def format(self) -> None:
         """Empty the disk."""

@@ -81,10 +81,10 @@ class FileSystem:
         self._life += 1
         self.cut_at = ""
 
-    def power_on(self, seed: int | None) -> None:
+    def power_on(self, seed: int | None, powersafe: bool) -> None:
         """Go on after a cut, or begin one here; without a seed nothing is lost."""
         if seed is not None:
-            self.disk.cut_power(random.Random(seed))
+            self.disk.cut_power(random.Random(seed), powersafe=powersafe)
         self._armed = None
         self._late.clear()
         self.is_off = False
@@ -297,7 +297,7 @@ def _obey(system: FileSystem, order: dict[str, Any]) -> dict[str, Any]:
             case "arm":
                 system.arm(**order)
             case "power on":
-                system.power_on(order["seed"])
+                system.power_on(**order)
             case "format":
                 system.disk = Disk()
                 system.syncs.clear()

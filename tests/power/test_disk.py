@@ -109,6 +109,20 @@ class TestData:
             assert isinstance(found, bytes)
             assert found[:700] == b"x" * 700
 
+    def test_without_powersafe_overwrite_only_what_was_being_written_is_harmed(self) -> None:
+        pages = {SECTOR: 0, PAGE: 0}
+        for seed in range(CUTS):
+            disk = Disk()
+            file = durable(disk, "a", b"x" * (3 * PAGE - 100))
+            disk.write(file, b"y", 3 * PAGE - 100)
+            disk.cut_power(random.Random(seed), powersafe=False)
+            found = bytes(file.content)
+            assert found[: 2 * PAGE] == b"x" * 2 * PAGE
+            for unit in pages:
+                end = (3 * PAGE - 100) // unit * unit
+                pages[unit] += found[:end] == b"x" * end and found[end:].count(b"x") < unit // 9
+        assert 0 < pages[PAGE] < pages[SECTOR] < CUTS
+
     def test_sectors_and_pages_survive_each_by_itself(self) -> None:
         def prepare(disk: Disk) -> None:
             file = durable(disk, "a", b"x" * 3 * PAGE)

@@ -226,7 +226,7 @@ class TestStopping:
     ) -> None:
         service = serve_large_term()
         with slow_client(service) as client:
-            client.sendall(b"GET /api0/current HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /api0/current HTTP/1.1\r\nHost: localhost\r\n\r\n")
             received = client.recv(1000)
             service.process.send_signal(number)
             assert service.process.stderr is not None
@@ -244,7 +244,7 @@ class TestStopping:
     ) -> None:
         service = serve_large_term()
         with slow_client(service) as client:
-            client.sendall(b"GET /api0/current HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /api0/current HTTP/1.1\r\nHost: localhost\r\n\r\n")
             select.select([client], [], [])
             # Never read: the deadline of 5 seconds ends it.
             assert service.stop(signal.SIGTERM) == 0
@@ -269,7 +269,7 @@ class TestGarbage:
             b"G" * 100_000,
             b"GET /api0/next HTTP/1.1\r\nX: " + b"x" * 200_000,
             b"POST /api0/next HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-            b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"CONNECT x:80 HTTP/1.1\r\nHost: localhost\r\n\r\n",
         ],
     )
     def test_garbage_is_refused_and_the_service_goes_on(self, serve: Serve, garbage: bytes) -> None:
@@ -293,7 +293,7 @@ class TestGarbage:
         service = serve()
         for _ in range(50):
             with socket.create_connection((service.host, service.port)) as client:
-                client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: x\r\n\r\n")
+                client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         # F(50), the last that can have been asked for.
         assert service.value("current") <= 12_586_269_025

@@ -3,6 +3,10 @@
 `Recorder` passes every call that changes files on to the real system and writes it down. `Disk`
 replays such calls on a model of a disk with a volatile cache: only what has been synced is sure to
 survive; of the writes since then any may be there, whole or torn, and any not.
+
+What a write leaves as it is in a sector survives as well (SQLite calls it powersafe overwrite),
+unless a test asks for a disk of which that is not true: there a power loss may harm any sector or
+page that was being written, and all that it held.
 """
 
 import os
@@ -14,6 +18,7 @@ from pathlib import Path
 Call = tuple[object, ...]
 
 SECTOR = 512
+PAGE = 4096
 
 
 class Recorder:
@@ -124,7 +129,7 @@ class Disk:
             case _:
                 raise AssertionError(call)
 
-    def survivors(self, chance: random.Random) -> dict[str, bytes]:
+    def survivors(self, chance: random.Random, *, powersafe: bool = True) -> dict[str, bytes]:
         """Return files that a power loss at this moment may leave."""
         names = dict(self._durable_names)
         # A journalling file system keeps the order of changes to a directory.
@@ -145,7 +150,14 @@ class Disk:
                 lambda file: _after(file.durable, _last_torn(file.pending, chance)),
             ]
         )
-        return {name: torn(file) for name, file in names.items()}
+        return {
+            name: torn(file) if powersafe else _harmed(torn(file), file.pending, chance)
+            for name, file in names.items()
+        }
+
+    def synced(self, name: str) -> int:
+        """Return how many bytes of a file, by its name of now, are surely on the disk."""
+        return len(self._names[name].durable)
 
     def honest(self, sequence_id: bytes) -> set[int]:
         """Return where the sequence may be found: as last acknowledged, or moved since."""
@@ -184,6 +196,23 @@ def _subset(calls: list[Call], chance: random.Random, unit: int) -> list[Call]:
                 if chance.random() < 0.5:
                     kept.append(call)
     return kept
+
+
+def _harmed(content: bytes, calls: list[Call], chance: random.Random) -> bytes:
+    """Return the content with some of the units of the disk harmed that were being written."""
+    unit = chance.choice([SECTOR, PAGE])
+    harmed = bytearray(content)
+    for call in calls:
+        match call:
+            case ("write", bytes(data), int(offset)):
+                for start in range(offset // unit * unit, offset + len(data), unit):
+                    old = harmed[start : start + unit]
+                    kept = chance.choice([len(old), 0, chance.randint(0, len(old))])
+                    lost = len(old) - kept
+                    harmed[start + kept : start + unit] = chance.choice(
+                        [bytes(lost), chance.randbytes(lost)]
+                    )
+    return bytes(harmed)
 
 
 def _last_torn(calls: list[Call], chance: random.Random) -> list[Call]:

@@ -23,12 +23,15 @@ from bigfib.state.errors import (
 )
 from bigfib.state.log import Durability, Log
 from bigfib.state.packed import POSITION_SHIFT
-from tests.state.crash import Disk, Recorder
+from tests.state.crash import PAGE, Disk, Recorder
 
 IDS = [b"shared", b"a", b"b", bytes(16)]
 
 # So few that a log of some records is already rewritten.
 REWRITE_BYTES = 150
+
+# Bytes of the records of `TestPowerLoss`.
+LONGEST_RECORD = 1200
 
 
 class Unsynced:
@@ -52,9 +55,11 @@ def put(directory: Path, files: dict[str, bytes]) -> None:
 
 
 class TestPowerLoss:
-    def work(self, path: Path, recorder: Recorder, chance: random.Random) -> None:
-        """Step, remove, commit and rewrite at random."""
-        with Log(path, system=recorder, rewrite_bytes=REWRITE_BYTES) as log:
+    def work(
+        self, path: Path, recorder: Recorder, chance: random.Random, least: int = REWRITE_BYTES
+    ) -> None:
+        """Step, remove, commit and rewrite at random, from a size of ``least`` bytes on."""
+        with Log(path, system=recorder, rewrite_bytes=least) as log:
             shown = {sequence_id: log.position(sequence_id) for sequence_id in IDS}
             recorder.acknowledge(dict(shown))
             for _ in range(40):
@@ -112,6 +117,106 @@ class TestPowerLoss:
                 assert shown.position(sequence_id) in honest
             log.append(b"shared", 12345)
         assert reader.read(path).position(b"shared") == 12345
+
+    def test_loss_on_a_disk_without_powersafe_overwrite_is_small_and_reported(
+        self, tmp_path: Path, tried: Counter[str], times: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        chance = random.Random(9)
+        work, crashed = tmp_path / "work", tmp_path / "crashed"
+        work.mkdir()
+        crashed.mkdir()
+        found: Counter[str] = Counter()
+        for generation in range(4 * times):
+            put(work, {})
+            recorder = Recorder()
+            self.work(
+                work / "state.log", recorder, chance, REWRITE_BYTES * (1 + generation % 2 * 99)
+            )
+            disk = Disk({})
+            for call in recorder.calls:
+                disk.do(call)
+                for _ in range(5):
+                    put(crashed, disk.survivors(chance, powersafe=False))
+                    caplog.clear()
+                    found[self.judge(crashed / "state.log", disk, caplog)] += 1
+        for what, count in found.items():
+            tried[f"sectors and pages harmed in a power loss: {what}"] += count
+        assert set(found) == {"nothing lost", "refused", "lost, with a warning"}
+        assert found["nothing lost"] > found["refused"] > 0
+
+    def judge(self, path: Path, disk: Disk, caplog: pytest.LogCaptureFixture) -> str:
+        """Return what a start makes of what is left; it loses nothing without a word."""
+        try:
+            shown = reader.read(path)
+        except (Damaged, Unusable):
+            return "refused"
+        if all(shown.position(name) in disk.honest(name) for name in IDS):
+            return "nothing lost"
+        content = path.read_bytes()
+        Log(path, system=Unsynced(), rewrite_bytes=1 << 40).close()
+        assert "cut off, and kept in" in caplog.text
+        (kept,) = path.parent.glob("*.torn.1")
+        assert content[: shown.end] + kept.read_bytes() == content
+        # All of it reached into the sector or page in which the next commit was being written.
+        assert shown.end > disk.synced("state.log") // PAGE * PAGE - LONGEST_RECORD
+        return "lost, with a warning"
+
+    def test_end_that_is_cut_off_is_kept_whenever_the_power_fails(self, tmp_path: Path) -> None:
+        """It is in the log, or in a file of its own, and not lost with the next record."""
+        chance = random.Random(4)
+        path = tmp_path / "state.log"
+        with Log(path, system=Unsynced()) as log:
+            for position in range(1, 60):
+                log.append(b"shared", position)
+                log.commit()
+            whole = log.size
+        # Three ends are kept already, so that the oldest is removed.
+        content = path.read_bytes() + b"\x15\xb3" + chance.randbytes(1500)
+        files = {f"state.log.torn.{number}": b"%d" % number for number in (1, 2, 3)}
+        files |= {"state.log": content}
+        put(tmp_path, files)
+        recorder = Recorder()
+        with Log(path, system=recorder) as log:
+            log.append(b"shared", 60)
+            log.commit()
+        disk = Disk(files)
+        cut = 0
+        for call in recorder.calls:
+            disk.do(call)
+            for _ in range(50):
+                survivors = disk.survivors(chance)
+                if not survivors["state.log"].startswith(content):
+                    assert survivors["state.log.torn.4"] == content[whole:]
+                    cut += 1
+                assert {name for name in files if name != "state.log.torn.1"} <= set(survivors)
+        assert cut > 200
+
+    def test_harm_to_a_log_that_was_idle_for_a_second_is_reported(self, tmp_path: Path) -> None:
+        """Its floor is on the disk, and so is the name of that."""
+        chance = random.Random(2)
+        work, crashed = tmp_path / "work", tmp_path / "crashed"
+        work.mkdir()
+        crashed.mkdir()
+        recorder = Recorder()
+        with Log(work / "state.log", system=recorder) as log:
+            for position in range(1, 4):
+                log.append(b"shared", position)
+                log.commit()
+                log.tend(position)
+            # Not before the second is over.
+            log.tend(3.9)
+            assert recorder.calls[-1][0] == "write"
+            log.tend(4.2)
+            disk = Disk({})
+            for call in recorder.calls:
+                disk.do(call)
+        for _ in range(200):
+            survivors = disk.survivors(chance)
+            content = bytearray(survivors["state.log"])
+            content[-chance.randint(1, 20)] ^= 1 << chance.randrange(8)
+            put(crashed, {**survivors, "state.log": bytes(content)})
+            with pytest.raises(Damaged, match="it was whole up to offset"):
+                reader.read(crashed / "state.log")
 
 
 class TestDamage:
@@ -228,6 +333,7 @@ class TestDamage:
         tried["harms to a log with its floor"] += len(harms)
         tried["silent losses"] += losses
 
+    @pytest.mark.campaign
     def test_log_with_blocks_moved_or_lost_is_refused_or_whole(
         self,
         path: Path,

@@ -232,7 +232,7 @@ MADE: list[tuple[str, Callable[[Path], int]]] = [
     ("ends below the floor: an older copy, or cut at a record", cut_at_a_record),
     ("ends below the floor: an older copy, or cut at a record", cut_in_the_same_boot),
     (
-        "a fault where a later record proves that it was synced",
+        "a fault where a later record proves that the log was synced",
         harmed_below_a_later_durable_offset,
     ),
     (
@@ -243,7 +243,7 @@ MADE: list[tuple[str, Callable[[Path], int]]] = [
         "ends below what `--durability os` wrote before the machine was restarted",
         cut_in_another_boot,
     ),
-    ("a fault, with valid records behind it", harmed_with_records_behind),
+    ("a fault, with valid records after it", harmed_with_records_behind),
     ("a torn end", torn),
     ("a torn end", torn_zeros),
     ("whole, with a floor that cannot be read", harmed_floor),
