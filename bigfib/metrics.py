@@ -135,14 +135,16 @@ class RequestHistogram(_Instrument):
         """Count requests by route, each with its methods, and requests without a route."""
         self._methods = {**methods, UNMATCHED: ()}
         self._routes = {route: number for number, route in enumerate(self._methods)}
-        count = len(self._routes) * len(METHODS) * len(STATUSES)
-        super().__init__(count * _REQUEST_VALUES)
+        self._places: dict[tuple[str, str], Places] = {}
+        super().__init__(len(self._routes) * len(METHODS) * len(STATUSES) * _REQUEST_VALUES)
 
     def places(self, route: str, method: str) -> Places:
         """Return where requests of a route and a method are counted."""
-        method = method if method in METHODS else OTHER
-        number = self._routes[route] * len(METHODS) + METHODS.index(method)
-        return Places(number * len(STATUSES) * _REQUEST_VALUES)
+        if (route, method) not in self._places:
+            method = method if method in METHODS else OTHER
+            number = self._routes[route] * len(METHODS) + METHODS.index(method)
+            self._places[route, method] = Places(number * len(STATUSES) * _REQUEST_VALUES)
+        return self._places[route, method]
 
     def count(self, place: int, seconds: float) -> None:
         """Count a request at one of `places`."""

@@ -78,9 +78,39 @@ def text(n: mpz, base: int = 10) -> bytes:
         return text.encode()
 
 
-def text_length(n: mpz, base: int = 10) -> int:
-    """Return the length of `text` without computing it."""
-    return int(fibonacci.digit_count(n, base)) + fibonacci.is_negative(n)
+Frame = tuple[bytes, bytes]
+"""The bytes before and after the digits of a term in one of its representations."""
+
+
+def text_frame(n: mpz) -> Frame:
+    """Return what is around the digits of F(n) in its text: perhaps a minus sign."""
+    return b"-" if fibonacci.is_negative(n) else b"", b""
+
+
+def document_frame(n: mpz, base: int = 10, *, names_base: bool = False) -> Frame:
+    """Return what is around the digits of F(n) in its JSON document, which may name the base."""
+    facts = (n, fibonacci.digit_count(n, base), *text_frame(n)[:1])
+    opening = b'{"n":"%d","digits":"%d","value":"%b' % facts
+    return opening, b'","base":"%d"}' % base if names_base else b'"}'
+
+
+def length(n: mpz, base: int, frame: Frame) -> int:
+    """Return the length of F(n) in ``base`` and ``frame`` without computing it."""
+    opening, closing = frame
+    return len(opening) + int(fibonacci.digit_count(n, base)) + len(closing)
+
+
+def decimal_frames(n: int) -> list[Frame]:
+    """Return the frames of all representations of F(n) and F(-n) in decimal, in a fixed order."""
+    return [
+        frame
+        for index in (mpz(n), mpz(-n))
+        for frame in (
+            text_frame(index),
+            document_frame(index),
+            document_frame(index, names_base=True),
+        )
+    ]
 
 
 def octets(n: mpz) -> bytes:

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -137,3 +138,20 @@ def test_change_that_a_proxy_has_limited_is_asked_for_again() -> None:
         Client(url).step(seen)
     # None of the attempts before was made.
     assert not moved.value.in_doubt
+
+
+def test_service_is_asked_again_when_it_expects_to_be_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """But no more often than 20 times a second, and at least once a second."""
+    head = b"Connection: close\r\n\r\n"
+    later = [
+        b'HTTP/1.1 202 Accepted\r\nRetry-After: 2\r\n%b{"progress":0.5,"seconds_left":%b}'
+        % (head, left)
+        for left in (b"0.12", b"0", b"1.7")
+    ]
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    with answering(*later, b"HTTP/1.1 206 Partial Content\r\n%b5" % head) as url:
+        assert list(Client(url).progress(10)) == [0.5] * 3
+    assert pauses == [0.12, 0.05, 1]

@@ -120,6 +120,31 @@ class TestOwn:
         with Log(path) as log, pytest.raises(UnknownSequence):
             Sequences(log).place(sequence)
 
+    @pytest.mark.parametrize("way", ["forward", "back"])
+    @pytest.mark.parametrize("is_cached", [True, False])
+    def test_step_without_creation_leaves_what_is_deleted_deleted(
+        self, path: Path, way: str, is_cached: bool
+    ) -> None:
+        """As another server deletes it, or the expiry does."""
+        with Log(path) as log:
+            sequences = Sequences(log)
+            step = getattr(sequences, way)
+            sequence = sequences.create()
+            for server in (sequences, Sequences(log)):
+                server.step(sequence, 5)
+            assert step(sequence, creates=False).position == (11 if way == "forward" else 9)
+            log.delete(sequence)
+            if not is_cached:
+                sequences.forget(sequence)
+            changes = log.changes
+            for _ in range(2):
+                with pytest.raises(UnknownSequence):
+                    step(sequence, creates=False)
+            assert log.find(sequence) is None
+            assert log.changes == changes
+            # The shared one is never missing.
+            assert sequences.forward(SHARED, creates=False).position == 1
+
     def test_the_shared_one_needs_no_creation(self, path: Path) -> None:
         with Log(path) as log:
             assert Sequences(log).place(SHARED).position == 0

@@ -124,7 +124,8 @@ class Front:
         def start(status_line: str, headers: list[Header]) -> Any:
             nonlocal status
             status = status_line
-            headers += (*self._headers_of_all.headers, _NOSNIFF)
+            headers += self._headers_of_all.headers
+            headers.append(_NOSNIFF)
             if REQUEST_ID in environ or TRACEPARENT in environ:
                 headers += ids(environ).items()
             return start_response(status_line, headers)
@@ -182,7 +183,7 @@ class _Guard:
                 "name its address (DNS rebinding). Use localhost or its IP address, or allow the "
                 "name by --allowed-host.",
             )
-        if req.get_header("Transfer-Encoding") is not None:
+        if "HTTP_TRANSFER_ENCODING" in req.env:
             raise Problem(411, "Send the body with a Content-Length, not in chunks.")
 
     def process_resource(self, req: falcon.Request, *_: object) -> None:
@@ -201,7 +202,7 @@ def _refuse_other_sites(req: falcon.Request, *, changes: bool = False) -> None:
 
     If it ``changes`` something, even a GET is not safe.
     """
-    if req.get_header("Sec-Fetch-Site") == _CROSS_SITE and (changes or req.method not in _SAFE):
+    if req.env.get("HTTP_SEC_FETCH_SITE") == _CROSS_SITE and (changes or req.method not in _SAFE):
         raise Problem(
             403,
             "Cross-site requests may not change state (Sec-Fetch-Site): a page of another site has "

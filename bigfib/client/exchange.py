@@ -15,7 +15,8 @@ JSON: Final = {"Accept": "application/json"}
 
 FIRST_PAUSE: Final = 0.05
 LAST_PAUSE: Final = 1.0
-"""Seconds between two attempts, or two polls: the pause doubles from the first to the last."""
+"""Seconds between two attempts, or two polls, at least and at most: between attempts the pause
+doubles, and a poll comes when the term is expected."""
 
 # A service that wants to be asked again later than in so many seconds is not waited for.
 _LONGEST_WAIT: Final = 5

@@ -153,7 +153,7 @@ class _Server:
             )
             sequences.pair_at = jobs.pair
             try:
-                position = sequences.place(SHARED).position
+                position = sequences.position(SHARED)
                 # Start computing a large term now, so that the first client waits less.
                 with contextlib.suppress(TermNotReady):
                     jobs.pair(position)

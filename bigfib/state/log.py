@@ -32,7 +32,7 @@ from bigfib.state.files import System
 from bigfib.state.floor import FloorFile
 from bigfib.state.logfile import LogFile
 from bigfib.state.opening import open_file, typical_day
-from bigfib.state.packed import MAX_DAY, changed, pack
+from bigfib.state.packed import MAX_DAY, changed, pack, version_of
 from bigfib.state.positions import Positions
 from bigfib.state.reader import require_log_or_nothing
 from bigfib.state.scrub import INTERVAL, Scrub
@@ -191,7 +191,7 @@ class Log(Positions):
 
     def version(self, sequence_id: bytes) -> int | None:
         """Return the version of the sequence, None in a log of the old format, which has none."""
-        return None if self._header.is_old else super().version(sequence_id)
+        return None if self._header.is_old else version_of(self.latest.get(sequence_id, 0))
 
     def note(self, sequence_id: bytes, position: int | None, version: int = 0) -> None:
         """Note position and version of the sequence for the next commit; see `Positions.append`.

@@ -85,7 +85,7 @@ class TestShown:
             ("-6000001", JSON, "F(-6000000) to F(6000000)"),
             ("6000000", TEXT, "1253926 digits, and the service keeps 1200000"),
             (f"{NEAR}?base=16", TEXT, "in decimal only"),
-            (f"{NEAR}", {"Accept": "application/octet-stream"}, "in decimal only"),
+            (f"{NEAR}", {"Accept": "application/octet-stream"}, "would wait for the conversion"),
         ):
             reply, body = service.ask(f"/api1/terms/{path}", headers=headers)
             assert reply.status == 422
