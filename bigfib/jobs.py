@@ -16,13 +16,12 @@ from math import ceil
 from typing import BinaryIO, Final
 
 from bigfib import terms
-from bigfib.computation import StoringProcess, expected, failure_of
+from bigfib.computation import Pace, StoringProcess, expected, failure_of
 from bigfib.digit_cache import DigitCache, Kept, Seal, seal
 from bigfib.metrics import Counter, Gauge
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import DecimalPair
 from bigfib.numbers.fibonacci import IndexTooLarge
-from bigfib.pace import Pace
 
 _logger = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from time import perf_counter
 from typing import Final
 
 from gmpy2 import mpz
@@ -10,7 +11,6 @@ from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import DecimalPair
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex
 from bigfib.numbers.notation import suggestion
-from bigfib.stopwatch import TEXT
 
 INLINE_LIMIT: Final = 1_000_000
 """Largest |n| whose term is computed inline, while other requests wait: 208,988 digits.
@@ -43,6 +43,30 @@ _KERNEL_FROM: Final = 300_000
 
 # Cached, so that a long term that is downloaded in parts is computed once.
 _TEXTS_KEPT: Final = 8
+
+
+class Stopwatch:
+    """Sum the seconds of its ``with`` blocks.
+
+    Attributes:
+        seconds: The sum; while it is None, nothing is measured.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: float | None = None
+        self._began = 0.0
+
+    def __enter__(self) -> None:
+        if self.seconds is not None:
+            self._began = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        if self.seconds is not None:
+            self.seconds += perf_counter() - self._began
+
+
+TEXT: Final = Stopwatch()
+"""Of the conversion of terms into text, of the one request that is answered now."""
 
 
 class InvalidModulus(ValueError):

@@ -12,10 +12,9 @@ import pytest
 from flint import fmpz
 
 from bigfib import computation
-from bigfib.computation import ComputationFailed
+from bigfib.computation import ComputationFailed, Pace
 from bigfib.numbers import kernel as kernels
 from bigfib.numbers.kernel import Kernel
-from bigfib.pace import Pace
 from tests.numbers.kernels import broken
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from bigfib.computation import Pace
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import InProgress, Job, Jobs, State, TermNotReady
-from bigfib.pace import Pace
 
 LONG = 60_000_000
 

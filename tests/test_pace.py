@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from bigfib.pace import Pace
+from bigfib.computation import Pace
 
 
 class Clock:

@@ -47,9 +47,31 @@ def create_app(
     committer = Committer(store)
     queue = StepQueue(sequences, shared_store) if shared_store else None
     stepping = Stepping(sequences, ValueReply(committer), per_client, queue)
+    resources = _resources(store, committer, sequences, jobs, draining)
+    measured = RequestHistogram(
+        {
+            **stepping.routes,
+            **{route: map_http_methods(resource) for route, resource in resources.items()},
+            "/metrics": map_http_methods(Scrape),
+        }
+    )
+    metrics = Metrics(store, sequences, jobs, measured, shared, shared_store)
+    resources["/metrics"] = Scrape(metrics, store, committer, sequences)
+    timing = Timing(committer, metrics.commit_seconds)
+    routed = falcon.App(middleware=[CrossOriginReads(cors_origin)] if cors_origin else None)
+    problems.add_to(routed)
+    for route, resource in resources.items():
+        routed.add_route(route, resource)
+    return Front(stepping, routed, committer, measured, draining, hosts, timing)
+
+
+def _resources(
+    store: Store, committer: Committer, sequences: Sequences, jobs: Jobs, draining: Event
+) -> dict[str, object]:
+    """Return the resources that Falcon serves, by route; ``/metrics`` comes later."""
     start_page, docs = page(), reference()
     one = "/api1/sequences/{sequence_id}"
-    resources: dict[str, object] = {
+    return {
         "/": start_page,
         "/page/{name}": start_page,
         "/docs": docs,
@@ -68,18 +90,3 @@ def create_app(
         "/api1/terms/{n}/job": TermJob(jobs),
         "/api1/terms/{n}/summary": Summary(),
     }
-    measured = RequestHistogram(
-        {
-            **stepping.routes,
-            **{route: map_http_methods(resource) for route, resource in resources.items()},
-            "/metrics": map_http_methods(Scrape),
-        }
-    )
-    metrics = Metrics(store, sequences, jobs, measured, shared, shared_store)
-    resources["/metrics"] = Scrape(metrics, store, committer, sequences)
-    timing = Timing(committer, metrics.commit_seconds)
-    routed = falcon.App(middleware=[CrossOriginReads(cors_origin)] if cors_origin else None)
-    problems.add_to(routed)
-    for route, resource in resources.items():
-        routed.add_route(route, resource)
-    return Front(stepping, routed, committer, measured, draining, hosts, timing)

@@ -33,7 +33,7 @@ from bigfib.state.store import (
     SequenceExists,
     Unavailable,
 )
-from bigfib.stopwatch import TEXT
+from bigfib.terms import TEXT
 
 _Made = TypeVar("_Made")
 

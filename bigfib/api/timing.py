@@ -13,7 +13,7 @@ from typing import Final
 import falcon
 
 from bigfib.api.commit import Committer
-from bigfib.stopwatch import TEXT
+from bigfib.terms import TEXT
 
 PREFER: Final = "HTTP_PREFER"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from bigfib.pace import Pace
+from bigfib.computation import Pace
 
 
 class ProgressBar(Progress):
