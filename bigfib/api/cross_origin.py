@@ -12,7 +12,15 @@ _READ: Final = frozenset(
 _METHODS: Final = ("GET", "HEAD", "OPTIONS")
 
 # What terms have beyond the headers that pages may read anyway.
-_EXPOSED: Final = ("Accept-Ranges", "Content-Range", "ETag", "Link", "Location", "Retry-After")
+_EXPOSED: Final = (
+    "Accept-Ranges",
+    "Content-Range",
+    "ETag",
+    "Link",
+    "Location",
+    "Repr-Digest",
+    "Retry-After",
+)
 
 
 class CrossOriginReads(falcon.CORSMiddleware[Any, Any]):
