@@ -1,6 +1,6 @@
-"""What bigfib costs, compared with yardsticks.
+"""Measure what bigfib costs, compared with yardsticks.
 
-Each ``bench_*`` function is one measurement. Its group says what is compared; in each group one
-measurement is the yardstick, ``bench_yardstick_*``, and ``bench_alternative_*`` are the ways not
-taken. Only ratios to the yardstick are kept (`benchmarks.results`).
+Each ``bench_*`` function is one measurement. Measurements of a group are compared with each other:
+one of them is the yardstick, ``bench_yardstick_*``; ``bench_alternative_*`` are other ways to do
+the same. Only ratios to the yardstick are kept (`benchmarks.results`).
 """

@@ -21,11 +21,11 @@ PICTURE: Final = HERE / "cost.svg"
 DARK_PICTURE: Final = HERE / "cost-dark.svg"
 
 ROUNDS: Final = 3
-"""How often each of two commits is measured."""
+"""How often `diff` measures each of two commits."""
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Run a command of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True)
     run = commands.add_parser("run", help="measure and report")
@@ -37,7 +37,7 @@ def main() -> None:
     for name in ("A", "B"):
         diff.add_argument(name, help="a file of results (.benchmarks/*.json), or a commit")
     for each in (run, diff):
-        each.add_argument("--only", metavar="GROUP", help="what has this in its group or name")
+        each.add_argument("--only", metavar="GROUP", help="benchmarks with this in group or name")
     run.add_argument("--url", help="measure the service at this address")
     for each, do in ((run, _run), (compare, _compare), (accept, _accept), (diff, _diff)):
         each.set_defaults(do=do)
@@ -47,7 +47,7 @@ def main() -> None:
 
 def _run(command: argparse.Namespace) -> None:
     options = [f"--{name}={value}" for name in ("only", "url") if (value := getattr(command, name))]
-    # Only what is whole can be accepted.
+    # Only a full run can be accepted.
     name = "part" if options else "quick" if command.quick else "full"
     results = _measure(name, ["benchmarks", *options], quick=command.quick)
     _report(name, results)
@@ -56,7 +56,7 @@ def _run(command: argparse.Namespace) -> None:
 
 
 def _measure(name: str, arguments: list[str], *, quick: bool, root: Path = ROOT) -> Results:
-    """Run the benchmarks below ``root`` in a process of their own, and return what they found."""
+    """Run the benchmarks below ``root`` in another process, and return the results."""
     OUTPUT.mkdir(exist_ok=True)
     path = OUTPUT / f"{name}.json"
     path.unlink(missing_ok=True)
@@ -69,11 +69,11 @@ def _measure(name: str, arguments: list[str], *, quick: bool, root: Path = ROOT)
             *arguments,
         ],
         cwd=root,
-        # Servers and yardsticks, too, are those of this directory.
+        # So that servers and yardsticks run the code of this directory, too.
         env={**os.environ, "PYTHONPATH": str(root)},
         check=False,
     )
-    # Some failed, and the others are there: 1.
+    # Status 1: some benchmarks failed, but there are results of others.
     if done.returncode not in (0, 1) or not path.exists():
         sys.exit(done.returncode or "nothing was measured")
     try:
@@ -87,22 +87,20 @@ def _report(name: str, results: Results) -> None:
     page.write_text(report.page(results))
     results.write_csv(table)
     report.show(results, _console())
-    print(
-        f"With the chart: {page.relative_to(ROOT)}. For other programs: {table.relative_to(ROOT)}"
-    )
+    print(f"Report with the chart: {page.relative_to(ROOT)}. As CSV: {table.relative_to(ROOT)}")
 
 
 def _console() -> Console:
-    # In a file or a pipe there is room for whole lines.
+    # Lines in a file or pipe need not fit a terminal.
     return Console() if sys.stdout.isatty() else Console(width=report.WIDTH)
 
 
 def _compare(command: argparse.Namespace) -> None:
     try:
-        # Before the five minutes.
+        # Fail before the five minutes that measuring takes.
         accepted = ratios.read_accepted()
     except (OSError, ValueError) as error:
-        sys.exit(f"{ratios.ACCEPTED}: {error}; `make bench-accept` writes it anew")
+        sys.exit(f"{ratios.ACCEPTED}: {error}; `make bench-accept` rewrites it")
     name = "quick" if command.quick else "full"
     results = _measure(name, ["benchmarks"], quick=command.quick)
     _report(name, results)
@@ -176,7 +174,7 @@ def _measure_in_turns(
             for name, tree in trees:
                 what = ["benchmarks", *([f"--only={only}"] if only else [])]
                 runs[name].append(_measure("diff", what, quick=True, root=tree))
-            # To and fro, so that a disturbance meets both.
+            # Alternate the order, so that a disturbance affects both.
             trees.reverse()
     return runs[names[0]], runs[names[1]]
 

@@ -1,4 +1,4 @@
-"""What a step and its digits cost as the numbers grow, compared with what a person would write."""
+"""Measure a step and its digits as the numbers grow, compared with simpler programs."""
 
 import decimal
 import itertools
@@ -16,8 +16,8 @@ from benchmarks.sizes import POSITIONS, by_digits
 from bigfib.numbers import kernel
 from bigfib.numbers.decimals import DecimalPair
 
-# ``str`` of an int takes time in proportion to the square of its length: half a second at 209
-# thousand digits, most of a minute at two million (CPython 3.11).
+# The time of ``str`` of an int grows with the square of its length: half a second at 209 thousand
+# digits, most of a minute at two million (CPython 3.11).
 LONGEST_INT = 100_000
 
 
@@ -33,7 +33,7 @@ def measure_step(benchmark: BenchmarkFixture, digits: int) -> None:
 
 
 def to_and_fro(pair: DecimalPair) -> Iterator[None]:
-    """Step forward and back in turn, so that the numbers do not grow with the rounds."""
+    """Step forward and back alternately, so that the numbers do not grow with the rounds."""
     for step in itertools.cycle([pair.forward, pair.back]):
         yield step()
 
@@ -46,7 +46,7 @@ def without_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 @by_digits()
 @pytest.mark.benchmark(group=STEP_AND_DIGITS)
 def bench_step(benchmark: BenchmarkFixture, digits: int) -> None:
-    """As the service does it: by the kernel, where there is one and the terms are long."""
+    """Step as the service does: by the kernel, if there is one and the terms are long."""
     measure_step(benchmark, digits)
 
 

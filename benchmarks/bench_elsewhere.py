@@ -1,6 +1,6 @@
-"""What requests cost at a service that runs elsewhere, which ``--url`` names.
+"""Measure requests to a running service, which ``--url`` names.
 
-Read against its ``/livez``, a constant word. A sequence is created for this, and deleted.
+They are compared with its ``/livez``, a constant word. A sequence is created and deleted.
 """
 
 import json
@@ -47,11 +47,11 @@ def bench_requests(
 
 @contextmanager
 def sequence(url: str, position: int) -> Iterator[str]:
-    """Create a sequence at a position; give its address, and delete it at the end."""
+    """Create a sequence at a position, yield its address, and delete it at the end."""
     sequences = f"{url}/api1/sequences"
     own = f"{sequences}/{json.loads(ask('POST', sequences)[1])['id']}"
     try:
-        # A large term takes a while.
+        # The service first computes a large term.
         while ask("PUT", own, json.dumps({"position": str(position)}).encode())[0] == 503:
             time.sleep(0.1)
         yield own
@@ -63,7 +63,7 @@ def ask(method: str, url: str, body: bytes | None = None) -> tuple[int, bytes]:
     """Return status and body of a reply.
 
     Raises:
-        HTTPError: the service refuses, and not for a while only.
+        HTTPError: the service refuses, by another status than 503.
     """
     json_sent = {"Content-Type": "application/json"}
     request = urllib.request.Request(url, body, json_sent if body else {}, method=method)

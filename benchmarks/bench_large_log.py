@@ -1,6 +1,6 @@
-"""A log of a million sequences: to open it, and to append to it while it is rewritten.
+"""Measure a log of a million sequences: opening it, and appending while it is compacted.
 
-Read against unpickling a dictionary of the same content, and one sync of one page.
+These are compared with unpickling a dictionary of the same content, and with syncing one page.
 """
 
 import os
@@ -48,23 +48,23 @@ def bench_large_log(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
 
 
 def in_a_process(measure: Callable[[Path], Result], path: Path) -> Result:
-    """Measure where nothing else has taken memory before."""
+    """Measure in a new process, whose peak memory is that of the measurement."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(measure, path).result()
 
 
 def build(path: Path) -> None:
-    """Write the worst log there is: with any more records, it would be rewritten at the start."""
+    """Write the longest log for its sequences: with more records, opening would compact it."""
     with Log(path, Durability.OS, rewrite_bytes=1 << 40) as log:
         for position in (1000, 1001, 1002):
             for number in range(SEQUENCES):
-                log.append(number.to_bytes(16, "big"), position)
+                log.note(number.to_bytes(16, "big"), position)
             log.commit()
         path.with_name("pickle").write_bytes(pickle.dumps(log.latest))
 
 
 def unpickle(path: Path) -> tuple[float, int]:
-    """Return how many seconds that takes, and the most memory."""
+    """Unpickle the dictionary; return the seconds that this takes, and the peak memory."""
     with path.with_name("pickle").open("rb") as file:
         begin = time.perf_counter()
         latest = pickle.load(file)
@@ -74,7 +74,7 @@ def unpickle(path: Path) -> tuple[float, int]:
 
 
 def open_and_append(path: Path) -> tuple[float, int, list[float], float]:
-    """Return the seconds that it took to open, the most memory, the appends and one sync."""
+    """Return the seconds of opening, the peak memory, the seconds of each append, and of a sync."""
     begin = time.perf_counter()
     log = Log(path, Durability.OS, rewrite_bytes=path.stat().st_size)
     opened = time.perf_counter() - begin
@@ -84,7 +84,7 @@ def open_and_append(path: Path) -> tuple[float, int, list[float], float]:
     appends: list[float] = []
     while path.stat().st_ino == inode:
         begin = time.perf_counter()
-        log.append(SHARED, len(appends))
+        log.note(SHARED, len(appends))
         log.commit()
         appends.append(time.perf_counter() - begin)
     log.close()

@@ -1,6 +1,6 @@
-"""What a large term costs: to compute, to convert and to keep. For sending it, see `bench_socket`.
+"""Measure large terms: computing, converting and storing; `bench_socket` measures sending.
 
-Read against GMP's term and its conversion.
+They are compared with GMP's term and its conversion.
 """
 
 import io
@@ -31,7 +31,7 @@ by_index = pytest.mark.parametrize(
 
 
 def measure(benchmark: BenchmarkFixture, n: int, compute: Callable[[], object]) -> None:
-    # What takes seconds is steady enough.
+    # A measurement that takes seconds needs few rounds.
     assert benchmark.pedantic(compute, rounds=3 if n < 10**8 else 1)
 
 
@@ -57,7 +57,7 @@ def bench_kernel_on_two_cores(benchmark: BenchmarkFixture, n: int) -> None:
 @by_index
 @pytest.mark.benchmark(group=LARGE_DIGITS)
 def bench_without_kernel(benchmark: BenchmarkFixture, n: int) -> None:
-    """By decimal."""
+    """Compute by `decimal`."""
     measure(benchmark, n, lambda: doubling.digits(n))
 
 

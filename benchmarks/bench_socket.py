@@ -1,7 +1,7 @@
-"""What a whole request costs over a socket: the server on one core, wrk on another, taking turns.
+"""Measure requests over a socket, alternately: the server on one core, wrk on another.
 
-Read against the limit, a bjoern application that sends a constant body of the same length; at ten
-digits that is a bare bjoern application. There are 64 connections, where nothing else is said.
+The limit is a bjoern application that sends a constant body of the same length; at ten digits that
+is a bare bjoern application. There are 64 connections, unless something else is said.
 """
 
 import os
@@ -46,10 +46,10 @@ from bigfib.state.log import Log
 pytestmark = pytest.mark.usefixtures("load_generator")
 
 LONG = 1_000_000
-"""From so many digits on there are fewer connections, and more time.
+"""Digits from which on there are fewer connections, and more time.
 
-What is under way when the load ends counts for nothing. Measured at 2.1 million digits: with 64
-connections and 0.7 seconds a step seemed to take 1.8 times as long as in 4 seconds.
+Requests under way when the load ends do not count. At 2.1 million digits, with 64 connections and
+0.7 seconds, a step therefore seemed to take 1.8 times as long as with 4 seconds.
 """
 
 Start = Callable[..., Server]
@@ -58,13 +58,13 @@ Loaded = Callable[..., Callable[[], float]]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start services, each with a log of its own that stands at a position."""
+    """Return a function that starts a service with its own log, at a position."""
     with ExitStack() as stack:
 
         def start(position: int, *arguments: str) -> Server:
             file = tmp_path / f"{len(list(tmp_path.iterdir()))}.log"
             with Log(file) as log:
-                log.append(SHARED, position)
+                log.note(SHARED, position)
             command = ("-m", "bigfib", "serve", "-p", "0", "-f", str(file))
             cache = ("--cache-dir", str(tmp_path / "cache"))
             service = stack.enter_context(server(*command, *cache, *arguments))
@@ -75,12 +75,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def wait_for_term(service: Server) -> None:
-    """Return when the service has computed the term at its position."""
+    """Wait until the service has computed the term at its position."""
     while True:
         try:
             urllib.request.urlopen(f"{service.url}/api0/current")
         except urllib.error.HTTPError as error:
-            assert error.code == 503  # noqa: PT017 - the others are as bad
+            assert error.code == 503  # noqa: PT017 - any other status is an error
             time.sleep(0.05)
         else:
             return
@@ -93,7 +93,7 @@ def rounds(digits: int, quick: bool) -> int:
 
 @pytest.fixture
 def loaded(digits: int, quick: bool) -> Loaded:
-    """Return what loads a server in each round, and then tells the seconds that a request took."""
+    """Return a function that returns a measurement: load a server, return seconds per request."""
     seconds, usual = (1.2, 16) if digits >= LONG else (0.4, 64)
     if quick:
         seconds /= 2
@@ -159,7 +159,7 @@ def bench_current(
 def bench_steps_of_many(
     benchmark: BenchmarkFixture, start: Start, loaded: Loaded, digits: int, rounds: int
 ) -> None:
-    # So far from 0 that those who come out of turn do not get there.
+    # So far from 0 that steps in another order do not get there.
     service = start(2000)
     with yardstick("constant", digits) as constant, yardstick("grouped") as grouped:
         take_turns(
@@ -217,8 +217,8 @@ def bench_term(
 @pytest.mark.full
 @pytest.mark.benchmark(group=DURING_LARGE_TERM)
 def bench_current_during_a_large_term(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
-    """All on whatever cores there are, as on the machine of somebody who has two."""
-    # It takes longer than the load.
+    """Let service, load and computation share all cores, as on a machine with two."""
+    # Computing this term takes longer than the load.
     n = 10 * Settings.max_term
     command = ("-m", "bigfib", "serve", "-p", "0", "-f", str(tmp_path / "log"))
     large_terms = ("--cache-dir", str(tmp_path / "cache"), "--max-term", str(n))
@@ -243,7 +243,7 @@ def bench_current_during_a_large_term(benchmark: BenchmarkFixture, tmp_path: Pat
                 disturbed.append(disturbing(current))
             costs = {"yardstick nothing else is computed": alone, "current": disturbed}
             record(benchmark, group, costs)
-        # What the fixture is for is done above.
+        # The measurements are done; the fixture only demands to be used.
         benchmark.pedantic(current, rounds=1)
 
 

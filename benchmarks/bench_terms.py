@@ -1,6 +1,6 @@
-"""The dearest requests that the limits allow: none may hold up the others for much more than 20 ms.
+"""Measure the most expensive requests that the limits allow: none may take much over 20 ms.
 
-Read against a term at the inline limit with its digits.
+They are compared with a term at the inline limit and its digits.
 """
 
 from collections.abc import Callable
@@ -21,16 +21,16 @@ LONGEST = mpz("7" * MAX_INDEX_DIGITS)
 """The longest index."""
 
 SQUARE = mpz("7" * (MAX_RESIDUE_WORK // MAX_MODULUS_DIGITS))
-"""An index that takes the longest modulus."""
+"""The longest index that is allowed with the longest modulus."""
 
-# Without the cache of texts, of which the digits are one.
+# Computed by another function than the measured one, whose cache must not have it.
 VALUE = fibonacci.term(INLINE_LIMIT).digits()
 
 DEAREST: dict[str, Callable[[], object]] = {
     "term, base 3": lambda: fibonacci.term(INLINE_LIMIT).digits(3),
     "term, base 62": lambda: fibonacci.term(INLINE_LIMIT).digits(62),
     "term, octets": lambda: terms.octets(mpz(INLINE_LIMIT)),
-    "its length": lambda: terms.text_length(mpz(INLINE_LIMIT), 3),
+    "its length": lambda: terms.length(mpz(INLINE_LIMIT), 3, (b"", b"")),
     "index of its value": lambda: terms.indices(VALUE, lambda n: terms.text.__wrapped__(mpz(n))),
     "pair to step from": lambda: DecimalPair(INLINE_LIMIT),
     "summary of the longest index, not the first": lambda: terms.summary(LONGEST, MAX_ENDS),

@@ -1,4 +1,4 @@
-"""The chart of the report, as SVG."""
+"""Draw the chart of the report, as SVG."""
 
 import io
 import re
@@ -17,11 +17,11 @@ from benchmarks.stages import STAGES, stages
 _COLOURS: Final = ["#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#bbbbbb", "#dddddd"]
 _LIMIT: Final[dict[str, Any]] = {"color": "black", "linestyle": "--", "marker": ""}
 
-# Ground, ink and grid of a light page, and of a dark one; lines and bars keep their colours.
+# Background, text and grid of a light page, and of a dark one; lines and bars keep their colours.
 _DARK: Final = {"#ffffff": "#0d1117", "#000000": "#e6edf3", "#eeeeee": "#30363d"}
 
 _STYLE: Final[dict[str, Any]] = {
-    # Letters stay letters, and the same numbers make the same file.
+    # Text stays text, and the same numbers make the same file.
     "svg.fonttype": "none",
     "svg.hashsalt": "bigfib",
     "font.family": "sans-serif",
@@ -36,7 +36,7 @@ _STYLE: Final[dict[str, Any]] = {
 
 
 def cost_and_stages(results: Results) -> str:
-    """Return what a request costs over a socket, and what part of it is which stage."""
+    """Return a chart of what a request costs over a socket, and of the share of each stage."""
     with style.context(_STYLE):
         figure = Figure(figsize=(9, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -50,7 +50,7 @@ def cost_and_stages(results: Results) -> str:
 def darkened(svg: str) -> str:
     """Return the chart in the colours of a dark page."""
     svg = re.sub("#[0-9a-f]{6}", lambda colour: _DARK.get(colour[0], colour[0]), svg)
-    # Letters have no colour of their own; this is the one that they inherit.
+    # Text has no colour of its own; it inherits this one.
     return svg.replace("<svg ", f'<svg fill="{_DARK["#000000"]}" ', 1)
 
 
@@ -93,6 +93,6 @@ def _svg(figure: Figure) -> str:
     file = io.StringIO()
     nothing = dict.fromkeys(["Creator", "Date", "Format", "Type"])
     figure.savefig(file, format="svg", metadata=nothing)
-    # Behind the XML declaration and the document type, which have no place within a page.
+    # Skip the XML declaration and the document type, which may not be inside a page.
     text = file.getvalue()
     return text[text.index("<svg") :]

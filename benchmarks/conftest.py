@@ -1,4 +1,4 @@
-"""What all benchmarks share: options, and what a run notes in addition to times."""
+"""Add options to all benchmarks, and record failures and the load of other programs."""
 
 import os
 import platform
@@ -15,22 +15,22 @@ import pytest
 from bigfib.server import serve
 
 _MOST_SECONDS = 180
-"""Seconds after which a benchmark fails: one that hangs must not cost the others theirs."""
+"""Seconds after which a benchmark fails, so that one that hangs does not stop the run."""
 
 _ELSEWHERE = "benchmarks/bench_elsewhere.py"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="measure at fewer sizes, and less often")
-    parser.addoption("--only", help="measure where a group or a name has this in it")
+    parser.addoption("--only", help="run only benchmarks with this in group or name")
     parser.addoption("--url", help="measure the service at this address")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "full: left out by --quick")
-    # On the disk, where a sync costs what it does; a directory for temporary files may be memory.
+    # Use a directory on the disk, for realistic syncs; the default may be in memory.
     config.option.basetemp = config.option.basetemp or config.rootpath / ".benchmarks/tmp"
-    # Medians are steady by then; the default of a second takes the suite past five minutes.
+    # Medians are steady after this time; with the default, a second, all takes over five minutes.
     config.option.benchmark_max_time = 0.05 if config.option.quick else 0.2
     config.pluginmanager.register(_Observer(), "observer")
 
@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class _Observer:
-    """Note which benchmarks fail, and what other programs do meanwhile."""
+    """Record which benchmarks fail, and how many cores other programs use."""
 
     def __init__(self) -> None:
         self._failed: dict[str, str] = {}
@@ -74,7 +74,7 @@ class _Observer:
         if report.failed:
             lines = [line for line in report.longreprtext.splitlines() if line.startswith("E ")]
             reason = (lines or ["failed"])[0].removeprefix("E ").strip()
-            # An error of its fixtures at the end may follow from this one.
+            # Keep the first error: one of its fixtures, later, may be a consequence.
             self._failed.setdefault(report.nodeid, reason)
 
     def pytest_benchmark_update_json(
@@ -85,7 +85,7 @@ class _Observer:
         ]
         for benchmark in measured:
             benchmark["others"] = self._others[benchmark["fullname"]]
-            # Every single time; the medians are what is read.
+            # The time of each round; only the medians are used.
             del benchmark["stats"]["data"]
         output_json |= {
             "benchmarks": measured,
@@ -111,15 +111,15 @@ class _Observer:
 
 
 class _Moment:
-    """A moment, and the work that the machine and this process had done until then."""
+    """A moment, and the CPU time that other programs had used until then."""
 
     def __init__(self) -> None:
         self.time = time.monotonic()
-        # Of user, nice, system, idle, iowait, irq, softirq, steal: a guest's share, and no waiting.
+        # The columns are user, nice, system, idle, iowait, irq, softirq, steal.
         ticks = [int(word) for word in Path("/proc/stat").read_text().split()[1:9]]
         busy = sum(ticks[:3]) + ticks[7]
         own = os.times()
-        # Children count when they have ended, as servers have at the end of their benchmark.
+        # Children count once they have ended, as servers have at the end of a benchmark.
         self.others = busy / os.sysconf("SC_CLK_TCK") - sum(own[:4])
 
     def cores_of_others(self) -> float:
@@ -130,7 +130,7 @@ class _Moment:
 
 @pytest.fixture(autouse=True)
 def limited_time() -> Iterator[None]:
-    """Fail when it takes too long."""
+    """Fail a benchmark that takes too long."""
 
     def give_up(_signal: int, _frame: object) -> None:
         raise TimeoutError(f"it takes more than {_MOST_SECONDS} s")
@@ -143,19 +143,19 @@ def limited_time() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def memory_as_in_the_service() -> None:
-    """Let malloc keep freed memory as it does in the service; the yardsticks profit as much."""
+    """Let malloc keep freed memory as in the service, for yardsticks, too."""
     serve.keep_freed_memory()
 
 
 @pytest.fixture(scope="session")
 def quick(pytestconfig: pytest.Config) -> bool:
-    """Whether time matters more than steady numbers."""
+    """Return whether this is a quick run, with rough numbers."""
     return bool(pytestconfig.option.quick)
 
 
 @pytest.fixture(scope="session")
 def load_generator() -> None:
-    """Ask for what loads a server over a socket; without it, skip, or fail in CI."""
+    """Require the programs that load a server over a socket; skip without them, or fail in CI."""
     for program in ("wrk", "taskset"):
         if shutil.which(program) is None:
             reason = f"{program} is not installed (Debian has a package of that name)"

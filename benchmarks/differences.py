@@ -1,4 +1,4 @@
-"""What has become slower or faster between two runs, or between two commits measured in turns."""
+"""Compare two runs, or two commits that are measured alternately: what is slower or faster."""
 
 import shutil
 import subprocess
@@ -16,21 +16,21 @@ from hatch_build import LIBRARY, NUMBERS, SOURCE, compile_kernel
 HERE: Final = Path(__file__).parent
 
 CHANGED_BY: Final = 0.15
-"""A cost that has changed by more than this part, and by more than its spread, is a change."""
+"""A cost counts as changed if it differs by more than this share, and by more than its noise."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What has become of one measurement.
+    """The change of one measurement.
 
     Attributes:
-        key: What it is called.
+        key: Its key.
         before: Its cost in the first run or commit.
         after: Its cost in the second.
-        factor: How many times as much it costs, by the yardstick of its run where there is one.
-        noise: How far from the factor others are that are as likely.
+        factor: The second cost divided by the first; relative to the yardstick, if there is one.
+        noise: Half the range of the factors of all turns; for one turn, the sum of the spreads.
         turns: How often each was measured.
-        busy: Whether the machine was too busy in one of the runs to judge by that alone.
+        busy: Whether the machine was busy in one of the runs.
     """
 
     key: str
@@ -43,8 +43,8 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """``slower``, ``faster``, ``?`` where that is doubtful, or nothing."""
-        # Of turns that agree with each other something can be said on a busy machine, too.
+        """``slower``, ``faster``, ``?`` if that is doubtful, or empty."""
+        # Several turns that agree with each other count even on a busy machine.
         least = 1 + max(CHANGED_BY, self.noise * (2 if self.busy else 1))
         if 1 / least <= self.factor <= least:
             return ""
@@ -54,11 +54,11 @@ class Change:
 
 
 def changes(before: Sequence[Results], after: Sequence[Results]) -> list[Change]:
-    """Return what has become of each measurement of bigfib that all of the runs have.
+    """Return the change of each measurement of bigfib that all runs have.
 
     Args:
         before: The runs of one commit.
-        after: As many of the other, each made right after or before its counterpart.
+        after: As many runs of the other, each made right after or before its counterpart.
     """
     runs = [
         {found.key: found for found in run.measurements if found.role is Role.BIGFIB}
@@ -91,14 +91,14 @@ def _change(pairs: list[tuple[Measurement, Measurement]]) -> Change:
 
 
 def _factor(before: Measurement, after: Measurement) -> float:
-    # The yardstick takes out what the machine did meanwhile.
+    # The yardstick cancels out what the machine did meanwhile.
     if before.ratio is not None and after.ratio is not None:
         return before.ratio / after.ratio
     return after.cost / before.cost
 
 
 def table(found: list[Change], names: tuple[str, str]) -> Table:
-    """Return the changes as a table, the worst first; what has not changed is only counted."""
+    """Return a table of the changes, the worst first; what has not changed is only counted."""
     changed = sorted((each for each in found if each.verdict), key=lambda each: -each.factor)
     return Table(
         f"From {names[0]} to {names[1]}",
@@ -114,23 +114,23 @@ def table(found: list[Change], names: tuple[str, str]) -> Table:
             for each in changed
         ],
         f"{len(found) - len(changed)} of {len(found)} have changed by less than {CHANGED_BY:.0%}, "
-        "or by less than their noise. Costs are measured by the yardstick of the same run. ?: on a "
+        "or by less than their noise. Costs are relative to the yardstick of the same run. ?: on a "
         "busy machine.",
     )
 
 
 def _cost(cost: float) -> str:
-    # Seconds, but for memory, which is never as little as that.
+    # Costs are seconds, or bytes of memory, which are never as few as that.
     return seconds(cost) if cost < 100_000 else f"{cost / 1e6:.0f} MB"
 
 
 @contextmanager
 def checked_out(revision: str, directory: Path) -> Iterator[Path]:
-    """Check a commit out, with the benchmarks of this one, and the kernel compiled."""
+    """Check out a commit, with the benchmarks of this one and a compiled kernel."""
     git = ("git", "-C", str(HERE.parent), "worktree")
     subprocess.run([*git, "add", "--quiet", "--detach", directory, revision], check=True)
     try:
-        # The same benchmarks measure both.
+        # Measure both commits by the same benchmarks.
         shutil.rmtree(directory / HERE.name, ignore_errors=True)
         shutil.copytree(HERE, directory / HERE.name, ignore=shutil.ignore_patterns("__pycache__"))
         numbers = directory / NUMBERS

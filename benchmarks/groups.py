@@ -1,4 +1,4 @@
-"""The groups of measurements that the report speaks of by name."""
+"""Name the groups of measurements that the report refers to."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Servers on one core, and the load on them from another."""
+"""Run servers on one core, and load them from another."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 HERE: Final = Path(__file__).parent
 
 STEPS: Final = ("-s", str(HERE / "step.lua"))
-"""Arguments of wrk by which it steps the sequence at a URL to and fro."""
+"""Arguments of wrk that make it step the sequence at a URL forward and back."""
 
 _PERCENTILE: Final = ("-s", str(HERE / "percentile.lua"))
 
@@ -26,7 +26,7 @@ _START_SECONDS: Final = 60
 
 @dataclass(frozen=True)
 class Server:
-    """A server that has said where it listens."""
+    """A server that is ready."""
 
     url: str
     pid: int
@@ -34,9 +34,9 @@ class Server:
 
 @contextmanager
 def server(*command: str | Path, cores: Collection[int] = ()) -> Iterator[Server]:
-    """Run a server on the first core, or on those named."""
+    """Run a server on ``cores``, by default on the first one."""
     on = ",".join(map(str, cores or [min(os.sched_getaffinity(0))]))
-    # A file, and no pipe that fills: bjoern says something of each connection that wrk breaks off.
+    # A file, because a pipe could fill: bjoern prints a line for each connection that wrk aborts.
     with (
         tempfile.TemporaryFile("w+", dir=HERE) as said,
         subprocess.Popen(
@@ -63,7 +63,7 @@ def _wait_for_url(process: "subprocess.Popen[bytes]", said: Callable[[], bytes])
 
 
 def peak_memory(pid: int | Literal["self"]) -> int:
-    """Return the most memory that a process has held, in bytes."""
+    """Return the peak memory of a process, in bytes."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
@@ -79,8 +79,8 @@ def seconds_per_request(
     """Load the server from the last core, and return the time that it takes for one request.
 
     Args:
-        url: What to ask for.
-        seconds: How long.
+        url: The URL to request.
+        seconds: The duration of the load.
         arguments: More arguments of wrk.
         connections: How many requests wait at a time.
     """
@@ -92,7 +92,7 @@ def seconds_per_request(
 
 
 def seconds_of_nearly_all(url: str, seconds: float, *, connections: int) -> float:
-    """Load the server as `seconds_per_request` does; return when 999 of 1,000 replies have come."""
+    """Load the server as `seconds_per_request` does; return the 99.9th percentile of latency."""
     shown = _wrk(url, seconds, *_PERCENTILE, connections=connections)
     slow = re.search(r"99.9 %: (\d+) us", shown)
     if not slow:
@@ -103,7 +103,7 @@ def seconds_of_nearly_all(url: str, seconds: float, *, connections: int) -> floa
 def _wrk(url: str, seconds: float, *arguments: str, connections: int) -> str:
     core = max(os.sched_getaffinity(0))
     wrk = ("wrk", "-t1", f"-c{connections}", "-d1h", *arguments, url)
-    # wrk takes whole seconds only; interrupted, it counts what it has done until then.
+    # wrk takes whole seconds only, so interrupt it; it then reports what it has done.
     shown = subprocess.run(
         ["taskset", "-c", str(core), "timeout", "--signal=INT", str(seconds), *wrk],
         stdout=subprocess.PIPE,
@@ -113,7 +113,7 @@ def _wrk(url: str, seconds: float, *arguments: str, connections: int) -> str:
     done = re.search(r"(\d+) requests in", shown)
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", shown)
     broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+)", shown)
-    # At the start, `previous` is refused; that is as much work, but should be rare.
+    # `previous` is refused at the start of the sequence; that costs as much, but should be rare.
     if (
         not done
         or (refused and int(refused[1]) > int(done[1]) // 100)
@@ -126,12 +126,13 @@ def _wrk(url: str, seconds: float, *arguments: str, connections: int) -> str:
 def take_turns(
     benchmark: BenchmarkFixture, rounds: int, measurements: Mapping[str, Callable[[], float]]
 ) -> None:
-    """Measure one after the other, to and fro, so that a disturbance meets all of them.
+    """Measure in turns, in alternating order, so that a disturbance affects all.
 
     Args:
-        benchmark: The fixture, in whose extra information the results are.
-        rounds: How often.
-        measurements: What returns a cost, by name; that of the yardstick begins with the word.
+        benchmark: The fixture, whose ``extra_info`` gets the results.
+        rounds: How often to measure each.
+        measurements: By name, a function that returns a cost. The yardstick's name begins with
+            "yardstick ".
     """
     costs: dict[str, list[float]] = {name: [] for name in measurements}
     order = list(measurements)
@@ -146,5 +147,5 @@ def take_turns(
 
 
 def record(benchmark: BenchmarkFixture, group: str, costs: Mapping[str, Sequence[float]]) -> None:
-    """Keep costs that the fixture has not measured itself."""
+    """Record costs that the fixture has not measured itself."""
     benchmark.extra_info.setdefault("turns", {})[group] = costs

@@ -1,4 +1,4 @@
-"""The ratios that were accepted, and what has become worse since."""
+"""Keep accepted ratios, and find those that have become worse."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from benchmarks.results import Results
 ACCEPTED: Final = Path(__file__).with_name("ratios.json")
 
 WORSE_BY: Final = 0.2
-"""A ratio that has lost more than this part of itself is worse."""
+"""A ratio is worse if it has decreased by more than this share."""
 
 
 class Worse(NamedTuple):
@@ -25,7 +25,7 @@ def read_accepted(path: Path = ACCEPTED) -> dict[str, float]:
     """Return the accepted ratios, by key.
 
     Raises:
-        ValueError: the file has something else.
+        ValueError: the file has other content.
     """
     accepted: dict[str, float] = json.loads(path.read_text())
     if not isinstance(accepted, dict) or not all(
@@ -36,13 +36,13 @@ def read_accepted(path: Path = ACCEPTED) -> dict[str, float]:
 
 
 def accept(ratios: Mapping[str, float], path: Path = ACCEPTED) -> None:
-    """Keep these ratios as those to compare with, to three digits, which is more than they hold."""
+    """Write the ratios to the file, with three digits, which exceeds their precision."""
     rounded = {key: float(f"{ratio:.3g}") for key, ratio in sorted(ratios.items())}
     path.write_text(json.dumps(rounded, indent=2) + "\n")
 
 
 def find_worse(accepted: Mapping[str, float], measured: Mapping[str, float]) -> list[Worse]:
-    """Return what is worse; what was not measured, or never accepted, is not."""
+    """Return the ratios that are worse, of those that were both accepted and measured."""
     return [
         Worse(key, ratio, measured[key])
         for key, ratio in accepted.items()
@@ -55,12 +55,12 @@ def find_worse_twice(
     results: Results,
     measure_again: Callable[[list[str]], Results],
 ) -> list[Worse]:
-    """Return what is worse, and is so again.
+    """Return the ratios that are worse, and worse again when they are measured again.
 
     Args:
         accepted: The ratios to compare with.
-        results: What was measured.
-        measure_again: Measures the tests that pytest knows by these names.
+        results: The results of the first measurement.
+        measure_again: Measures the tests with these node ids.
     """
     suspicious = {worse.key for worse in find_worse(accepted, results.ratios())}
     if not suspicious:
@@ -72,6 +72,6 @@ def find_worse_twice(
         for node in measurement.nodes
     ]
     again = measure_again(list(dict.fromkeys(nodes)))
-    # What could not be measured again is as bad as it was.
+    # A ratio that could not be measured again keeps its first value.
     measured = {**{key: results.ratios()[key] for key in suspicious}, **again.ratios()}
     return [worse for worse in find_worse(accepted, measured) if worse.key in suspicious]

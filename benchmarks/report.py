@@ -1,4 +1,4 @@
-"""The report of a run: tables for the terminal, and a page of the same tables and the chart."""
+"""Report a run: tables for the terminal, and a page with the same tables and the chart."""
 
 import io
 from collections.abc import Iterator
@@ -17,11 +17,10 @@ from benchmarks.stages import STAGES, stages
 from benchmarks.targets import targets
 
 WIDTH: Final = 130
-"""Columns where the output is no terminal."""
+"""Columns if the output is not a terminal."""
 
-_MISSING: Final = "-"
 
-# A spread from which on it is shown, and seconds that a quick run should take.
+# The least spread that is shown with a ratio, and the seconds that a quick run should take.
 _SPREAD_SHOWN: Final = 0.1
 _QUICK_SECONDS: Final = 60
 
@@ -48,10 +47,10 @@ class Table:
     """A table of text.
 
     Attributes:
-        title: What it shows.
-        columns: Their names.
-        rows: As many texts each.
-        notes: What has to be known to read it.
+        title: Its title.
+        columns: The names of its columns.
+        rows: Its rows, with a text for each column.
+        notes: Notes that explain it.
     """
 
     title: str
@@ -61,13 +60,13 @@ class Table:
 
 
 def tables(results: Results) -> list[Table]:
-    """Return the tables of the report that have rows, the answer first."""
-    found = [_request, _elsewhere, _limit, _targets, _ratios]
+    """Return the tables of the report that have rows, the most important first."""
+    found = [_request, _elsewhere, _targets, _ratios]
     return [table for make in found if (table := make(results)).rows]
 
 
 def headline(results: Results) -> list[str]:
-    """Return what has to be known of a run before its numbers are read."""
+    """Return the lines before the tables: date, commit, machine, and whether it was busy."""
     machine = ", ".join(f"{name} {value}" for name, value in results.machine.items())
     lines = [
         f"Measured on {results.date} at {results.commit}"
@@ -83,7 +82,7 @@ def headline(results: Results) -> list[str]:
     else:
         lines.append(f"The machine was quiet: other programs used {results.others:.2f} cores.")
     if results.quick and results.seconds > _QUICK_SECONDS:
-        lines.append(f"It took {results.seconds:.0f} s, more than the minute that is meant.")
+        lines.append(f"It took {results.seconds:.0f} s, more than the minute that it should take.")
     else:
         lines.append(f"It took {results.seconds:.0f} s.")
     lines += [f"FAILED: {name}: {reason}" for name, reason in results.failed.items()]
@@ -91,14 +90,14 @@ def headline(results: Results) -> list[str]:
 
 
 def show(results: Results, console: Console) -> None:
-    """Print the report, the answer last, where a terminal shows it."""
+    """Print the report, the most important table last, because a terminal shows the end."""
     for table in tables(results)[::-1]:
         print_table(table, console)
     _print_headline(results, console)
 
 
 def page(results: Results) -> str:
-    """Return the page: HTML that needs nothing else, the answer first."""
+    """Return the page, in HTML without other files, the most important table first."""
     first, others = (
         Console(record=True, width=WIDTH, file=io.StringIO(), color_system=None) for _ in range(2)
     )
@@ -114,7 +113,7 @@ def page(results: Results) -> str:
 
 def _print_headline(results: Results, console: Console) -> None:
     for line in headline(results):
-        # What failed can be copied.
+        # Do not wrap names of failed benchmarks, so that they can be copied.
         console.print(Text(line), soft_wrap=line.startswith("FAILED"))
 
 
@@ -147,10 +146,10 @@ def _request(results: Results) -> Table:
             shares = [f"{seconds(part)} {part / whole:3.0%}" for part in parts.values()]
             rows.append([label(digits), _cost(step), *shares])
     return Table(
-        "A request for the next term, on disk before it is answered, costs in all, and of that",
+        "A durable step costs in all, and its parts",
         ["digits", "in all", *STAGES],
         rows,
-        "Of each request, with 64 at a time (16 at a million digits and more), the server on one "
+        "For each request, with 64 at a time (16 from a million digits on), the server on one "
         "core and the load on another. "
         + "; ".join(f"{stage}: {how}" for stage, how in STAGES.items()),
     )
@@ -159,33 +158,12 @@ def _request(results: Results) -> Table:
 def _elsewhere(results: Results) -> Table:
     names = ["livez", "current", "step", "term"]
     rows = [
-        [label(digits), *map(_cost, costs)]
+        [label(digits), *(_cost(each) for each in costs if each)]
         for digits in results.lengths()
         if all(costs := [results.find(groups.ELSEWHERE, name, digits=digits) for name in names])
     ]
-    notes = "Of each request, with 16 at a time, as this machine sees it. livez: a constant word."
+    notes = "For each request, with 16 at a time, seen from this machine. livez: a constant word."
     return Table("A request to the service at --url costs", ["digits", *names], rows, notes)
-
-
-def _limit(results: Results) -> Table:
-    rows = []
-    for digits in results.lengths():
-        fsync = results.find(groups.STEP, "fsync", digits=digits)
-        limit = results.find(groups.STEP, "constant body", digits=digits)
-        memory = results.find(groups.PEAK_MEMORY, "fsync", digits=digits)
-        if fsync and limit:
-            os_ = results.find(groups.STEP, "os", digits=digits)
-            current = results.find(groups.CURRENT, "current", digits=digits)
-            ratios = [_ratio(measurement) for measurement in (fsync, os_, current)]
-            peak = f"{memory.cost / 1e6:.0f} MB" if memory else _MISSING
-            rows.append([label(digits), _cost(limit), *ratios, peak])
-    return Table(
-        "Compared with the limit, a constant body of the same size",
-        ["digits", "limit", "step", "step, os", "current", "memory"],
-        rows,
-        "Speeds compared with the limit: of steps, of steps with --durability os, of current; and "
-        "the most memory that the service has held.",
-    )
 
 
 def _targets(results: Results) -> Table:
@@ -201,10 +179,10 @@ def _targets(results: Results) -> Table:
         ]
         for target in measured
     ]
-    note = "Ratios to the yardstick of the same run, where nothing else is said."
+    note = "Ratios to the yardstick of the same run, unless another unit is given."
     if missing:
         note += f" {missing} targets were not measured."
-    return Table("What it must show", ["", "wanted", "measured", "reached"], rows, note)
+    return Table("Targets", ["", "wanted", "measured", "reached"], rows, note)
 
 
 def _ratios(results: Results) -> Table:
@@ -231,20 +209,18 @@ def _ratios(results: Results) -> Table:
         "Speed compared with the yardstick",
         ["", "", *map(label, columns)],
         list(lines()),
-        "Of memory, how sparing with it. More is better; 1 is as good as the yardstick. ±: the "
-        f"middle half of the rounds, from {_SPREAD_SHOWN:.0%} on. ?: on a busy machine.",
+        "For memory: how many times less. More is better; 1 is as good as the yardstick. ±: half "
+        f"the interquartile range, from {_SPREAD_SHOWN:.0%} on. ?: on a busy machine.",
     )
 
 
-def _cost(measurement: Measurement | None) -> str:
-    if measurement is None:
-        return _MISSING
+def _cost(measurement: Measurement) -> str:
     return seconds(measurement.cost) + _doubt(measurement, shown_from=0.0)
 
 
-def _ratio(measurement: Measurement | None) -> str:
-    if measurement is None or measurement.ratio is None:
-        return _MISSING
+def _ratio(measurement: Measurement) -> str:
+    if measurement.ratio is None:
+        return "-"
     return _number(measurement.ratio) + _doubt(measurement, _SPREAD_SHOWN)
 
 
@@ -261,7 +237,7 @@ def _number(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """Return a time in the unit that suits it."""
+    """Return a time in s, ms or µs."""
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if value >= size:
             return f"{value / size:.3g} {unit}"

@@ -1,7 +1,7 @@
-"""What a run has measured: costs, and their ratios to the yardstick.
+"""Read the results of a run: costs, and their ratios to the yardstick.
 
-A ratio is the yardstick's cost over a measurement's, in the same run: how many times as fast it is,
-or as sparing with memory. More is better.
+A ratio is the yardstick's cost divided by that of the measurement, in the same run: how many times
+as fast the measurement is, or how many times less memory it takes. More is better.
 """
 
 import csv
@@ -16,16 +16,16 @@ from benchmarks.groups import MEMORY
 from benchmarks.sizes import label
 
 STEADY_FROM: Final = 3
-"""Rounds from which on a median is not what one disturbance makes of it."""
+"""Least rounds whose median one disturbance does not change much."""
 
 BUSY_FROM: Final = 0.2
-"""Cores in use by other programs from which on the machine is called busy."""
+"""Cores used by other programs from which on the machine is called busy."""
 
 _BENCH: Final = "bench "
 
 
 class Role(str, Enum):
-    """What a measurement is there for; its name begins with it, unless it is bigfib."""
+    """The role of a measurement, with which its name begins, except for bigfib's own."""
 
     BIGFIB = ""
     YARDSTICK = "yardstick "
@@ -33,25 +33,25 @@ class Role(str, Enum):
 
 
 class SeveralYardsticks(ValueError):
-    """A group has more than one yardstick; the message names it."""
+    """A group has more than one yardstick; the message names the group."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One thing measured.
+    """One measurement.
 
     Attributes:
-        group: What is compared.
-        name: Which of those it is.
-        parameters: Under which conditions.
-        role: What it is there for.
+        group: The measurements that it is compared with.
+        name: Its name within the group.
+        parameters: Its conditions.
+        role: Its role in the group.
         cost: Seconds, or bytes; the median of all rounds.
-        spread: How far the middle half of the rounds lies around it, as a part of it; None of one.
-        ratio: The yardstick's cost over this one; None if the yardstick was not measured.
-        rounds: How often it was measured, and its yardstick, at least.
+        spread: Half the interquartile range, relative to the cost; None for a single round.
+        ratio: The yardstick's cost divided by this one; None if the yardstick was not measured.
+        rounds: The rounds of this measurement or of its yardstick, whichever are fewer.
         others: Cores that other programs used meanwhile, or while the yardstick was measured.
-        nodes: The tests, as pytest names them, that measure it and its yardstick.
-        facts: What else is known of it.
+        nodes: The node ids in pytest of this measurement and its yardstick.
+        facts: Other facts, by name.
     """
 
     group: str
@@ -68,12 +68,12 @@ class Measurement:
 
     @property
     def busy(self) -> bool:
-        """Whether the machine was too busy to judge by this."""
+        """Whether the machine was too busy for a reliable figure."""
         return self.others >= BUSY_FROM
 
     @property
     def digits(self) -> int | None:
-        """The number of digits of the terms, where that is a condition."""
+        """The number of digits of the terms, if that is a condition."""
         return self.parameters.get("digits")
 
     @property
@@ -91,23 +91,23 @@ class Measurement:
 
     @property
     def key(self) -> str:
-        """What it is called among the ratios that are kept."""
+        """The key of its ratio among the accepted ones."""
         where = f", {self.conditions}" if self.parameters else ""
         return f"{self.group}{where}: {self.name}"
 
 
 @dataclass(frozen=True)
 class Results:
-    """All of a run.
+    """The results of a run.
 
     Attributes:
-        measurements: In the order in which they were made.
-        failed: Why each benchmark has no figures that failed, by its name.
-        machine: What they were made on.
-        quick: Whether time mattered more than steady numbers.
-        commit: What was measured.
-        date: When.
-        seconds: How long the run took.
+        measurements: The measurements, in their order.
+        failed: The reason for the failure of each failed benchmark, by its node id.
+        machine: Facts about the machine, by name.
+        quick: Whether it was a quick run, with rough numbers.
+        commit: The commit that was measured.
+        date: The date of the run.
+        seconds: The duration of the run.
         others: Cores that other programs used meanwhile.
     """
 
@@ -122,11 +122,11 @@ class Results:
 
     @property
     def busy(self) -> list[Measurement]:
-        """What was measured while the machine was busy."""
+        """The measurements made while the machine was busy."""
         return [found for found in self.measurements if found.busy]
 
     def find(self, group: str, name: str, **parameters: object) -> Measurement | None:
-        """Return a measurement, or None if it was not made."""
+        """Return a measurement, or None if there is none."""
         for found in self.measurements:
             if (found.group, found.name, found.parameters) == (group, name, parameters):
                 return found
@@ -145,14 +145,14 @@ class Results:
         return sorted({found.digits for found in self.measurements if found.digits is not None})
 
     def ratios(self) -> dict[str, float]:
-        """Return the ratios of bigfib that are steady enough to be compared with others, by key."""
+        """Return the reliable ratios of bigfib, by key."""
         return {
             found.key: found.ratio
             for found in self.measurements
             if found.role is Role.BIGFIB
             and found.ratio is not None
             and not found.busy
-            # The most memory that is held is nearly the same each time.
+            # Peak memory hardly varies, so that one round is enough.
             and (found.rounds >= STEADY_FROM or found.group.startswith(MEMORY))
         }
 
@@ -160,31 +160,18 @@ class Results:
         """Write a line for each measurement."""
         with path.open("w", newline="") as file:
             lines = csv.writer(file)
-            lines.writerow(
-                [
-                    "group",
-                    "conditions",
-                    "name",
-                    "role",
-                    "cost",
-                    "spread",
-                    "ratio",
-                    "rounds",
-                    "others",
-                ]
-            )
+            figures = ("cost", "spread", "ratio", "rounds", "others")
+            lines.writerow(["group", "conditions", "name", "role", *figures])
             for found in self.measurements:
                 what = (found.group, found.conditions, found.name, found.role.strip() or "bigfib")
-                lines.writerow(
-                    [*what, found.cost, found.spread, found.ratio, found.rounds, found.others]
-                )
+                lines.writerow([*what, *(getattr(found, name) for name in figures)])
 
 
 def read(path: Path) -> Results:
-    """Read what pytest-benchmark, and the hooks in conftest.py, have written.
+    """Read the file written by pytest-benchmark and the hooks in conftest.py.
 
     Raises:
-        SeveralYardsticks: as it says.
+        SeveralYardsticks: a group has more than one.
     """
     document = json.loads(path.read_text())
     commit = document["commit_info"]
@@ -202,7 +189,7 @@ def read(path: Path) -> Results:
 
 @dataclass(frozen=True)
 class _Costs:
-    """One entry of the document: what was measured, round by round or as a median alone."""
+    """The costs of one measurement: of each round, or only their median."""
 
     group: str
     name: str
@@ -250,7 +237,7 @@ def _spread(costs: list[float]) -> float | None:
 
 
 def _measurement(entry: _Costs, yardsticks: list[_Costs]) -> Measurement:
-    # A yardstick without parameters is one for all.
+    # A yardstick without parameters counts for all measurements of its group.
     matching = [
         yardstick
         for yardstick in yardsticks
@@ -260,7 +247,7 @@ def _measurement(entry: _Costs, yardsticks: list[_Costs]) -> Measurement:
         raise SeveralYardsticks(
             f"{entry.group}, {entry.parameters}: {len(matching)} yardsticks instead of one"
         )
-    # Round by round where they took turns: what disturbed one of them disturbed the other.
+    # If they took turns, compare round by round: a disturbance affects both.
     ratios = [
         theirs / ours
         for each in matching

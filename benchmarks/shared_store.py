@@ -1,10 +1,10 @@
-"""Steps a second on a database that services share, beside the state log, and what saturates.
+"""Measure steps a second with a shared store, compared with the state log, and what limits them.
 
-Run by hand on a machine with nothing else to do, ``python benchmarks/shared_store.py [SECONDS]``;
-it needs wrk and Debian's ``postgresql``. The database, the services and wrk share the machine's
-cores as the kernel sees fit. The table says who takes how much of them, by ``/proc``: cores, and
-microseconds a step. Where all of them together take all cores, these are what saturates. What more
-cores would give follows from the microseconds; it is marked as computed, for it is not measured.
+Run it by hand on an idle machine, ``python benchmarks/shared_store.py [SECONDS]``; it needs wrk and
+Debian's ``postgresql``. The database, the services and wrk share the machine's cores. The table
+shows how much of them each uses, from ``/proc``: cores, and microseconds a step. If together they
+use all cores, the cores are the limit. The steps a second with more cores are computed from the
+microseconds, and marked as computed.
 """
 
 import os
@@ -34,7 +34,7 @@ TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 @contextmanager
 def service(*arguments: str) -> Iterator[tuple[str, int]]:
-    """Run a service; give its URL and its pid."""
+    """Run a service, and yield its URL and its pid."""
     with (
         tempfile.TemporaryDirectory(dir=HERE) as directory,
         subprocess.Popen(
@@ -58,7 +58,7 @@ def service(*arguments: str) -> Iterator[tuple[str, int]]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process and of all that it has started."""
+    """Return the CPU time of a process and its descendants."""
     total = 0.0
     for process in family(pid):
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
@@ -67,20 +67,20 @@ def cpu_seconds(pid: int) -> float:
 
 
 def family(pid: int) -> list[int]:
-    """Return the process and its children, and theirs."""
+    """Return the process and its descendants."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *(one for child in children for one in family(int(child)))]
 
 
 class Use(NamedTuple):
-    """What a load has come to.
+    """The result of one measurement.
 
     Attributes:
         steps: Steps a second.
-        service: Cores that the service's processes took.
-        database: Cores that the database's processes took.
-        load: Cores that wrk took.
-        machine: Cores that were not idle, whoever took them.
+        service: Cores that the service's processes used.
+        database: Cores that the database's processes used.
+        load: Cores that wrk used.
+        machine: Cores that were not idle.
     """
 
     steps: float
@@ -91,7 +91,7 @@ class Use(NamedTuple):
 
 
 def busy_seconds() -> float:
-    """Return for how long all cores together have not been idle."""
+    """Return the seconds for which cores have not been idle, summed over all cores."""
     user, nice, system, _idle, _iowait, irq, softirq, *_ = map(
         int, Path("/proc/stat").read_text().splitlines()[0].split()[1:]
     )
@@ -99,7 +99,7 @@ def busy_seconds() -> float:
 
 
 def measure(url: str, service: int, database: int, connections: int) -> Use:
-    """Load the service with steps of the shared sequence, up and down."""
+    """Load the service with steps of the shared sequence, forward and back."""
     began = time.monotonic()
     before = cpu_seconds(service), cpu_seconds(database), busy_seconds()
     with subprocess.Popen(
@@ -125,12 +125,12 @@ def measure(url: str, service: int, database: int, connections: int) -> Use:
 
 
 def middle(uses: list[Use]) -> Use:
-    """Return the median of each."""
+    """Return the median of each attribute."""
     return Use(*(median(values) for values in zip(*uses, strict=True)))
 
 
 def show(uses: dict[str, Use], cores: int) -> None:
-    """Print the table, and what follows from it."""
+    """Print the table, and the conclusions."""
     print(f"64 connections, {cores} cores; medians of {ROUNDS} rounds of {SECONDS:.0f} s")
     print(f"{'':<12} {'steps/s':>8} {'of log':>6}  {'cores: service':>14} {'database':>8} ", end="")
     print(f"{'load':>5} {'sum':>5} {'machine':>7}  {'us/step: service':>16} {'database':>8} load")
@@ -148,7 +148,7 @@ def show(uses: dict[str, Use], cores: int) -> None:
         f"\ntwo workers, one sequence: {two.steps / one.steps:.2f} of one; service, database and "
         f"load take {two.machine - others:.2f} of {cores} cores, all others {others:.2f}"
     )
-    # With cores enough a worker still does no more than one alone does.
+    # Even with enough cores, a worker makes at most as many steps as one alone.
     needed = (two.service + two.database + two.load) / two.steps
     for more in (1, 2):
         possible = min(2 * one.steps, (cores + more) / needed)
@@ -162,7 +162,7 @@ def show(uses: dict[str, Use], cores: int) -> None:
 def main() -> None:
     """Measure the log, one worker and two, in turns, and print the table."""
     if not shutil.which("wrk"):
-        raise SystemExit("wrk is not installed, which these measurements need")
+        raise SystemExit("these measurements need wrk, which is not installed")
     cluster = Cluster()
     try:
         cluster.start(shared_buffers="128MB")

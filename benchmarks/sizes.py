@@ -1,4 +1,4 @@
-"""The lengths of terms that are measured."""
+"""Define the lengths of terms that are measured."""
 
 from collections.abc import Container
 from typing import Final
@@ -14,7 +14,7 @@ POSITIONS: Final = {
     1_000_000: 4_784_972,
     2_089_877: 10_000_000,
 }
-"""A position at which terms have so many digits, by the number of digits."""
+"""By number of digits, a position whose term has as many."""
 
 QUICK: Final = (10, 1_000, 100_000, 1_000_000)
 
@@ -29,7 +29,7 @@ def label(digits: int) -> str:
 
 
 def by_digits(most: int = max(POSITIONS), quick: Container[int] = QUICK) -> pytest.MarkDecorator:
-    """Return the mark that measures at each length up to ``most`` digits, or at those quickly."""
+    """Return the mark that measures lengths up to ``most`` digits, in a quick run ``quick``."""
     return pytest.mark.parametrize(
         "digits",
         [

@@ -1,4 +1,4 @@
-"""What part of a step over a socket is spent in which stage."""
+"""Divide the time of a step over a socket into stages."""
 
 from typing import Final
 
@@ -6,20 +6,20 @@ from benchmarks import groups
 from benchmarks.results import Results
 
 STAGES: Final = {
-    "arithmetic": "a step of the pair alone; with the C kernel that makes the digits, too",
-    "digits": "a step and its digits, less a step alone",
+    "arithmetic": "a step of the pair alone; with the C kernel that includes the digits",
+    "digits": "a step and its digits, minus a step alone",
     "log": "the append",
-    "commit": "a step with fsync over the socket, less one without",
-    "application": "next and previous in turn without a socket, less all of these and what a "
-    "constant body takes there",
+    "commit": "a step with fsync over the socket, minus one without",
+    "application": "next and previous without a socket, minus the above and minus a constant "
+    "body without a socket",
     "HTTP": "bjoern and the system: a constant body over the socket",
-    "rest": "what the stages cost together and not apart, such as bodies that no cache holds",
+    "rest": "costs that occur only in combination, such as bodies that fit no cache",
 }
 """The stages in the order of a request, each with how it is measured."""
 
 
 def stages(results: Results, digits: int) -> dict[str, float] | None:
-    """Return the seconds of each stage of a step, or None where something was not measured."""
+    """Return the seconds of each stage of a step, or None if a measurement is missing."""
     found = [
         results.find(groups.STEP, "fsync", digits=digits),
         results.find(groups.STEP, "os", digits=digits),
@@ -42,6 +42,6 @@ def stages(results: Results, digits: int) -> dict[str, float] | None:
         "application": application - constant - step_and_digits - append,
         "HTTP": network,
     }
-    # Each is a difference of medians, which may fall below nothing where it is small.
+    # Differences of medians may be slightly negative.
     parts = {name: max(seconds, 0.0) for name, seconds in parts.items()}
     return {**parts, "rest": max(whole - sum(parts.values()), 0.0)}

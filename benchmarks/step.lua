@@ -1,4 +1,4 @@
--- next and previous in turn, so that the numbers keep their length
+-- Sends next and previous alternately, so that the numbers keep their length.
 local count = 0
 
 request = function()

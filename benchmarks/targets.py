@@ -1,4 +1,4 @@
-"""What bigfib is to reach, and what it has reached."""
+"""Define the performance targets of bigfib, and compare results with them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ _FLAT_UP_TO: Final = max(POSITIONS)
 
 @dataclass(frozen=True)
 class Target:
-    """One number to reach.
+    """One target.
 
     Attributes:
         what: What is measured.
-        wanted: The number.
-        measured: What it is; None if it was not measured.
-        busy: Whether the machine was too busy to judge by it.
+        wanted: The figure to reach.
+        measured: The figure that was measured, or None.
+        busy: Whether the machine was too busy for a reliable figure.
         at_least: Whether more is better, or less.
     """
 
@@ -32,7 +32,7 @@ class Target:
 
     @property
     def met(self) -> bool | None:
-        """Whether it is reached; None if it was not measured, or on a busy machine."""
+        """Whether it is reached; None if it was not measured on a quiet machine."""
         if self.measured is None or self.busy:
             return None
         return self.measured >= self.wanted if self.at_least else self.measured <= self.wanted
@@ -53,11 +53,11 @@ _RATIOS: Final = [
     (groups.LARGE_DIGITS, "without kernel", {"n": 100_000_000}, 1.5),
     (groups.LARGE_DIGITS, "kernel", {"n": 100_000_000}, 8),
 ]
-"""Group, name, conditions and the least ratio to the yardstick."""
+"""Group, name, conditions, and the ratio to the yardstick that is wanted at least."""
 
 
 def targets(results: Results) -> Iterator[Target]:
-    """Yield every target with what it has come to."""
+    """Yield every target with its measured figure."""
     for group, name, conditions, wanted in _RATIOS:
         found = results.find(group, name, **conditions)
         where = "".join(
@@ -82,7 +82,7 @@ def targets(results: Results) -> Iterator[Target]:
     alone = results.find(groups.DURABLE_STEP, "durable next")
     syncs = alone.facts["syncs a step"] if alone else None
     yield Target("syncs a step of a single connection", 1, syncs, False, at_least=False)
-    # What does not depend on the digits is felt at 10k: a digit may become cheaper, but not dearer.
+    # At 10k digits fixed costs still count: beyond, a digit may become cheaper, but not dearer.
     for group, name in ((groups.STEP_AND_DIGITS, "step"), (groups.STEP, "fsync")):
         found_by_digits = results.by_digits(group, name)
         costs = _per_digit(found_by_digits)
@@ -101,9 +101,9 @@ def _most(what: str, wanted: float, unit: float, found: Measurement | None) -> T
 
 
 def _per_digit(found: dict[int, Measurement]) -> list[float]:
-    """Return what a digit costs from the shortest to the longest of the lengths where it is flat.
+    """Return the cost of a digit at each length for which it must be flat, the shortest first.
 
-    Nothing, if one of those two was not measured.
+    Return nothing if the shortest or the longest was not measured.
     """
     costs = {
         digits: measurement.cost / digits

@@ -1,6 +1,6 @@
-"""The applications that bigfib is read against, of a few lines each.
+"""Define the small applications that bigfib is compared with.
 
-Run as ``yardsticks.py NAME [DIGITS]``, one is served by bjoern, and says where it listens.
+``yardsticks.py NAME [DIGITS]`` serves one by bjoern, and prints where it listens.
 """
 
 import os
@@ -16,18 +16,18 @@ from bigfib.server.bjoern.loop import IterationHook
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 Body = Callable[[], Sequence[bytes]]
-"""What returns the pieces of a body."""
+"""A function that returns the pieces of a body."""
 
 IN_PIECES_FROM: Final = 1 << 16
-"""From so many bytes on a body is sent in two pieces; below, one is as fast."""
+"""Bytes from which on a body is sent in two pieces; below that, one piece is as fast."""
 
 
 def constant(digits: int = 1) -> Body:
-    """Return what sends the same bytes each time: the limit for a term of so many digits.
+    """Return a body that is the same each time: the limit for a term of as many digits.
 
-    Of the ways that bjoern has, the fastest, so that nothing is left to gain: a short body in one
-    piece, and the rest of a long one from where it lies. Measured at 209 thousand digits: 2.2 times
-    as many replies a second as in one piece, which bjoern copies.
+    It is sent in the fastest way that bjoern has: a short body in one piece, and most of a long one
+    without copying it. At 209 thousand digits this gives 2.2 times as many replies a second as one
+    piece, which bjoern copies.
     """
     opening, rest = b'{"value":"', b"1" * digits + b'","status":"200"}'
     pieces = [opening + rest] if digits < IN_PIECES_FROM else [opening, rest]
@@ -35,14 +35,14 @@ def constant(digits: int = 1) -> Body:
 
 
 def constant_in_one_piece(digits: int) -> Body:
-    """Return what sends the same bytes as `constant`, as a person would write it first."""
+    """Return a body of the same bytes as `constant`, in one piece, as most applications send it."""
     pieces = [b"".join(constant(digits)())]
     return lambda: pieces
 
 
 def synced() -> Body:
-    """Return what writes and syncs a record before each reply, as one connection has to wait."""
-    # On the disk that the logs are on, and as long as the process.
+    """Return a body for which a record is written and synced each time: the limit of one client."""
+    # On the disk that the logs are on; open as long as the process runs.
     descriptor, path = tempfile.mkstemp(dir=Path(__file__).parent)
     Path(path).unlink()
     pieces = constant()()
@@ -58,9 +58,9 @@ def synced() -> Body:
 
 
 def grouped() -> None:
-    """Write a record for each request, and sync once for all replies that wait, until killed.
+    """Write a record for each request, and sync once for all waiting replies, until killed.
 
-    That is all that a step has to do; so it is the limit of durable steps on this disk.
+    A durable step needs at least that, so this is the limit of durable steps on this disk.
     """
     file = tempfile.TemporaryFile(buffering=0, dir=".")  # noqa: SIM115 - as long as the process
     pieces = constant()()
@@ -81,7 +81,7 @@ def grouped() -> None:
 
 
 def file(path: str) -> None:
-    """Serve a file, sent by the kernel, until killed."""
+    """Serve a file, which the operating system sends, until killed."""
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         opened = open(path, "rb")  # noqa: PTH123, SIM115 - bjoern closes it
@@ -94,7 +94,7 @@ def file(path: str) -> None:
 
 
 def application(body: Body) -> Application:
-    """Return the application that answers everything with what ``body`` then returns."""
+    """Return an application that answers each request with the pieces that ``body`` returns."""
 
     def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         pieces = body()

@@ -1,13 +1,14 @@
 """Compute large terms in child processes.
 
-Neither ``decimal`` nor GMP lets other code of its process run meanwhile, and GMP aborts its process
-when there is not enough memory. So a command forks a child (`Computation`), shows its progress, and
-can be interrupted. A service starts this module as a program (`StoringProcess`), which puts one
-term into the digit cache. If time or memory is short, the child goes without first.
+``decimal`` and GMP block all other threads of their process, and GMP aborts the process when there
+is not enough memory. So a command forks a child (`Computation`), shows its progress, and can be
+interrupted. A service starts this module as a program (`StoringProcess`), which puts one term into
+the digit cache. If processor time or memory is short, the child gives way to the service.
 
-Children write lines to their parent: many times ``progress`` and a number from 0 to 1; then
-``done`` and the result, or (a service's child only) ``storage`` and why the term cannot be stored.
-A child that ends without either has failed, and its exit status says why (`failure_of`).
+Children write lines to their parent: repeatedly ``progress``, a number from 0 to 1 and when that
+was, by the monotonic clock; then ``done`` and the result, or ``storage`` and why the term cannot be
+stored (only in a service). A child that ends without either has failed, and its exit status says
+why (`failure_of`).
 """
 
 import contextlib
@@ -17,12 +18,16 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, NamedTuple, TextIO
 
 from bigfib.digit_cache import DigitCache
 from bigfib.numbers import doubling, fibonacci, kernel
+
+# The most that is shown before the work is done.
+_ALMOST: Final = 0.99
 
 Report = Callable[[float], None]
 """Called with the share of the work that is done, from 0 to 1."""
@@ -36,18 +41,36 @@ _PIECE: Final = 1 << 20
 _NO_MEMORY: Final = 3
 _WRONG: Final = 4
 
-# Measured at 10^7 .. 10^9: a process for F(n) maps at most 23 MB + 0.75 n bytes.
+# At 10^7 .. 10^9 a process that computes F(n) was measured to map at most 23 MB + 0.75 n bytes.
 _MIN_MEMORY: Final = 64 << 20
 
-# Measured next to a service under full load on both cores: `bench_current_beside_a_large_term`.
+# `bench_current_beside_a_large_term` measures a service on busy cores next to such a process.
 _NICENESS: Final = 19
 
 # From <sys/prctl.h>.
 _PR_SET_PDEATHSIG: Final = 1
 
 
+class Expected(NamedTuple):
+    """The seconds that a `StoringProcess` should take for its start, the digits and their storage.
+
+    Other machines are slower or faster, but mostly in all three.
+    """
+
+    start: float
+    digits: float
+    storage: float
+
+
+def expected(n: int) -> Expected:
+    """Return the expected seconds for F(n). Measured at 10^6 .. 10^9, as CPU time."""
+    if kernel.load():
+        return Expected(0.075, n / 380_000_000, 0.012 + n / 1_100_000_000)
+    return Expected(0.075, n / 50_000_000, 0.012 + n / 550_000_000)
+
+
 def digits(n: int, report: Report) -> Text:
-    """Return the decimal digits of F(n), n >= 0: from the C kernel in ASCII, or from `decimal`.
+    """Return the decimal digits of F(n), n >= 0: in ASCII by the C kernel, or else by `decimal`.
 
     The kernel uses threads; `decimal` uses one core, as it holds the interpreter's lock.
 
@@ -77,7 +100,7 @@ def die_with(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
     Raises:
         SystemExit: The parent has ended already.
     """
-    # Without prctl in the C library an orphan runs on until it writes to its closed pipe.
+    # If the C library has no prctl, an orphan runs until it writes to its closed pipe.
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl:
         prctl(_PR_SET_PDEATHSIG, number)
@@ -118,7 +141,7 @@ class Computation:
         for line in self._pipe:
             if line == "done\n":
                 return
-            yield float(line.removeprefix("progress "))
+            yield float(line.split()[1])
         self._require_success()
 
     def pieces(self) -> Iterator[str]:
@@ -161,7 +184,7 @@ def _fork(n: int, base: int) -> tuple[int, TextIO]:
         status = 1
         try:
             os.close(reader)
-            # A signal that ends the command ends this process too, without a message of its own.
+            # A signal that ends the command must end this process, too, without another message.
             for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     signal.signal(number, signal.SIG_DFL)
@@ -179,7 +202,7 @@ def _write(pipe: TextIO, n: int, base: int) -> None:
     """Write progress, ``done`` and F(n) to the pipe."""
     report = _report_to(pipe)
     report(0)
-    # GMP writes a message of its own before it aborts the process for lack of memory.
+    # Hide the message that GMP writes before it aborts the process for lack of memory.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     text: Text = digits(abs(n), report) if base == 10 else fibonacci.term(abs(n)).digits(base)
     pipe.write("done\n-" if fibonacci.is_negative(n) else "done\n")
@@ -192,7 +215,7 @@ def _write(pipe: TextIO, n: int, base: int) -> None:
 
 
 def _report_to(pipe: TextIO) -> Report:
-    return lambda done: print("progress", done, file=pipe, flush=True)
+    return lambda done: print("progress", done, time.monotonic(), file=pipe, flush=True)
 
 
 def _exit_status(work: Callable[[], object]) -> int:
@@ -209,28 +232,31 @@ def _exit_status(work: Callable[[], object]) -> int:
 class StoringProcess:
     """Put F(n) into the digit cache in a child process, without waiting for it.
 
-    ``report`` is the last line that the child had written at the last `poll`: its first word, and
+    ``report`` is the last line that the child had written by the last `poll`: its first word, and
     the rest.
     """
 
     def __init__(self, n: int, cache: DigitCache) -> None:
         """Start the child, or raise `OSError`."""
         arguments = (os.getpid(), n, cache.directory, cache.max_bytes)
-        # A Ctrl-C is for the service, also before the child has a process group of its own.
+        # A Ctrl-C is meant for the service, even before the child has its own process group.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._process = subprocess.Popen(  # noqa: S603 - numbers and a path
                 [sys.executable, "-m", "bigfib.computation", *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                # Python looks for modules in this directory first.
+                # Python looks for modules in the working directory first.
                 cwd="/",
+                # Each arena of the C library takes up to 128 MB of the address space, which is
+                # limited; a thread that starts without memory is waited for for ever.
+                env={**os.environ, "MALLOC_ARENA_MAX": "1"},
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.pid = self._process.pid
         self.report = ("", "")
-        # Set here, because the start of the child alone takes a while.
+        # Set by the parent, because the child already takes a while to start.
         os.setpriority(os.PRIO_PROCESS, self.pid, _NICENESS)
         assert self._process.stdout is not None  # noqa: S101 - PIPE
         self._output = self._process.stdout
@@ -239,7 +265,7 @@ class StoringProcess:
 
     def poll(self) -> int | None:
         """Update `report`, and return the exit status if the child has ended."""
-        # Read after this, so that nothing is missed that the child wrote before its end.
+        # Poll first, then read, so that nothing is missed that the child wrote before its end.
         status = self._process.poll()
         if not self._output.closed:
             self._written += (self._output.read() or b"").decode()
@@ -261,25 +287,33 @@ class StoringProcess:
 
 def _store(n: int, cache: DigitCache) -> None:
     """Put F(n) into the digit cache unless it is there, and report to the parent on stdout."""
+    seconds, report = expected(n), _report_to(sys.stdout)
+
+    def report_digits(done: float) -> None:
+        report((seconds.start + done * seconds.digits) / sum(seconds))
+
     try:
         with cache.lock(n):
-            seal = cache.check(n)
-            if seal is None:
-                seal = cache.store(n, digits(n, _report_to(sys.stdout)))
+            kept = cache.check(n)
+            if kept is None:
+                report_digits(0)
+                text = digits(n, report_digits)
+                report_digits(1)
+                kept = cache.store(n, text)
     except (OSError, ValueError) as error:
         print("storage", str(error).replace("\n", " "), flush=True)
     else:
-        print("done", *seal, flush=True)
+        print("done", *kept.seal, *(digest.hex() for digest in kept.digests), flush=True)
 
 
 def _yield_to_parent(parent: int, n: int) -> None:
-    """Make sure that this process, which computes F(n), never harms the service."""
+    """Limit this process, which computes F(n), so that it never harms the service."""
     die_with(parent)
-    # A Ctrl-C is for the service. A session of its own would do as well, but Linux divides the
-    # cores among sessions first, and by niceness only within a session.
+    # A Ctrl-C is meant for the service. A new session would also keep it away, but Linux divides
+    # the cores among sessions first, and by niceness only within a session.
     os.setpgid(0, 0)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    # What is mapped already: Python and, on some systems, the archive of all locales.
+    # Already mapped: Python and, on some systems, the archive of all locales.
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + _MIN_MEMORY + n
     if hard != resource.RLIM_INFINITY:
@@ -288,6 +322,59 @@ def _yield_to_parent(parent: int, n: int) -> None:
     with contextlib.suppress(OSError):
         # If the system runs out of memory, the kernel kills this process and not the service.
         Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+class Pace:
+    """Estimate the share of a computation that is done.
+
+    Between reports, which may be seconds apart, it grows at the pace of the work so far, and waits
+    when it was too fast.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        first: float = 0.0,
+        seconds: float = 1.0,
+    ) -> None:
+        """Start the clock; nothing is done yet.
+
+        The share of the work before its first report, ``first``, should take ``seconds``.
+        """
+        self._clock = clock
+        self._first, self._seconds = first, seconds
+        self._began = self._at = clock()
+        self._done = self._shown = 0.0
+
+    def report(self, done: float, at: float | None = None) -> None:
+        """Note the share that was done ``at`` a time by the clock, by default now."""
+        if not done:
+            # Until now the work has waited in a queue.
+            self._began = self._clock()
+        elif done != self._done:
+            self._at, self._done = self._clock() if at is None else at, done
+
+    def done(self) -> float:
+        """Return the estimated share that is done, which never decreases."""
+        now = self._clock()
+        # Extrapolate for at most as long as the reported work took.
+        if self._done:
+            passed = self._at - self._began
+            ahead = self._done * min((now - self._at) / passed, 1.0) if passed else 0.0
+        else:
+            ahead = self._first * min((now - self._began) / self._seconds, 1.0)
+        self._shown = max(self._shown, min(self._done + ahead, max(self._done, _ALMOST)))
+        return self._shown
+
+    def elapsed(self) -> float:
+        """Return the seconds since the work began."""
+        return self._clock() - self._began
+
+    def seconds_left(self) -> float | None:
+        """Return an estimate of the seconds left, or None if that is unknown."""
+        done = self.done()
+        return self.elapsed() * (1 - done) / done if done else None
 
 
 if __name__ == "__main__":

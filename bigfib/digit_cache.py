@@ -1,14 +1,18 @@
 """Keep computed large terms as files, from one run of the service to the next.
 
-The file of F(n), n > 0, holds its decimal digits and nothing else, so it can be sent as it is. It
-is written under a temporary name, checked, and then renamed, so that the final name never stands
-for a part of a term. A file is trusted only after a check of its length and of its residues modulo
-two random primes of 61 bits. Several services may share the directory.
+The file of F(n), n > 0, holds its decimal digits and nothing else, so it can be sent unchanged. It
+is written under a temporary name, checked, and then renamed, so that a file with the final name is
+always complete. A file is trusted only after a check of its length and of its residues modulo two
+random primes of 61 bits. Several services may share the directory.
+
+Each check computes the digests of the term's representations, too. Every process checks a file
+before it sends it, so that no digests need to be kept beside the file, where they might differ.
 """
 
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import stat
@@ -20,19 +24,20 @@ from typing import BinaryIO, Final, NamedTuple
 import gmpy2
 from gmpy2 import mpz
 
+from bigfib import terms
 from bigfib.numbers import doubling, fibonacci, kernel
 
-# Measured for 21 million digits: 0.12 s at 512 to 2048 digits at a time, more below and above.
+# Checking 21 million digits takes 0.12 s with pieces of 512 to 2048 digits, longer with others.
 _CHECKED_AT_ONCE: Final = 1024
 
-# The same with the kernel: 0.04 s.
+# With the kernel the same takes 0.04 s.
 _CHECKED_AT_ONCE_BY_KERNEL: Final = 4096 * kernel.LIMB_DIGITS
 
 _WRITTEN_AT_ONCE: Final = 1 << 20
 
 _OURS: Final = re.compile(r"[0-9]+\.(digits|[0-9]+\.part)", re.ASCII)
 
-# A term is written within seconds; after this time its writer must have been killed.
+# Writing a term takes seconds; after this time its writer must have been killed.
 _ABANDONED_SECONDS: Final = 3600
 
 
@@ -42,6 +47,13 @@ class Seal(NamedTuple):
     inode: int
     size: int
     mtime_ns: int
+
+
+class Kept(NamedTuple):
+    """A checked file: its seal, and the digests of what is sent from it (`digests`)."""
+
+    seal: Seal
+    digests: tuple[bytes, ...]
 
 
 def seal(file: BinaryIO) -> Seal:
@@ -76,6 +88,23 @@ def holds_term(file: BinaryIO, n: int) -> bool:
     return residues == [fibonacci.residue(n, prime) for prime in primes]
 
 
+def digests(file: BinaryIO, n: int) -> tuple[bytes, ...]:
+    """Return the SHA-256 of each of `terms.decimal_frames` around the digits in the file."""
+    frames = terms.decimal_frames(n)
+    # Frames that differ in their end only share the work.
+    begun = {opening: hashlib.sha256(opening) for opening, _ in frames}
+    file.seek(0)
+    while piece := file.read(_WRITTEN_AT_ONCE):
+        for digest in begun.values():
+            digest.update(piece)
+    found = []
+    for opening, closing in frames:
+        digest = begun[opening].copy()
+        digest.update(closing)
+        found.append(digest.digest())
+    return tuple(found)
+
+
 class DigitCache:
     """Store terms in the files of a directory, and delete the least recently used."""
 
@@ -86,52 +115,52 @@ class DigitCache:
 
     def open(self, n: int) -> BinaryIO:
         """Open the file of F(n) without a check, or raise `OSError`."""
-        # Opening a pipe in its place would otherwise wait for a writer.
+        # Non-blocking: opening a pipe in its place would otherwise wait for a writer.
         return open(
             self._path(n), "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)
         )
 
     def note_use(self, file: BinaryIO) -> None:
         """Mark an open file as the most recently used."""
-        # This fails for a file of another user who shares the directory, and on a read-only disk.
+        # This fails if the file belongs to another user, or the disk is read-only.
         with contextlib.suppress(OSError):
-            # The access time only: the modification time is part of the seal.
+            # Change only the access time: the modification time is part of the seal.
             os.utime(file.fileno(), ns=(time.time_ns(), seal(file).mtime_ns))
 
-    def check(self, n: int) -> Seal | None:
-        """Return the seal of the file of F(n) if it holds that term; else delete it, return None.
+    def check(self, n: int) -> Kept | None:
+        """Return the facts of the file of F(n) if it holds that term; else delete it, return None.
 
         A file that cannot be read or deleted is kept until `store` replaces it.
         """
         with contextlib.suppress(OSError):
             with self.open(n) as file:
                 if holds_term(file, n):
-                    return seal(file)
+                    return Kept(seal(file), digests(file, n))
             self._path(n).unlink()
         return None
 
-    def store(self, n: int, digits: str | memoryview) -> Seal:
-        """Store the digits of F(n) and return the seal of their file.
+    def store(self, n: int, text: str | memoryview) -> Kept:
+        """Store the digits of F(n), ``text``, and return the facts of their file.
 
-        Delete the least recently used files to stay below ``max_bytes``, and while the disk is
+        Delete the least recently used files while the total exceeds ``max_bytes`` or the disk is
         full.
 
         Raises:
-            OSError: The digits cannot be stored; no part of them is left.
+            OSError: The digits cannot be stored; no partial file is left.
             ValueError: The file written does not hold F(n).
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        total = len(digits) + sum(status.st_size for _, status in self._files())
+        total = len(text) + sum(status.st_size for _, status in self._files())
         while total > self.max_bytes and (freed := self._remove_oldest()):
             total -= freed
         while True:
             try:
-                return self._write(n, digits)
+                return self._write(n, text)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._remove_oldest():
                     raise
 
-    def _write(self, n: int, digits: str | memoryview) -> Seal:
+    def _write(self, n: int, text: str | memoryview) -> Kept:
         part = self.part(n, os.getpid())
         # A process that was killed may have had the same pid.
         part.unlink(missing_ok=True)
@@ -139,14 +168,15 @@ class DigitCache:
             # Read-only: the file never changes again.
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o444)
             with open(descriptor, "w+b") as file:  # noqa: PTH123 - see above
-                for start in range(0, len(digits), _WRITTEN_AT_ONCE):
-                    piece = digits[start : start + _WRITTEN_AT_ONCE]
+                for start in range(0, len(text), _WRITTEN_AT_ONCE):
+                    piece = text[start : start + _WRITTEN_AT_ONCE]
                     file.write(piece.encode() if isinstance(piece, str) else piece)
                 file.seek(0)
                 if not holds_term(file, n):
                     raise ValueError(f"the number written to {part} is not F({n})")
+                kept = Kept(seal(file), digests(file, n))
                 part.rename(self._path(n))
-                return seal(file)
+                return kept
         finally:
             part.unlink(missing_ok=True)
 

@@ -5,8 +5,8 @@ is looked up when Prometheus asks. The workers of a service share memory, in whi
 for its values, so that any of them can report the sums. A worker that replaces another
 continues its counters.
 
-Requests are labelled with route, method and status. The number of labels is bounded whatever
-clients ask for: all paths without a route are one route, all uncommon methods one method.
+Requests are labelled with route, method and status. The number of label values is bounded: all
+paths without a route count as one route, and all uncommon methods as one method.
 """
 
 import mmap
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from bigfib.state.store import SharedStore, Store
 
 UNMATCHED: Final = "unmatched"
-"""The route of a request whose path has none."""
+"""The label of requests whose path has no route."""
 
 OTHER: Final = "other"
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", OTHER)
 STATUSES: Final = (
     *("200", "201", "202", "204", "206", "304"),
-    *("400", "403", "404", "405", "406", "409", "411", "412", "413", "415", "416", "422"),
+    *("400", "403", "404", "405", "406", "409", "411", "412", "413", "415", "416", "421", "422"),
     *("500", "503", "507", OTHER),
 )
 
@@ -81,7 +81,7 @@ class Counter(_Instrument):
 
 
 class Gauge(_Instrument):
-    """A number that goes up and down; it does not count once its process has ended."""
+    """A number that goes up and down; sums leave it out once its process has ended."""
 
     def set(self, value: float) -> None:
         """Set the number to ``value``."""
@@ -126,8 +126,8 @@ class Places(dict[str, int]):
 class RequestHistogram(_Instrument):
     """Count requests by duration: a histogram for each route, method and status.
 
-    The time runs from the call of the application until the server may send the reply, which is
-    after its commit. If the reply has several pieces, it runs until the server wants no more. The
+    The duration is from the call of the application until the server may send the reply, after its
+    commit. If the reply has several pieces, it is until the server has taken the last one. The
     values are those of all histograms, one after the other.
     """
 
@@ -135,14 +135,16 @@ class RequestHistogram(_Instrument):
         """Count requests by route, each with its methods, and requests without a route."""
         self._methods = {**methods, UNMATCHED: ()}
         self._routes = {route: number for number, route in enumerate(self._methods)}
-        count = len(self._routes) * len(METHODS) * len(STATUSES)
-        super().__init__(count * _REQUEST_VALUES)
+        self._places: dict[tuple[str, str], Places] = {}
+        super().__init__(len(self._routes) * len(METHODS) * len(STATUSES) * _REQUEST_VALUES)
 
     def places(self, route: str, method: str) -> Places:
         """Return where requests of a route and a method are counted."""
-        method = method if method in METHODS else OTHER
-        number = self._routes[route] * len(METHODS) + METHODS.index(method)
-        return Places(number * len(STATUSES) * _REQUEST_VALUES)
+        if (route, method) not in self._places:
+            method = method if method in METHODS else OTHER
+            number = self._routes[route] * len(METHODS) + METHODS.index(method)
+            self._places[route, method] = Places(number * len(STATUSES) * _REQUEST_VALUES)
+        return self._places[route, method]
 
     def count(self, place: int, seconds: float) -> None:
         """Count a request at one of `places`."""
@@ -156,7 +158,7 @@ class RequestHistogram(_Instrument):
         for route, methods in self._methods.items():
             for method in METHODS:
                 for status in STATUSES:
-                    # Every request takes time: a sum of 0 seconds means that there was none.
+                    # Every request takes time, so a sum of 0 seconds means that there was none.
                     counted = [values for values in self.of_workers if values[start]]
                     end = start + _REQUEST_VALUES
                     if counted or (status in _FAILURES and method in methods):
@@ -208,7 +210,7 @@ _FAMILIES: Final[dict[str, tuple[str, tuple[str, ...], str]]] = {
         "Time from the call of the application until the reply, or its last piece, may be sent.",
     ),
     "bigfib_steps_total": ("Counter", ("direction",), "Steps made, of any sequence."),
-    "bigfib_sequence_cache_bytes": ("Gauge", (), "Memory that the terms of sequences take."),
+    "bigfib_sequence_cache_bytes": ("Gauge", (), "Memory of the cached terms of sequences."),
     "bigfib_store_up": ("Gauge", (), "Whether the store answers."),
     "bigfib_store_standby": (
         *("Gauge", ()),
@@ -224,7 +226,12 @@ _FAMILIES: Final[dict[str, tuple[str, tuple[str, ...], str]]] = {
     "bigfib_commit_replies": ("Histogram", (), "Changes that one commit has made durable."),
     "bigfib_log_bytes": ("Gauge", (), "Size of the state log."),
     "bigfib_log_records": ("Gauge", (), "Records in the state log."),
-    "bigfib_log_rewrites_total": ("Counter", (), "How often the state log has been rewritten."),
+    "bigfib_log_rewrites_total": ("Counter", (), "Compactions of the state log."),
+    "bigfib_log_checks_total": (
+        *("Counter", ()),
+        "Complete checks of the state log that found no damage.",
+    ),
+    "bigfib_log_faults_total": ("Counter", (), "Damage found in the state log while it is open."),
     "bigfib_jobs": ("Gauge", ("state",), "Large terms being computed."),
     "bigfib_jobs_ended_total": ("Counter", ("state",), "Computations of large terms that ended."),
     "bigfib_digit_cache_hits_total": ("Counter", (), "Requested large terms found on disk."),
@@ -245,7 +252,7 @@ class Metrics:
         shared: SharedMemory | None = None,
         shared_store: "SharedStore | None" = None,
     ) -> None:
-        """Collect what these count; the store reports its commits here from now on.
+        """Collect the counts of these objects, and set ``on_commit`` of the store.
 
         If there are several workers, the values move to their ``shared`` memory.
         ``shared_store`` is the same store, if servers share it.
@@ -279,6 +286,10 @@ class Metrics:
             histograms = (requests, self._commit_seconds, self._commit_changes)
             for instrument in (self._process, *histograms, *counters):
                 shared.join(instrument)
+
+    def commit_seconds(self) -> float:
+        """Return how long this process has waited for commits of the store."""
+        return self._commit_seconds.values[0]
 
     def collect(self, position: int | None) -> "Iterator[Metric]":
         """Yield all metrics; ``position`` of the shared sequence is None if the store is down."""
@@ -321,7 +332,9 @@ class Metrics:
         if log:
             yield "bigfib_log_bytes", log.size
             yield "bigfib_log_records", log.records
-            yield "bigfib_log_rewrites_total", log.rewrites
+            yield "bigfib_log_rewrites_total", log.compactions
+            yield "bigfib_log_checks_total", log.checks
+            yield "bigfib_log_faults_total", log.faults
         yield "bigfib_digit_cache_bytes", self._jobs.cache.size()
 
     def _of_processes(self) -> "Iterator[Metric]":
@@ -355,7 +368,7 @@ class Metrics:
 
 def _family(name: str, members: Mapping[tuple[str, ...], tuple[Any, ...]]) -> "Metric":
     """Return the metric ``name``, with ``members`` by labels: the arguments of `add_metric`."""
-    # Imported when first needed: this takes longer than all that `bigfib current` does.
+    # Imported when first needed: the import takes longer than the whole of `bigfib current`.
     from prometheus_client import core
 
     kind, labels, meaning = _FAMILIES[name]

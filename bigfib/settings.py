@@ -1,13 +1,13 @@
 """Define every setting: its flags, ``BIGFIB_*`` variable, default and meaning.
 
 A flag overrides the variable, the variable the settings file, and the file the default. The same
-function parses all three, so that all are refused with the same message, except
-flags with a few fixed values, which argparse checks.
+function parses all three, so that an invalid value gets the same message from each. The exception
+are flags with a few fixed values, which argparse checks.
 """
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -31,14 +31,14 @@ _PARAMETER: Final = re.compile("([?&])([^=&?]*)=[^&]*")
 
 
 class Durability(str, Enum):
-    """What an acknowledged step survives: power loss, or the end of the process only."""
+    """What an acknowledged step survives: power loss too, or only the end of the process."""
 
     FSYNC = "fsync"
     OS = "os"
 
 
 class LogFormat(str, Enum):
-    """How messages on standard error are written."""
+    """The format of messages on standard error."""
 
     TEXT = "text"
     JSON = "json"
@@ -50,7 +50,7 @@ class InvalidSetting(ValueError):
 
 @dataclass(frozen=True)
 class Number:
-    """Parse whole numbers from ``least`` to ``most``; others are refused with the ``meaning``.
+    """Parse whole numbers from ``least`` to ``most``; refuse others with the message ``meaning``.
 
     Attributes:
         units: The factor of each unit that may follow the digits, in lower case.
@@ -91,9 +91,9 @@ def _path(text: str) -> Path:
 
 def _store(text: str) -> str:
     if text.startswith(("postgresql://", "postgres://")) and "\0" not in text:
-        # libpq would take the beginning of the password for a port, and quote it in its error.
+        # libpq would read the beginning of the password as a port, and quote it in its error.
         if _SLASH_BEFORE_AT.match(text):
-            raise ValueError("in a user's name or password / is written %2F, elsewhere @ as %40")
+            raise ValueError("write / in a user's name or password as %2F, and @ elsewhere as %40")
         return text
     if not text or "\0" in text or ("://" in text and not _KEYWORD.match(text)):
         raise ValueError("a store is the path of a state log, or postgresql://...")
@@ -105,13 +105,25 @@ def _names_database(store: str) -> bool:
 
 
 def _choice(kind: type[Enum], meaning: str) -> Callable[[str], Enum]:
-    """Return a parser of the values of ``kind``, whose error is the ``meaning``."""
+    """Return a parser of the values of ``kind``, which refuses others with ``meaning``."""
 
     def parse(text: str) -> Enum:
         try:
             return kind(text)
         except ValueError:
             raise ValueError(meaning) from None
+
+    return parse
+
+
+def _items(item: str, meaning: str) -> Callable[[str], str]:
+    """Return a parser of items between commas that match ``item``, or of ``*`` alone."""
+
+    def parse(text: str) -> str:
+        items = [each.strip().lower() for each in text.split(",")]
+        if items != ["*"] and not all(re.fullmatch(item, each) for each in items):
+            raise ValueError(meaning)
+        return ",".join(items)
 
     return parse
 
@@ -136,7 +148,7 @@ def user_path(find: Callable[[str], Path], name: str) -> Path | None:
 
 
 class _UserPath:
-    """Look up the default of a path when it is read: a given path then needs no home directory."""
+    """Look up the default of a path only when it is read, because it needs a home directory."""
 
     def __init__(self, find: Callable[[str], Path], name: str = "") -> None:
         self._find = find
@@ -200,14 +212,14 @@ class Settings:
         "--durability",
         _choice(Durability, "durability is fsync or os"),
         Durability.FSYNC,
-        "what an acknowledged step survives: fsync, power loss; os, the end of the process only",
+        "what an acknowledged step survives: power loss (fsync), or the end of the process (os)",
     )
     rewrite_bytes: int = _setting(
         "--rewrite-bytes",
         _size,
         REWRITE_BYTES,
         "size, such as 1MiB, from which the state log is compacted when most of it is out of date; "
-        "one of the default size is read in less than 0.1 s",
+        "a log of the default size is read in less than 0.1 s",
     )
     sequence_ttl: int = _setting(
         "--sequence-ttl",
@@ -276,6 +288,19 @@ class Settings:
         LogFormat.TEXT,
         "format of messages on standard error: text, for people; json, a document a line",
     )
+    allowed_host: str = _setting(
+        "--allowed-host",
+        _items(r"[a-z0-9._-]+", "a host is a name, such as fib.example, without a port; or *"),
+        "",
+        "names, between commas, by which clients may address the service, besides localhost and "
+        "any IP address; * allows all, as is the default unless it listens on loopback",
+    )
+    cors_origin: str = _setting(
+        "--cors-origin",
+        _items(r"[a-z][a-z0-9+.-]*://[^/\s]+", "an origin is https://fib.example, or * for all"),
+        "",
+        "origins, between commas, whose pages may read terms; * allows all",
+    )
 
     @classmethod
     def resolve(
@@ -317,7 +342,7 @@ def resolve(
     ]
     given: dict[str, tuple[str, str]] = {}
     for layer in layers:
-        # Both name the store, so each overrides both in the layers after its own.
+        # Both `file` and `store` name the store, so either overrides both in later layers.
         if {"file", "store"} & given.keys():
             layer = {n: layer[n] for n in layer if n not in ("file", "store")}
         elif {"file", "store"} <= layer.keys():
@@ -341,8 +366,8 @@ def resolve(
 def without_password(store: str) -> str:
     """Return the connection string with its secrets replaced by ``***``.
 
-    An invalid string may have its password anywhere, so everything up to the last ``@`` is hidden,
-    except a user's name at the beginning.
+    A string that is not valid may have its password anywhere, so everything before the last ``@``
+    is hidden, except for the user's name at the beginning.
     """
     if _KEYWORD.match(store):
         return f"{store.partition('=')[0]}=***"
@@ -371,15 +396,3 @@ def flag(name: str) -> str:
 def variable(name: str) -> str:
     """Return the environment variable of the setting ``name``."""
     return f"BIGFIB_{name.upper()}"
-
-
-def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield a warning for each ``BIGFIB_*`` variable that is set but is not a setting."""
-    known = [variable(name) for name in (*(s.name for s in dataclasses.fields(Settings)), CONFIG)]
-    for name, value in sorted(environ.items()):
-        if name.startswith(variable("")) and value and name not in known:
-            import difflib
-
-            close = difflib.get_close_matches(name, known, 1, 0.8)
-            advice = f"did you mean {close[0]}?" if close else "see `bigfib settings`"
-            yield f"the variable {name!r:.60} is no setting and is ignored; {advice}"

@@ -27,8 +27,8 @@ def open_store(settings: Settings, owner_url: str = "", *, expire: bool = True) 
     """Open the state log or connect to the database.
 
     Args:
-        settings: Which, and how.
-        owner_url: The URL of this service, for others that find the state log locked.
+        settings: The settings of the store.
+        owner_url: The URL of this service, shown to processes that find the state log locked.
         expire: Whether sequences may expire. Only the service expires them: a command may run
             under other settings, or another clock.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from time import perf_counter
 from typing import Final
 
 from gmpy2 import mpz
@@ -14,12 +15,12 @@ from bigfib.numbers.notation import suggestion
 INLINE_LIMIT: Final = 1_000_000
 """Largest |n| whose term is computed inline, while other requests wait: 208,988 digits.
 
-With the C kernel the limit for decimal digits is higher; see `decimal_limit`. Measured without it:
-F(10^6) and its digits take 10 ms, 11 ms in the slowest base (3), a pair to step from 20 ms; at
-2 * 10^6 these are 23, 30 and 48 ms.
+With the C kernel the limit for decimal digits is higher; see `decimal_limit`. Without it, F(10^6)
+and its digits take 10 ms, 11 ms in the slowest base (3), and a pair to step from takes 20 ms; at
+2 * 10^6 these take 23, 30 and 48 ms.
 """
 
-# Measured: 11 to 16 ms at this limit, 3.3 ms at 10^6, 5.2 at 2 * 10^6.
+# A term takes 11 to 16 ms at this limit, 3.3 ms at 10^6, 5.2 at 2 * 10^6.
 _KERNEL_INLINE_LIMIT: Final = 5_000_000
 
 BASES: Final = range(2, 63)
@@ -29,7 +30,7 @@ DEFAULT_ENDS: Final = 20
 """Default number of leading and of trailing digits in a summary."""
 
 MAX_ENDS: Final = 500
-"""Maximum number of either; a summary at an index of 10,000 digits then takes 20 ms."""
+"""Maximum of both numbers; a summary at an index of 10,000 digits then takes 20 ms."""
 
 MAX_MODULUS_DIGITS: Final = 1_000
 """Maximum number of digits of a modulus."""
@@ -42,6 +43,30 @@ _KERNEL_FROM: Final = 300_000
 
 # Cached, so that a long term that is downloaded in parts is computed once.
 _TEXTS_KEPT: Final = 8
+
+
+class Stopwatch:
+    """Sum the seconds of its ``with`` blocks.
+
+    Attributes:
+        seconds: The sum; while it is None, nothing is measured.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: float | None = None
+        self._began = 0.0
+
+    def __enter__(self) -> None:
+        if self.seconds is not None:
+            self._began = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        if self.seconds is not None:
+            self.seconds += perf_counter() - self._began
+
+
+TEXT: Final = Stopwatch()
+"""Of the conversion of terms into text, of the one request that is answered now."""
 
 
 class InvalidModulus(ValueError):
@@ -71,19 +96,53 @@ def text(n: mpz, base: int = 10) -> bytes:
         if found := kernel.load():
             digits = bytes(doubling.digits_by_kernel(found, int(abs(n))))
             return b"-" + digits if fibonacci.is_negative(n) else digits
-    text: str = fibonacci.term(n).digits(base)
-    return text.encode()
+    term = fibonacci.term(n)
+    with TEXT:
+        text: str = term.digits(base)
+        return text.encode()
 
 
-def text_length(n: mpz, base: int = 10) -> int:
-    """Return the length of `text` without computing it."""
-    return int(fibonacci.digit_count(n, base)) + fibonacci.is_negative(n)
+Frame = tuple[bytes, bytes]
+"""The bytes before and after the digits of a term in one of its representations."""
+
+
+def text_frame(n: mpz) -> Frame:
+    """Return what is around the digits of F(n) in its text: perhaps a minus sign."""
+    return b"-" if fibonacci.is_negative(n) else b"", b""
+
+
+def document_frame(n: mpz, base: int = 10, *, names_base: bool = False) -> Frame:
+    """Return what is around the digits of F(n) in its JSON document, which may name the base."""
+    facts = (n, fibonacci.digit_count(n, base), *text_frame(n)[:1])
+    opening = b'{"n":"%d","digits":"%d","value":"%b' % facts
+    return opening, b'","base":"%d"}' % base if names_base else b'"}'
+
+
+def length(n: mpz, base: int, frame: Frame) -> int:
+    """Return the length of F(n) in ``base`` and ``frame`` without computing it."""
+    opening, closing = frame
+    return len(opening) + int(fibonacci.digit_count(n, base)) + len(closing)
+
+
+def decimal_frames(n: int) -> list[Frame]:
+    """Return the frames of all representations of F(n) and F(-n) in decimal, in a fixed order."""
+    return [
+        frame
+        for index in (mpz(n), mpz(-n))
+        for frame in (
+            text_frame(index),
+            document_frame(index),
+            document_frame(index, names_base=True),
+        )
+    ]
 
 
 def octets(n: mpz) -> bytes:
     """Return F(n) in big-endian two's complement, in the fewest bytes that hold it."""
-    octets: bytes = fibonacci.term(n).to_bytes(octets_length(n), "big", signed=True)
-    return octets
+    term = fibonacci.term(n)
+    with TEXT:
+        octets: bytes = term.to_bytes(octets_length(n), "big", signed=True)
+        return octets
 
 
 def octets_length(n: mpz) -> int:
@@ -95,7 +154,7 @@ def octets_length(n: mpz) -> int:
 def walk(first: int, count: int, pair: DecimalPair | None = None) -> Iterator[tuple[int, bytes]]:
     """Yield ``count`` consecutive indices from ``first`` with their terms, one linear step each.
 
-    ``pair`` has the terms at |first|, and is stepped here; if it is None they are computed.
+    ``pair`` has the terms at |first|, and is stepped by this; if it is None they are computed.
     """
     pair = pair or DecimalPair(abs(first))
     for n in range(first, first + count):
@@ -137,11 +196,11 @@ class NotATerm(LookupError):
 
 
 def indices(value: str, digits: Callable[[int], bytes]) -> list[int]:
-    """Return the indices of the terms with this value: of 1 both 1 and 2, of others one.
+    """Return the indices of the terms with this value: 1 and 2 for 1, a single one for others.
 
-    The index is negative only if ``value``, from `fibonacci.parse_value`, is. It is found by the
-    logarithm, and checked by the ``digits`` of that term, which are compared without converting
-    either: this takes the time of the term.
+    The index is negative only if ``value``, from `fibonacci.parse_value`, is negative. It is found
+    by the logarithm, and checked by the ``digits`` of that term. Both stay text, so that this takes
+    only the time that computing the term takes.
 
     Raises:
         NotATerm: There is none.
@@ -149,7 +208,7 @@ def indices(value: str, digits: Callable[[int], bytes]) -> list[int]:
     if value == "0":
         return [0]
     sign = -1 if value[0] == "-" else 1
-    # Before F(0) every other term is positive.
+    # Below F(0) every other term is positive.
     step = 1 if sign > 0 else 2
     magnitude = value.lstrip("-")
     n = fibonacci.nearest(magnitude, step)

@@ -1,4 +1,4 @@
-"""What tests of the whole program share."""
+"""Fixtures and hooks for all tests."""
 
 import os
 import shutil
@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    # Of several processes that test, the one that reports is another.
+    # With several test processes, another process reports.
     if (output := getattr(session.config, "workeroutput", None)) is not None:
         counts: Counter[str] = session.config.stash[_TRIED]
         output["tried"] = dict(counts)
@@ -61,13 +61,13 @@ def pytest_terminal_summary(
 
 @pytest.fixture
 def tried(request: pytest.FixtureRequest) -> Counter[str]:
-    """Count what has been tried; the end of the run says how much that was."""
+    """Count what has been tried; the run prints the counts at its end."""
     return request.config.stash[_TRIED]
 
 
 @pytest.fixture
 def times(request: pytest.FixtureRequest) -> int:
-    """How many times as many faults are to be caused as in an ordinary run."""
+    """How many times as many faults to cause as in an ordinary run."""
     return 20 if request.config.getoption("torture") else 1
 
 
@@ -80,7 +80,7 @@ def torture(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> Kernel:
-    """The C kernel, compiled from the source that is tested."""
+    """The C kernel, compiled from the source under test."""
     try:
         return Kernel(compiled(tmp_path_factory.mktemp("kernel")))
     except Unusable as error:
@@ -94,7 +94,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def serve(path: Path) -> Iterator[Serve]:
-    """Start services; ``before`` is a command that is to run them, with these descriptors."""
+    """Start services; ``before`` is a command that runs them, with these descriptors."""
     started = []
 
     def start(
@@ -112,13 +112,13 @@ def serve(path: Path) -> Iterator[Serve]:
 
 @pytest.fixture(scope="session")
 def lasting_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Service]]:
-    """Return the service of `service`; another one, if a test has brought that down."""
+    """Return the service of `service`; start another one if a test has ended it."""
     started: list[tuple[Service, threading.Thread]] = []
 
     def running() -> Service:
         if not started or started[-1][0].process.poll() is not None:
             service = Service([], tmp_path_factory.mktemp("service") / "state.log", [])
-            # A service whose log nobody reads waits for that in the end.
+            # A service blocks when its messages are not read.
             reading = threading.Thread(target=service.said.extend, args=(service.process.stderr,))
             reading.start()
             started.append((service, reading))
@@ -163,7 +163,7 @@ def haproxy(tmp_path: Path) -> Iterator[proxies.Start]:
 
 @pytest.fixture(scope="session")
 def template() -> Iterator[Cluster]:
-    """A cluster with the tables of a store, stopped: to be copied by those who stop theirs."""
+    """A stopped cluster with the tables of a store, to be copied by tests that stop theirs."""
     cluster = Cluster()
     cluster.start()
     schema.init(cluster.url())
@@ -174,7 +174,7 @@ def template() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def shared_cluster(template: Cluster) -> Iterator[Cluster]:
-    """A running cluster for all tests that leave it running, each with a database of its own."""
+    """A running cluster, shared by all tests that leave it running, each with its own database."""
     cluster = Cluster(template)
     cluster.start()
     yield cluster
@@ -183,16 +183,16 @@ def shared_cluster(template: Cluster) -> Iterator[Cluster]:
 
 @pytest.fixture
 def database(shared_cluster: Cluster, request: pytest.FixtureRequest) -> str:
-    """The connection string of an empty store, in a cluster that is left running."""
+    """The connection string of an empty store, in a cluster that must be left running."""
     name = f"test{abs(hash(request.node.nodeid))}"
-    # The template has the tables, and nobody connected to it at this moment.
+    # The template has the tables, and no connections at this moment.
     shared_cluster.sql(f"CREATE DATABASE {name} TEMPLATE postgres", database="template1")
     return shared_cluster.url(name)
 
 
 @pytest.fixture
 def cluster(template: Cluster) -> Iterator[Cluster]:
-    """A running cluster with an empty store, to do anything with."""
+    """A running cluster with an empty store, which the test may stop or change."""
     cluster = Cluster(template)
     cluster.start()
     yield cluster
@@ -201,7 +201,7 @@ def cluster(template: Cluster) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def require() -> Callable[[str], str]:
-    """Return the path of a program; without it the test is skipped, or fails in CI."""
+    """Return the path of a program; if it is missing, skip the test, or fail in CI."""
 
     def find(program: str) -> str:
         found = shutil.which(program)

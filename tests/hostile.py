@@ -17,7 +17,7 @@ Address = tuple[str, int]
 
 _READ_AT_ONCE: Final = 100_000
 
-_HOST: Final = b"Host: x\r\n"
+_HOST: Final = b"Host: localhost\r\n"
 _CLOSE: Final = b"Connection: close\r\n"
 _NEXT: Final = b"GET /api0/next HTTP/1.1\r\n"
 _STEP: Final = _NEXT + _HOST + _CLOSE + b"\r\n"
@@ -120,7 +120,7 @@ CASES: Final = [
     Case("a length of +16", _put(b"Content-Length: +16"), "400", "400"),
     Case("a length of 2^64 + 16", _put(b"Content-Length: 18446744073709551632"), "413", "400"),
     Case("a body longer than its length", _put(b"Content-Length: 10"), "400", "400"),
-    Case("two hosts", _next(b"Host: y"), "200, at 1", "400"),
+    Case("two hosts", _next(b"Host: y"), "421", "400"),
     Case("no host", _NEXT + _CLOSE + b"\r\n", "200, at 1", "400"),
     Case(
         "`If-Match` twice, one of them right",
@@ -305,7 +305,7 @@ REFUSED: Final = [
 
 
 def outcome(service: Service, address: Address, case: Case) -> str:
-    """Send the bytes to ``address``, and return what came of it, as the table has it."""
+    """Send the bytes to ``address``, and return the result as a cell of the table."""
     reset(service)
     received = b""
     with socket.create_connection(address, timeout=20) as client:
@@ -317,12 +317,12 @@ def outcome(service: Service, address: Address, case: Case) -> str:
                     break
                 received += piece
         except (ConnectionResetError, BrokenPipeError):
-            pass  # It has been refused before all of it was read.
+            pass  # The service has refused it before reading all of it.
     said = " ".join(status.decode() for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received))
     if not said:
         said = "the body alone" if received else "none"
     if said in ("400", "none") and len(case.sent) > _READ_AT_ONCE:
-        # Hung up with some of it unread, so that the reply may get lost.
+        # It was closed with unread bytes, so that the reply may get lost.
         said = "400 or none"
     reply, _ = service.ask("/api1/sequences/shared")
     position = tagged(reply)
@@ -330,16 +330,16 @@ def outcome(service: Service, address: Address, case: Case) -> str:
 
 
 def answer(service: Service, address: Address, case: Refused) -> str:
-    """Send each piece when those before have been read; return what came, as the table has it."""
+    """Send each piece when those before have been read; return the result as a table cell."""
     reset(service)
     received = b""
     with socket.create_connection(address, timeout=20) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for piece in case.sent:
-            # Refused by now, the rest may not be taken.
+            # If it has been refused, the rest may not be accepted.
             with contextlib.suppress(OSError):
                 client.sendall(piece)
-            # A connection that comes later is read later, and so is what comes after it.
+            # A connection that is opened later is read later, and so are bytes that arrive later.
             for _ in range(2):
                 service.ask("/livez")
         kept = False

@@ -1,4 +1,4 @@
-"""A real PostgreSQL in a directory of its own, for the tests that need one."""
+"""Run a real PostgreSQL in its own directory, for tests."""
 
 import contextlib
 import os
@@ -19,14 +19,14 @@ from psycopg import pq
 
 from tests.service import until
 
-# By numbers, the newest: Debian keeps them where no PATH leads.
+# The newest version, by number: Debian keeps the programs outside of PATH.
 _DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
 
 _SETTINGS = {
     "shared_buffers": "16MB",
     "max_connections": "40",
     "autovacuum": "off",
-    # A standby finds what it has missed, and looks for its primary ten times a second.
+    # A standby looks for its primary, and for what it has missed, ten times a second.
     "wal_keep_size": "64MB",
     "wal_retrieve_retry_interval": "100ms",
     "listen_addresses": "127.0.0.1",
@@ -68,7 +68,7 @@ class Cluster:
     def __init__(
         self, template: "Cluster | None" = None, programs: Callable[[str], Path] = program
     ) -> None:
-        """Make a cluster, not started; from ``template``, which is stopped, or anew."""
+        """Create a cluster without starting it, from the stopped ``template`` if there is one."""
         self._program = programs
         self.directory = Path(tempfile.mkdtemp(prefix="bigfib-postgres-"))
         self._own(self.directory)
@@ -85,7 +85,7 @@ class Cluster:
 
     @staticmethod
     def _own(path: Path) -> None:
-        """Give a directory to who runs the server, which refuses to be run by root."""
+        """Give a directory to the user who runs the server, which refuses to be run by root."""
         if os.geteuid() == 0:
             user = pwd.getpwnam("nobody")
             os.chown(path, user.pw_uid, user.pw_gid)
@@ -103,7 +103,7 @@ class Cluster:
         assert done.returncode == 0, done.stderr
 
     def start(self, **settings: str) -> None:
-        """Start it, and return when it takes connections."""
+        """Start it, and wait until it accepts connections."""
         options = [
             option
             for name, value in {**_SETTINGS, **settings}.items()
@@ -125,7 +125,7 @@ class Cluster:
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """Stop it at once, but in order, and return when it has ended."""
+        """Stop it at once, but in order, and wait for its end."""
         self._signal(signal.SIGINT)
 
     def kill(self) -> None:
@@ -136,7 +136,7 @@ class Cluster:
         self.process = None
 
     def pause(self) -> None:
-        """Stop the processes where they are; connections stay open, and nothing is answered."""
+        """Pause the processes: connections stay open, and nothing is answered."""
         self._signal_all(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -156,7 +156,7 @@ class Cluster:
         self.process = None
 
     def remove(self) -> None:
-        """Stop it, whatever its state, and remove all that it has written."""
+        """Stop it in any state, and remove its files."""
         if self.process and self.process.poll() is None:
             self.resume()
             self.kill()
@@ -178,17 +178,17 @@ class Cluster:
         return other
 
     def promote(self) -> None:
-        """Make the standby a primary, and return when it is."""
+        """Promote the standby to a primary, and wait until it is one."""
         self._run(str(program("pg_ctl")), "promote", "-w", "-D", str(self.data))
 
     def await_lock(self) -> None:
-        """Return when a statement waits for a lock that another holds."""
+        """Wait until a statement waits for a lock that another holds."""
         until = time.monotonic() + 20
         while not self.sql("SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
             assert time.monotonic() < until
 
     def offer_tls(self, user: str) -> Path:
-        """Offer TLS as ``localhost``, take ``user`` by that only, and return the authority."""
+        """Offer TLS as ``localhost``, accept ``user`` only by TLS, and return the authority."""
         authority, key, request, certificate = (
             self.data / name for name in ("ca.pem", "server.key", "server.csr", "server.crt")
         )
@@ -219,7 +219,7 @@ class Cluster:
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
     def sql(self, *statements: str, database: str = "postgres") -> list[tuple[object, ...]]:
-        """Run the statements, each by itself, and return the rows of the last."""
+        """Run each statement by itself, and return the rows of the last."""
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             rows: list[tuple[object, ...]] = []
             for statement in statements:
@@ -230,15 +230,16 @@ class Cluster:
 
 @contextlib.contextmanager
 def pgbouncer(
-    cluster: Cluster, mode: str, connections: int, port: int | None = None
-) -> Iterator[int]:
-    """Run PgBouncer in front of a cluster; give the port where it listens.
+    cluster: Cluster, database: str, mode: str, connections: int, port: int | None = None
+) -> Iterator[str]:
+    """Run PgBouncer in front of a cluster, and yield the URL of a database through it.
 
     Args:
         cluster: The cluster.
-        mode: Its ``pool_mode``.
-        connections: How many connections to each database it opens.
-        port: Where it listens; without it, anywhere.
+        database: The URL of the database without PgBouncer.
+        mode: The ``pool_mode``.
+        connections: How many connections to each database PgBouncer opens.
+        port: Where PgBouncer listens; without it, at a free port.
     """
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if not program:
@@ -256,7 +257,7 @@ def pgbouncer(
         )
     try:
         until(lambda: _listens(port))
-        yield port
+        yield f"postgresql://127.0.0.1:{port}/{database.rpartition('/')[2]}"
     finally:
         process.terminate()
         process.wait()
@@ -268,9 +269,9 @@ def _listens(port: int) -> bool:
 
 
 def synchronous_standby(primary: Cluster, port: int) -> Cluster:
-    """Return a running standby that has all that the primary says is committed."""
+    """Return a running standby that gets every commit before the primary reports it."""
     standby = primary.standby(port)
-    # Promoted, it waits for none.
+    # Once promoted, it waits for no standby.
     with (standby.data / "postgresql.auto.conf").open("a") as settings:
         settings.write("synchronous_standby_names = ''\n")
     standby.start()

@@ -18,7 +18,7 @@ from tests.service import Service
 
 Address = tuple[str, int]
 Start = Callable[..., Address]
-"""Start a proxy before a service; see `nginx`."""
+"""Start a proxy in front of a service; see `nginx`."""
 
 _NGINX = Path(__file__).parent.parent / "deploy" / "nginx.conf"
 _HAPROXY = Path(__file__).parent / "haproxy.cfg"
@@ -27,12 +27,12 @@ UNLIMITED = {
     "rate=100r/s": "rate=1000000r/s",
     "limit_conn connections 50": "limit_conn connections 30000",
 }
-"""Changes to nginx's configuration: the clients of tests are many, and all have one address."""
+"""Changes to nginx's configuration: tests have many clients with one address."""
 
 
 @contextmanager
 def nginx(directory: Path) -> Iterator[Start]:
-    """Start nginx with our configuration, but for ports; ``changes`` are made to it, too."""
+    """Start nginx with our configuration, with other ports, and with these ``changes``."""
     program = _program("nginx")
 
     def command(
@@ -41,7 +41,7 @@ def nginx(directory: Path) -> Iterator[Start]:
         changed = {
             "listen 80 ": f"listen 127.0.0.1:{port} ",
             "server 127.0.0.1:8080 ": f"server {service.host}:{service.port} ",
-            # As root the workers are others, who may not look into the directories of tests.
+            # As root, nginx runs workers as another user, who may not enter directories of tests.
             "events {": f"user {'root' if os.geteuid() == 0 else 'nobody'};\nevents {{",
             **(changes or {}),
         }
@@ -57,7 +57,7 @@ def nginx(directory: Path) -> Iterator[Start]:
 
 @contextmanager
 def haproxy(directory: Path) -> Iterator[Start]:
-    """Start haproxy with the configuration beside this module, but for ports."""
+    """Start haproxy with the configuration next to this module, with other ports."""
     program = _program("haproxy")
 
     def command(

@@ -1,4 +1,4 @@
-"""Run the procedures of docs/operations.md, with `systemctl` replaced: it needs no systemd here."""
+"""Run the procedures of docs/operations.md without systemd, with a replacement of `systemctl`."""
 
 import json
 import os
@@ -14,7 +14,7 @@ PROCEDURES: dict[str, str] = dict(
     re.findall(r"^```sh ([\w-]+)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 )
 
-# Starts and stops what the unit's ExecStart= names, with the environment of its Environment=.
+# It starts and stops the program in the unit's ExecStart=, with the unit's Environment=.
 _SYSTEMCTL = r"""
 await_end() { while grep -qs '^State:.[^Z]' "/proc/$1/status"; do sleep 0.02; done; }
 systemctl() {
@@ -46,13 +46,13 @@ class Machine:
     """
 
     def __init__(self, root: Path, bigfib: Path | None = None) -> None:
-        """Make the directories that a system has; with ``bigfib``, as after its installation."""
+        """Create the directories of a system; with ``bigfib``, as after its installation."""
         self.root = root
         self.log = root / "var/lib/bigfib/state.log"
         self.unit = ROOT / "deploy" / "bigfib.service"
         for name in ("opt", "etc/systemd/system", "usr/local/bin", "var/backups", "run"):
             (root / name).mkdir(parents=True)
-        # What ConfigurationDirectory=, StateDirectory= and CacheDirectory= make.
+        # systemd creates these, by ConfigurationDirectory=, StateDirectory= and CacheDirectory=.
         for name in ("etc/bigfib", "var/lib/bigfib", "var/cache/bigfib"):
             (root / name).mkdir(parents=True)
         (root / "etc/bigfib/bigfib.toml").write_text("port = 0\n")
@@ -62,17 +62,19 @@ class Machine:
             (root / "usr/local/bin/bigfib").symlink_to(bigfib)
 
     def run(self, procedure: str, **variables: str) -> str:
-        """Run the commands of a procedure below the machine's root; return what they print."""
+        """Run the commands of a procedure below the machine's root; return their output."""
         return self.shell(PROCEDURES[procedure], **variables)
 
     def shell(self, commands: str, text: str = "", **variables: str) -> str:
-        """Run commands below the machine's root, with ``text`` to read; return what they print."""
+        """Run commands below the machine's root, with ``text`` as input; return their output."""
         below = re.sub(r"(?<![\w./-])/(?=(?:opt|etc|var|usr/local)/)", f"{self.root}/", commands)
         done = subprocess.run(
             ["bash", "-ec", f"{_SYSTEMCTL}\n{below}"],
             cwd=self.root,
             env={
                 **os.environ,
+                # Compiled modules would take a third of the time of an installation.
+                "PIP_NO_COMPILE": "1",
                 "PATH": f"{self.root}/usr/local/bin:{os.environ['PATH']}",
                 "MACHINE": str(self.root),
                 "RUN": str(self.root / "run"),
@@ -91,17 +93,17 @@ class Machine:
         return done.stdout
 
     def journal(self) -> str:
-        """Return what the service has logged since its start."""
+        """Return the messages of the service since its start."""
         return (self.root / "run/journal").read_text()
 
     def url(self) -> str:
-        """Return where the running service listens."""
+        """Return the address of the running service."""
         found = re.search(r"listens on (http://\S+);", self.journal())
         assert found
         return found[1]
 
     def step(self, count: int = 1) -> None:
-        """Step the running service's shared sequence."""
+        """Step the shared sequence of the running service."""
         for _ in range(count):
             self._ask("/api0/next")
 

@@ -1,4 +1,4 @@
-"""A real service in a real process, for the tests that talk to one."""
+"""A real service in a real process, for tests."""
 
 import os
 import re
@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -16,11 +16,11 @@ from bigfib.digit_cache import DigitCache
 from bigfib.jobs import Jobs
 
 TIMEOUT = 60
-"""Seconds that something may take on a busy machine before a test takes it for lost."""
+"""Seconds that anything may take on a busy machine before a test fails."""
 
 
 class Service:
-    """A service that has said where it listens."""
+    """A service that is ready."""
 
     def __init__(
         self, arguments: list[str], file: Path, before: list[str], inherits: tuple[int, ...] = ()
@@ -39,17 +39,22 @@ class Service:
             pass_fds=inherits,
         )
         assert self.process.stderr is not None
+        if not self.listens(self.process.stderr):
+            self.process.communicate()
+            raise AssertionError(f"the service did not start: {self.said}")
+
+    def listens(self, stderr: Iterable[str]) -> bool:
+        """Return whether the service says where it listens."""
         self.said: list[str] = []
-        for line in self.process.stderr:
+        for line in stderr:
             self.said.append(line)
             found = re.search(r"listens on http://(.*):(\d+); .* at position (\d+),", line)
             if found:
                 self.host, self.port = found[1].strip("[]"), int(found[2])
                 self.start_position = int(found[3])
                 self.url = f"http://{found[1]}:{found[2]}"
-                return
-        self.process.communicate()
-        raise AssertionError(f"the service did not start: {self.said}")
+                return True
+        return False
 
     def connect(self) -> "closing[HTTPConnection]":
         return closing(HTTPConnection(self.host, self.port, timeout=TIMEOUT))
@@ -61,14 +66,14 @@ class Service:
         headers: dict[str, str] | None = None,
         body: bytes | None = None,
     ) -> tuple[HTTPResponse, bytes]:
-        """Send one request on a connection of its own; return reply and body."""
+        """Send one request on a new connection; return reply and body."""
         with self.connect() as connection:
             connection.request(method, path, body, headers or {})
             reply = connection.getresponse()
             return reply, reply.read()
 
     def value(self, name: str) -> int:
-        """Ask for ``/api0/name`` and return the value of a ``200``."""
+        """Request ``/api0/name``, and return the value of its ``200``."""
         reply, body = self.ask(f"/api0/{name}")
         found = re.fullmatch(rb'\{"value":"(\d+)","status":"200"\}', body)
         assert reply.status == 200, body
@@ -76,20 +81,20 @@ class Service:
         return int(found[1])
 
     def stop(self, signal_number: int) -> int:
-        """Send the signal, read what is still said, and return the exit status."""
+        """Send the signal, read the remaining messages, and return the exit status."""
         self.process.send_signal(signal_number)
         return self.wait()
 
     def wait(self) -> int:
         """Wait for the end of the process, and return the exit status."""
         assert self.process.stderr is not None
-        # Not `communicate`, which does not see what was read together with the first line.
+        # Not `communicate`, which misses what was read together with the first line.
         self.said.append(self.process.stderr.read())
         return self.process.wait(timeout=TIMEOUT)
 
 
 def exchange(service: Service, request: bytes) -> bytes:
-    """Send the bytes and return all that comes until the service closes the connection."""
+    """Send the bytes, and return all that comes until the service closes the connection."""
     with socket.create_connection((service.host, service.port), timeout=TIMEOUT) as connection:
         connection.sendall(request)
         received = b""
@@ -99,7 +104,7 @@ def exchange(service: Service, request: bytes) -> bytes:
 
 
 def until(true: Callable[[], object]) -> None:
-    """Return when that is so."""
+    """Wait until the condition is true."""
     deadline = time.monotonic() + TIMEOUT
     while not true():
         assert time.monotonic() < deadline
@@ -107,7 +112,7 @@ def until(true: Callable[[], object]) -> None:
 
 
 def seconds_of_work(pid: int) -> float:
-    """Return the CPU time that a process has taken, 0 if there is none."""
+    """Return the CPU time that a process has used, 0 if there is none."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
@@ -116,19 +121,19 @@ def seconds_of_work(pid: int) -> float:
 
 
 def memory(service: Service) -> int:
-    """Return how many bytes of memory the service has at the moment."""
+    """Return how many bytes of memory the service has now."""
     status = Path(f"/proc/{service.process.pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) * 1024
 
 
 @contextmanager
-def full_disk(service: Service, room: int = 0) -> Iterator[None]:
-    """Let the service write no further; the kernel refuses it.
+def full_disk(service: Service, spare: int = 0) -> Iterator[None]:
+    """Limit the service's log to ``spare`` more bytes; the kernel refuses to write beyond.
 
-    Under load there has to be ``room`` for what has been accepted at this moment.
+    A service under load needs some: unlike a disk, the limit takes back what was reserved.
     """
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    size = service.file.stat().st_size + room
+    size = service.file.stat().st_size + spare
     resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (size, unlimited[1]))
     yield
     resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, unlimited)
@@ -147,9 +152,9 @@ def reset(service: Service) -> None:
 
 
 def jobs(path: Path) -> Jobs:
-    """Return what an application without a service gets large terms from."""
+    """Return an object for large terms, for an application without a service."""
     return Jobs(DigitCache(path.with_name("cache"), 1 << 20), 2_000_000)
 
 
 Serve = Callable[..., Service]
-"""What the fixture `serve` is."""
+"""The type of the fixture `serve`."""

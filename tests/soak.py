@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 
-# The service is killed and started again, meanwhile.
+# The service is killed and restarted meanwhile.
 _BACK_WITHIN = 60.0
 
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
@@ -23,11 +23,11 @@ _ID = re.compile(rb'"id":"([0-9a-f]{32})"')
 
 
 class Lost(Exception):
-    """The connection was closed before the reply was whole."""
+    """The connection was closed before the reply was complete."""
 
 
 class Wire:
-    """A connection that is made anew when it is lost."""
+    """A connection that is opened again when it is lost."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
@@ -47,7 +47,7 @@ class Wire:
             except OSError:
                 assert time.monotonic() < deadline, "the service is not there"
                 time.sleep(0.01)
-        # What cannot be sent will not be answered.
+        # A request that cannot be sent gets no reply.
         with contextlib.suppress(OSError):
             self._socket.sendall(request)
 
@@ -83,7 +83,7 @@ class Wire:
 
 
 class Client:
-    """A connection, with a sequence of its own."""
+    """A connection, with its own sequence."""
 
     def __init__(self, wire: Wire, rng: random.Random) -> None:
         self._wire = wire
@@ -91,18 +91,18 @@ class Client:
         self.id = ""
         self.position = 0
         self.answers: Counter[str] = Counter()
-        # How far the shared sequence was moved, at least and at most.
+        # By how much the shared sequence was moved, at least and at most.
         self.least = self.most = 0
         self._asked: tuple[str, int] = ("", 0)
 
     def _request(self, method: str, target: str, *fields: str, body: str = "") -> None:
-        head = "".join(f"{field}\r\n" for field in ("Host: x", *fields))
+        head = "".join(f"{field}\r\n" for field in ("Host: localhost", *fields))
         if body:
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         self._wire.send(f"{method} {target} HTTP/1.1\r\n{head}\r\n{body}".encode())
 
     def ask(self) -> None:
-        """Send something."""
+        """Send some request."""
         rng = self._rng
         chance = rng.random()
         own = f"/api1/sequences/{self.id}"
@@ -110,7 +110,7 @@ class Client:
             self._asked = ("create", 0)
             self._request("POST", "/api1/sequences")
         elif chance < 0.35:
-            # There and back, so that terms do not grow.
+            # Step forward and back, so that terms do not grow.
             by = rng.choice((1, -1))
             self._asked = ("shared", by)
             self._request("GET", "/api0/next" if by > 0 else "/api0/previous")
@@ -178,7 +178,9 @@ class Client:
             target, expected = "/api0/next\0", 400
         elif chance < 0.99:
             self._asked = ("gone", 0)
-            self._wire.send(b"GET /api1/terms/20000 HTTP/1.1\r\nHost: x\r\n" + b"\r\n" * (n & 1))
+            self._wire.send(
+                b"GET /api1/terms/20000 HTTP/1.1\r\nHost: localhost\r\n" + b"\r\n" * (n & 1)
+            )
             return
         else:
             method, target, expected = "DELETE", f"/api1/terms/{n}/job", 404
@@ -192,14 +194,14 @@ class Client:
         self._request(method, f"/api1/terms/{far}" + ("/job" if method == "DELETE" else ""))
 
     def hear(self) -> None:
-        """Take in the answer, and hold it against what is known."""
+        """Compare the answer with what is known, and update that."""
         what, about = self._asked
         if what == "gone":
             self._wire.close()
             self.answers["left in the middle"] += 1
             return
         if what in ("shared", "own") and self._rng.random() < 0.01:
-            # As if the reply had been lost.
+            # Pretend that the reply was lost.
             self._wire.close()
             self._doubt(what, about)
             return
@@ -243,7 +245,7 @@ class Client:
         return int(found[1])
 
     def _doubt(self, what: str, about: int) -> None:
-        """Find out what has become of a change, if anybody can tell."""
+        """Find out whether a change was made, if that is possible."""
         self.answers["in doubt"] += 1
         if what == "shared":
             self.least += min(about, 0)
@@ -251,7 +253,7 @@ class Client:
         elif what == "delete":
             self.id = ""
         elif what == "own":
-            # Of what comes within one moment on two connections, the later may be seen to first.
+            # If two requests arrive at once on two connections, the later may be handled first.
             # So the change may be made after the first look, but not after the second.
             self._look()
             shown = self._look()

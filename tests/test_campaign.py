@@ -1,4 +1,4 @@
-"""Nothing that clients do ends the service, crosses replies, or makes an unanswered step."""
+"""Clients cannot crash the service, get replies of others, or leave a doubtful step unnoticed."""
 
 import json
 import os
@@ -21,20 +21,20 @@ from tests.campaign.trials import LARGE, Trial, leaves, splits
 from tests.service import Serve, Service, descriptors, full_disk, memory, until
 
 _ASAN = os.environ.get("BIGFIB_TEST_ASAN")
-"""Where a bjoern with AddressSanitizer is; see `tests.campaign`."""
+"""The directory of a bjoern with AddressSanitizer; see `tests.campaign`."""
 
 _MOST_GROWTH = 16 << 20
-"""Bytes that the service may have more after the second half of the trials than before it."""
+"""Bytes by which the memory of the service may grow in the second half of the trials."""
 
 
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
-    """What chooses the trials: always the same ones, but with `--torture`."""
+    """Chooses the trials: always the same ones, except with `--torture`."""
     return random.randrange(1 << 32) if request.config.getoption("torture") else 7
 
 
 def _under_asan(directory: Path) -> list[str]:
-    """Return what runs a service with the bjoern that has AddressSanitizer, if there is one."""
+    """Return a command prefix that uses the bjoern with AddressSanitizer, if there is one."""
     if not _ASAN:
         return []
     library = subprocess.check_output(["gcc", "-print-file-name=libasan.so"], text=True)
@@ -45,14 +45,14 @@ def _under_asan(directory: Path) -> list[str]:
         "env",
         f"LD_PRELOAD={library.strip()}",
         f"PYTHONPATH={Path(_ASAN).absolute()}:{directory}",
-        # Every object has memory of its own, so that its use after it was freed is seen.
+        # Allocate every object separately, so that its use after it was freed is noticed.
         "PYTHONMALLOC=malloc",
         "ASAN_OPTIONS=detect_leaks=0:exitcode=99:handle_abort=1",
     ]
 
 
 def _read_on(service: Service) -> threading.Thread:
-    """Read what the service says: it would wait for us otherwise."""
+    """Read the messages of the service, which would block otherwise."""
     assert service.process.stderr is not None
     reading = threading.Thread(target=service.said.extend, args=(service.process.stderr,))
     reading.start()
@@ -92,9 +92,9 @@ def test_split_hostile_and_abandoned_requests_cross_no_replies(
     tried.update(campaign.tried)
     said = "".join(service.said[-100:])
     assert not campaign.failures, (seed, service.process.poll(), *campaign.failures, said)
-    # The reply to the first one may be seen before its connection is closed.
+    # The first reply may arrive before its connection is closed.
     until(lambda: descriptors(service) <= at_start)
-    # AddressSanitizer keeps what was freed.
+    # AddressSanitizer keeps freed memory.
     assert _ASAN or after - before < _MOST_GROWTH
     assert service.ask("/livez")[0].status == 200
     service.process.send_signal(signal.SIGTERM)
@@ -108,7 +108,7 @@ def test_split_hostile_and_abandoned_requests_cross_no_replies(
 def test_clients_gone_from_a_full_disk_harm_no_other_reply(serve: Serve) -> None:
     service = serve()
     reading = _read_on(service)
-    step = b"POST /api1/sequences/shared/next HTTP/1.1\r\nHost: x\r\n\r\n"
+    step = b"POST /api1/sequences/shared/next HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with full_disk(service), service.connect() as other:
         for turn in range(100):
             with socket.create_connection((service.host, service.port)) as client:

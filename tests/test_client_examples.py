@@ -1,117 +1,118 @@
-"""The programs of docs/clients.md, run against a service whose replies get lost."""
+"""The programs of docs/clients.md, and one for each common client, while replies get lost."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from flint import fmpz
 
-from tests.api.sequences import tagged
-from tests.service import Serve, Service
+from tests.api.test_generated_clients import pypi
+from tests.lossy import LossyProxy, lossy
+from tests.service import Serve
+from tests.test_client import residue
+
+__all__ = ["pypi"]
 
 CLIENTS = Path(__file__).parent.parent / "docs" / "clients.md"
+PROGRAMS = Path(__file__).parent / "programs"
 N = 1_100_000
-
-
-class LossyProxy(ThreadingHTTPServer):
-    """Pass requests on to a service; lose the reply to a step, and one in the middle of a part.
-
-    Attributes:
-        steps: The paths of the steps that have been passed on, each time that they were.
-        lost: What kinds of replies have been lost.
-    """
-
-    def __init__(self, service: Service) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.service = service
-        self.steps: list[str] = []
-        self.lost: set[str] = set()
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Answers by what the service answers, unless that is to be lost."""
-
-    server: LossyProxy
-
-    def do_GET(self) -> None:
-        service = self.server.service
-        connection = HTTPConnection(service.host, service.port, timeout=20)
-        connection.request(self.command, self.path, None, dict(self.headers.items()))
-        reply = connection.getresponse()
-        body = reply.read()
-        connection.close()
-        if self.path.endswith("/next"):
-            self.server.steps.append(self.path)
-            if "step" not in self.server.lost:
-                self.server.lost.add("step")
-                return
-        self.send_response_only(reply.status)
-        for name, value in reply.getheaders():
-            if name not in ("Connection", "Transfer-Encoding"):
-                self.send_header(name, value)
-        self.end_headers()
-        first = reply.headers.get("Content-Range", "bytes 0-").startswith("bytes 0-")
-        if not first and "part" not in self.server.lost:
-            self.server.lost.add("part")
-            body = body[:1000]
-        self.wfile.write(body)
-
-    def do_POST(self) -> None:
-        self.do_GET()
-
-    def log_message(self, *_: object) -> None:
-        """Leave standard error alone."""
+LARGE = 6_000_000
 
 
 @pytest.fixture
-def lossy(serve: Serve) -> Iterator[LossyProxy]:
-    with LossyProxy(serve()) as proxy:
-        thread = Thread(target=proxy.serve_forever, args=(0.05,))
-        thread.start()
+def proxy(serve: Serve) -> Iterator[LossyProxy]:
+    with lossy(serve()) as proxy:
         yield proxy
-        proxy.shutdown()
-        thread.join()
 
 
-def run(language: str, command: list[str], file: Path, proxy: LossyProxy) -> str:
-    """Run the program of docs/clients.md in this language; return what it prints."""
-    found = re.findall(rf"```{language}\n(.*?)```", CLIENTS.read_text(), re.DOTALL)
-    assert len(found) == 1
-    assert found[0].count("localhost:8080") == 1
-    file.write_text(found[0].replace("localhost:8080", f"127.0.0.1:{proxy.server_port}"))
-    done = subprocess.run([*command, str(file)], capture_output=True, text=True, timeout=120)
+def run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def example(language: str, file: Path, proxy: LossyProxy) -> str:
+    """Write the last program in this language in docs/clients.md to a file; return its path."""
+    found = re.findall(rf"```{language}\n(.*?)```", CLIENTS.read_text(), re.DOTALL)[-1]
+    return written(found, file, proxy)
+
+
+def written(program: str, file: Path, proxy: LossyProxy) -> str:
+    assert program.count("http://localhost:8080") == 1
+    file.write_text(program.replace("http://localhost:8080", proxy.url))
+    return str(file)
+
+
+def test_example_of_the_client_in_the_package_works(proxy: LossyProxy, tmp_path: Path) -> None:
+    program = re.findall(r"```python\n(from bigfib.*?)```", CLIENTS.read_text(), re.DOTALL)[0]
+    printed = run([sys.executable, written(program, tmp_path / "program.py", proxy)])
+    assert printed.splitlines() == [
+        "position 1",
+        "Nothing has changed: the sequence is not as If-Match has it; it is at position 100.",
+        f"[100] {residue(10**30, 1_000_000_007)}",
+        f"{len(str(fmpz.fib_ui(fmpz(N))))} digits",
+    ]
+    assert proxy.has_cut
 
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("language", ["python", "js", "go"])
 def test_client_whose_replies_are_lost_steps_once_and_gets_every_digit(
     language: str,
-    lossy: LossyProxy,
+    proxy: LossyProxy,
     require: Callable[[str], str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Without a C compiler, too.
+    # They must also work without a C compiler.
     monkeypatch.setenv("CGO_ENABLED", "0")
     programs = {"python": sys.executable, "js": "node", "go": "go"}
     command = [require(programs[language]), *(["run"] if language == "go" else [])]
     name = {"python": "client.py", "js": "client.mjs", "go": "client.go"}[language]
     value = fmpz.fib_ui(fmpz(N))
-    printed = run(language, command, tmp_path / name, lossy)
-    assert printed == (
+    assert run([*command, example(language, tmp_path / name, proxy)]) == (
         f"position 1\n{len(str(value))} digits, modulo 1000000007: {int(value % 1_000_000_007)}\n"
     )
-    assert lossy.lost == {"step", "part"}
-    # Sent again, and made once: the program was told so by the position.
-    path, again = lossy.steps
-    assert path == again
-    reply, _ = lossy.service.ask(path.removesuffix("/next"))
-    assert tagged(reply) == 1
+    assert proxy.has_cut
+    # The change was sent again, and made once: the position told the program.
+    creation, again, step, step_again = proxy.passed
+    assert (creation, step) == (again, step_again)
+    _, body = proxy.service.ask(creation.removeprefix("PUT "))
+    assert json.loads(body)["position"] == "1"
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("program", ["scenario.go", "scenario.mjs", "scenario.py", "Scenario.java"])
+def test_common_client_creates_steps_seeks_and_gets_a_large_term_and_an_index(
+    program: str,
+    proxy: LossyProxy,
+    require: Callable[[str], str],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CGO_ENABLED", "0")
+    runs: dict[str, Callable[[], list[str]]] = {
+        "go": lambda: [require("go"), "run"],
+        "mjs": lambda: [require("node")],
+        # httpx is one of the packages that generated clients need.
+        "py": lambda: [str(request.getfixturevalue("pypi") / "python")],
+        # A large package, which CI need not install.
+        "java": lambda: [shutil.which("java") or pytest.skip("java is not installed")],
+    }
+    command = runs[program.rpartition(".")[2]]()
+    printed = run([*command, str(PROGRAMS / program), proxy.url, str(LARGE)])
+    value = str(fmpz.fib_ui(fmpz(LARGE)))
+    assert printed.splitlines() == [
+        # The attempt whose reply was lost has created it.
+        "create 412 0",
+        "step 412 1",
+        "seek 200 100",
+        f"term {len(value)} {value[:20]} {value[-20:]}",
+        "index 100",
+    ]
+    assert proxy.has_cut

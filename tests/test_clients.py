@@ -1,4 +1,4 @@
-"""Real clients get the replies to their own requests, and end nothing."""
+"""Real clients get the replies to their own requests, and crash nothing."""
 
 import json
 import signal
@@ -15,6 +15,7 @@ FETCH = Path(__file__).parent / "fetch.mjs"
 STATUSES = ["-s", "-o", "/dev/null", "-o", "/dev/null", "-w", "%{http_code} "]
 
 
+@pytest.mark.campaign
 def test_fetch_of_node_gets_replies_of_its_own(serve: Serve, require: Callable[[str], str]) -> None:
     service = serve("--durability", "os")
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What ``deploy/`` has for those who watch asks for what there is."""
+"""The dashboard and alerts in ``deploy/`` use only metrics that exist."""
 
 import json
 import os
@@ -21,13 +21,13 @@ DASHBOARD, ALERTS = DEPLOY / "grafana.json", DEPLOY / "alerts.yml"
 _NAME = re.compile(r"\b(?:bigfib|process)_[a-z_]+")
 _LABEL = re.compile(r"\{\{(\w+)\}\}|by \(([\w, ]+)\)")
 
-# What Prometheus itself puts on each sample.
+# Prometheus itself adds these labels to each sample.
 OF_THE_TARGET = {"job", "instance"}
 
 
 @pytest.fixture
 def told(serve: Serve) -> dict[str, set[str]]:
-    """The labels of each sample that a service has told, by its name."""
+    """The labels of each sample that a service has exported, by its name."""
     service = serve()
     service.value("next")
     told: dict[str, set[str]] = {}
@@ -42,7 +42,7 @@ def targets() -> list[dict[str, Any]]:
     return [target for panel in dashboard["panels"] for target in panel.get("targets", [])]
 
 
-def test_the_dashboard_asks_for_what_there_is(told: dict[str, set[str]]) -> None:
+def test_dashboard_uses_only_exported_metrics(told: dict[str, set[str]]) -> None:
     assert len(targets()) > 20
     for target in targets():
         expression = target["expr"]
@@ -55,7 +55,7 @@ def test_the_dashboard_asks_for_what_there_is(told: dict[str, set[str]]) -> None
                     assert label in told[name] | OF_THE_TARGET, (expression, label)
 
 
-def test_the_dashboard_shows_all_that_is_told(told: dict[str, set[str]]) -> None:
+def test_dashboard_shows_every_exported_metric(told: dict[str, set[str]]) -> None:
     shown = {name for target in targets() for name in _NAME.findall(target["expr"])}
     base = re.compile("_(bucket|sum|count)$")
     families = {base.sub("", name) for name in told if name.startswith("bigfib_")}
@@ -73,7 +73,7 @@ def test_panels_of_the_dashboard_do_not_overlap() -> None:
                 taken.add((x, y))
 
 
-def test_the_alerts_ask_for_what_there_is(told: dict[str, set[str]]) -> None:
+def test_alerts_use_only_exported_metrics(told: dict[str, set[str]]) -> None:
     names = _NAME.findall(
         "\n".join(re.findall(r"expr: (.*?)\n +(?:for|annotations):", ALERTS.read_text(), re.DOTALL))
     )
@@ -81,7 +81,7 @@ def test_the_alerts_ask_for_what_there_is(told: dict[str, set[str]]) -> None:
     assert set(names) <= set(told)
 
 
-def test_the_container_is_asked_for_its_health_at_its_port(serve: Serve) -> None:
+def test_container_health_check_uses_its_port(serve: Serve) -> None:
     dockerfile = (DEPLOY.parent / "Dockerfile").read_text()
     check = re.search(r"^HEALTHCHECK [^\[]*CMD (\[.*\])$", dockerfile, re.MULTILINE)
     assert check
@@ -107,4 +107,4 @@ def test_alerts_are_valid_rules(require: Callable[[str], str]) -> None:
         check=False,
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "SUCCESS: 5 rules found" in checked.stdout
+    assert "SUCCESS: 6 rules found" in checked.stdout

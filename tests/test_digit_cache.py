@@ -1,6 +1,7 @@
-"""The digit cache as a directory of files; test_large_term_cache.py has services use it."""
+"""The digit cache as a directory of files; in test_large_term_cache.py services use it."""
 
 import errno
+import hashlib
 import os
 import select
 import socket
@@ -32,9 +33,27 @@ class TestStore:
     def test_stored_term_is_found_again(self, cache: DigitCache) -> None:
         stored = cache.store(N, digits(N))
         with cache.open(N) as file:
-            assert seal(file) == stored
+            assert seal(file) == stored.seal
             assert file.read().decode() == digits(N)
         assert cache.check(N) == stored
+
+    @pytest.mark.parametrize("n", [N, N + 1])
+    def test_digests_are_those_of_all_representations(self, cache: DigitCache, n: int) -> None:
+        """F(-N) is negative, and F(-N - 1) is not."""
+        sign, size = "-" if n == N else "", len(digits(n))
+        expected = [
+            hashlib.sha256(representation.encode()).digest()
+            for index, value in ((n, digits(n)), (-n, sign + digits(n)))
+            for representation in (
+                value,
+                f'{{"n":"{index}","digits":"{size}","value":"{value}"}}',
+                f'{{"n":"{index}","digits":"{size}","value":"{value}","base":"10"}}',
+            )
+        ]
+        assert list(cache.store(n, digits(n)).digests) == expected
+        kept = cache.check(n)
+        assert kept
+        assert list(kept.digests) == expected
 
     @pytest.mark.parametrize("wrong", [digits(N - 1), digits(N)[:-1], digits(N)[:-1] + "7", ""])
     def test_wrong_digits_are_not_stored(self, cache: DigitCache, wrong: str) -> None:
@@ -55,12 +74,12 @@ class TestStore:
         with cache.open(N) as file:
             second = cache.store(N, digits(N))
             assert first != second
-            # Whoever reads the first goes on reading it.
+            # A reader of the first file can go on reading it.
             assert file.read().decode() == digits(N)
         assert names(cache) == [f"{N}.digits"]
 
     def test_full_cache_drops_the_least_recently_used(self, cache: DigitCache) -> None:
-        """Three of 6,270 digits have room."""
+        """There is room for three terms of 6,270 digits."""
         for n in (N, N + 1, N + 2):
             cache.store(n, digits(n))
         with cache.open(N) as file:
@@ -97,12 +116,12 @@ class TestStore:
         monkeypatch.setattr(Path, "rename", full)
         with pytest.raises(OSError, match="No space left"):
             cache.store(N + 1, digits(N + 1))
-        # What was there had to go first.
+        # The file that was there had to be deleted first.
         assert names(cache) == []
 
 
 class TestCheck:
-    def test_missing_term_is_none(self, cache: DigitCache) -> None:
+    def test_check_of_a_missing_term_returns_none(self, cache: DigitCache) -> None:
         assert cache.check(N) is None
 
     def test_any_wrong_digit_is_found_and_removed(self, cache: DigitCache) -> None:
@@ -167,7 +186,7 @@ class TestLock:
 def test_only_the_digits_of_a_term_are_held_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int, by_kernel: bool
 ) -> None:
-    """Of lengths about those of the pieces in which they are checked."""
+    """Terms about as long as the pieces in which they are checked."""
     if by_kernel and kernel.load() is None:
         pytest.skip(kernel.description())
     if not by_kernel:

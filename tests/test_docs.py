@@ -1,4 +1,4 @@
-"""What the documents name is there: links, places in the code, commands, settings, requests."""
+"""Links, places in the code, commands, settings and requests in the documents exist."""
 
 import ast
 import dataclasses
@@ -33,7 +33,7 @@ def prose(path: Path) -> str:
 
 
 def anchors(path: Path) -> set[str]:
-    """Return what links may name in a page, as GitHub and GitLab make it of the headings."""
+    """Return the anchors of a page, as GitHub and GitLab derive them from the headings."""
     headings = re.findall(r"^#+ (.*)$", prose(path), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -50,7 +50,7 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
 
 
 def definitions(path: Path) -> set[str]:
-    """Return the names that a module defines, those in classes with the class before them."""
+    """Return the names that a module defines; names in classes are preceded by the class."""
 
     def named(node: ast.AST, before: str) -> Iterator[str]:
         for child in ast.iter_child_nodes(node):
@@ -114,5 +114,5 @@ def test_http_lists_the_requests_that_there_are(serve: Serve) -> None:
         for method in operations
         if method in ("get", "post", "put", "delete")
     }
-    # The files of the pages are named beside them.
+    # Files of the pages are named by the code next to them.
     assert named == there - {("GET", "/page/{name}"), ("GET", "/docs/{name}")}

@@ -1,4 +1,4 @@
-"""What each of ``tests/fuzz`` checks holds for bytes that nobody thought of."""
+"""The properties in ``tests/fuzz`` hold for bytes that nobody thought of."""
 
 import importlib
 import importlib.util
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.numbers.kernels import compiled
 
-# How many executions there are in a thorough run, by what one costs.
+# Executions in a thorough run, by the time that one takes.
 EXECUTIONS = {"records": 4_000_000, "requests": 5_500_000, "decimals": 600_000, "reader": 200_000}
 
 
@@ -23,7 +23,7 @@ EXECUTIONS = {"records": 4_000_000, "requests": 5_500_000, "decimals": 600_000, 
 def test_properties_hold_for_bytes_by_hypothesis(target: str, times: int) -> None:
     module = importlib.import_module(f"tests.fuzz.{target}")
 
-    # Each property has as its first byte the choice among several.
+    # If a target has several properties, the first byte chooses one.
     @settings(max_examples=200 * times, deadline=None, database=None)
     @given(st.integers(0, 255), st.binary(max_size=300))
     def check(choice: int, data: bytes) -> None:
@@ -50,7 +50,7 @@ def test_kernel_reads_and_writes_nothing_beyond_its_buffers(
     environment = os.environ | {
         "LD_PRELOAD": runtime,
         "ASAN_OPTIONS": "detect_leaks=0",
-        # Else Python's objects would be parts of larger pieces.
+        # Otherwise Python's objects would be parts of larger pieces of memory.
         "PYTHONMALLOC": "malloc",
     }
     count = 300 * times
@@ -76,7 +76,7 @@ def test_properties_hold_for_bytes_by_coverage(
             pytest.fail(reason)
         pytest.skip(reason)
     runs = EXECUTIONS[target] // (1 if times > 1 else 100)
-    # What has been found useful, by several that look at the same time.
+    # Useful inputs found so far, shared by several processes.
     found = tmp_path / "corpus"
     found.mkdir()
     each = len(os.sched_getaffinity(0)) if times > 1 else 1

@@ -1,4 +1,4 @@
-"""What hostile clients send to bigfib itself. What they send to nginx: see test_proxy.py."""
+"""Send hostile bytes to bigfib itself; test_proxy.py sends them to nginx."""
 
 import contextlib
 import resource
@@ -15,7 +15,7 @@ from bigfib.server.bjoern.idle import TIMEOUT
 from tests.hostile import CASES, REFUSED, answer, outcome, refused_table, table
 from tests.service import Serve, Service
 
-ANOTHER = b"GET /api0/next HTTP/1.1\r\nHost: x\r\n\r\n"
+ANOTHER = b"GET /api0/next HTTP/1.1\r\nHost: localhost\r\n\r\n"
 EXPECTING = ANOTHER[:-2] + b"Expect: 100-continue\r\n\r\n"
 
 IN_PARTS = [ANOTHER[:30], ANOTHER[30:]]
@@ -51,7 +51,7 @@ def test_valid_requests_that_bjoern_refuses_are_those_documented(serve: Serve) -
 
 def test_a_client_that_sends_no_more_is_answered(service: Service) -> None:
     with socket.create_connection((service.host, service.port), timeout=20) as client:
-        client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: localhost\r\n\r\n")
         client.shutdown(socket.SHUT_WR)
         received = b""
         while piece := client.recv(1000):
@@ -61,7 +61,7 @@ def test_a_client_that_sends_no_more_is_answered(service: Service) -> None:
 
 @pytest.fixture
 def many_descriptors() -> Iterator[int]:
-    """Let this process, and those it starts, have as many descriptors as there may be."""
+    """Raise the limit of descriptors for this process, and for those that it starts."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
     yield limits[1]
@@ -82,7 +82,9 @@ def idle_connections(service: Service, count: int) -> ExitStack:
 
 
 @pytest.mark.campaign
-def test_steps_beside_10_000_idle_connections_are_made(serve: Serve, many_descriptors: int) -> None:
+def test_steps_next_to_10_000_idle_connections_are_made(
+    serve: Serve, many_descriptors: int
+) -> None:
     if many_descriptors < 10_100:
         pytest.skip(f"there may be {many_descriptors} descriptors (ulimit -Hn), fewer than 10,100")
     service = serve()
@@ -95,7 +97,7 @@ def test_steps_beside_10_000_idle_connections_are_made(serve: Serve, many_descri
 
 @pytest.mark.usefixtures("torture")
 def test_client_that_does_nothing_is_closed_after_75_seconds(service: Service) -> None:
-    """A silent client; one that sends a byte now and then; one that does not read its reply."""
+    """A silent client, one that sends a byte now and then, and one that does not read its reply."""
     address = (service.host, service.port)
     with (
         socket.create_connection(address) as silent,
@@ -106,7 +108,7 @@ def test_client_that_does_nothing_is_closed_after_75_seconds(service: Service) -
         silent.settimeout(10)
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect(address)
-        deaf.sendall(b"GET /api1/terms?from=900000&count=100 HTTP/1.1\r\nHost: x\r\n\r\n")
+        deaf.sendall(b"GET /api1/terms?from=900000&count=100 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         began = time.monotonic()
         cut_off = None
         request = iter(b"GET /" + b"x" * 1000)

@@ -1,4 +1,4 @@
-"""The manifests for Compose and Kubernetes: valid by their schemas, and true of the service."""
+"""The manifests for Compose and Kubernetes are valid by their schemas, and fit the service."""
 
 import copy
 import re
@@ -22,7 +22,7 @@ KUBERNETES = sorted(DEPLOY.glob("kubernetes*.yaml"))
 WORKFLOWS = sorted(ROOT.glob(".github/workflows/*.yml"))
 
 OLDEST = "1.30"
-"""The first Kubernetes that has all that the manifests use by default."""
+"""The first Kubernetes with all that the manifests use, by default."""
 
 
 def file_name(path: object) -> str:
@@ -63,7 +63,7 @@ def containers() -> Iterator[Any]:
 
 
 def check(schema: str, path: Path) -> "subprocess.CompletedProcess[str]":
-    # It has the schemas inside, and asks no network for them.
+    # It contains the schemas, and needs no network.
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
     return subprocess.run([*command, path], capture_output=True, text=True, timeout=60, check=False)
 
@@ -161,7 +161,7 @@ def test_container_starts_and_its_probes_are_answered(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, database if name == "BIGFIB_STORE" else value)
-    # What the image runs without arguments.
+    # The program that the image runs without arguments.
     arguments = arguments or ["serve"]
     if arguments[0] != "serve":
         subprocess.run([sys.executable, "-m", "bigfib", *arguments], check=True, timeout=60)

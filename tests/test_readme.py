@@ -1,4 +1,4 @@
-"""The README, and the sessions of other documents: what they show is what is printed."""
+"""The sessions of the README and other documents print what the documents show."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ README = ROOT / "README.md"
 
 
 def session(page: Path) -> list[tuple[str, str]]:
-    """Return the commands of a page's session, each with what it prints."""
+    """Return the commands of a page's session, each with its output."""
     blocks = "".join(re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL))
     commands = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", blocks, re.MULTILINE)
     assert len(commands) > 10
@@ -29,7 +29,7 @@ def test_every_command_of_a_session_prints_what_the_page_shows(
     service = serve()
     monkeypatch.setenv("BIGFIB_FILE", str(service.file))
     commands = session(ROOT / page)
-    # In one shell, as a reader would; a line of its own marks where the output of a command ends.
+    # In one shell, as a reader would; a marker line follows the output of each command.
     script = "".join(f"{command}\necho end of output $?\n" for command, _ in commands)
     done = subprocess.run(
         ["bash", "-c", script.replace("localhost:8080", f"localhost:{service.port}")],
@@ -50,7 +50,7 @@ def test_readme_shows_what_the_service_says_when_it_listens(serve: Serve) -> Non
     (shown,) = re.findall("^bigfib: .*listens.*$", README.read_text(), re.MULTILINE)
     (said,) = [line.rstrip("\n") for line in service.said if "listens on" in line]
     said = said.replace(str(service.port), "8080")
-    # That is the machine's.
+    # This part depends on the machine.
     said = re.sub("kernel: .*", "kernel: AVX2", said)
     assert said.replace(str(service.file), "~/.local/state/bigfib/state.log") == shown
 

@@ -1,4 +1,4 @@
-"""The procedures of docs/operations.md do what they are for."""
+"""The procedures of docs/operations.md do what they promise."""
 
 import os
 import re
@@ -19,7 +19,7 @@ NewMachine = Callable[..., Machine]
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[NewMachine]:
-    """Make machines that have bigfib; their services are stopped in the end."""
+    """Create machines that have bigfib; their services are stopped at the end."""
     made = []
 
     def new(name: str, installed: bool = True) -> Machine:
@@ -84,14 +84,14 @@ def test_move_to_another_machine_takes_the_position_along(
     (new.root / "var/backups/bigfib.log").write_bytes(backup.read_bytes())
     new.run("restore")
     assert new.position() == 7
-    # The ids in it are secrets, and the copy's mode was lost on the way.
+    # The ids in it are secrets, and copying has lost the file's mode.
     assert new.log.stat().st_mode & 0o777 == 0o600
 
 
 class TestDatabase:
     @pytest.fixture
     def variables(self, running: Machine, cluster: Cluster) -> dict[str, str]:
-        """Variables of PostgreSQL's programs, for a cluster that asks `bigfib` for a password."""
+        """Variables of PostgreSQL's programs, for a cluster on which `bigfib` needs a password."""
         access = cluster.data / "pg_hba.conf"
         access.write_text(f"host all bigfib all scram-sha-256\n{access.read_text()}")
         cluster.sql("SELECT pg_reload_conf()")
@@ -101,7 +101,7 @@ class TestDatabase:
 
     @staticmethod
     def to_database(machine: Machine, variables: dict[str, str]) -> None:
-        # Making users needs root, and the directory of unit files a systemd.
+        # Creating users needs root, and the directory of unit files needs systemd.
         user = PROCEDURES["database-user"].replace("PASSWORD", "secret")
         user = user.replace("useradd", ": useradd").replace("--owner bigfib ", "")
         machine.shell(user)
@@ -125,7 +125,7 @@ class TestDatabase:
         (running.root / "pgpass").write_text("localhost:*:bigfib:bigfib:another\n")
         rotate = PROCEDURES["rotate-password"].replace("--owner bigfib ", "")
         running.shell(rotate, text="another\nanother\n", **variables)
-        # The old one is no longer taken, and every connection is opened again.
+        # The old password is no longer accepted, and every connection is opened again.
         cluster.sql(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'bigfib'"
         )

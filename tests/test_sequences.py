@@ -1,4 +1,4 @@
-"""Sequences over a real log."""
+"""Sequences on a real log."""
 
 import gc
 import itertools
@@ -61,7 +61,7 @@ def test_step_back_at_the_start_changes_nothing(path: Path) -> None:
 
 class TestMoves:
     def test_random_moves_end_at_the_terms_of_flint(self, path: Path) -> None:
-        # Short ones are walked, long ones computed anew.
+        # Short distances are stepped, longer ones computed.
         randomness = random.Random(4)
         with Log(path, Durability.OS) as log:
             sequences = Sequences(log)
@@ -85,7 +85,7 @@ class TestMoves:
                 sequences.seek(SHARED, 5000)
                 assert sequences.step(SHARED, distance).digits() == term(5000 + distance)
 
-    def test_as_far_as_moves_go_and_on_by_steps(self, path: Path) -> None:
+    def test_moves_end_at_the_farthest_position_and_steps_go_on(self, path: Path) -> None:
         with Log(path) as log:
             sequences = Sequences(log, farthest=FARTHEST)
             assert sequences.seek(SHARED, FARTHEST).digits() == term(FARTHEST)
@@ -107,7 +107,7 @@ class TestMoves:
 
 
 class TestOwn:
-    def test_created_found_and_deleted(self, path: Path) -> None:
+    def test_created_sequence_is_found_until_it_is_deleted(self, path: Path) -> None:
         with Log(path) as log:
             sequences = Sequences(log)
             sequence = sequences.create()
@@ -119,6 +119,31 @@ class TestOwn:
                 sequences.place(sequence)
         with Log(path) as log, pytest.raises(UnknownSequence):
             Sequences(log).place(sequence)
+
+    @pytest.mark.parametrize("way", ["forward", "back"])
+    @pytest.mark.parametrize("is_cached", [True, False])
+    def test_step_without_creation_leaves_what_is_deleted_deleted(
+        self, path: Path, way: str, is_cached: bool
+    ) -> None:
+        """As another server deletes it, or the expiry does."""
+        with Log(path) as log:
+            sequences = Sequences(log)
+            step = getattr(sequences, way)
+            sequence = sequences.create()
+            for server in (sequences, Sequences(log)):
+                server.step(sequence, 5)
+            assert step(sequence, creates=False).position == (11 if way == "forward" else 9)
+            log.delete(sequence)
+            if not is_cached:
+                sequences.forget(sequence)
+            changes = log.changes
+            for _ in range(2):
+                with pytest.raises(UnknownSequence):
+                    step(sequence, creates=False)
+            assert log.find(sequence) is None
+            assert log.changes == changes
+            # The shared one is never missing.
+            assert sequences.forward(SHARED, creates=False).position == 1
 
     def test_the_shared_one_needs_no_creation(self, path: Path) -> None:
         with Log(path) as log:
@@ -136,7 +161,7 @@ class TestOwn:
             with pytest.raises(TooManySequences, match="3"):
                 sequences.forward(b"another of 16 by")
             assert log.changes == end
-            # Those that are there go on, and so does the shared one.
+            # Existing sequences can still be stepped, including the shared one.
             assert sequences.forward(first).position == 1
             assert sequences.forward(SHARED).position == 1
             sequences.delete(first)
@@ -154,7 +179,7 @@ class TestOwn:
 
 
 class TestMemory:
-    def test_a_sequence_that_left_it_comes_back_where_it_stood(self, path: Path) -> None:
+    def test_sequence_evicted_from_memory_keeps_its_position(self, path: Path) -> None:
         with Log(path, Durability.OS) as log:
             sequences = Sequences(log, cache_bytes=100_000)
             for step in (1, 2):
@@ -162,8 +187,8 @@ class TestMemory:
                     assert sequences.forward(b"%d" % number).position == step
             assert sequences.cached_bytes <= 100_000
 
-    def test_the_count_is_that_of_what_is_there(self, path: Path) -> None:
-        # However its terms grew and shrank, a sequence leaves as much room as it took.
+    def test_cached_bytes_after_deleting_all_sequences_are_zero(self, path: Path) -> None:
+        # However its terms grew and shrank, a deleted sequence frees as much room as it took.
         randomness = random.Random(5)
         with Log(path, Durability.OS) as log:
             sequences = Sequences(log, cache_bytes=200_000)
@@ -178,18 +203,20 @@ class TestMemory:
                 sequences.delete(sequence_id)
             assert sequences.cached_bytes == 0
 
+    @pytest.mark.campaign
     def test_a_hundred_thousand_clients_taking_turns(self, path: Path) -> None:
         with Log(path, Durability.OS) as log:
             sequences = Sequences(log, cache_bytes=8 << 20)
             ids = [secrets.token_bytes(16) for _ in range(100_000)]
             for sequence_id in ids:
-                log.append(sequence_id, 0)
+                log.note(sequence_id, 0)
             before = resident_bytes()
             for sequence_id in itertools.chain(ids, ids):
                 sequences.forward(sequence_id)
             assert all(unpack(packed)[0] == 2 for packed in log.latest.values())
             assert resident_bytes() - before < 24 << 20
 
+    @pytest.mark.campaign
     def test_ten_thousand_sequences_at_twenty_thousand_digits(self, path: Path) -> None:
         with Log(path, Durability.OS) as log:
             sequences = Sequences(log, cache_bytes=16 << 20)

@@ -27,7 +27,7 @@ CONNECTIONS = 32
 
 
 class Crowd:
-    """Processes that ask, and how much they have asked so far."""
+    """The client processes, and how many requests they have sent."""
 
     def __init__(self, service: Service, requests: int) -> None:
         self.asked = 0
@@ -68,7 +68,7 @@ class Crowd:
         return any(thread.is_alive() for thread in self._threads)
 
     def end(self) -> None:
-        """Wait for the end, in which all clients have been told what is right."""
+        """Wait for the end; all clients must have got correct replies."""
         assert [process.wait() for process in self._processes] == [0] * CLIENTS
 
 
@@ -107,12 +107,12 @@ def test_soak_of_requests_and_kills_grows_nothing_and_loses_nothing(
     assert not kills
     assert len(crowd.results) == CLIENTS
 
-    # Nobody is there any more. A computation may be, for as long as it takes.
+    # No client is left. A computation may still run, for as long as it takes.
     fresh = serve("-f", str(service.file.with_name("fresh.log")))
     fresh.value("current")
     at_first = descriptors(fresh)
     until(lambda: service.ask("/livez")[0].status == 200 and descriptors(service) <= at_first)
-    if times > 1:  # a few requests do not even fill what is meant to be filled
+    if times > 1:  # a few requests do not even fill the caches
         early = [size for asked, size in sizes if requests * 0.2 <= asked <= requests * 0.4]
         late = [size for asked, size in sizes if asked >= requests * 0.8]
         growth = statistics.median(late) / statistics.median(early)
@@ -127,7 +127,7 @@ def test_soak_of_requests_and_kills_grows_nothing_and_loses_nothing(
 
 
 def require_what_clients_were_told(file: Path, crowd: Crowd) -> None:
-    """Assert that the log has each sequence where its client was told that it is."""
+    """Assert that the log has each sequence at the position that its client was shown."""
     contents = reader.read(file)
     assert contents.fault is None
     least = most = 0

@@ -1,4 +1,4 @@
-"""What is shown of a term, and what it is known to cost, against FLINT, libmpdec and arithmetic."""
+"""Texts, summaries and costs of terms, compared with FLINT, libmpdec and arithmetic."""
 
 import random
 import string
@@ -17,13 +17,13 @@ from bigfib.terms import InvalidModulus
 
 
 def expected(n: int) -> int:
-    """F(n) by FLINT; F(-n) = (-1)^(n+1) F(n)."""
+    """Return F(n) by FLINT; F(-n) = (-1)^(n+1) F(n)."""
     magnitude = int(fmpz.fib_ui(fmpz(abs(n))))
     return -magnitude if n < 0 and n % 2 == 0 else magnitude
 
 
 def digits_in(value: int, base: int) -> str:
-    """Digits by school division."""
+    """Return digits by long division."""
     alphabet = string.digits + (
         string.ascii_lowercase if base <= 36 else string.ascii_uppercase + string.ascii_lowercase
     )
@@ -43,19 +43,19 @@ class TestText:
             text = terms.text(mpz(n))
             sign = "-" if expected(n) < 0 else ""
             assert text.decode() == sign + fmpz.fib_ui(fmpz(abs(n))).str(base=10)
-            assert terms.text_length(mpz(n)) == len(text)
+            assert terms.length(mpz(n), 10, terms.text_frame(mpz(n))) == len(text)
 
     @pytest.mark.parametrize("base", terms.BASES)
     def test_text_in_other_bases_is_that_of_flint(self, base: int) -> None:
         for n in (0, 1, 2, -2, 10, -300, 1001, 9_999, 10_000, -10_002):
             text = terms.text(mpz(n), base)
             assert text.decode() == digits_in(expected(n), base)
-            assert terms.text_length(mpz(n), base) == len(text)
+            assert terms.length(mpz(n), base, terms.text_frame(mpz(n))) == len(text)
 
     def test_text_of_the_millionth_term_is_exact(self) -> None:
         n = terms.INLINE_LIMIT
         assert terms.text(mpz(n)) == fmpz.fib_ui(fmpz(n)).str(base=10).encode()
-        assert terms.text_length(mpz(-n)) == 208_989
+        assert terms.length(mpz(-n), 10, terms.text_frame(mpz(-n))) == 208_989
 
 
 class TestOctets:
@@ -141,7 +141,7 @@ def indices(value: object) -> list[int] | tuple[int, int]:
 
 class TestIndices:
     def test_small_values_are_terms_where_5nn_plus_or_minus_4_is_a_square(self) -> None:
-        """v is F(n) for an even n if 5 v^2 + 4 is a square, for an odd one if 5 v^2 - 4 is."""
+        """v is F(n) for an even n if 5 v^2 + 4 is a square, for an odd n if 5 v^2 - 4 is one."""
         found = []
         for value in range(-20_000, 20_001):
             squares = [5 * value * value + 4] + ([5 * value * value - 4] if value > 0 else [])
@@ -170,7 +170,7 @@ class TestIndices:
             assert indices((-value - 1).str(base=10)) == (-n - 2, -n)
 
     def test_values_of_every_length_up_to_the_longest_have_the_nearest_index(self) -> None:
-        """10^k is between terms whose numbers of digits Binet's formula has; none has more."""
+        """10^k is between terms whose digit counts follow from Binet's formula; none has more."""
         for k in (1_000, 10_000_000, 208_987_639):
             n = fibonacci.nearest("1" + "0" * k)
             assert fibonacci.digit_count(n - 1) <= k + 1 <= fibonacci.digit_count(n + 1)

@@ -70,10 +70,14 @@ class Committer:
         self.on_commit: list[Callable[[], None]] = []
 
     def end_iteration(self) -> None:
-        """Commit the changes that the replies of this loop iteration show."""
+        """Commit the changes that the replies of this loop iteration show; tend the store."""
         # The first call shows that iterations are followed.
         self.by_iterations = True
-        self._commit()
+        try:
+            self._store.commit()
+            self._store.tend(time.monotonic())
+        except CommitFailed as error:
+            stop_process(error)
         for call in self.on_commit:
             call()
         self.on_commit.clear()

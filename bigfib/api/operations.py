@@ -123,7 +123,7 @@ class Scrape(Collector):
             return None
         try:
             self._store.check()
-            position = self._sequences.place(SHARED).position
+            position = self._sequences.position(SHARED)
         except (Unavailable, OutcomeUnknown, NoRoom, CommitFailed):
             return None
         # As before any reply with a position: a step whose client has gone may be uncommitted.

@@ -43,20 +43,21 @@ class Page:
     def __init__(self, main: str, files: Iterable[Any], policy: str = _POLICY) -> None:
         """Serve the ``files`` of known types, of which ``main`` is the page itself."""
         self._policy = policy
-        self._files = {
-            "" if file.name == main else file.name: (media_type, file.read_bytes())
-            for file in files
-            if (media_type := _TYPES.get(file.name.rpartition(".")[2]))
-        }
+        self._files: dict[str, tuple[str, bytes, str]] = {}
+        for file in files:
+            if media_type := _TYPES.get(file.name.rpartition(".")[2]):
+                content = file.read_bytes()
+                name = "" if file.name == main else file.name
+                self._files[name] = media_type, content, _tag(content)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str = "") -> None:
         """Send a file, or 304 if the client has this version of it."""
         if name not in self._files:
             raise falcon.HTTPNotFound
-        media_type, content = self._files[name]
+        media_type, content, etag = self._files[name]
         if not name:
             content = content.replace(_ORIGIN, html.escape(req.forwarded_prefix).encode())
-        etag = hashlib.blake2b(content, digest_size=8).hexdigest()
+            etag = _tag(content)
         resp.etag = etag
         # Revalidated each time, so that page and scripts are of one version after an upgrade.
         resp.cache_control = ["no-cache"]
@@ -69,6 +70,10 @@ class Page:
         resp.data = content
 
     on_head = on_get
+
+
+def _tag(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def page() -> Page:

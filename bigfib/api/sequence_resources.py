@@ -16,15 +16,15 @@ from gmpy2 import mpz
 from bigfib.api import requests
 from bigfib.api.commit import Committer
 from bigfib.api.problems import CreationUnknown, Problem
-from bigfib.api.representations import JOINED_UP_TO, JSON, tags
+from bigfib.api.representations import JOINED_UP_TO, JSON, tag, tags
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
+from bigfib.numbers.fibonacci import require_steps
 from bigfib.sequences import (
     SHARED,
     Sequences,
     format_id,
     parse_id,
     parse_position,
-    require_steps,
 )
 from bigfib.state.store import (
     OutcomeUnknown,
@@ -33,8 +33,12 @@ from bigfib.state.store import (
     SequenceExists,
     Unavailable,
 )
+from bigfib.terms import TEXT
 
 _Made = TypeVar("_Made")
+
+# The last is the value and the end of the document.
+_SHOWN: Final = b'{"id":"%b","position":"%d","digits":"%d","value":"%b'
 
 # Each attempt after the first means that another client has just moved the sequence to another
 # position that the conditions allow.
@@ -52,26 +56,26 @@ class _Sequences:
         self._sequences = sequences
 
     def _show(self, resp: falcon.Response, sequence_id: bytes, pair: DecimalPair) -> None:
-        self._show_unchanged(resp, self._sequences.place_at(sequence_id, pair.position))
-        value = pair.digits(b'"}')
-        facts = (format_id(sequence_id).encode(), pair.position, pair.digit_count)
-        opening = b'{"id":"%b","position":"%d","digits":"%d","value":"' % facts
+        self._describe(resp, pair.position, self._sequences.version(sequence_id))
         resp.content_type = JSON
+        with TEXT:
+            value = pair.digits(b'"}')
+        facts = (format_id(sequence_id).encode(), pair.position, pair.digit_count)
         if len(value) <= JOINED_UP_TO:
-            resp.data = opening + value
+            resp.data = _SHOWN % (*facts, value)
         else:
+            opening = _SHOWN % (*facts, b"")
             resp.content_length = len(opening) + len(value)
             resp.stream = iter((opening, value))
 
-    def _show_unchanged(self, resp: falcon.Response, place: Place) -> None:
+    def _describe(self, resp: falcon.Response, position: int, version: int | None) -> None:
         """Give ``resp`` the headers of a 304, which describe no content.
 
         If they state the length of a document that does not follow, Node's ``fetch`` waits for it
         and opens another connection for the next request.
         """
         self._committer.commit()
-        resp.etag = tags(place)[0]
-        resp.cache_control = ["no-cache"]
+        resp.set_headers((("ETag", f'"{tag(position, version)}"'), ("Cache-Control", "no-cache")))
 
 
 class SequenceCollection(_Sequences):
@@ -100,8 +104,8 @@ class _OneSequence(_Sequences):
         ``change`` makes it from the place that it is given, or from any if that is None. The store
         compares places when it makes the change, so that the conditions hold then.
         """
-        excludes = req.get_header("If-None-Match") is not None
-        if not excludes and req.get_header("If-Match", default="*").strip() == "*":
+        excludes = "HTTP_IF_NONE_MATCH" in req.env
+        if not excludes and req.env.get("HTTP_IF_MATCH", "*").strip() == "*":
             return change(None)  # From any place.
         # With If-Match alone, the first place is tried without a look-up: the store reports another
         # one.
@@ -133,7 +137,7 @@ class _OneSequence(_Sequences):
         return Problem(
             status,
             f"Nothing has changed: {what}; it is at position {digits}.",
-            headers={"ETag": f'"{tags(place)[0]}"'},
+            headers={"ETag": f'"{tag(*place)}"'},
             position=digits,
         )
 
@@ -145,13 +149,15 @@ class SequenceResource(_OneSequence):
         """Show the sequence, or send 304 if the client has its tag."""
         requests.parameters(req)
         one = parse_id(sequence_id)
-        place = self._sequences.place(one)
-        self._require_match(req, place)
-        if requests.is_known(req, tags(place)[0]):
-            self._show_unchanged(resp, place)
-            resp.status = falcon.HTTP_304
-        else:
-            self._show(resp, one, self._sequences.at(one, place.position))
+        position = self._sequences.position(one)
+        if requests.is_conditional(req):
+            place = self._sequences.place_at(one, position)
+            self._require_match(req, place)
+            if requests.is_known(req, tag(*place)):
+                self._describe(resp, *place)
+                resp.status = falcon.HTTP_304
+                return
+        self._show(resp, one, self._sequences.at(one, position))
 
     on_head = on_get
 
@@ -159,8 +165,8 @@ class SequenceResource(_OneSequence):
         """Move the sequence to the position in the body, or create it there."""
         requests.parameters(req)
         one = parse_id(sequence_id)
-        creates = req.get_header("If-None-Match", default="").strip() == "*"
-        if creates and req.get_header("If-Match") is None:
+        creates = req.env.get("HTTP_IF_NONE_MATCH", "").strip() == "*"
+        if creates and "HTTP_IF_MATCH" not in req.env:
             self._create(req, resp, one)
             return
         position = int(_position(requests.document(req)))
@@ -204,14 +210,20 @@ class SequenceStep(_OneSequence):
         """Step forward (1) or back (-1)."""
         super().__init__(committer, sequences)
         self._direction = direction
+        self._step_by_one = sequences.forward if direction > 0 else sequences.back
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
         """Step the sequence, by ``by`` terms at once."""
-        steps = require_steps(requests.number(requests.parameters(req, "by"), "by", 1))
-        by = int(self._direction * steps)
+        given = requests.parameters(req, "by")
+        by = self._direction
+        if given:
+            by *= int(require_steps(requests.number(given, "by", 1)))
         one = parse_id(sequence_id)
         try:
-            pair = self._change(req, one, lambda expected: self._sequences.step(one, by, expected))
+            if not given and not requests.is_conditional(req):
+                pair = self._step_by_one(one, creates=False)
+            else:
+                pair = self._change(req, one, lambda place: self._sequences.step(one, by, place))
         except StartOfSequence as start:
             # Not where it is by now: with a shared store others may have stepped it meanwhile.
             place = self._sequences.place_at(one, start.position)

@@ -11,7 +11,7 @@ from bigfib.cli.output import Failure
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import DecimalPair
 
-# Measured in bytes a digit: building a pair takes 6.3, a step 7.3, printing the term 8.4.
+# Building a pair takes 6.3 bytes a digit, a step 7.3, and printing the term 8.4.
 _BYTES_A_DIGIT: Final = 12
 
 
@@ -35,7 +35,7 @@ def digits(n: mpz, base: int = 10) -> Iterator[str]:
 
 
 def pair(position: int) -> DecimalPair:
-    """Return the terms at a position and after it, each with a progress bar if it is large.
+    """Return the terms at ``position`` and after it, with a progress bar for each large one.
 
     Raises:
         MemoryError: There is not enough memory to step from there.
@@ -54,18 +54,13 @@ def requested(url: str, n: mpz, base: int, media_type: str) -> Iterator[str]:
     """Request F(n) from the service at ``url``, and yield it in pieces.
 
     Raises:
-        Failure: The service refuses, or does not answer.
+        ServiceError: The service refuses, or does not answer.
     """
-    from bigfib.cli import client
+    from bigfib.client import Client
 
-    parameters = {} if base == 10 else {"base": str(base)}
-    while True:
-        _watch(f"F({n})", client.progress(url, str(n), **parameters))
-        try:
-            yield from client.term(url, str(n), media_type, **parameters)
-        except client.NoLongerReady:
-            continue  # Another worker of the service answered, or the term has been deleted.
-        return
+    client = Client(url)
+    _watch(f"F({n})", client.progress(n, base))
+    yield from client.pieces(n, base, media_type)
 
 
 def _watch(what: str, progress: Iterator[float]) -> None:

@@ -94,7 +94,7 @@ def _verify(command: argparse.Namespace) -> int:
     if torn:
         state += (
             f"; the {(contents.size or 0) - contents.end} bytes from there on will be cut off, and "
-            "kept in a file of their own, when it is next written to"
+            "kept in another file, when it is next opened for writing"
         )
     counts = f"records {contents.records}, sequences {len(contents.latest)}"
     print(f"{path}: {counts}, bytes {contents.end}: {state}")
@@ -131,10 +131,10 @@ def _compact(command: argparse.Namespace) -> None:
 
     path = _existing(command)
     before = path.stat().st_size
-    # Opening a log that is due would compact it once already.
+    # Otherwise opening a large log would already compact it.
     command.rewrite_bytes = str(1 << 40)
     with explain_lock(), open_log(settings_of(command, warn=False), expire=False) as opened:
-        opened.rewrite()
+        opened.compact()
     print(f"{path}: bytes {before} before, {path.stat().st_size} now")
 
 
@@ -159,9 +159,9 @@ def _repair(command: argparse.Namespace) -> None:
     for start, end in repaired.lost:
         print(f"lost: bytes {start} to {end - 1}")
     for start, end in repaired.applied:
-        print(f"applied, though behind a fault: bytes {start} to {end - 1}")
+        print(f"applied, although after a fault: bytes {start} to {end - 1}")
     if repaired.lost:
-        print("A sequence whose last record was there now stands at an earlier position.")
+        print("A sequence whose last record is lost is now at an earlier position.")
     command_to_paste = shlex.join(["mv", str(repaired.target), str(repaired.source)])
     print(f"Put it in place with: {command_to_paste}")
 

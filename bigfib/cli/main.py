@@ -60,11 +60,12 @@ exit status:
   128 + the number of another signal that ended it
 
 Every setting is a flag of `serve`, a variable BIGFIB_*, and a key of the settings file; the
-first one given counts. `bigfib settings` shows all settings, their values and their sources."""
+flag overrides the variable, and the variable the file. `bigfib settings` shows all settings,
+their values and their sources."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit status, as the epilog has it."""
+    """Run the command line and return its exit status, which the epilog explains."""
     _open_closed_streams()
     # File names need not be valid text; print them anyway.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -104,13 +105,21 @@ def _run(arguments: list[str]) -> int:
         return _fail("there is not enough memory for terms as large as these", 1)
     except KeyboardInterrupt:
         return 130
-    except ValueError as error:
-        from bigfib.settings import InvalidSetting
-
-        if isinstance(error, InvalidSetting):
-            return _fail(str(error), 2)
-        raise
+    except (RuntimeError, ValueError) as error:
+        return _fail_or_raise(error)
     return status or 0
+
+
+def _fail_or_raise(error: Exception) -> int:
+    """Report an error of a module that not every command imports; raise any other."""
+    from bigfib.client import ServiceError
+    from bigfib.settings import InvalidSetting
+
+    if isinstance(error, ServiceError):
+        return _fail(str(error), 1)
+    if isinstance(error, InvalidSetting):
+        return _fail(str(error), 2)
+    raise error
 
 
 def _print_version_and_kernel() -> None:
@@ -130,7 +139,7 @@ def _remedy(error: LogError) -> str:
 
 
 def _fail(message: str, status: int) -> int:
-    # Logged, not printed: `serve` may have been configured to log JSON.
+    # Log it instead of printing it: `serve` may be configured to log JSON.
     _logger.error("%s", message, exc_info=_logger.isEnabledFor(logging.DEBUG))
     return status
 
@@ -147,12 +156,12 @@ def _fail_to_write(error: OSError, *, moved: bool) -> int:
 def _open_closed_streams() -> None:
     """Open each of stdin, stdout and stderr that the caller closed.
 
-    Otherwise the state log might get the descriptor of stderr, and messages be written into it.
+    Otherwise the state log might get the descriptor of stderr, and messages would be written to it.
     """
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115 - for good
     if sys.stdout is None:
-        # Opened for reading, so that writing fails: an answer that is lost is a failure.
+        # Opened for reading, so that writing fails: the command must not lose its answer silently.
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for good
@@ -182,9 +191,9 @@ class _Parser(argparse.ArgumentParser):
     commands: Mapping[str, argparse.ArgumentParser]
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        # Fail here if help cannot be written, and not when Python exits.
+        # If help cannot be written, fail now instead of when Python exits.
         sys.stdout.flush()
-        # Not by argparse: before Python 3.12 a full stderr changes the exit status.
+        # argparse would change the exit status if stderr is full, before Python 3.12.
         with contextlib.suppress(OSError):
             sys.stderr.write(message or "")
         sys.exit(status)
@@ -199,7 +208,7 @@ class _Parser(argparse.ArgumentParser):
 def _parse(arguments: list[str]) -> argparse.Namespace:
     for module, names in _MODULES.items():
         if arguments and arguments[0] in names:
-            # Importing the others takes longer than computing a short term.
+            # Importing the other modules takes longer than computing a short term.
             single = _Parser(prog=_PROG)
             _add_module(module, single.add_subparsers())
             return _parse_known(single, arguments)
@@ -209,7 +218,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _parse_known(parser: _Parser, arguments: list[str]) -> argparse.Namespace:
-    """Parse the arguments, or suggest what was meant by the first unknown one."""
+    """Parse the arguments; if any are unknown, suggest what was meant by the first."""
     command, unknown = parser.parse_known_args(arguments)
     if unknown:
         names = [*_names(parser, arguments), *getattr(parser, "commands", ())]
@@ -251,7 +260,7 @@ def parser() -> _Parser:
         "--version",
         action="version",
         version=f"bigfib {bigfib.__version__}",
-        help="show the version; with -v after it, also which C kernel is in use",
+        help="show the version; followed by -v, also which C kernel is in use",
     )
     commands = whole.add_subparsers(title="commands", metavar="COMMAND")
     serve = add_command(
@@ -320,7 +329,7 @@ def _completion(command: argparse.Namespace) -> None:
 
 
 def _set_completions(parser: argparse.ArgumentParser) -> None:
-    """Give each value that `arguments.complete` marked the attribute that shtab reads."""
+    """Set shtab's attribute ``complete`` on the arguments that `arguments.complete` marked."""
     import shtab
 
     for action in parser._actions:

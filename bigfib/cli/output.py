@@ -21,13 +21,13 @@ class Failure(Exception):
 
 
 def shortened(text: str, full: bool, group: bool, file: TextIO | None = None) -> str:
-    """Shorten a long term to its ends on a terminal (``file``, default: stdout); may add commas."""
+    """Shorten a long term if ``file`` (default: stdout) is a terminal; add commas if ``group``."""
     if full or len(text) <= _SHOWN_WHOLE or not (file or sys.stdout).isatty():
         return with_commas(text) if group else text
     digits = len(text.lstrip("-"))
     first, last = text[:_SHOWN_ENDS], text[-_SHOWN_ENDS:]
     if group:
-        # Cut where the whole term has commas.
+        # Cut where the complete term has commas.
         most = _SHOWN_ENDS // _GROUP * _GROUP
         first = with_commas(text[: most - -digits % _GROUP + len(text) - digits])
         last = with_commas(text[-most:])
@@ -80,7 +80,7 @@ def print_note(text: str) -> None:
 
 @contextmanager
 def answer_to(path: Path | None) -> Iterator[TextIO]:
-    """Open standard output (for None or ``-``), or a file that gets its name when complete."""
+    """Open standard output (for None or ``-``), or a file that is renamed to ``path`` when done."""
     if path is None or str(path) == "-":
         yield sys.stdout
         return
@@ -90,7 +90,7 @@ def answer_to(path: Path | None) -> Iterator[TextIO]:
             with path.open("w") as file:
                 yield file
             return
-        # Resolve links: the target is replaced, not the link.
+        # Resolve links, to replace the target instead of the link.
         target = path.resolve()
         unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
         # These signals must remove the unfinished file, too, as Ctrl-C does.

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gmpy2 import mpz
 
@@ -20,13 +20,17 @@ from bigfib.cli.arguments import (
 from bigfib.cli.log_commands import explain_lock, require_log
 from bigfib.cli.output import Failure, print_json, print_note, shortened
 from bigfib.numbers.decimals import StartOfSequence
-from bigfib.numbers.fibonacci import parse_index
-from bigfib.sequences import SHARED, format_id, parse_position, require_steps
+from bigfib.numbers.fibonacci import parse_index, require_steps
+from bigfib.sequences import SHARED, format_id, parse_position
 
 if TYPE_CHECKING:
     from bigfib.cli.arguments import Commands
+    from bigfib.client import Client, Sequence
     from bigfib.numbers.decimals import DecimalPair
     from bigfib.sequences import Sequences
+
+# The path of a sequence's address, before its id.
+_SEQUENCES: Final = "/api1/sequences/"
 
 
 def add_to(commands: "Commands") -> None:
@@ -57,16 +61,15 @@ def _add_arguments(parser: argparse.ArgumentParser, *settings: str) -> None:
     add_settings(parser, *settings)
     add_url(parser, "(or a sequence's address)")
     parser.add_argument(
-        "-v", "--verbose", action="store_true", help="add position, digits and log on stderr"
+        "-v", "--verbose", action="store_true", help="print position, digits and log on stderr, too"
     )
     add_output(parser)
 
 
 def _current(command: argparse.Namespace) -> None:
     if command.url is not None:
-        from bigfib.cli import client
-
-        _show(command, client.current(client.sequence_address(command.url)))
+        client, sequence_id = _client(command.url)
+        _show_sequence(command, client.sequence(sequence_id))
         return
     settings = settings_of(command)
     if settings.store:
@@ -75,7 +78,7 @@ def _current(command: argparse.Namespace) -> None:
         position = find(settings.store, SHARED) or 0
     else:
         if command.file or command.store:
-            # A log named by a flag must exist; without the default log, nothing was stepped yet.
+            # A log named by a flag must exist; if the default log is missing, nothing was stepped.
             require_log(settings.file)
         from bigfib.state import reader
 
@@ -87,19 +90,18 @@ def _current(command: argparse.Namespace) -> None:
 
 
 def _next(command: argparse.Namespace) -> None:
-    _step(command, "next", 1)
+    _step(command, 1)
 
 
 def _previous(command: argparse.Namespace) -> None:
-    _step(command, "previous", -1)
+    _step(command, -1)
 
 
-def _step(command: argparse.Namespace, way: str, direction: int) -> None:
+def _step(command: argparse.Namespace, direction: int) -> None:
     by = require_steps(parse_index(as_people_write(command.by)))
     if command.url is not None:
-        from bigfib.cli import client
-
-        _show(command, client.step(client.sequence_address(command.url), way, str(by)))
+        client, sequence_id = _client(command.url)
+        _show_sequence(command, client.step(sequence_id, direction * by))
         return
     try:
         _move(command, lambda sequences: sequences.step(SHARED, int(direction * by)))
@@ -112,9 +114,8 @@ def _step(command: argparse.Namespace, way: str, direction: int) -> None:
 def _seek(command: argparse.Namespace) -> None:
     position = parse_position(as_people_write(command.position))
     if command.url is not None:
-        from bigfib.cli import client
-
-        _show(command, client.seek(client.sequence_address(command.url), str(position)))
+        client, sequence_id = _client(command.url)
+        _show_sequence(command, client.seek(sequence_id, position))
         return
     _move(command, lambda sequences: sequences.seek(SHARED, int(position)))
 
@@ -130,7 +131,7 @@ def _move(command: argparse.Namespace, move: "Callable[[Sequences], DecimalPair]
         sequences.pair_at = large_terms.pair
         pair = move(sequences)
         store.commit()
-        # From memory: the step is made even if the log cannot be read again.
+        # From memory: the step is made, even if the log cannot be read again.
         log = store.log_facts()
     _show_shared(command, pair.digits().decode(), pair.position)
     if command.verbose and log:
@@ -138,32 +139,44 @@ def _move(command: argparse.Namespace, move: "Callable[[Sequences], DecimalPair]
 
 
 def _create(command: argparse.Namespace) -> None:
-    from bigfib.cli import client
-
-    print(client.create(command.url))
+    client, _ = _client(command.url)
+    print(client.address(client.create().id))
 
 
 def _delete(command: argparse.Namespace) -> None:
-    from bigfib.cli import client
+    if _SEQUENCES not in command.url:
+        raise Failure(f"{command.url} is not the address of a sequence, as `create` prints it")
+    client, sequence_id = _client(command.url)
+    client.delete(sequence_id)
 
-    client.delete(command.url)
+
+def _client(url: str) -> "tuple[Client, str]":
+    """Return the client of the service at ``url``, and the id of the sequence if it has one."""
+    from bigfib.client import Client
+
+    service, _, sequence_id = url.rstrip("/").partition(_SEQUENCES)
+    return Client(service), sequence_id or format_id(SHARED)
 
 
 def _show_shared(command: argparse.Namespace, digits: str, position: int) -> None:
-    facts = {"position": str(position), "digits": str(len(digits)), "value": digits}
-    _show(command, {"id": format_id(SHARED), **facts})
+    _show(command, format_id(SHARED), position, digits)
 
 
-def _show(command: argparse.Namespace, sequence: dict[str, str]) -> None:
+def _show_sequence(command: argparse.Namespace, sequence: "Sequence") -> None:
+    _show(command, sequence.id, sequence.position, sequence.value)
+
+
+def _show(command: argparse.Namespace, sequence_id: str, position: int, value: str) -> None:
     """Print the term of a sequence, which the command has moved unless it is `current`."""
     command.moved = command.run is not _current
+    facts = {"position": str(position), "digits": str(len(value))}
     if command.json:
-        print_json(sequence)
+        print_json({"id": sequence_id, **facts, "value": value})
     else:
-        print(shortened(sequence["value"], command.full, command.group))
+        print(shortened(value, command.full, command.group))
     if command.verbose:
-        for name in ("position", "digits"):
-            print_note(f"{name}: {sequence[name]}")
+        for name, fact in facts.items():
+            print_note(f"{name}: {fact}")
 
 
 def _show_log(path: Path, size: int, records: int) -> None:

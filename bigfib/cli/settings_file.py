@@ -59,7 +59,7 @@ def read(named: str | None, environ: Mapping[str, str]) -> SettingsFile | None:
         raise
     except UnicodeDecodeError as error:
         raise InvalidSetting(
-            f"settings file {path}: is not UTF-8, from byte {error.start} on"
+            f"settings file {path}: it is not UTF-8, from byte {error.start} on"
         ) from None
     except (ValueError, RecursionError, RuntimeError) as error:
         raise InvalidSetting(f"settings file {path}: {error}".replace("\n", " ")) from None

@@ -1,4 +1,4 @@
-"""Define ``status``, which shows what is in use, whether it works, and what to do if it does not.
+"""Define ``status``, which shows what is in use, whether it works, and what to do otherwise.
 
 It changes nothing, and starts nothing.
 """
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import bigfib
-from bigfib.cli.arguments import add_command, add_settings, add_url
-from bigfib.cli.output import Failure, print_json, print_table
+from bigfib.cli.arguments import add_command, add_settings, add_url, unknown_variables
+from bigfib.cli.output import print_json, print_table
 from bigfib.sequences import SHARED
-from bigfib.settings import Durability, Settings, resolve, unknown_variables, without_password
+from bigfib.settings import Durability, Settings, resolve, without_password
 from bigfib.state.errors import LogError, Unusable
 from bigfib.state.store import StoreError, TablesMissing
 
@@ -27,9 +27,12 @@ STOPPED: Final = "stopped"
 FAILED: Final = "failed"
 
 _EXIT_STATUS: Final = {FAILED: 1, STOPPED: 3}
-"""The exit status by the worst state, the worst first; 0 for the others."""
+"""The exit status by the worst state, the worst first; 0 for other states."""
 
 _LITTLE_ROOM: Final = 64 << 20
+
+_SERVICE_TIMEOUT: Final = 5
+"""Seconds without a byte after which the service counts as failed."""
 
 
 class Finding(NamedTuple):
@@ -97,7 +100,7 @@ def _findings(command: argparse.Namespace) -> Iterator[Finding]:
 def _kernel() -> Finding:
     from bigfib.numbers import kernel
 
-    # Without a kernel the description says what to do.
+    # Without a kernel, the description says what to do.
     state = OK if kernel.load() else NOTE
     return Finding("kernel", state, kernel.description())
 
@@ -182,15 +185,16 @@ def _url(settings: Settings) -> str:
 
 
 def _service(url: str) -> Finding:
-    from bigfib.cli import client
+    from bigfib.client import Client, ServiceError
 
     try:
-        version = client.ready_version(url)
-    except Failure as error:
+        version = Client(url, timeout=_SERVICE_TIMEOUT, attempts=1).version()
+    except ServiceError as error:
         # Nothing listens at the address; any other error is a failure.
         if isinstance(getattr(error.__cause__, "reason", None), ConnectionRefusedError):
             return Finding("service", STOPPED, str(error), "start it with `bigfib serve`")
-        return Finding("service", FAILED, str(error), "see its log, and which program has its port")
+        advice = "read its log, and find out which program has its port"
+        return Finding("service", FAILED, str(error), advice)
     if version != bigfib.__version__:
         detail = f"{url} is ready, but is version {version}"
         return Finding("service", NOTE, detail, "restart it to run this version")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def add_to(commands: "Commands") -> None:
     """Add the commands."""
     group = add_group(
-        commands, "store", "Prepare a database as store, or copy a store.", "init or copy"
+        commands, "store", "Prepare a database to be a store, or copy a store.", "init or copy"
     )
     init = add_command(
         group, "init", _init, "Create the tables in a database; does nothing if they exist."
@@ -44,7 +44,7 @@ def _copy(command: argparse.Namespace) -> None:
         Settings.resolve({"store": text}, {}) for text in (command.source, command.target)
     )
     if bool(source.store) == bool(target.store):
-        raise Failure("give copy a state log and a database, postgresql://..., in either order")
+        raise Failure("name a state log and a database (postgresql://...), in either order")
     from bigfib.state.postgres import copy
 
     if target.store:

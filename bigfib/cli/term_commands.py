@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from gmpy2 import mpz
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bigfib.cli.arguments import Commands
 
 
-# The longest term, its sign, a line break, and a digit by which a longer value is refused.
+# Bytes of the longest term, its sign and a line break, and one more to notice a longer value.
 _LONGEST_VALUE: Final = 208_987_643
 
 
@@ -36,9 +36,9 @@ def add_to(commands: "Commands") -> None:
     term = add_command(commands, "term", _term, "Print F(N) for any N; touches no sequence.")
     term.add_argument("n", metavar="N", help="the index: a whole number, may be negative")
     kind = term.add_mutually_exclusive_group()
-    kind.add_argument("--modulo", metavar="M", help="print F(N) mod M instead, for huge N too")
+    kind.add_argument("--modulo", metavar="M", help="print F(N) mod M instead; N may be huge")
     kind.add_argument(
-        "--summary", action="store_true", help="print only digit count and ends, for huge N too"
+        "--summary", action="store_true", help="print only digit count and ends; N may be huge"
     )
     kind.add_argument("--base", type=_base, default=10, help="write F(N) in base 2 to 62")
     row = add_command(
@@ -47,7 +47,11 @@ def add_to(commands: "Commands") -> None:
     row.add_argument("first", metavar="FROM", help="the index of the first term, may be negative")
     row.add_argument("count", metavar="COUNT", help="the number of terms")
     form = row.add_mutually_exclusive_group()
-    form.add_argument("--bfile", action="store_true", help="write each after its index, as OEIS")
+    form.add_argument(
+        "--bfile",
+        action="store_true",
+        help="print each after its index, as in a b-file of the OEIS",
+    )
     form.add_argument("--json", action="store_true", help="print a JSON document for each term")
     form.add_argument("--group", action="store_true", help="group the digits of each by commas")
     index = add_command(
@@ -107,18 +111,21 @@ def _facts(command: argparse.Namespace, n: mpz) -> dict[str, str]:
     """Return the summary of F(n), or its residue."""
     modulus = None if command.summary else terms.parse_modulus(as_people_write(command.modulo))
     if command.url is not None:
-        from bigfib.cli import client
+        from bigfib.client import Client
 
+        client = Client(command.url)
         if modulus is None:
-            return client.summary(command.url, str(n))
-        return client.residue(command.url, str(n), str(modulus))
-    if modulus is None:
+            return client.summary(n)
+        residue = client.residue(n, modulus)
+    elif modulus is None:
         return terms.summary(n)
-    return {"n": str(n), "modulo": str(modulus), "residue": str(fibonacci.residue(n, modulus))}
+    else:
+        residue = str(fibonacci.residue(n, modulus))
+    return {"n": str(n), "modulo": str(modulus), "residue": residue}
 
 
 def _computed(command: argparse.Namespace, n: mpz) -> Iterator[str]:
-    """Yield F(n), or its document, in pieces, so that memory holds it only once."""
+    """Yield F(n), or its JSON document, in pieces, so that memory holds the term only once."""
     digits = large_terms.digits(n, command.base)
     if not command.json:
         yield from digits
@@ -135,15 +142,15 @@ def _index(command: argparse.Namespace) -> None:
         text = sys.stdin.buffer.read(_LONGEST_VALUE).decode("ascii", "replace").strip()
     value = fibonacci.parse_value(as_people_write(text))
     if command.url is not None:
-        from bigfib.cli import client
+        from bigfib.client import Client
 
-        found = client.index(command.url, value)
+        indices = Client(command.url).index(value)
     else:
         try:
             indices = terms.indices(value, lambda n: "".join(large_terms.digits(mpz(n))).encode())
         except terms.NotATerm as error:
             raise Failure(str(error)) from None
-        found = [str(n) for n in indices]
+    found = [str(n) for n in indices]
     if command.json:
         print_json({"value": value, "n": found})
     else:
@@ -160,13 +167,11 @@ def _terms(command: argparse.Namespace) -> None:
             for n, value in terms.walk(int(first), int(count), large_terms.pair(abs(int(first)))):
                 file.write(write(n, value))
             return
-        media_type = "application/x-ndjson" if command.json else "text/plain"
-        parameters = {"from": str(first), "count": str(count)}
-        if command.bfile:
-            parameters["format"] = "bfile"
-        from bigfib.cli import client
+        from bigfib.client import Client
 
-        for line in client.lines(command.url, media_type, **parameters):
+        form: Literal["bfile", "json", "text"]
+        form = "bfile" if command.bfile else "json" if command.json else "text"
+        for line in Client(command.url).terms(first, count, form):
             print(with_commas(line) if command.group else line, file=file)
 
 

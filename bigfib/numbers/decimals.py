@@ -36,8 +36,8 @@ _CARRY_BIAS: Final = 0xF6
 _LOW_HALF: Final = 0x0F
 _ASCII_ZERO: Final = 0x30
 
-# Masks are longer than the digits, by a 64th to a 32nd and at least so many bytes, because making
-# longer masks takes several passes. Beyond the digits the result is zeros.
+# Making masks takes several passes over memory, so they are made with room for longer terms: a 64th
+# to a 32nd more bytes than digits, and at least this many more. Results have zeros there.
 _LEAST_ROOM: Final = 8
 
 _KERNEL_FROM: Final = 2_000
@@ -48,9 +48,6 @@ At 209 thousand digits they take 12 us, packed 166.
 
 # Shorter terms are packed again; the gap avoids repeated conversions around one length.
 _PACKED_BELOW: Final = 1_900
-
-# Leading digits that nearly always determine the length of a result.
-_HEAD: Final = 17
 
 
 class StartOfSequence(ValueError):
@@ -83,10 +80,14 @@ class DecimalPair:
         """Return the pair whose terms are ``this`` and ``following``, in ASCII digits.
 
         Raises:
-            ValueError: Their lengths show that they are not neighbours.
+            ValueError: Their lengths show that they are other numbers.
         """
-        if len(following) - len(this) not in (0, 1):
-            raise ValueError(f"terms of {len(this)} and {len(following)} digits are no neighbours")
+        lengths = fibonacci.decimal_length(position), fibonacci.decimal_length(position + 1)
+        if (len(this), len(following)) != lengths:
+            raise ValueError(
+                f"F({position}) and the next term have {lengths[0]} and {lengths[1]} digits, "
+                f"not {len(this)} and {len(following)}"
+            )
         pair = cls.__new__(cls)
         pair._set(position, this, following)
         return pair
@@ -96,7 +97,7 @@ class DecimalPair:
         self.length = len(following)
         found = _kernel() if self.length >= _KERNEL_FROM else None
         self._terms: _Packed | _Ascii = (
-            _Ascii(found, this, following) if found else _Packed(this, following)
+            _Ascii(found, position, this, following) if found else _Packed(this, following)
         )
 
     @property
@@ -133,7 +134,11 @@ def _kernel() -> "Kernel | None":
 
 
 class _Ascii:
-    """Two terms as ASCII digits, each followed by the closing in use when it was made."""
+    """Two terms as ASCII digits, each followed by the closing in use when it was made.
+
+    The length of a result is computed from its index: at 20 thousand digits a step and its digits
+    then take 3.0 us, and 3.6 if the length is found from the leading digits.
+    """
 
     __slots__ = (
         "_closing",
@@ -141,13 +146,15 @@ class _Ascii:
         "_following_closing",
         "_kernel",
         "_length",
+        "_position",
         "_this",
         "_this_closing",
         "digit_count",
     )
 
-    def __init__(self, kernel: "Kernel", this: bytes, following: bytes) -> None:
+    def __init__(self, kernel: "Kernel", position: int, this: bytes, following: bytes) -> None:
         self._kernel = kernel
+        self._position = position
         self._this, self._following = this, following
         self.digit_count, self._length = len(this), len(following)
         self._closing = self._this_closing = self._following_closing = b""
@@ -161,11 +168,16 @@ class _Ascii:
 
     def forward(self) -> int:
         """Step forward, and return the length of the second term."""
-        head = int(self._following[:_HEAD]) + self._aligned_head()
-        # The digits after the heads add less than two to the sum.
-        longer = head >= 10**_HEAD
-        certain = longer or head < 10**_HEAD - 1
-        made = self._combined(self._length + (longer or not certain), certain, subtract=False)
+        self._position += 1
+        made = self._kernel.step(
+            False,
+            fibonacci.decimal_length(self._position + 1),
+            self._following,
+            self._length,
+            self._this,
+            self.digit_count,
+            self._closing,
+        )
         self._this, self._this_closing = self._following, self._following_closing
         self._following, self._following_closing = made, self._closing
         self.digit_count, self._length = self._length, len(made) - len(self._closing)
@@ -173,11 +185,16 @@ class _Ascii:
 
     def back(self) -> int:
         """Step back, and return the length of the second term."""
-        head = int(self._following[:_HEAD]) - self._aligned_head()
-        # The digits after the heads change the difference by less than one.
-        shorter = head < 10 ** (_HEAD - 1)
-        certain = head > 10 ** (_HEAD - 2 if shorter else _HEAD - 1)
-        made = self._combined(self._length - (shorter and certain), certain, subtract=True)
+        self._position -= 1
+        made = self._kernel.step(
+            True,
+            fibonacci.decimal_length(self._position),
+            self._following,
+            self._length,
+            self._this,
+            self.digit_count,
+            self._closing,
+        )
         self._following, self._following_closing = self._this, self._this_closing
         self._this, self._this_closing = made, self._closing
         self._length, self.digit_count = self.digit_count, len(made) - len(self._closing)
@@ -186,21 +203,6 @@ class _Ascii:
     def both(self) -> tuple[bytes, bytes]:
         """Return the digits of both terms."""
         return self._this[: self.digit_count], self._following[: self._length]
-
-    def _aligned_head(self) -> int:
-        """Return the digits of the first term that have the same weight as the second's head."""
-        count = _HEAD - self._length + self.digit_count
-        return int(self._this[:count]) if count > 0 else 0
-
-    def _combined(self, count: int, certain: bool, subtract: bool) -> bytes:
-        """Return the second term plus or minus the first, which has at most ``count`` digits."""
-        closing = self._closing
-        made = self._kernel.step(
-            subtract, count, self._following, self._length, self._this, self.digit_count, closing
-        )
-        if certain:
-            return made
-        return (made[:count].lstrip(b"0") or b"0") + closing
 
 
 class _Packed:

@@ -30,9 +30,10 @@ MAX_INDEX_DIGITS: Final = 10_000
 _INDEX = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
 
 _LOG10_PHI: Final = log10((1 + sqrt(5)) / 2)
+_HALF_LOG10_5: Final = log10(5) / 2
 
-# Below this index the term itself is cheap (2,090 digits, microseconds). From here on Binet's
-# formula without its vanishing part is off by a factor of 1 +- phi^(-2n), less than 10^-4179:
+# Below this index the term itself is cheap (2,090 digits, microseconds). From this index on,
+# Binet's formula without its vanishing part has a relative error of phi^(-2n), less than 10^-4179:
 # far below every rounding that `_log_term` allows for.
 _BINET_FROM: Final = 10_000
 
@@ -65,6 +66,13 @@ def parse_index(text: str) -> mpz:
             f"{suggestion(text, 'a whole number in digits, such as 0, 1000 or -6')}"
         )
     return mpz(text)
+
+
+def require_steps(steps: mpz) -> mpz:
+    """Return ``steps``, or raise `InvalidIndex` if it is less than 1."""
+    if steps < 1:
+        raise InvalidIndex("the number of steps must be at least 1")
+    return steps
 
 
 def parse_value(text: str) -> str:
@@ -161,6 +169,20 @@ def digit_count(n: int | mpz, base: int = 10) -> mpz:
         guard *= 2
 
 
+def decimal_length(n: int) -> int:
+    """Return the exact number of decimal digits of F(n), 0 <= n < 2^53, faster than `digit_count`.
+
+    Compute log10 F(n) by Binet's formula in floating point. Below 2^53 the rounding of constants,
+    product and difference adds up to a relative error of less than 2^-50; if that could change the
+    answer, use `digit_count`. F(n) is the integer nearest to the formula without its vanishing
+    part, and no power of ten is between the two.
+    """
+    reckoned = n * _LOG10_PHI - _HALF_LOG10_5
+    error = reckoned * 2**-50
+    digits = int(reckoned + error) + 1
+    return digits if digits == int(reckoned - error) + 1 else int(digit_count(n))
+
+
 def leading_digits(n: int | mpz, count: int) -> str:
     """Return the first ``count`` decimal digits of |F(n)|, or all if it has fewer.
 
@@ -207,8 +229,8 @@ def trailing_digits(n: int | mpz, count: int) -> str:
 
 def _log_term(n: int | mpz, base: int, guard: int) -> mpz:
     """Return log_base F(n) * 2^guard to within 1, as an integer, for n >= _BINET_FROM."""
-    # Four roundings, each of half a unit in the last place of a number below 2^bits(n), stay
-    # below 2^-13 of the returned unit.
+    # Four roundings, each by half a unit in the last place of a number below 2^bits(n), together
+    # change the result by less than 2^-13.
     precision = mpz(n).bit_length() + guard + 16
     log_phi, half_log_5 = _binet_logarithms(-precision // 4096 * -4096)
     with gmpy2.context(precision=precision):
@@ -216,7 +238,7 @@ def _log_term(n: int | mpz, base: int, guard: int) -> mpz:
         return mpz(gmpy2.floor(gmpy2.mul_2exp(log_term / gmpy2.log(gmpy2.mpfr(base)), guard)))
 
 
-# Most of the cost of a large summary, which needs them for base 2 and twice for base 10.
+# They are most of the cost of a large summary, which needs them for base 2 and twice for base 10.
 @lru_cache(maxsize=4)
 def _binet_logarithms(precision: int) -> tuple[gmpy2.mpfr, gmpy2.mpfr]:
     """Return log(phi) and log(5)/2 to ``precision`` bits."""

@@ -6,10 +6,10 @@
    STEP. Two numbers in ASCII digits, most significant first, are added eight digits a word. With
    the bytes of a word in arithmetic order, t = a + b + 0x96..96 overflows exactly where the decimal
    sum does (0x30 + 0x30 + 0x96 + 10 = 256); a byte of t that overflowed is a digit, any other is a
-   digit + 0xF6. The carry into a word is the overflow of the word to its right. That is computed a
-   second time instead of being waited for, so that nothing is serial. It is wrong only where that
-   word sums to nines and is carried into, once in 10^8 words; then all is added again by digits.
-   For a - b the digits of b are taken from nine, and the first carry is one.
+   digit + 0xF6. The carry into a word is the overflow of the word to its right. Each word computes
+   that overflow itself, so that no word waits for another. The carry is wrong only if the word to
+   the right sums to nines and is carried into, once in 10^8 words; then the sum is computed again,
+   digit by digit. For a - b, each digit of b is subtracted from nine, and the first carry is one.
 
    PRODUCT. Numbers are limbs to base 10^18, least significant first, multiplied as polynomials by
    number-theoretic transforms modulo three primes, in doubles. The Chinese remainder theorem and
@@ -78,7 +78,7 @@ INLINE bytes swapped(bytes x) {
                    20, 19, 18, 17, 16, 31, 30, 29, 28, 27, 26, 25, 24);
 }
 
-/* Return t of four words. Where it overflowed its first bit is clear. */
+/* Return t of four words. The top bit of a word is clear if it overflowed. */
 INLINE words raw_sums(const u8 *a, const u8 *b, int subtract) {
     bytes x = *(const bytes *)a, y = *(const bytes *)b;
     return (words)swapped(subtract ? x - y + 0x69 : x + y) + 0x9696969696969696;
@@ -109,7 +109,7 @@ INLINE int step(u8 *out, size_t n, const u8 *a, size_t na, const u8 *b, size_t n
         lost |= (words)(sum == 0);
     }
     int carry = add_slowly(to + i, nb - i, x + i, b + i, subtract, subtract);
-    /* Is it what the word before these digits has taken? */
+    /* The word before these digits has assumed a carry; is it this one? */
     if (i && carry == (int)(raw_sums(x + i, b + i, subtract)[0] >> 63)) lost[0] = 1;
     if (lost[0] | lost[1] | lost[2] | lost[3]) carry = add_slowly(to, i, x, b, subtract, carry);
     else if (i) carry = !(raw_sums(x, b, subtract)[0] >> 63);
@@ -142,7 +142,7 @@ static Modulus modulus(u64 p) { return (Modulus){all((double)p), all(1 / (double
 #define tracked(which, x, unit) (x)
 #endif
 
-/* Compilers make one instruction of these four; elsewhere a library's function is as exact. */
+/* Compilers turn the four calls into one instruction, or call a library as exact as that. */
 INLINE vector fma4(vector a, vector b, vector c) {
     return (vector){__builtin_fma(a[0], b[0], c[0]), __builtin_fma(a[1], b[1], c[1]),
                     __builtin_fma(a[2], b[2], c[2]), __builtin_fma(a[3], b[3], c[3])};
@@ -163,7 +163,7 @@ INLINE vector reduced(vector x, Modulus q) {
     return fma4(-quotients(tracked(0, x, q.p[0]), q), q.p, x);
 }
 
-/* Return the residues that are in 0 .. p - 1. */
+/* Return the residues in the range 0 .. p - 1. */
 INLINE vector canonical(vector x, Modulus q) {
     x = reduced(x, q);
     return x + (vector)((words)(x < 0) & (words)q.p);
@@ -196,7 +196,7 @@ static void fill_table(double *roots, size_t length, u64 root, size_t order, u64
     int t = 0;
     for (; order >= 4; order /= 2, root = product(root, root, p)) r[t++] = balanced(root, p);
     roots[0] = 1;
-    /* While there are fewer than four, some are written before their time, and again in time. */
+    /* With fewer than four entries, a vector also writes later ones, which are rewritten later. */
     for (size_t have = 1; have < length; have *= 2) {
         const vector next = all(r[--t]);
         for (size_t i = 0; i < have; i += 4)
@@ -204,7 +204,7 @@ static void fill_table(double *roots, size_t length, u64 root, size_t order, u64
     }
 }
 
-/* Split block number b of those of 4h vectors. */
+/* Split block number b of the blocks of 4h vectors. */
 INLINE void split(vector *x, size_t h, size_t b, const double *roots, Modulus q) {
     const vector r = all(roots[b]), s = all(roots[2 * b]), is = all(roots[2 * b + 1]);
     for (vector *end = x + h; x < end; x++) {
@@ -215,7 +215,7 @@ INLINE void split(vector *x, size_t h, size_t b, const double *roots, Modulus q)
     }
 }
 
-/* Undo it, leaving a factor of 4; `roots` are the inverse ones. */
+/* Undo `split`, leaving a factor of 4; `roots` are the inverse ones. */
 INLINE void join(vector *x, size_t h, size_t b, const double *roots, Modulus q) {
     const vector r = all(roots[b]), s = all(roots[2 * b]), is = all(roots[2 * b + 1]);
     for (vector *end = x + h; x < end; x++) {
@@ -245,9 +245,9 @@ INLINE void combine(vector *x, vector *y, size_t n, int kind, Modulus q) {
     }
 }
 
-/* Convolve block number b of those of n vectors; y is NULL for a square. */
+/* Convolve block number b of the blocks of n vectors; y is NULL for a square. */
 static void convolve(vector *x, vector *y, size_t n, size_t b, const Ring *f) {
-    /* An odd power of two is the whole, b = 0. */
+    /* Only the whole array, b = 0, may have an odd power of two as its length. */
     const size_t factors = n & 0x5555555555555555 ? 4 : 2, h = n / factors;
     vector *z[2] = {x, y};
     for (int k = 0; k <= (y != NULL); k++)
@@ -258,7 +258,7 @@ static void convolve(vector *x, vector *y, size_t n, size_t b, const Ring *f) {
             convolve(x + i * h, y ? y + i * h : NULL, h, factors * b + i, f);
     for (int k = 0; k <= f->both; k++)
         factors == 2 ? halves(z[k], h, f->q) : join(z[k], h, b, f->inverses, f->q);
-    /* Each point is counted once, in a block of this size. */
+    /* Each point is counted once, with the block of this size that it is in. */
     if (n == 256) __atomic_fetch_add(f->done, 4 * n, __ATOMIC_RELAXED);
 }
 
@@ -306,12 +306,12 @@ INLINE void transform_rows(vector x[3][4], int m, const Powers *k, Modulus q) {
 }
 
 INLINE size_t row(int g, int i, int m) { return (size_t)((4 * g + m * i) % (4 * m)); }
-/* Multiply four vectors by the powers, and these by those of the next columns. */
+/* Multiply four vectors by the powers `w`, and advance these to the next columns. */
 INLINE void advance(vector *x, vector *w, vector step, Modulus q) {
     for (int i = 0; i < 4; i++) x[i] = times(x[i], w[i], q), w[i] = times(w[i], step, q);
 }
 
-/* Return the residues of four limbs, which are zeros from n on. */
+/* Return the residues of four limbs; limbs from n on count as zeros. */
 INLINE vector residues_of(const u64 *limbs, size_t n, size_t i, Modulus q) {
     const words exponent = (words)all(0x1p52);
     words x = {0};
@@ -322,7 +322,7 @@ INLINE vector residues_of(const u64 *limbs, size_t n, size_t i, Modulus q) {
     return fma4(-quotients(high, q), q.p, high) + low; /* exact, as 2^30 divides high */
 }
 
-/* Eight columns at a time are one line of the cache in each row. */
+/* Eight columns at a time: in each row they fill one cache line. */
 INLINE void split_rows(vector *x, const u64 *limbs, size_t n, int m, Powers k, Modulus q) {
     const size_t columns = k.columns;
     for (size_t j = 0; j < columns; j += 8) {
@@ -393,16 +393,16 @@ INLINE void transform(Ring f, int m, Shape s, u64 p, u64 root, const u64 *a, siz
 
 /* Compute the first n coefficients of a product modulo a prime (0, 1 or 2). `kind` is PRODUCT, a b;
    EVEN, a (a + 2b) and a^2 + b^2; ODD, a^2 + (a + b)^2 and a (a + 2b): of F(k) and F(k - 1) these
-   are F(2k) and F(2k - 1); F(2k + 1) and F(2k). `residues` has `bigfib_points` doubles for each
-   that is wanted (`both` or the first), aligned to 32 bytes; so has `work`, and a quarter more.
-   `done` grows with the points that are done. */
+   are F(2k) and F(2k - 1); F(2k + 1) and F(2k). `residues` has room for `bigfib_points` doubles for
+   each wanted result (`both`, or the first), aligned to 32 bytes; `work` has room for a quarter of
+   `bigfib_points` more than that. `done` grows with the points that are done. */
 void bigfib_transform(int kind, int both, int prime, double *residues, size_t n, const u64 *a,
                       size_t na, const u64 *b, size_t nb, double *work, u64 *done) {
     const Shape s = shape(n);
     const size_t half = s.columns / 2;
     const u64 p = PRIMES[prime], root = power(ROOTS[prime], (p - 1) / s.points, p);
     const u64 column = power(root, 4 * (u64)s.m, p);
-    fesetround(FE_TONEAREST); /* as Python has it, too */
+    fesetround(FE_TONEAREST); /* Python's mode, too */
     Ring f = {modulus(p), work, work + half, kind, both, done};
     vector *x = (vector *)(work + s.columns);
     fill_table(f.roots, half, column, s.columns, p);
@@ -413,8 +413,8 @@ void bigfib_transform(int kind, int both, int prime, double *residues, size_t n,
 
 #define BASE 1000000000000000000u
 
-/* Divide x < 2^111 by the base. The estimate is at most one too small: of the quotient it leaves
-   out 2^47 / 10^18 for low bits, 2^-12 for the inverse, and the fraction. */
+/* Divide x < 2^111 by the base. The estimate is at most one too small: it loses 2^47 / 10^18 by the
+   low bits of x, 2^-12 by the rounded inverse, and the fraction. */
 INLINE u64 divided(u128 x, u64 *remainder) {
     const u64 inverse = (u64)(((u128)1 << 123) / BASE);
     u64 quotient = (u64)((u128)(u64)(x >> 47) * inverse >> 76);
@@ -438,7 +438,7 @@ size_t bigfib_carry(u64 *limbs, size_t n, const double *r1, const double *r2, co
     fesetround(FE_TONEAREST);
     for (size_t i = 0, count; i < n; i += count) {
         count = n - i < BLOCK ? n - i : BLOCK;
-        /* v1 + p1 v2 + p1 p2 v3 each; vectors first, or all would wait for the latest. */
+        /* v1 + p1 v2 + p1 p2 v3 each. Vectors first: scalar code would wait for fresh stores. */
         for (size_t c = 0; c < count; c += 4) {
             vector v1 = canonical(*(loose *)(r1 + i + c), q1);
             vector v2 = canonical(times(*(loose *)(r2 + i + c) - v1, g12, q2), q2);

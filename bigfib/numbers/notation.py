@@ -10,7 +10,7 @@ from typing import Final
 from gmpy2 import mpz
 
 _LONGEST: Final = 10_000
-"""Most digits of a number that is written as 10^6; no longer index is taken."""
+"""Maximum digits of a number written as 1e6 or 10^6; a longer index would be refused anyway."""
 
 _WRITTEN: Final = re.compile(
     r"(-?)(?:(\d+)|(\d+)(?:\.(\d*))?e\+?(\d{1,5})|(\d+)\^(\d{1,5}))", re.ASCII | re.IGNORECASE
@@ -35,7 +35,7 @@ def read(written: str) -> str | None:
 
 def suggestion(written: str, otherwise: str) -> str:
     """Return how to write the number: its canonical form, or ``otherwise`` if it has none."""
-    # What is long anyway is no notation that somebody mistook.
+    # A long text is no mistaken notation.
     canonical = read(written) if len(written) <= 60 else None
     is_other = canonical and canonical != written and len(canonical) <= 60
     return f"write {canonical if is_other else otherwise}"
@@ -49,7 +49,8 @@ def _shifted(mantissa: str, fraction: str, exponent: int) -> str | None:
 
 
 def _raised(base: str, power: int) -> str | None:
-    # Of a base of one digit too much is computed; what is longer then is refused as well.
+    # The product is up to 3.3 times the length, for base 2. So allow four times the length here,
+    # and check the result.
     if len(base) * power > 4 * _LONGEST:
         return None
     digits: str = (mpz(base) ** power).digits()

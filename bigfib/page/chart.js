@@ -1,8 +1,8 @@
 /**
- * A chart that grows as one steps: digits above, milliseconds below, against the position.
+ * A chart that grows with each step: digits above, milliseconds below, against the position.
  *
- * Two charts with one axis rather than one with two: nobody has to distinguish lines by colour.
- * Values are BigInt, times microseconds; only their ratios become Numbers.
+ * These are two charts with one axis, not one with two, so that no line is known by its colour only.
+ * Values are BigInt, times are in microseconds; only ratios become Numbers.
  */
 
 import { drawn, element } from "./dom.js";
@@ -14,7 +14,7 @@ const KEPT = 300;
 
 const IN_TABLE = 10;
 
-// `unit` is what a logarithmic axis begins with after 0.
+// `unit` is the first value after 0 on a logarithmic axis.
 const PANELS = [
   { of: "digits", title: "Digits", unit: 1n, write: (value) => grouped(value.toString()) },
   { of: "micros", title: "Milliseconds", unit: 1000n, write: milliseconds },

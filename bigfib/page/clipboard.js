@@ -7,8 +7,8 @@ const SHOWN_MS = 2000;
 /**
  * Return a button that copies.
  *
- * @param text returns a promise of what to copy
- * @param failed is called with the error if there is no such text
+ * @param text returns a promise of the text to copy
+ * @param failed is called with the error if that promise is rejected
  */
 export function copyButton(label, text, failed = () => {}) {
   const made = button(label, click, "plain copy");
@@ -41,12 +41,12 @@ export function copyButton(label, text, failed = () => {}) {
 
 async function copy(text) {
   if (navigator.clipboard) {
-    // Safari demands the item while the click is recent; the text may follow.
+    // Safari accepts the item only shortly after the click; its text may come later.
     const blob = text().then((copied) => new Blob([copied], { type: "text/plain" }));
     await navigator.clipboard.write([new ClipboardItem({ "text/plain": blob })]);
     return;
   }
-  // Over HTTP, other than from this computer, browsers have no other way.
+  // Over HTTP from another computer, browsers offer no other way.
   const focused = document.activeElement;
   const field = element("textarea", { value: await text(), className: "unseen" });
   document.body.append(field);

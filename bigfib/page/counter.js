@@ -1,4 +1,4 @@
-/** Count the digits of a term, as a worker: a term may have hundreds of millions. */
+/** Count the digits of a term in a worker, because there may be hundreds of millions. */
 
 const ZERO = 48;
 const FIRST = 1000;
@@ -12,7 +12,7 @@ onmessage = async ({ data: path }) => {
   }
 };
 
-/** Return how often each digit is among the first thousand, and among all. */
+/** Return how often each digit occurs among the first thousand, and among all. */
 async function count(path) {
   const reply = await fetch(path, { headers: { Accept: "text/plain" } });
   if (reply.status !== 200) {

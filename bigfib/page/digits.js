@@ -1,8 +1,8 @@
 /**
- * All digits of a term, a page at a time, from anywhere in it.
+ * All digits of a term, a page at a time, from any place in it.
  *
- * Laying out millions of digits takes a browser seconds. A page has ten thousand: they are requested
- * when they are looked at.
+ * A browser takes seconds to lay out millions of digits. A page has ten thousand, which are requested
+ * when the page is shown.
  */
 
 import { button, element } from "./dom.js";
@@ -27,12 +27,12 @@ export class Digits {
 
   /**
    * @param place where to show the digits
-   * @param failed is called with the error if digits cannot be had
+   * @param failed is called with the error if digits cannot be loaded
    */
   constructor(place, failed) {
     this.place = place;
     this.#failed = failed;
-    // No region: the same term may be open twice, and names of landmarks must differ.
+    // Not a region: the same term may be open twice, and names of landmarks must differ.
     this.#text.setAttribute("role", "group");
     const form = element(
       "form",
@@ -51,7 +51,7 @@ export class Digits {
     place.hidden = true;
   }
 
-  /** Show a term's digits, the page that was shown of the one before; see `TermView.show`. */
+  /** Show a term's digits, at the page that is shown now; see `TermView.show`. */
   open(term) {
     this.#term = term;
     this.place.hidden = false;

@@ -1,4 +1,4 @@
-/** Any term: its digits, its residue, its summary; while a large one is computed, the progress. */
+/** Look up any term: digits, residue or summary, and the progress while a large one is computed. */
 
 import { copyButton } from "./clipboard.js";
 import { button, element } from "./dom.js";
@@ -10,16 +10,16 @@ import { Lost, Problem, ask, isAborted, retryAfter, watch } from "./service.js";
 import { END, TermView, parts } from "./term.js";
 import { fromQuery, path, query } from "./wanted.js";
 
-// Of a long term this much is got at first, and the end.
+// How many digits of a long term are requested at first, besides its end.
 const FIRST = 1024;
 
-// Counts are shown as they are, but for those that fill the page themselves.
+// Longer counts are shortened, because they would fill the page.
 const LONGEST_COUNT = 400;
 
-// Of shorter terms frequencies say nothing.
+// Frequencies of fewer digits mean nothing.
 const FEWEST_COUNTED = 100n;
 
-// Programs that ask for a longer term wait for its computation.
+// Programs that request a longer term wait for its computation.
 const WAITED_FOR = 100_000n;
 
 const TEXT = { Accept: "text/plain" };
@@ -30,7 +30,7 @@ const fields = form.elements;
 const view = new TermView(at("found-term"), (error) => report(error));
 const frequencies = new Frequencies(at("frequencies"));
 const ways = { digits: showDigits, summary: showSummary, residue: showResidue };
-let shown = null; // What is shown: its query, and its programs.
+let shown = null; // The query and the programs of what is shown.
 let address = location.search; // The query of the page's address.
 let stop = new AbortController();
 
@@ -39,7 +39,7 @@ let stop = new AbortController();
 requireNumber(fields.n, "a whole number, such as 100, −8, 1,000,000, 1e6 or 10^6", () => true);
 requireNumber(fields.modulo, "a whole number, at least 1");
 
-/** Show the field of what is chosen only. */
+/** Show only the field that belongs to the chosen kind. */
 function showFields() {
   for (const label of form.querySelectorAll("[data-of]")) {
     label.hidden = label.dataset.of !== fields.what.value;
@@ -59,7 +59,7 @@ form.addEventListener("submit", (event) => {
   });
 });
 
-/** Show what the address of the page wants, if anything. */
+/** Show the term that the address of the page names, if any. */
 function followLink() {
   address = location.search;
   const wanted = fromQuery(address);
@@ -80,7 +80,7 @@ function followLink() {
   }
 }
 
-/** Have the address of the page name what is shown, so that it can be kept and gone back to. */
+/** Put what is shown into the address of the page, for bookmarks and the browser's history. */
 function putIntoAddress(wanted, how) {
   const search = query(wanted) ?? "";
   if (search !== address) {
@@ -121,7 +121,7 @@ function report(error, wanted) {
     const instead = error.related ? [button("Show its summary", summary)] : [];
     complain(at("refusal"), error.title, error.detail, ...instead);
   } else if (error instanceof Lost) {
-    complain(at("refusal"), "The service does not answer", "Nothing is lost by asking again.");
+    complain(at("refusal"), "The service does not answer", "Nothing has changed: try again.");
   } else if (!isAborted(error)) {
     throw error;
   }
@@ -166,7 +166,7 @@ async function showDigits(wanted, signal) {
   found(`${name}${inBase}, ${count}`, wanted, digits > WAITED_FOR);
 }
 
-/** Ask until what is asked for is computed. */
+/** Repeat the request until its term is computed. */
 async function computed(name, request, signal) {
   let work;
   try {
@@ -189,7 +189,7 @@ async function cancel(job) {
   try {
     await ask("DELETE", job);
   } catch (error) {
-    // It has ended by itself, or another client has cancelled it.
+    // The computation has ended, or another client has cancelled it.
     if (!(error instanceof Problem && error.status === 404)) {
       report(error);
       return;
@@ -232,7 +232,7 @@ async function showSummary(wanted, signal) {
   found(`F(${grouped(wanted.n)})`, wanted);
 }
 
-// --- Taking it along -----------------------------------------------------------------------------
+// --- Programs and link ---------------------------------------------------------------------------
 
 function showProgram() {
   at("program").textContent = shown.programs[at("languages").elements.language.value];
@@ -240,7 +240,7 @@ function showProgram() {
 
 at("languages").addEventListener("change", showProgram);
 at("program").after(copyButton("Copy program", async () => at("program").textContent));
-// Without the fragment, which is the address of a private sequence.
+// Without the fragment, which is the id of a private sequence.
 const link = async () => location.origin + location.pathname + shown.query;
 at("found-tools").append(copyButton("Copy link", link));
 

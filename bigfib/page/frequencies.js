@@ -1,4 +1,4 @@
-/** A picture of a term: how often each digit occurs among its first thousand, and among all. */
+/** A bar chart of how often each digit of a term occurs among its first thousand, and among all. */
 
 import { drawn, element } from "./dom.js";
 import { grouped } from "./numbers.js";
@@ -9,7 +9,7 @@ const BOTTOM = 22;
 const LEFT = 44;
 const RIGHT = 8;
 
-/** Whole percents that get a line, as many as fit. */
+/** Percents between two lines: the least that gives at most `MOST_LINES` lines. */
 const TICKS = [1, 2, 5, 10, 20, 50];
 
 const MOST_LINES = 5;
@@ -25,7 +25,7 @@ export class Frequencies {
   #svg = drawn("svg", { role: "img" });
   #table = element("table");
 
-  /** Show them in `place`, which is hidden until `clear` is called with a term that has some. */
+  /** Show the chart in `place`, which is hidden until `clear` is called with a path. */
   constructor(place) {
     this.#place = place;
     this.#status.setAttribute("role", "status");
@@ -38,7 +38,7 @@ export class Frequencies {
     }).observe(figure);
   }
 
-  /** Forget the term, and count that of another path when it is asked for; null for none. */
+  /** Forget the term. Count the term at `path`, if any, when the chart is opened. */
   clear(path = null) {
     this.#worker?.terminate();
     this.#worker = null;

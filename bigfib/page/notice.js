@@ -1,16 +1,16 @@
-/** Report on the page what went wrong, and how far a computation is. */
+/** Report errors and the progress of computations on the page. */
 
 import { button, element } from "./dom.js";
 
-/** Show a message in `place`, an alert, with buttons for what can be done about it. */
+/** Show a message in `place`, an alert, with buttons for remedies. */
 export function say(place, title, detail, ...buttons) {
   place.replaceChildren(element("strong", {}, title), element("p", {}, detail), ...buttons);
 }
 
-/** Show what came of somebody's action; it stays until it is closed, or until the next one. */
+/** Report that an action failed; the message stays until it is closed, or until the next action. */
 export function complain(place, title, detail, ...buttons) {
   say(place, title, detail, ...buttons, button("Close", () => place.replaceChildren(), "plain"));
-  // Somebody who steps by keyboard may have scrolled to another part of the page.
+  // With keyboard shortcuts, another part of the page may be in view.
   place.scrollIntoView({ block: "nearest" });
 }
 
@@ -37,7 +37,7 @@ export class Work {
   show(job) {
     this.#bar.value = job.progress;
     this.#percent.textContent =
-      job.state === "queued" ? "waits for others" : `${Math.floor(job.progress * 100)} %`;
+      job.state === "queued" ? "waits in the queue" : `${Math.floor(job.progress * 100)} %`;
   }
 
   end() {

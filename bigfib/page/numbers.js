@@ -1,21 +1,21 @@
 /**
  * Whole numbers as people write and read them.
  *
- * They are strings here, because they have no ceiling, and Number has one. All are grouped alike: by
- * threes, counted from the end, with commas. Where a number is long, the commas are drawn by the
- * style sheet, so that what is selected and copied has digits only.
+ * They are strings here, because JavaScript's Number is too small. All are grouped in the same way: by
+ * threes from the end, with commas. In a long number the style sheet draws the commas, so that text
+ * that is selected and copied has only digits.
  */
 
 import { element } from "./dom.js";
 
 const GROUP = 3;
 
-/** Most digits of a number that is written as 10^6; the service takes no longer index. */
+/** Maximum digits of a number written as 1e6 or 10^6; the service refuses longer indices anyway. */
 const LONGEST = 10_000;
 
 const WRITTEN = /^(-?)(?:(\d+)|(\d+)(?:\.(\d*))?e\+?(\d{1,5})|(\d+)\^(\d{1,5}))$/i;
 
-/** Return a number with commas; one of more than `longest` digits, shortened. */
+/** Return a number with commas; shorten it if it has more than `longest` digits. */
 export function grouped(number, longest = 30) {
   if (number.length > longest) {
     return `${number.slice(0, 12)}…${number.slice(-6)}`;
@@ -23,7 +23,7 @@ export function grouped(number, longest = 30) {
   return number.replace("-", "−").replace(/\B(?=(\d{3})+$)/g, ",");
 }
 
-/** Return how many digits the first group of a number has that has `count` digits. */
+/** Return how many digits are in the first group of a number of `count` digits. */
 export const firstGroup = (count) => Number(BigInt(count) % BigInt(GROUP)) || GROUP;
 
 /** Return digits in groups, the first of which has `first` digits. */
@@ -63,7 +63,8 @@ function shifted(mantissa, fraction, exponent) {
 }
 
 function raised(base, power) {
-  // Of a base of one digit too much is computed; what is longer then is refused as well.
+  // The product is up to 3.3 times the length, for base 2. So allow four times the length here,
+  // and check the result.
   if (base.length * power > 4 * LONGEST) {
     return null;
   }
@@ -71,7 +72,7 @@ function raised(base, power) {
   return digits.length > LONGEST ? null : digits;
 }
 
-/** Have the browser refuse what `read` does not read in a field, and name an `example`. */
+/** Let the browser refuse text in a field that `read` cannot read, and show an `example`. */
 export function requireNumber(field, example, isAllowed = (number) => !number.startsWith("-")) {
   const check = () => {
     const number = read(field.value);

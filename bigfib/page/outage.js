@@ -1,4 +1,4 @@
-/** The service is away: report it, and ask again until it is back. */
+/** Report that the service does not answer, and ask again until it does. */
 
 import { button } from "./dom.js";
 import { say } from "./notice.js";
@@ -58,7 +58,7 @@ export class Outage {
     this.#place.scrollIntoView({ block: "nearest" });
   }
 
-  /** End it, and return `unsure`. */
+  /** Note that the service answers, and return `unsure`. */
   end() {
     if (!this.isNow) {
       return null;

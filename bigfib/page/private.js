@@ -1,9 +1,9 @@
 /**
  * Which sequence the page steps: the shared one, or a private one.
  *
- * The fragment of the page's address names a private sequence. So it can be bookmarked and opened on
- * another device, and is sent neither to servers nor to their logs. The browser also remembers the
- * one that was created here, so that "Private" opens it again.
+ * The fragment of the page's address is the id of a private sequence. So it can be bookmarked and
+ * opened on another device, and browsers do not send it with requests for the page. The browser also
+ * remembers the sequence that was created here, so that "Private" opens it again.
  */
 
 export const SHARED = "shared";
@@ -12,10 +12,10 @@ const REMEMBERED = "bigfib.own";
 
 let kept = null; // As long as the page is open.
 
-/** Return the id that the address of the page names. */
+/** Return the id in the address of the page. */
 export const named = () => /^#([0-9a-f]{32})$/.exec(location.hash)?.[1] ?? SHARED;
 
-// A browser may be set to store nothing; then the page remembers it, and the address.
+// If the browser is set to store nothing, the page remembers the id as long as it is open.
 export function remembered() {
   try {
     return localStorage.getItem(REMEMBERED) ?? kept;
@@ -33,7 +33,7 @@ export function remember(id) {
   }
 }
 
-/** Return an id that nobody can guess, for a sequence to be created under. */
+/** Return an id for a new sequence, which nobody can guess. */
 export function randomId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -53,9 +53,9 @@ console.log(await reply.text());`,
 };
 
 /**
- * Return programs that print it, by their languages.
+ * Return programs that print what is `wanted`, by language.
  *
- * @param waits whether the service may have to compute it first, and answers 202 until then
+ * @param waits whether the service may have to compute it first, and answer 202 until then
  */
 export function programs(origin, wanted, waits) {
   const url = origin + path(wanted);

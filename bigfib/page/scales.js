@@ -1,10 +1,10 @@
 /**
- * Scales of a chart: where on it a value is, and which values get a label.
+ * Scales of a chart: the place of each value, and the values that get a label.
  *
- * Values are BigInt, and have no ceiling.
+ * Values are BigInt, of any size.
  */
 
-// A linear axis on which half of the values share this part of it shows little of them.
+// If half of the values share a tenth of a linear axis, it is made logarithmic.
 const CROWDED = 10n;
 
 const FEWEST = 3;
@@ -24,14 +24,14 @@ function isFlattened(values, low) {
   return inOrder.length >= FEWEST && (middle - low) * CROWDED < high - low;
 }
 
-/** Return the scale that shows the values between from and to; see `logarithmic` for `unit`. */
+/** Return a scale that maps the values to the pixels from .. to; see `logarithmic` for `unit`. */
 export function scaleOf(values, unit, from, to) {
   const [low, high] = extremes(values);
   const isLogarithmic = isFlattened(values, low);
   return isLogarithmic ? logarithmic(low, high, from, to, unit) : linear(low, high, from, to);
 }
 
-/** Return such a scale that begins at 0, and ends at a tick if it is linear. */
+/** Return a scale that begins at 0, and ends at a tick if it is linear. */
 export function scaleFromZero(values, unit, from, to, count) {
   const high = extremes(values)[1];
   return isFlattened(values, 0n)
@@ -60,7 +60,7 @@ function linear(low, high, from, to) {
 /**
  * Return the logarithmic scale from low .. high to from .. to.
  *
- * It is that of 1 + value / unit, so that 0 has a place, too.
+ * It uses the logarithm of 1 + value / unit, so that 0 has a place, too.
  */
 function logarithmic(low, high, from, to, unit) {
   const log = (value) => logarithm(value + unit) - logarithm(unit);

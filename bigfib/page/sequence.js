@@ -1,10 +1,10 @@
 /**
  * Step a sequence: the shared one, or a private one.
  *
- * A change is never repeated by itself when its answer is lost, for it may have been made: the page
- * reports that, asks until the service is back, and shows where the sequence then is. A step of a
- * private sequence is made only from the position that is shown (`If-Match`); that of the shared one
- * from wherever other clients have moved it by then.
+ * If the answer to a change is lost, the page never repeats the change, because it may have been made.
+ * It reports this, asks until the service is back, and shows the position. A step of a private
+ * sequence is made only from the position that is shown (`If-Match`); a step of the shared sequence
+ * from the position to which other clients have moved it by then.
  */
 
 import { Chart, milliseconds } from "./chart.js";
@@ -13,13 +13,14 @@ import { Work, complain, say } from "./notice.js";
 import { grouped, read, requireNumber } from "./numbers.js";
 import { LONGEST_PAUSE_MS, Outage } from "./outage.js";
 import { SHARED, forget, named, randomId, remember, remembered } from "./private.js";
-import { Lost, Problem, ask, isAborted, retryAfter, watch } from "./service.js";
+import { Lost, Problem, ask, isAborted, phases, retryAfter, watch } from "./service.js";
 import { TermView, parts } from "./term.js";
 
-// If nothing has happened this long after a click, the controls show that it was taken.
+// If a click has no result after this time, the controls show that it is being handled.
 const UNNOTICED_MS = 300;
 
-// How often to look whether others have stepped it; less often, the longer a look takes.
+// How often to check whether others have stepped the sequence: at most every second, and in at most
+// a twentieth of the time.
 const LOOK_MS = 1000;
 const LOOKS_SHARE = 20;
 
@@ -40,7 +41,7 @@ let dropped = 0; // How many actions were not done.
 let asked = 0; // How many actions are not done yet.
 let busyTimer;
 
-/** Do it after everything asked for before. */
+/** Run an action after all earlier ones. */
 function enqueue(action) {
   queue = queue.then(action).catch(reportError);
 }
@@ -95,7 +96,7 @@ function openOwn() {
   attempt(create, () => {});
 }
 
-/** Create a private sequence; when the answer is lost, the next attempt creates the same one. */
+/** Create a private sequence; if the answer is lost, the next attempt creates the same one. */
 async function createOwn() {
   chosen ??= randomId();
   try {
@@ -131,6 +132,7 @@ function unknown() {
     at(fact).textContent = "…";
   }
   at("took").textContent = "–";
+  at("phases").textContent = "";
   at("said").textContent = "";
 }
 
@@ -145,7 +147,7 @@ function showGone() {
     at("problem"),
     "There is no such sequence",
     "It was deleted, it expired because nobody stepped it, or the address is incomplete.",
-    // Creating one would make the browser forget the one that it still knows.
+    // A new sequence would replace the one that the browser remembers.
     button(remembered() ? "Open my private sequence" : "Create one", openOwn, "main"),
   );
 }
@@ -202,7 +204,7 @@ function lookAgain(ms) {
   }, ms);
 }
 
-/** Repeat a request while the term that it needs is being computed; nothing has changed. */
+/** Repeat a request while the service computes the term that it needs, and changes nothing. */
 async function outlast(request) {
   const { signal } = stop;
   let work;
@@ -239,7 +241,7 @@ function endOutage() {
     complain(
       at("problem"),
       "The last change may or may not have been made",
-      // The request may still be on its way, and be made later.
+      // The request may still be on its way, and make the change later.
       `Its answer was lost. The sequence was at position ${grouped(from)} when it was sent; ` +
         "where it is now is shown below, and may still change. Nothing has been sent again.",
     );
@@ -249,12 +251,11 @@ function endOutage() {
 // --- Changing ------------------------------------------------------------------------------------
 
 /**
- * Do what somebody has asked for, after everything asked for before.
- *
- * It is not done if the service is away by then, or if another sequence is shown by then.
+ * Run an action of the user after all earlier ones, unless the service is away by then, or another
+ * sequence is shown.
  *
  * @param action is called with the signal that another sequence is shown
- * @param drop is called instead of `action` if one is
+ * @param drop is called instead of `action` if that has happened already
  */
 function attempt(action, drop = sayNotDone) {
   if (outage.isNow) {
@@ -276,7 +277,7 @@ function attempt(action, drop = sayNotDone) {
       }
       await action(signal);
     } catch (error) {
-      // A problem of the sequence shown before is none of this one.
+      // A problem of another sequence is not reported for this one.
       if (!(signal.aborted && error instanceof Problem)) {
         report(error);
       }
@@ -296,8 +297,8 @@ function sayNotDone() {
   complain(
     at("problem"),
     "Not done",
-    "It still waited when you stopped waiting or opened another sequence. Do it again if you " +
-      "still want it.",
+    "Your action was still waiting when you stopped waiting or opened another sequence. Repeat " +
+      "it if you still want it.",
   );
 }
 
@@ -309,7 +310,7 @@ function change(method, path, body) {
     }
     at("problem").replaceChildren();
     const from = position;
-    const headers = id === SHARED ? {} : { "If-Match": tag };
+    const headers = { Prefer: "timing", ...(id === SHARED ? {} : { "If-Match": tag }) };
     if (body) {
       headers["Content-Type"] = "application/json";
     }
@@ -319,13 +320,14 @@ function change(method, path, body) {
       show(answer);
       lookTook = answer.ms;
       at("took").textContent = `${milliseconds(answer.ms * 1000)} ms`;
+      at("phases").textContent = phases(answer.headers);
       chart.add(answer.body.position, answer.body.digits, answer.ms);
     } catch (error) {
       if (signal.aborted) {
         throw error;
       }
       if (error instanceof Problem && error.status === 412) {
-        // The position comes first in a tag.
+        // A tag begins with the position.
         complainOfMove(from, /\d+/.exec(error.headers.get("ETag"))[0]);
       } else {
         report(error);
@@ -345,7 +347,7 @@ function complainOfMove(from, to) {
     "The sequence has been moved meanwhile",
     "Another client has moved it, or a change whose answer was lost. It is at position " +
       `${grouped(to)}, no longer at ${grouped(from)}, and your step was not made. ` +
-      "Do it again if you still want it.",
+      "Repeat it if you still want it.",
   );
 }
 

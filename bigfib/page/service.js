@@ -1,7 +1,7 @@
 /**
- * Send requests to the service, and read its answers, or its problems, or that there is no answer.
+ * Send requests to the service, and return its answers; throw its problems, or that it is lost.
  *
- * Its numbers are strings here, too: they have no ceiling, and Number has one.
+ * Numbers are strings here, too, because JavaScript's Number is too small.
  */
 
 import { grouped } from "./numbers.js";
@@ -10,12 +10,16 @@ import { grouped } from "./numbers.js";
 const BEGIN_MS = 10_000;
 const END_MS = 120_000;
 
-// For people; HTTP's own names are for programs.
+// Time between two polls of a computation, at least and at most: it says how long it still takes.
+const LEAST_PAUSE_MS = 100;
+const LONGEST_PAUSE_MS = 1000;
+
+// Titles for people, instead of the names of HTTP statuses.
 const TITLES = {
-  409: "It does not go that far back",
+  409: "The sequence starts at F(0)",
   413: "That is too long",
   414: "That is too long",
-  422: "That cannot be done",
+  422: "That is not possible",
   500: "The service has failed",
   503: "The service cannot do that now",
   507: "The service is full",
@@ -26,19 +30,19 @@ export class Problem extends Error {
   constructor(status, { title, detail, neighbours }, headers) {
     super(detail);
     this.status = status;
-    this.neighbours = neighbours; // Of a value that no term has.
+    this.neighbours = neighbours; // The indices next to a value that no term has.
     this.title = TITLES[status] ?? title;
-    // Group its numbers as all others on the page, but not those in a path.
+    // Group numbers as everywhere on the page, except those in a path.
     this.detail = detail.replace(/(?<![\w/.])\d{4,}(?!\w)/g, (number) => grouped(number, Infinity));
     this.headers = headers;
   }
 
-  /** The computation that this waits for, if it does. */
+  /** The path of the computation that the request waits for, or null. */
   get monitor() {
     return this.#link("monitor");
   }
 
-  /** What can be had instead, if anything. */
+  /** The path of a resource to show instead, or null. */
   get related() {
     return this.#link("related");
   }
@@ -49,7 +53,7 @@ export class Problem extends Error {
   }
 }
 
-/** There is no answer, or only a part of it: it is unknown whether a change was made. */
+/** The answer is lost, at least in part: it is unknown whether a change was made. */
 export class Lost extends Error {}
 
 /** Return whether the error only means that the request was cancelled. */
@@ -58,8 +62,8 @@ export const isAborted = (error) => error.name === "AbortError";
 /**
  * Send a request, and read the whole answer.
  *
- * @returns status, headers, body (as `read` has it: "text", "json" or "blob") and the milliseconds
- *   it took.
+ * @returns status, headers, body (of the type `read`: "text", "json" or "blob") and the milliseconds
+ *   that it took.
  * @throws {Problem} of a status from 400 on
  * @throws {Lost}
  */
@@ -86,10 +90,10 @@ export async function ask(method, path, { headers, body, read = "text", signal }
   }
 }
 
-/** Return the milliseconds that the answer took, without what the browser does before and after. */
+/** Return the milliseconds from sending the request to the end of the answer, or null if unknown. */
 function sinceRequest(url, began) {
   const timing = performance.getEntriesByName(url).at(-1);
-  // Browsers record a few hundred requests, and then no more until these are cleared.
+  // Browsers stop recording after a few hundred requests, until the records are cleared.
   performance.clearResourceTimings();
   const isOfThis = timing?.startTime >= began && timing.requestStart;
   return isOfThis ? timing.responseEnd - timing.requestStart : null;
@@ -99,12 +103,12 @@ async function problem(answer) {
   if (answer.headers.get("Content-Type") === "application/problem+json") {
     return new Problem(answer.status, await answer.json(), answer.headers);
   }
-  // A proxy answers: with 5xx it cannot reach the service.
+  // The answer is from a proxy; 5xx means that the proxy cannot reach the service.
   if (answer.status >= 500) {
     throw new Lost(`a proxy answers ${answer.status}`);
   }
   const title = answer.status === 429 ? "Too Many Requests" : `Status ${answer.status}`;
-  const detail = "A proxy before the service refuses this for now. Try again in a while.";
+  const detail = "A proxy in front of the service refuses this for now. Try again later.";
   return new Problem(answer.status, { title, detail }, answer.headers);
 }
 
@@ -118,6 +122,12 @@ function sleep(ms, signal) {
   });
 }
 
+/** Return the milliseconds of each phase that the service reports (`Prefer: timing`). */
+export function phases(headers) {
+  const found = (headers.get("Server-Timing") ?? "").matchAll(/(\w+);dur=([\d.]+)/g);
+  return [...found].map(([, name, ms]) => `${name} ${Number(ms).toFixed(2)}`).join(", ");
+}
+
 export const retryAfter = (headers) => Number(headers.get("Retry-After") ?? 1);
 
 /**
@@ -129,11 +139,13 @@ export const retryAfter = (headers) => Number(headers.get("Retry-After") ?? 1);
  */
 export async function watch(path, seconds, show, signal) {
   const end = performance.now() + seconds * 1000;
-  for (let pause = 250; performance.now() < end; pause = 1000) {
+  let pause = LEAST_PAUSE_MS;
+  while (performance.now() < end) {
     await sleep(pause, signal);
     try {
       const job = (await ask("GET", path, { read: "json", signal })).body;
       show(job);
+      pause = Math.min(Math.max(job.seconds_left * 1000, LEAST_PAUSE_MS), LONGEST_PAUSE_MS);
       if (job.state === "failed" || job.state === "done") {
         return;
       }

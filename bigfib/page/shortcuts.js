@@ -1,7 +1,7 @@
 /**
- * Keys that do what buttons do, outside of fields.
+ * Keyboard shortcuts, outside of fields.
  *
- * They can be switched off: speech input and some assistive technology send single keys (WCAG 2.1.4).
+ * They can be turned off: speech input and some assistive technology send single keys (WCAG 2.1.4).
  */
 
 const OFF = "bigfib.keys-off";
@@ -37,7 +37,7 @@ addEventListener("keydown", (event) => {
 at("show-keys").addEventListener("click", () => at("keys").showModal());
 at("close-keys").addEventListener("click", () => at("keys").close());
 
-// A browser may be set to store nothing; then the choice lasts as long as the page.
+// If the browser is set to store nothing, the choice lasts as long as the page is open.
 try {
   at("use-keys").checked = localStorage.getItem(OFF) === null;
 } catch {

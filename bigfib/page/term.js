@@ -1,17 +1,17 @@
-/** A term on the page: a long one is shortened, and all of its digits are a click away. */
+/** Show a term; a long one is shortened, with a button that shows all digits. */
 
 import { copyButton } from "./clipboard.js";
 import { Digits } from "./digits.js";
 import { button, element } from "./dom.js";
 import { firstGroup, grouped, groups } from "./numbers.js";
 
-/** Longest term that is shown as it is. */
+/** Most digits of a term that is not shortened. */
 const WHOLE = 132;
 
-/** How many digits of either end of a longer one are shown. */
+/** How many digits are shown at either end of a longer term. */
 export const END = 60;
 
-/** Return what `TermView.show` needs, of a term that is there as text. */
+/** Return the argument of `TermView.show` for a term that is available as text. */
 export function parts(name, text) {
   const digits = text.replace("-", "");
   return {
@@ -40,7 +40,7 @@ export class TermView {
 
   /**
    * @param place where to show terms
-   * @param failed is called with the error if digits cannot be had
+   * @param failed is called with the error if digits cannot be loaded
    */
   constructor(place, failed) {
     this.#place = place;
@@ -61,8 +61,8 @@ export class TermView {
   /**
    * Show a term.
    *
-   * @param term its name, sign, number of digits, first digits (all, if there are at most `WHOLE`),
-   *   last `END` digits; `part`, `whole` and `file`, which get some digits, and the term as text and
+   * @param term name, sign, number of digits, `head` (the first `WHOLE` digits) and `tail` (the last
+   *   `END`); `part`, `whole` and `file`, functions that load some digits, and the term as text and
    *   as Blob; `filename`.
    * @returns the term in a sentence, to be read aloud.
    */
@@ -115,7 +115,7 @@ export class TermView {
   async #download() {
     this.#save.setAttribute("aria-busy", "true");
     try {
-      // A link cannot ask for text/plain. The browser keeps a long Blob on its disk.
+      // A link cannot request text/plain. The browser keeps a long Blob on disk.
       const address = URL.createObjectURL(await this.#term.file());
       element("a", { href: address, download: this.#term.filename }).click();
       setTimeout(() => URL.revokeObjectURL(address), 60_000);

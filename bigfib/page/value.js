@@ -1,4 +1,4 @@
-/** Is it a Fibonacci number? Asks for the index of a value. */
+/** Find the index of a value: is it a Fibonacci number? */
 
 import { button } from "./dom.js";
 import { complain } from "./notice.js";
@@ -27,12 +27,12 @@ form.addEventListener("submit", async (event) => {
     } else if (error instanceof Problem) {
       complain(at("value-refusal"), error.title, error.detail);
     } else {
-      complain(at("value-refusal"), "The service does not answer", "Nothing is lost by asking again.");
+      complain(at("value-refusal"), "The service does not answer", "Nothing has changed: try again.");
     }
   }
 });
 
-/** Say what the value is, with a button that shows each term. */
+/** Show the sentence, and a button for each term. */
 function show(sentence, indices) {
   const [first, ...others] = indices.map((n) => button(`F(${grouped(n)})`, () => look(n), "plain"));
   answer.replaceChildren(`${sentence} `, first, ...others.flatMap((other) => [" and ", other]));

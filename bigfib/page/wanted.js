@@ -1,7 +1,7 @@
 /**
- * What somebody wants to see of a term: its path in the API, and in the address of the page.
+ * Convert what the user wants to see of a term to its path in the API and to the page's address.
  *
- * It is `{n, what, base, modulo}`: `what` is "digits", "summary" or "residue", and the numbers are
+ * That is `{n, what, base, modulo}`: `what` is "digits", "summary" or "residue", and the numbers are
  * strings.
  */
 
@@ -12,7 +12,7 @@ const DECIMAL = "10";
 // Servers refuse longer addresses.
 const LONGEST_LINK = 2000;
 
-/** Return the path of the resource that has it. */
+/** Return the path of the resource. */
 export function path({ n, what, base, modulo }) {
   const term = `/api1/terms/${n}`;
   if (what === "summary") {
@@ -24,7 +24,7 @@ export function path({ n, what, base, modulo }) {
   return base === DECIMAL ? term : `${term}?base=${base}`;
 }
 
-/** Return the query by which the page shows it again, or null if it is too long for an address. */
+/** Return the query of the page's address, or null if it would be too long. */
 export function query({ n, what, base, modulo }) {
   const members = { n };
   if (what === "summary") {
@@ -38,7 +38,7 @@ export function query({ n, what, base, modulo }) {
   return written.length > LONGEST_LINK ? null : written;
 }
 
-/** Return what a query wants, null if it wants nothing; the numbers may be as people write them. */
+/** Read the query of the page's address; its numbers may be written as 1e6. Null without ``n``. */
 export function fromQuery(written) {
   const given = new URLSearchParams(written);
   if (!given.has("n")) {

@@ -16,12 +16,12 @@ _FIRST_INHERITED: Final = 3
 
 
 def inherit() -> socket.socket | None:
-    """Return the listening socket that systemd or another opener handed over, or None.
+    """Return the listening socket that systemd or another program handed over, or None.
 
-    The opener keeps it open, too, so that clients wait during a restart and are not refused.
+    That program keeps it open, too, so that clients wait during a restart and are not refused.
 
     Raises:
-        CannotServe: There are several sockets, or the one is not TCP, or does not listen.
+        CannotServe: There are several sockets, or the socket is not TCP, or does not listen.
     """
     # Child processes must not inherit the variables.
     pid, count, _ = (
@@ -88,7 +88,7 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
 def reserve(host: str, port: int) -> socket.socket:
     """Return a socket that reserves a port for workers to share, and accepts no connections."""
     with contextlib.closing(bind(host, port)) as alone:
-        # Only a socket that does not share the port fails if another process has it.
+        # With sharing, this would succeed although another service shares the port already.
         listen(alone)
         port = alone.getsockname()[1]
     return bind(host, port, shared=True)
@@ -119,7 +119,7 @@ def _configure(listener: socket.socket) -> None:
     # Accepted sockets inherit TCP_NODELAY. Without it each chunk of digits waits until the client
     # has acknowledged the previous one.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # bjoern calls accept once an event, which must not block if the client has gone by then.
+    # bjoern calls `accept` once for each event; it must not block if the client has already gone.
     listener.setblocking(False)
 
 

@@ -18,7 +18,7 @@ QUIET_SECONDS: Final = 10.0
 
 
 def configure(log_format: LogFormat = LogFormat.TEXT, *, debug: bool = False) -> None:
-    """Log in this format from now on; with ``debug``, also bigfib's own debug messages."""
+    """Log in this format; with ``debug``, also bigfib's own debug messages."""
     formatter = _Json() if log_format is LogFormat.JSON else _Text()
     handler = RepeatLimiter(sys.stderr)
     handler.setFormatter(formatter)
@@ -29,10 +29,10 @@ def configure(log_format: LogFormat = LogFormat.TEXT, *, debug: bool = False) ->
 
 
 class RepeatLimiter(logging.StreamHandler):  # type: ignore[type-arg]  # not in Python 3.10
-    """Write each message, but repeats of a warning or an error only every `QUIET_SECONDS`.
+    """Write messages, but repeats of a warning or an error at most every `QUIET_SECONDS`.
 
-    A different message of the same logger is written at once, after the number of repeats of the
-    last one. (A `logging.Filter` could drop repeats, but not write their number.)
+    Before a different message of the same logger, the number of repeats is written. (A
+    `logging.Filter` could drop repeats, but not write their number.)
     """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:

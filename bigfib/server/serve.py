@@ -20,6 +20,7 @@ import bigfib
 from bigfib.api.access_log import logged
 from bigfib.api.app import create_app
 from bigfib.api.commit import NotMade
+from bigfib.api.hosts import Hosts
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import Jobs, TermNotReady
 from bigfib.numbers import kernel
@@ -92,8 +93,10 @@ class _Opened(NamedTuple):
 class _Server:
     """Run the service in this process.
 
-    systemd or the supervisor, if any, expects a report every ``timeout`` seconds. ``place`` is that
-    of this worker, if there are several. An ``inherited`` socket still listens after the end.
+    Attributes:
+        timeout: Within how many seconds systemd or the supervisor expects each report, if at all.
+        place: The place of this worker, if there are several.
+        inherited: Whether another program handed the socket over; it then listens beyond the end.
     """
 
     settings: Settings
@@ -109,7 +112,7 @@ class _Server:
             watch = ConnectionWatch(self.listening, descriptors)
             stop = Stop(self.listening, watch, inherited=self.inherited)
             app = self._build(opened, stop)
-            # A signal closes the connections after their replies.
+            # After a signal, connections are closed once their replies are sent.
             with contextlib.closing(watch), stop.by_signal():
                 watch.start()
                 self._announce(opened)
@@ -143,14 +146,14 @@ class _Server:
                 store.store,
                 cache_bytes=settings.cache_bytes,
                 max_sequences=settings.max_sequences,
-                # Child processes compute larger terms, but this one steps from them, in memory.
+                # Child processes compute larger terms, but this process steps from them, in memory.
                 farthest=max(
                     min(settings.max_term, farthest_within(settings.cache_bytes)), INLINE_LIMIT
                 ),
             )
             sequences.pair_at = jobs.pair
             try:
-                position = sequences.place(SHARED).position
+                position = sequences.position(SHARED)
                 # Start computing a large term now, so that the first client waits less.
                 with contextlib.suppress(TermNotReady):
                     jobs.pair(position)
@@ -168,15 +171,24 @@ class _Server:
             shared_store=opened.store.shared,
             shared=self.place.shared if self.place else None,
             draining=stop.draining,
+            hosts=self._hosts(),
+            cors_origin=settings.cors_origin,
         )
         # An attribute, because the hook must outlive the loop.
         self._hook = IterationHook(self.listening, app.committer.end_iteration)
-        # Requests of a loop iteration share a commit, for which the log writes and syncs once.
+        # Requests of a loop iteration share a commit: the log is written and synced once for all.
         if not settings.store:
             self._hook.install()
         if settings.access_log or settings.debug:
             return guarded(with_client_address(logged(app, app.committer)))
         return guarded(app)
+
+    def _hosts(self) -> Hosts:
+        """Return the names by which the service may be addressed."""
+        if self.settings.allowed_host:
+            return Hosts(self.settings.allowed_host)
+        # To those who connect from elsewhere it may have any name.
+        return Hosts(self.settings.host) if listener.is_loopback(self.listening) else Hosts()
 
     def _announce(self, opened: _Opened) -> None:
         """Log where the service listens, and what it serves."""

@@ -5,11 +5,11 @@ when the last connection is closed. An idle keep-alive client would delay that f
 code no longer runs in the thread of the loop. Hence:
 
 * SIGTERM is handled in Python, which bjoern lets run ten times a second. The handler raises a
-  SIGINT for libev and has the connections drained (see `bigfib.server.bjoern.idle`).
-* SIGINT from outside is blocked, so that libev sees only the one from the handler. A thread waits
-  for SIGINT and sends a SIGTERM instead, unless the process was started with SIGINT ignored.
+  SIGINT for libev, and starts to drain the connections (see `bigfib.server.bjoern.idle`).
+* SIGINT from outside is blocked, so that libev sees only the one that the handler raises. A thread
+  waits for SIGINT and sends a SIGTERM instead, unless the process was started with SIGINT ignored.
 * Clients that connected before the signal are served, even if bjoern has not accepted them yet: the
-  stop begins when no connection is waiting, or after the tenth attempt.
+  stop begins when no connection is waiting, or after ten attempts.
 * Every reply from then on has ``Connection: close`` (see `bigfib.api.front`).
 * No handler raises an exception: bjoern crashes if one does before the loop runs.
 """
@@ -37,7 +37,7 @@ class Stop:
     """Stop the event loop on SIGTERM or SIGINT; ``draining`` is set when the stop has begun."""
 
     def __init__(self, listener: socket.socket, watch: ConnectionWatch, *, inherited: bool) -> None:
-        """Prepare to stop; ``watch`` closes the connections; an ``inherited`` socket stays open."""
+        """Prepare to stop ``listener``, unless it is ``inherited``, and the connections."""
         self.draining = threading.Event()
         self._listener = listener
         self._watch = watch

@@ -1,8 +1,8 @@
 """Keep several processes serving on one port.
 
 The workers are forks of the supervisor, which only waits for signals. A worker that ends is started
-again, after a pause that grows while it keeps ending. A worker that stops reporting is killed. When
-the supervisor is stopped or killed, all workers end. systemd knows only the supervisor.
+again, after a pause that doubles if it soon ends again. A worker that stops reporting is killed.
+When the supervisor is stopped or killed, all workers end. Only the supervisor notifies systemd.
 """
 
 import contextlib
@@ -51,13 +51,13 @@ class Place(NamedTuple):
 
 
 class Worker:
-    """One of the processes, which is started again when it ends.
+    """A worker process, which is started again when it ends.
 
     Attributes:
         pid: Its process id, or 0 while it does not run.
         due: When it is started next, on the monotonic clock.
-        heard: When it last reported; before the first report, the end of `STARTING_SECONDS`. None
-            while no report is expected.
+        heard: When it last reported; before the first report, when `STARTING_SECONDS` end. None if
+            no report is expected.
     """
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class Supervisor:
         """Prepare to start ``count`` workers.
 
         Each has to report to the supervisor every ``timeout`` seconds, and the supervisor to
-        systemd; None if no reports are expected.
+        systemd. If it is None, no reports are expected.
         """
         self._pid = os.getpid()
         self._timeout = timeout
@@ -125,7 +125,8 @@ class Supervisor:
 
         Raises:
             CannotServe: The first worker cannot be started.
-            SystemExit: The first worker could not serve, and has logged why; has its exit status.
+            SystemExit: The first worker could not serve, and has logged why. The exit status is
+                the worker's.
         """
         try:
             place = self._start(self._workers[0])
@@ -152,7 +153,7 @@ class Supervisor:
         return place
 
     def _start(self, worker: Worker) -> Place | None:
-        """Start the worker; return its place if this is the worker.
+        """Fork the worker; return its place in the new process, and None in the supervisor.
 
         Raises:
             OSError: The system allows no more processes, or lacks memory.
@@ -162,10 +163,10 @@ class Supervisor:
             worker.note_start(pid)
             return None
         number = self._shared.worker = self._workers.index(worker)
-        # If the supervisor ends, the worker stops as it does on a signal from the supervisor.
+        # If the supervisor is killed, the worker stops as if the supervisor had stopped it.
         die_with(self._pid, signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask_before)
-        # Only the supervisor notifies systemd: one worker is not the service.
+        # Only the supervisor may notify systemd: one worker is not the service.
         os.environ.pop("NOTIFY_SOCKET", None)
         return Place(number, lambda: os.kill(self._pid, _ALIVE), self._shared)
 
@@ -186,7 +187,7 @@ class Supervisor:
         return None
 
     def _seconds_left(self) -> float:
-        """Return the seconds after which there is something to do even without a signal."""
+        """Return how many seconds to wait for a signal."""
         if not self._ready:
             return _FOR_EVER
         waits = [max(0.0, each.due - time.monotonic()) for each in self._workers if not each.pid]

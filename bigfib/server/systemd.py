@@ -1,7 +1,7 @@
 """Notify systemd or a supervisor, at intervals, that the event loop is alive.
 
-sd_notify(3) and sd_watchdog_enabled(3) are two protocols of environment variables and datagrams,
-which other supervisors use, too. Without the variables nothing is sent.
+The protocols of sd_notify(3) and sd_watchdog_enabled(3) are environment variables and datagrams;
+other supervisors use them, too. Without the variables nothing is sent.
 """
 
 import contextlib
@@ -28,11 +28,11 @@ def notify(*assignments: str) -> None:
     if address.startswith("@"):  # an abstract socket
         address = f"\0{address[1:]}"
     try:
-        # A file name in the message may have bytes that are not UTF-8.
+        # A file name in the message may contain bytes that are not UTF-8.
         message = "\n".join(assignments).encode(errors="backslashreplace")
         _sender().sendto(message, address)
     except OSError as error:
-        # The service runs on; systemd acts on the missing notification.
+        # Go on serving; systemd acts on the missing notification.
         _logger.warning("cannot notify systemd: %s", error.strerror or error)
 
 
@@ -61,11 +61,11 @@ def notifying(notify: Callable[[], None], timeout: float | None, *loop: CodeType
     """Call ``notify`` now, then four times per ``timeout`` seconds while the loop is alive.
 
     bjoern has no timers, but checks for signals ten times a second. Python also runs a signal
-    handler within a request, which may never end. So the loop counts as alive if it is between two
-    calls of the application, or within another call than at the last signal.
+    handler within a call of the application, and that call may never end. So the loop counts as
+    alive if it is between two calls of the application, or in another call than at the last signal.
 
-    ``loop`` has the code of the loop's functions, the outermost of which is called within the
-    ``with``. Without a ``timeout``, ``notify`` is called only once.
+    ``loop`` is the code of the loop's functions, which run within the ``with`` statement. Without a
+    ``timeout``, ``notify`` is called only once.
     """
     last: FrameType | None = None
 

@@ -1,18 +1,18 @@
-"""Write a whole log at once: a backup of another, or what a repair has saved."""
+"""Write a whole log at once: a backup of another log, or the result of a repair."""
 
 import errno
 import os
 from pathlib import Path
 
 from bigfib.state import files, reader
+from bigfib.state.compaction import CompactedFile
 from bigfib.state.reader import Contents
-from bigfib.state.rewrite import Rewrite
 
 
 def backup(log: Path, target: Path) -> Contents:
     """Write a compacted copy of the log to ``target``, and return its contents.
 
-    A service may go on writing to the log. The copy has everything that was acknowledged before.
+    A service may write to the log meanwhile. The copy has all steps acknowledged before the call.
     A file at ``target`` is replaced when the copy is complete, verified and on disk.
 
     Raises:
@@ -33,14 +33,14 @@ def write_log(
 
     Args:
         target: The new log.
-        latest: Each sequence, as `packed.pack` joins it.
+        latest: Each sequence, as packed by `packed.pack`.
         previous: The seed of the log that it replaces; 0 if there is none.
         access: Owner, group and mode of the new log.
 
     Raises:
-        OSError: it cannot be written, or does not read as it was written.
+        OSError: it cannot be written, or its content differs when it is read again.
     """
-    rewrite = Rewrite(
+    copy = CompactedFile(
         *(os, target, latest),
         previous=previous,
         access=access,
@@ -49,17 +49,17 @@ def write_log(
         permanent=b"",
     )
     try:
-        while not rewrite.advance():
-            rewrite.wait()
-        _require_same(rewrite.new_path, latest)
-        rewrite.finish()
+        while not copy.advance():
+            copy.wait()
+        _require_same(copy.new_path, latest)
+        copy.finish()
         files.sync_directory(os, target.parent)
     except BaseException:
-        rewrite.abandon()
+        copy.abandon()
         raise
-    os.close(rewrite.fd)
+    os.close(copy.fd)
 
 
 def _require_same(path: Path, latest: dict[bytes, int]) -> None:
     if reader.read(path).latest != latest:
-        raise OSError(errno.EIO, "it does not read as it was written")
+        raise OSError(errno.EIO, "its content differs when it is read again")

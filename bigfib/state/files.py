@@ -33,7 +33,7 @@ if _fallocate:
 class System(Protocol):
     """The system calls that change a log, with the signatures of module `os`.
 
-    The reason for this being a parameter of the log is that tests record them and let them fail.
+    The log takes them as a parameter, so that tests can record them and make them fail.
     """
 
     def open(self, path: Path, flags: int, mode: int = ..., /) -> int: ...  # noqa: D102
@@ -50,7 +50,7 @@ def write(system: System, fd: int, data: bytes, offset: int) -> None:
     """Write all of ``data`` at ``offset``.
 
     Raises:
-        OSError: only a part, or nothing, has been written.
+        OSError: only a part of it, or nothing, has been written.
     """
     written = system.pwrite(fd, data, offset)
     while written < len(data):
@@ -60,20 +60,20 @@ def write(system: System, fd: int, data: bytes, offset: int) -> None:
 def set_appending(fd: int, *, appending: bool) -> None:
     """Make `pwrite` append to the file regardless of its offset, or stop doing so.
 
-    Appending keeps a file shorter than expected if another program has truncated it. A write at the
-    former end would restore its size, with zeros in place of the lost records.
+    If another program truncates the file, a write at the former end would restore its size, with
+    zeros in place of the lost records. Appending leaves it too short, which is then noticed.
     """
     fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND if appending else 0)
 
 
 def reserve(fd: int, offset: int, size: int) -> None:
-    """Reserve ``size`` bytes of the disk for the file from ``offset`` on; its size stays.
+    """Reserve ``size`` bytes on the disk, from ``offset`` on, without extending the file.
 
-    `os.posix_fallocate` would extend the file, so that a crash leaves zeros at its end, and where
-    the file system cannot reserve it writes them.
+    `os.posix_fallocate` would extend it, so that a crash leaves zeros at its end; where the file
+    system cannot reserve, it would write the zeros.
 
     Raises:
-        OSError: there is no room, or the file system reserves none.
+        OSError: there is no room, or the file system cannot reserve any.
     """
     if not _fallocate:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -84,7 +84,7 @@ def reserve(fd: int, offset: int, size: int) -> None:
 
 
 def size(fd: int) -> int:
-    """Return the size of the file. Measured: 0.3 of the time of `os.fstat`."""
+    """Return the size of the file, in 0.3 of the time of `os.fstat`."""
     return os.lseek(fd, 0, os.SEEK_END)
 
 
@@ -97,7 +97,7 @@ class Access(NamedTuple):
 
 
 def access(log: Path) -> Access:
-    """Return the access of the log; before it exists, that of the owner of its directory.
+    """Return the access of the log; before it exists, grant access to the owner of its directory.
 
     Files that root creates for a log must be accessible to the service that owns it.
     """
@@ -112,7 +112,7 @@ def access(log: Path) -> Access:
 def grant(fd: int, access: Access) -> None:
     """Set owner, group and mode of the new file open as ``fd``, as far as permitted.
 
-    Only root may change the owner, and a user may only choose a group of theirs. If the group
+    Only root may change the owner, and other users may only set groups they are in. If the group
     cannot be set, the file's group gets no permissions.
     """
     status = os.fstat(fd)
@@ -136,13 +136,13 @@ def create(system: System, path: Path, access: Access, previous: int) -> tuple[i
         system: The system calls that change files.
         path: The new file.
         access: Its owner, group and mode.
-        previous: The seed of the log that it is to replace; 0 if there is none.
+        previous: The seed of the log to replace; 0 if there is none.
 
     Returns:
         Its descriptor and its header.
     """
     encoded = header.encode(os.urandom(header.SALT_SIZE), previous)
-    # A link left there would let another file change its owner.
+    # `grant` would change the owner of the file that a link there leads to.
     with contextlib.suppress(FileNotFoundError):
         system.unlink(path)
     fd = system.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
@@ -157,7 +157,7 @@ def create(system: System, path: Path, access: Access, previous: int) -> tuple[i
 
 
 def open_beside(system: System, path: Path, access: Access) -> int:
-    """Open the file at ``path``, next to a log of this access, for writing; create it if missing.
+    """Open the file at ``path`` for writing; create it, accessible like the log next to it.
 
     Raises:
         OSError: it cannot be opened or created, or is not a regular file.
@@ -168,7 +168,7 @@ def open_beside(system: System, path: Path, access: Access) -> int:
     except FileExistsError:
         fd = system.open(path, flags)
     else:
-        # It must be writable even where the log is not.
+        # It must be writable even if the log is not.
         grant(fd, Access(access.uid, access.gid, access.mode | _MODE))
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         system.close(fd)
@@ -177,9 +177,9 @@ def open_beside(system: System, path: Path, access: Access) -> int:
 
 
 def copy(system: System, source: int, start: int, target: int) -> None:
-    """Copy the file open as ``source``, from offset ``start`` on, to the empty one ``target``.
+    """Copy the file open as ``source``, from offset ``start`` on, to the empty file ``target``.
 
-    Holes in it, such as a crash may leave at the end of a log, take no room.
+    Holes, such as a crash may leave at the end of a log, stay holes.
     """
     end = size(source)
     at = start
@@ -211,7 +211,7 @@ class Held(Exception):
     """Another process holds the lock.
 
     Attributes:
-        pid: Its process id, or ``""`` if that is unknown.
+        pid: The id of that process, or ``""`` if it is unknown.
         owner_url: The URL of its service, or ``""``.
     """
 
@@ -244,7 +244,7 @@ def make_directory(system: System, path: Path) -> None:
 def lock(log: Path, owner_url: str) -> int:
     """Lock the log at ``log``, and write process id and URL into its lock file.
 
-    The lock ends with the returned descriptor, so a killed process leaves none behind.
+    The lock lasts until the returned descriptor is closed, so a killed process leaves none behind.
 
     Raises:
         Held: another process holds it.

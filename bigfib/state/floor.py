@@ -1,20 +1,20 @@
-r"""The durable floor: how far a state log is known to be whole, in a small file next to it.
+r"""The durable floor: a small file next to a state log that says how far the log must be whole.
 
-The log's own records prove what was durable before the last sync only. The floor is written after
-each sync, and synced itself only when the log is closed or rewritten. So after a power failure it
-may be an old one: what it says is true, and it is never relied on to be new. After the end of the
-process, however sudden, it is that of the last commit. ::
+The records of the log prove only what was durable before the last sync. The floor is written after
+each sync, but synced only when the log is closed or compacted, or has not changed for a second. So
+a power failure may leave an older floor; it is still true, and nothing relies on its being new.
+After a crash of the process alone, the floor is that of the last commit. ::
 
     floor    := magic seed durable written boot checksum                     48 bytes
                 magic     8 bytes   89 66 6C 6F 6F 72 31 0A  ("\x89floor1\n")
                 seed      4 bytes   the checksum in the header of the log
                 durable   8 bytes   offset up to which the log is on disk
                 written   8 bytes   offset up to which it was handed to the operating system, which
-                                    is as good until the machine is restarted
+                                    keeps it until the machine is restarted
                 boot     16 bytes   /proc/sys/kernel/random/boot_id, or zeros
                 checksum  4 bytes   CRC-32 of the 44 bytes before it
 
-Numbers are little-endian. `bigfib.state.recovery` says what follows from it.
+Numbers are little-endian. `bigfib.state.recovery` decides what a floor means for its log.
 """
 
 import logging
@@ -38,7 +38,7 @@ NO_BOOT: Final = bytes(16)
 
 
 class HarmedFloor(ValueError):
-    """The file is not a floor that was written as one."""
+    """The file is not a valid floor."""
 
 
 class Floor(NamedTuple):
@@ -62,10 +62,10 @@ def encode(floor: tuple[int, int, int, bytes]) -> bytes:
 
 
 def decode(content: bytes) -> Floor:
-    """Return the floor of these bytes.
+    """Return the floor that ``content`` encodes.
 
     Raises:
-        HarmedFloor: they are not those of a floor.
+        HarmedFloor: it is not a valid floor.
     """
     fields = content[: _FIELDS.size]
     if len(content) != _SIZE or crc32(fields).to_bytes(4, "little") != content[_FIELDS.size :]:
@@ -91,7 +91,7 @@ def read(log: Path) -> Floor | None:
 
 
 def boot() -> bytes:
-    """Return what tells this run of the machine from others, `NO_BOOT` if that is unknown."""
+    """Return the id of this boot of the machine; `NO_BOOT` if it is unknown."""
     try:
         return bytes.fromhex(_BOOT_ID.read_text().replace("-", ""))[:16]
     except (OSError, ValueError):
@@ -113,12 +113,13 @@ class FloorFile:
         self._system = system
         self._boot = boot()
         self._fd = files.open_beside(system, self._path, access)
+        self._has_durable_name = False
         self.is_synced = True
 
     def write(self, seed: int, durable: int, written: int) -> None:
-        """Write that the log of this seed is on disk, and written, up to these offsets.
+        """Write the offsets up to which the log of this seed is on disk, and written.
 
-        A floor that cannot be written is an old one, which is as true.
+        If that fails, the old floor stays, which is still true.
         """
         try:
             files.write(self._system, self._fd, encode((seed, durable, written, self._boot)), 0)
@@ -136,9 +137,12 @@ class FloorFile:
             OSError: it cannot be synced.
         """
         if not self.is_synced:
-            # Before: what is written meanwhile is not synced.
+            # Before the sync, which may miss a write made meanwhile.
             self.is_synced = True
             self._system.fdatasync(self._fd)
+            if not self._has_durable_name:
+                files.sync_directory(self._system, self._path.parent)
+                self._has_durable_name = True
 
     def close(self) -> None:
         """Close the file."""

@@ -6,8 +6,8 @@ r"""Encode and decode the header of a state log. Pure: no files, no clock.
                 magic     8 bytes   89 62 69 67 66 69 62 0A  ("\x89bigfib\n")
                 version   2 bytes   little-endian, now 2
                 salt      4 bytes   random, different in every log
-                previous  4 bytes   the checksum in the header of the log that this one replaces,
-                                    as a compaction does; 0 if there is none
+                previous  4 bytes   the checksum in the header of the log that this one replaced,
+                                    by a compaction or a repair; 0 if there is none
                 checksum  4 bytes   little-endian, CRC-32 of the 18 bytes before it
 
 Version 1 has 8 random bytes in place of salt and previous, and other records.
@@ -38,7 +38,7 @@ class Header(NamedTuple):
     """The fields of a log's header.
 
     Attributes:
-        seed: Its checksum, which those of the records start from.
+        seed: Its checksum, from which the checksums of the records start.
         previous: The checksum in the header of the log that this one replaced; 0 if there is none.
         is_old: Whether the log is of version 1.
     """

@@ -23,22 +23,28 @@ import time
 from collections.abc import Callable, Iterable
 from enum import Enum
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from bigfib.state import files, records
+from bigfib.state.compaction import REWRITE_BYTES, Compaction, logging_failure
 from bigfib.state.errors import Locked, Unusable
 from bigfib.state.files import System
 from bigfib.state.floor import FloorFile
 from bigfib.state.logfile import LogFile
 from bigfib.state.opening import open_file, typical_day
-from bigfib.state.packed import MAX_DAY, changed, pack
+from bigfib.state.packed import MAX_DAY, changed, pack, version_of
 from bigfib.state.positions import Positions
 from bigfib.state.reader import require_log_or_nothing
-from bigfib.state.rewrite import REWRITE_BYTES, Compaction, logging_failure
+from bigfib.state.scrub import INTERVAL, Scrub
 from bigfib.state.store import LogFacts, OnCommit, ignore_commit
 
 _DAY_SECONDS: Final = 86_400
+
+# Slices that a compaction because of damage does at a time: a million sequences take 25 s.
+_SLICES: Final = 20
+
+# Seconds without a change after which the floor is synced.
+_IDLE: Final = 1.0
 
 # More than a record takes besides the bytes of its id and position.
 _RECORD_BYTES: Final = 64
@@ -76,7 +82,7 @@ class Log(Positions):
         committed: How many of them are as durable as asked for.
         records: The number of records.
         on_commit: Called after every sync; without `Durability.FSYNC` there are none.
-        rewrites: The number of compactions.
+        compactions: The number of compactions.
     """
 
     def __init__(
@@ -111,9 +117,8 @@ class Log(Positions):
         self._clock = clock
         # The changes since the last commit: position and day as in `latest`, None if deleted.
         self._waiting: dict[bytes, int | None] = {}
-        self.changes = self.committed = 0
+        self.changes = self.committed = self.compactions = 0
         self.on_commit: OnCommit = ignore_commit
-        self.rewrites = 0
         try:
             # Before anything is created next to a file that is not a log.
             require_log_or_nothing(self.path)
@@ -142,6 +147,10 @@ class Log(Positions):
         self.latest = contents.latest
         self.records = contents.records
         self._durable = contents.end
+        self._scrub = Scrub(self.path)
+        self._scrub.follow(fd)
+        self._tend_at = self._idle_at = 0.0
+        self._tended = -1
         self._floor.write(self._header.seed, contents.end, contents.end)
         self._room = 0
         today = max(self._day_of_clock(), 0)
@@ -153,7 +162,7 @@ class Log(Positions):
         if self.size > rewrite_bytes and self._compaction.is_worthwhile(self.records):
             try:
                 with logging_failure():
-                    self.rewrite()
+                    self.compact()
             except BaseException:
                 self._release()
                 raise
@@ -164,8 +173,9 @@ class Log(Positions):
         return self._file.size
 
     def log_facts(self) -> LogFacts:
-        """Return size, records and compactions; see `Store.log_facts`."""
-        return LogFacts(self.size, self.records, self.rewrites)
+        """Return what there is to count; see `Store.log_facts`."""
+        scrub = self._scrub
+        return LogFacts(self.size, self.records, self.compactions, scrub.checks, scrub.faults)
 
     def is_lost(self) -> bool:
         """Return False: a log is never out of reach; see `Store.is_lost`."""
@@ -181,9 +191,9 @@ class Log(Positions):
 
     def version(self, sequence_id: bytes) -> int | None:
         """Return the version of the sequence, None in a log of the old format, which has none."""
-        return None if self._header.is_old else super().version(sequence_id)
+        return None if self._header.is_old else version_of(self.latest.get(sequence_id, 0))
 
-    def append(self, sequence_id: bytes, position: int | None, version: int = 0) -> None:
+    def note(self, sequence_id: bytes, position: int | None, version: int = 0) -> None:
         """Note position and version of the sequence for the next commit; see `Positions.append`.
 
         Raises:
@@ -249,7 +259,33 @@ class Log(Positions):
         if self._file.size >= self._compaction.due_at:
             self._compact_a_little()
 
-    def rewrite(self) -> None:
+    def tend(self, now: float) -> None:
+        """Sync the floor of an idle log; check a piece of the file, and compact a damaged one.
+
+        See `Store.tend`.
+
+        Raises:
+            CommitFailed: another program has changed the file.
+        """
+        if now < self._tend_at or self._file.failure:
+            return
+        self._tend_at = now + INTERVAL
+        self._file.require_size()
+        if self.changes != self._tended:
+            self._tended = self.changes
+            self._idle_at = now + _IDLE
+        elif now >= self._idle_at:
+            # An old floor is as true.
+            with contextlib.suppress(OSError):
+                self._floor.sync()
+        with logging_failure():
+            if self._scrub.fault and self._compaction.running:
+                for _ in range(_SLICES):
+                    self._advance_compaction()
+            elif self._scrub.advance(now) and not self._compaction.running:
+                self._begin_compaction()
+
+    def compact(self) -> None:
         """Compact the log at once.
 
         Raises:
@@ -283,6 +319,7 @@ class Log(Positions):
             self._release()
 
     def _release(self) -> None:
+        self._scrub.close()
         self._file.close()
         self._floor.close()
         os.close(self._lock)
@@ -290,12 +327,7 @@ class Log(Positions):
     def __enter__(self) -> "Log":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _day_of_clock(self) -> int:
@@ -353,11 +385,12 @@ class Log(Positions):
         self._header = new.header
         self.records = new.records
         self._durable = new.end
-        self.rewrites += 1
+        self.compactions += 1
+        self._scrub.follow(new.fd)
         self._file.replace(new.fd, new.end, self._move_floor)
 
     def _move_floor(self) -> None:
-        # Durably: the log after the next rewriting knows this one, and no earlier.
+        # Durably: the log after the next compaction knows this one, and no earlier.
         self._floor.write(self._header.seed, self._durable, self._file.size)
         self._floor.sync()
 

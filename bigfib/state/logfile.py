@@ -1,6 +1,6 @@
-"""The file of an open state log: reserve, append, sync, and notice what another program does to it.
+"""The file of an open state log: reserve, append, sync, and detect changes by other programs.
 
-No byte of it is written twice, and it is never cut, except for a record that found no room.
+No byte of it is written twice. It is truncated only to remove a record that could not be written.
 """
 
 import contextlib
@@ -15,8 +15,8 @@ from bigfib.state import files
 from bigfib.state.errors import AppendFailed, CommitFailed
 from bigfib.state.files import System
 
-# Bytes reserved at a time: some 10 thousand records, so that few commits pay for it. A process that
-# is killed leaves as many to the file, which its next rewriting gives back.
+# Bytes reserved at a time: some 10 thousand records, so that few commits pay for it. If the process
+# is killed, they stay reserved until the log is next compacted.
 _RESERVED: Final = 1 << 18
 
 _CANNOT_RESERVE: Final = (errno.EOPNOTSUPP, errno.ENOSYS)
@@ -25,15 +25,15 @@ _CANNOT_RESERVE: Final = (errno.EOPNOTSUPP, errno.ENOSYS)
 class LogFile:
     """A log's file, open for writing.
 
-    Its methods raise `CommitFailed` if the file has another size than what they have written: then
-    another program has truncated it, or written to it.
+    Its methods raise `CommitFailed` if the size of the file is not what they have written: another
+    program has then truncated the file, or written to it.
 
     Attributes:
         path: The file, with links resolved.
         size: The number of bytes in it.
-        failure: The `CommitFailed` that every further change raises; None as long as all is well.
-        coalesces: Whether changes may wait and share records. Not so where the file system reserves
-            no room for them, and in a log of the old format, whose records are counted.
+        failure: The `CommitFailed` that every further change raises; None while there is none.
+        coalesces: Whether changes may wait and share records. They may not if the file system
+            cannot reserve room for them, or in a log of the old format, whose records are counted.
     """
 
     def __init__(self, system: System, path: Path, fd: int, size: int, *, is_old: bool) -> None:
@@ -67,7 +67,8 @@ class LogFile:
     def room(self) -> int:
         """Return how many bytes are reserved and may be written.
 
-        Reserving does not consult the limit of this process for the size of files, writing does.
+        The limit of this process for the size of files (``ulimit -f``) applies to writing, but not
+        to reserving.
         """
         limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
         if limit == resource.RLIM_INFINITY or limit > self._reserved:
@@ -75,12 +76,12 @@ class LogFile:
         return limit - self.size
 
     def reserve(self, size: int) -> None:
-        """Reserve room for ``size`` bytes at the end, or find that none can be reserved.
+        """Reserve room for ``size`` bytes at the end, or note that the file system cannot reserve.
 
         Raises:
             AppendFailed: there is no room; the file is unchanged.
         """
-        # Twice, so that a commit of very many changes does not reserve for each of them.
+        # Twice the size, so that a commit of very many changes does not reserve for each of them.
         for step in (max(2 * size, _RESERVED), size):
             try:
                 files.reserve(self._fd, self.size, step)
@@ -97,7 +98,7 @@ class LogFile:
             raise AppendFailed(f"state log {self.path}: {failure.strerror}") from failure
 
     def append(self, data: bytes) -> None:
-        """Write ``data`` at the end, where there is room for it."""
+        """Write ``data`` at the end, into reserved room."""
         try:
             files.write(self._system, self._fd, data, self.size)
         except OSError as error:
@@ -105,7 +106,7 @@ class LogFile:
         self.size += len(data)
 
     def append_or_refuse(self, data: bytes) -> None:
-        """Write ``data`` at the end, where there may be no room for it.
+        """Write ``data`` at the end without reserved room.
 
         Raises:
             AppendFailed: it cannot be written; the file is unchanged.
@@ -113,8 +114,8 @@ class LogFile:
         try:
             files.write(self._system, self._fd, data, self.size)
         except OSError as error:
-            # A part of a record would shift the next one, and a whole record that was refused must
-            # not come back at the next start. A file that is shorter must not be extended.
+            # Part of a record would shift the next one, and a whole record that was refused must
+            # not be replayed at the next start. But a file that is too short must not be extended.
             with contextlib.suppress(OSError):
                 if files.size(self._fd) > self.size:
                     self._system.ftruncate(self._fd, self.size)
@@ -131,7 +132,7 @@ class LogFile:
         self.require_in_place()
 
     def require_in_place(self) -> None:
-        """Return if the file is at its path and has its size."""
+        """Check that the file is at its path and has the expected size."""
         try:
             status = self.path.stat()
         except OSError as error:
@@ -142,21 +143,21 @@ class LogFile:
             self._stop_for_size(status.st_size)
 
     def require_size(self) -> None:
-        """Return if the file has its size."""
+        """Check that the file has the expected size."""
         size = files.size(self._fd)
         if size != self.size:
             self._stop_for_size(size)
 
     def replace(self, fd: int, size: int, on_renamed: Callable[[], None]) -> None:
-        """Close the file, and go on with the one open as ``fd``, which has its name.
+        """Close the file, and go on with the new one open as ``fd``, which has been renamed to it.
 
-        A failure to make the name durable is not raised here: the commit that brought the
-        compaction about has succeeded.
+        If the name cannot be made durable, later changes raise that, but not this method: the
+        commit that started the compaction has succeeded.
 
         Args:
-            fd: The descriptor of the other file.
+            fd: The descriptor of the new file.
             size: Its size.
-            on_renamed: Called when the name is durable; raises `OSError` as that does.
+            on_renamed: Called when the name is durable; may raise `OSError`.
         """
         self._system.close(self._fd)
         self._take(fd, size)
@@ -169,14 +170,14 @@ class LogFile:
                 self.stop(f"{error.strerror} while syncing its directory", error)
 
     def close(self) -> None:
-        """Close the file, and give back the room that is reserved and not used."""
+        """Close the file, and release reserved room that is not used."""
         if self._reserved > self.size and files.size(self._fd) == self.size:
             with contextlib.suppress(OSError):
                 self._system.ftruncate(self._fd, self.size)
         self._system.close(self._fd)
 
     def stop(self, reason: str, cause: OSError | None = None) -> NoReturn:
-        """Refuse all changes from now on, and raise the reason."""
+        """Refuse all changes from now on; raise `CommitFailed` with the reason."""
         self.failure = CommitFailed(
             f"state log {self.path}: {reason}; steps since the last sync may be lost; restart the "
             "service when the cause is removed"

@@ -1,6 +1,6 @@
 """Open a state log for writing: create it, or recover it as a crash left it.
 
-`recovery` decides by what is found. What is cut off is kept: nothing is thrown away.
+`recovery` decides what is done. A torn end that is cut off is kept in another file.
 """
 
 import collections
@@ -12,27 +12,27 @@ from pathlib import Path
 from typing import Final
 
 from bigfib.state import files, header
+from bigfib.state.compaction import new_path
 from bigfib.state.files import System
 from bigfib.state.packed import MAX_DAY
 from bigfib.state.reader import Contents, inspect
 from bigfib.state.recovery import Decision
-from bigfib.state.rewrite import new_path
 
 _logger = logging.getLogger(__name__)
 
-# 2026-11-26, when this was written: no clock that is right is before it.
+# 2026-11-26, when this was written: an earlier clock is wrong.
 _FIRST_DAY: Final = 20_783
 
 _FAR_AHEAD_DAYS: Final = 3_650
 
-# How many ends that were cut off are kept.
+# How many torn ends are kept.
 _ENDS_KEPT: Final = 3
 
 
 def open_file(system: System, path: Path, name: Path) -> tuple[int, Contents]:
     """Return the locked descriptor of the log at ``path``, and its records, which are durable.
 
-    What a compaction cut short left next to the log is removed, unless the log is refused.
+    The new file of an unfinished compaction is removed, unless the log is refused.
 
     Args:
         system: The system calls that change files.
@@ -49,7 +49,7 @@ def open_file(system: System, path: Path, name: Path) -> tuple[int, Contents]:
         with contextlib.suppress(FileNotFoundError):
             fd = system.open(path, os.O_RDWR | os.O_CLOEXEC)
             files.set_appending(fd, appending=True)
-            # Under another name, the log has another lock file.
+            # Under another name the log has another lock file, so lock the log itself, too.
             files.lock_open(fd)
         contents = inspect(path)
         contents.refuse(name)
@@ -75,7 +75,7 @@ def open_file(system: System, path: Path, name: Path) -> tuple[int, Contents]:
 
 
 def _create(system: System, path: Path) -> tuple[int, Contents]:
-    """Create an empty log, whose header is durable before the log has its name."""
+    """Create an empty log; make its header durable before renaming it to its name."""
     new = new_path(path)
     fd, created = files.create(system, new, files.access(path), previous=0)
     try:
@@ -89,7 +89,7 @@ def _create(system: System, path: Path) -> tuple[int, Contents]:
 
 
 def _cut_off_end(system: System, fd: int, path: Path, contents: Contents) -> Path:
-    """Cut the log after its last record, and return the file that has the end from then on."""
+    """Move what follows the last record to a new file, and return that file's path."""
     kept = _ends(path)
     number = int(kept[-1].suffix[1:]) + 1 if kept else 1
     target = path.with_name(f"{path.name}.torn.{number}")
@@ -108,7 +108,7 @@ def _cut_off_end(system: System, fd: int, path: Path, contents: Contents) -> Pat
 
 
 def _ends(path: Path) -> list[Path]:
-    """Return the ends of the log that are kept, the oldest first."""
+    """Return the files of torn ends, the oldest first."""
     found = [
         each
         for each in path.parent.glob(f"{glob.escape(path.name)}.torn.*")
@@ -118,17 +118,17 @@ def _ends(path: Path) -> list[Path]:
 
 
 def typical_day(latest: dict[bytes, int], permanent: bytes, today: int) -> int:
-    """Return the day by which half of the sequences were last touched, or today.
+    """Return the median day on which sequences were last touched, or today.
 
-    No record is given an earlier day, whatever the clock reports. Otherwise sequences touched under
-    a clock that is behind, such as one that starts in 1970, would expire as soon as the clock is
-    set right. A few sequences touched under a clock that is ahead do not change the median. If that
-    is far ahead of a clock that may be right, the sequences were touched under a wrong one.
+    No record gets an earlier day, whatever the clock reports. Otherwise sequences touched under a
+    clock that is behind, such as one that starts in 1970, would expire as soon as the clock is set
+    right. A few sequences touched under a clock that is ahead do not change the median. If the
+    median itself is far ahead of a plausible clock, it is wrong, and today is returned.
 
     Args:
-        latest: Each sequence, as `packed.pack` joins it.
+        latest: Each sequence, as packed by `packed.pack`.
         permanent: The id of the sequence that never expires, which does not count here.
-        today: The day of the clock; returned without sequences.
+        today: The day of the clock; returned if there are no sequences.
     """
     days = collections.Counter(
         packed & MAX_DAY for sequence_id, packed in latest.items() if sequence_id != permanent

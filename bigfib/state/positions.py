@@ -36,7 +36,7 @@ class Positions(ABC):
         self._permanent = permanent
 
     @abstractmethod
-    def append(self, sequence_id: bytes, position: int | None, version: int = 0) -> None:
+    def note(self, sequence_id: bytes, position: int | None, version: int = 0) -> None:
         """Record the position of the sequence, None to delete it, until the next commit.
 
         ``version`` is its version; without it, the next one.
@@ -72,7 +72,7 @@ class Positions(ABC):
         ):
             raise PositionMismatch(position)
         position += by
-        self.append(sequence_id, position)
+        self.note(sequence_id, position)
         return position
 
     def put(self, sequence_id: bytes, position: int, expected: Place | None = None) -> None:
@@ -82,7 +82,7 @@ class Positions(ABC):
             AppendFailed, CommitFailed: as `append`.
         """
         self._require(sequence_id, expected)
-        self.append(sequence_id, position)
+        self.note(sequence_id, position)
 
     def create(self, sequence_id: bytes, position: int) -> None:
         """Create the sequence at ``position``; see `Store.create`.
@@ -94,7 +94,7 @@ class Positions(ABC):
             raise SequenceExists
         # The permanent one is never deleted, and is stepped most: its versions stay short.
         version = 1 if sequence_id == self._permanent else first_version()
-        self.append(sequence_id, position, version)
+        self.note(sequence_id, position, version)
 
     def delete(self, sequence_id: bytes, expected: Place | None = None) -> None:
         """Delete the sequence; see `Store.delete`.
@@ -103,7 +103,7 @@ class Positions(ABC):
             AppendFailed, CommitFailed: as `append`.
         """
         self._require(sequence_id, expected)
-        self.append(sequence_id, None)
+        self.note(sequence_id, None)
 
     def holds(self, count: int) -> bool:
         """Return whether there are at least ``count`` sequences besides the permanent one."""

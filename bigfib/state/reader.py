@@ -1,6 +1,6 @@
-"""Read a state log: its records, the positions they add up to, and its first fault.
+"""Read a state log: its records, the resulting positions, and its first fault.
 
-A fault is a place where the file goes on without a valid record. It may be a torn tail: writes that
+A fault is a place where the file goes on without a valid record. It may be a torn end: writes that
 a crash cut short, which were never acknowledged. It is damage if the floor or a later record proves
 that its range was synced; `recovery` has all cases.
 """
@@ -19,12 +19,13 @@ from bigfib.state.errors import Unreadable, Unusable
 from bigfib.state.records import Record
 from bigfib.state.recovery import Decision, Fault, Found
 
-# Bytes read at a time: enough that the records across two pieces cost nothing noticeable.
+# Bytes read at a time: so many that reading a record again, which is cut by the end of a piece,
+# costs nothing noticeable.
 _PIECE: Final = 1 << 20
 
 
 class Reader:
-    """Reads the records of a log, in order, up to the first fault.
+    """Read the records of a log, in order, up to the first fault.
 
     Attributes:
         header: The header of the log.
@@ -32,13 +33,21 @@ class Reader:
         fault: The fault that ended the reading; None at a clean end.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, piece: int = _PIECE, *, judges: bool = True) -> None:
         """Read the header.
+
+        Args:
+            file: The log.
+            piece: How many bytes to read at a time.
+            judges: Whether to search after a fault for a record that proves it to be damage.
 
         Raises:
             NotALog, UnknownVersion, Incomplete: as `header.decode`.
+            Unreadable: the disk fails to read it.
         """
         self._file = file
+        self._size = piece
+        self._judges = judges
         self.header = header.decode(read_at(file, 0, header.SIZE))
         self._seed = self.header.seed
         self.end = header.SIZE
@@ -59,18 +68,26 @@ class Reader:
         """Apply all records to ``latest``, and return their number.
 
         Args:
-            latest: Each sequence, as `packed.pack` joins it.
+            latest: Each sequence, as packed by `packed.pack`.
         """
         count = 0
-        while True:
-            at, applied = records.replay(self._piece, self._at, self.end, self._seed, latest)
-            self.end += at - self._at
-            self._at = at
-            record = self._next()
-            if record is None:
-                return count + applied
-            count += applied + 1
-            record.apply(latest)
+        while applied := self.advance(latest):
+            count += applied
+        return count
+
+    def advance(self, latest: dict[bytes, int]) -> int:
+        """Apply the next records to ``latest``: one, and all common ones that follow in the piece.
+
+        Return their number, 0 at the end or at a fault.
+        """
+        record = self._next()
+        if record is None:
+            return 0
+        record.apply(latest)
+        at, count = records.replay(self._piece, self._at, self.end, self._seed, latest)
+        self.end += at - self._at
+        self._at = at
+        return count + 1
 
     def _next(self) -> Record | None:
         while True:
@@ -90,10 +107,10 @@ class Reader:
             return record
 
     def _read_on(self) -> bool:
-        """Read on from the end of the last record, and return whether that gave more bytes."""
+        """Read a piece from the end of the last record on; return whether that gave more bytes."""
         known = len(self._piece) - self._at
-        size = _PIECE
-        if known >= _PIECE:
+        size = self._size
+        if known >= size:
             size = _long_record(self._file, self._piece[self._at :], self.end, self._seed)
         if size > known:
             self._piece, self._at = read_at(self._file, self.end, size), 0
@@ -101,6 +118,8 @@ class Reader:
 
     def _find_promise(self, found: str) -> None:
         self.fault = Fault(self.end, found)
+        if not self._judges:
+            return
         for offset, record, _ in search(self._file, self.end, self._seed):
             promised = offset if record.durable > self.end else None
             self.fault = Fault(self.end, found, promised, later=True)
@@ -109,7 +128,7 @@ class Reader:
 
 
 def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
-    """Return the ``size`` bytes at ``offset``, fewer only where the file ends.
+    """Return the ``size`` bytes at ``offset``, fewer only at the end of the file.
 
     Raises:
         Unreadable: the disk fails to read them.
@@ -117,7 +136,7 @@ def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
     try:
         file.seek(offset)
         data = file.read(size)
-        # A read ends early before a bad sector, as it does at the end of the file.
+        # A read also ends early before a bad sector; only the next one fails.
         while data and len(data) < size and (more := file.read(size - len(data))):
             data += more
     except OSError as error:
@@ -162,9 +181,9 @@ def search(file: BinaryIO, at: int, seed: int) -> Iterator[tuple[int, Record, in
 
 
 def _long_record(file: BinaryIO, piece: bytes, at: int, seed: int) -> int:
-    """Return the size of the record at ``at``, longer than ``piece``; 0 if there is none.
+    """Return the size of the record at ``at``, which is longer than ``piece``; 0 if it is invalid.
 
-    The checksum is computed piece by piece, before the record is read into memory: a wrong length
+    The checksum is computed piece by piece, before the record is read into memory: a corrupt length
     must not cost memory.
     """
     try:
@@ -183,10 +202,10 @@ def _long_record(file: BinaryIO, piece: bytes, at: int, seed: int) -> int:
 
 @dataclass(frozen=True)
 class Contents(Found):
-    """What the records of a log add up to.
+    """What is at the path of a log, and the positions that its records result in.
 
     Attributes:
-        latest: Each sequence, as `packed.pack` joins it.
+        latest: Each sequence, as packed by `packed.pack`.
         records: The number of records.
     """
 
@@ -199,10 +218,10 @@ class Contents(Found):
 
 
 def require_log_or_nothing(path: Path) -> None:
-    """Return if what is at ``path`` begins like a log and may be written, or if nothing is there.
+    """Check that ``path`` is a log that may be written, by its header, or that nothing is there.
 
     Raises:
-        Unusable: there is something else, or it may not be written.
+        Unusable: it is something else, or may not be written.
     """
     try:
         require_file(path)
@@ -216,7 +235,7 @@ def require_log_or_nothing(path: Path) -> None:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Reader]:
-    """Open the log at ``path``, to read its records one after the other.
+    """Open the log at ``path``, and yield a reader of its records.
 
     Raises:
         Unusable: there is no log at ``path``, or it may not be read.
@@ -242,12 +261,12 @@ def inspect(path: Path, *, synced: bool = False) -> Contents:
         synced: Whether to sync what was read before returning it.
 
     Raises:
-        Unusable: there is something else than a file, or it may not be read or synced.
+        Unusable: it is not a file, or may not be read or synced.
     """
     contents = _inspect(path, synced=synced)
     if contents.case.decision in (Decision.REPAIR, Decision.REFUSE):
-        # Without a lock, a writer may have cut off a failed append and written another in its
-        # place between the reads of two pieces, or rewritten the log. That does not happen twice.
+        # Nothing is locked: between the reads of two pieces a writer may have replaced a failed
+        # append by another, or compacted the log. Read again; that hardly happens twice.
         contents = _inspect(path, synced=synced)
     return contents
 
@@ -264,19 +283,19 @@ def read(path: Path, *, synced: bool = False) -> Contents:
 
 
 def require_file(path: Path) -> None:
-    """Return if there is a file at ``path``, a directory or nothing.
+    """Refuse devices, pipes and sockets at ``path``.
 
     A device must not be replaced by a file, and opening a pipe may block forever.
 
     Raises:
-        Unusable: there is something else.
+        Unusable: ``path`` is neither a file nor a directory, and exists.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise Unusable(path, "it is not a file")
 
 
 def _inspect(path: Path, *, synced: bool) -> Contents:
-    # The floor first: a writer may raise it meanwhile.
+    # Read the floor first: a writer may raise it meanwhile.
     try:
         found = Contents(floor=floor.read(path), boot=floor.boot())
     except floor.HarmedFloor:
@@ -293,8 +312,8 @@ def _inspect(path: Path, *, synced: bool) -> Contents:
             except (Unreadable, header.NotALog, header.UnknownVersion) as problem:
                 return replace(found, problem=problem)
             if synced:
-                # A compaction syncs the new file before renaming it, and the directory after. A
-                # reader may come between, and can sync both without permission to write.
+                # A compaction syncs the new file before renaming it, and the directory afterwards.
+                # This read may fall between the two. Syncing needs no permission to write.
                 os.fsync(file.fileno())
                 with contextlib.suppress(PermissionError):
                     files.sync_directory(os, Path(os.path.realpath(path)).parent)

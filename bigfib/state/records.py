@@ -28,7 +28,7 @@ Example, ``shared`` at position 300 after 301 changes, on day 20000 (2024-10-04)
 
     11  B3  16  02 4E 20  AD 02  06 73 68 61 72 65 64  02 01 2C  FD 33 4C AD
 
-In a log of format version 1, which stays one until it is rewritten, the kinds are B1 and B2,
+In a log of format version 1, which stays one until it is compacted, the kinds are B1 and B2,
 `durable` is an integer, and there is no version: each record counts as one change.
 
 Why so:
@@ -48,6 +48,7 @@ begin one, and CRC-32 detects damage, not malice.
 
 import re
 from collections.abc import Generator, Iterable
+from contextlib import suppress
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -262,7 +263,7 @@ def replay(
     integer = int.from_bytes
     begin = seed + offset - start
     limit = len(buffer) - CHECKSUM_SIZE
-    try:
+    with suppress(IndexError, BadRecord):
         while True:
             end = start + 1 + buffer[start]
             if end > limit or buffer[start] >= 0x80:
@@ -295,8 +296,6 @@ def replay(
             )
             start = end + CHECKSUM_SIZE
             count += 1
-    except (IndexError, BadRecord):
-        pass
     return start, count
 
 

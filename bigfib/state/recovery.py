@@ -1,8 +1,8 @@
-"""Decide what to do with what is found at the path of a state log. Pure: no files, no clock.
+"""Decide whether a state log is opened, truncated or refused. Pure: no files, no clock.
 
-`CASES` is the whole decision: each case that opening can meet is a row, with what is then done and
-why. The first row that fits is the case. `docs/durability.md` has the same table for operators, and
-a test makes each case.
+`CASES` is the whole decision: a row for each case, with the decision and its reason. The first row
+that fits counts. `docs/durability.md` has the same table for operators, and a test creates each
+case.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from bigfib.state.header import Header, NotALog, UnknownVersion
 
 
 class Decision(str, Enum):
-    """What is done with a log that is opened for writing; a reader refuses the same ones."""
+    """What opening for writing does with a log; readers refuse the same logs."""
 
     CREATE = "create it"
     OPEN = "open it"
-    CUT = "cut off the end, and keep that in a file of its own"
+    CUT = "cut off the end, and keep it in another file"
     REPAIR = "refuse it; `log repair` saves what can be read"
     REFUSE = "refuse it"
 
@@ -35,7 +35,7 @@ class Fault:
         offset: Its offset.
         found: What is there instead.
         promised: Offset of a later record that proves this range was synced; None if there is none.
-        later: Whether there is any valid record behind it.
+        later: Whether there is any valid record after it.
     """
 
     offset: int
@@ -61,8 +61,8 @@ class Found:
         end: Offset after the last record before a fault.
         fault: The fault at ``end``; None if the file ends there.
         floor: The floor next to it; None if there is none.
-        floor_is_harmed: Whether there is something else in its place.
-        boot: What tells this run of the machine from others.
+        floor_is_harmed: Whether the file of the floor is not a valid floor.
+        boot: The id of this boot of the machine.
     """
 
     size: int | None = None
@@ -76,7 +76,7 @@ class Found:
 
     @property
     def promised(self) -> int:
-        """The offset up to which the floor's log must be whole; 0 if it need have no record."""
+        """The offset up to which the log of the floor must be whole; 0 if that is no record."""
         if not self.floor:
             return 0
         same_boot = self.floor.boot == self.boot != NO_BOOT
@@ -90,7 +90,7 @@ class Found:
 
     @property
     def has_floor_of_another(self) -> bool:
-        """Whether the floor makes promises for a log that this one has not replaced."""
+        """Whether the floor promises records of a log that this one has not replaced."""
         return bool(
             self.floor
             and self.header
@@ -105,7 +105,7 @@ class Found:
 
     @property
     def opened_header(self) -> Header:
-        """The header of a log that has one, as any has that is opened."""
+        """The header, which every log has that is opened."""
         if self.header is None:
             raise ValueError("there is no header")
         return self.header
@@ -117,7 +117,7 @@ class Found:
 
     @property
     def is_below_written(self) -> bool:
-        """Whether records are missing that were promised until the machine was restarted."""
+        """Whether records are missing that were promised until the next boot."""
         return bool(self.floor and self.has_its_floor and self.end < self.floor.written)
 
     @property
@@ -126,18 +126,18 @@ class Found:
         return next(case for case in CASES if case.fits(self))
 
     def message(self, log: Path) -> str:
-        """Return what is said of the case, without the log's name; empty if nothing is."""
+        """Return the message about the case, without the log's name; empty if there is none."""
         return self.case.says.format(self, floor=path_of(log))
 
     def refuse(self, log: Path) -> None:
-        """Return if the case is one that is opened.
+        """Raise an exception if the log must not be opened.
 
         Args:
             log: The path to name in the error.
 
         Raises:
             Damaged: a repair may help.
-            Unusable: it cannot.
+            Unusable: a repair cannot help.
             Unreadable: the disk fails to read it.
         """
         if isinstance(self.problem, Unreadable):
@@ -154,10 +154,10 @@ class Case:
 
     Attributes:
         name: The case.
-        fits: Whether it is this case, if it is none of the rows before.
+        fits: Whether it is this case, provided that no row before fits.
         decision: What is done.
         reason: Why.
-        says: The message, with the fields of what is found; empty if nothing is said.
+        says: The message, a format of `Found` and its floor's path; empty if there is none.
     """
 
     name: str
@@ -180,15 +180,15 @@ CASES: Final = (
         "no file, but the floor of a log with records",
         lambda found: found.size is None,
         Decision.REFUSE,
-        "The log is gone. To begin at 0 would lose all of it without a word.",
+        "The log is gone. Starting at 0 would silently lose all positions.",
         "it is gone, and was on disk up to offset {0.promised}; put it or a copy back in place, or "
-        "remove {floor} to begin anew",
+        "remove {floor} to start at position 0",
     ),
     Case(
         "bytes that the disk cannot read",
         lambda found: isinstance(found.problem, Unreadable),
         Decision.REPAIR,
-        "What is there is not known.",
+        "Its content is unknown.",
         "{0.problem}",
     ),
     Case(
@@ -202,89 +202,89 @@ CASES: Final = (
         "another file, or a harmed header",
         lambda found: isinstance(found.problem, NotALog),
         Decision.REFUSE,
-        "It must not be overwritten. `log repair` tells a harmed header from another file.",
+        "It must not be overwritten. `log repair` finds out whether only the header is harmed.",
         "{0.problem}",
     ),
     Case(
         "a header cut short, or an empty file",
         lambda found: found.header is None,
         Decision.REFUSE,
-        "A log gets its name after its header is on disk, so that no crash leaves a part of one.",
+        "No crash leaves this: a log gets its name after its header is on disk.",
         "it has {0.size} bytes, less than a header, which no crash leaves; put a copy of the log "
-        "in its place, or remove it and {floor} to begin anew",
+        "in its place, or remove it and {floor} to start at position 0",
     ),
     Case(
         "the floor of another log",
         lambda found: found.has_floor_of_another and not found.is_old,
         Decision.REFUSE,
-        "It is an older copy from before a rewriting, or another log. Steps acknowledged since are "
+        "It is a copy from before a compaction, or another log. Steps acknowledged since are "
         "missing.",
-        "it is not the log that was here last, of which {floor} tells; " + _RESTORED,
+        "it is not the log that was here last, to which {floor} belongs; " + _RESTORED,
     ),
     Case(
         "harmed below the floor",
         lambda found: found.is_below_promise and found.fault,
         Decision.REPAIR,
-        "What was acknowledged is no longer there.",
+        "Acknowledged steps are missing.",
         "{0.fault}, and it was whole up to offset {0.promised}",
     ),
     Case(
         "ends below the floor: an older copy, or cut at a record",
         lambda found: found.is_below_promise,
         Decision.REPAIR,
-        "What was acknowledged is no longer there.",
+        "Acknowledged steps are missing.",
         "it ends at offset {0.end}, and was whole up to offset {0.promised}; " + _RESTORED,
     ),
     Case(
-        "a fault where a later record proves that it was synced",
+        "a fault where a later record proves that the log was synced",
         lambda found: found.fault and found.fault.promised is not None,
         Decision.REPAIR,
-        "What was acknowledged is no longer there, whether there is a floor or not.",
+        "Acknowledged steps are missing; this is certain even without a floor.",
         "{0.fault}",
     ),
     Case(
         "a fault below what `--durability os` wrote before the machine was restarted",
         lambda found: found.is_below_written and found.fault,
         Decision.CUT,
-        "That was promised for as long as the machine runs.",
+        "Its steps were promised only until the machine stops.",
         "{0.fault}; with --durability os, what was written before the machine stopped is lost",
     ),
     Case(
         "ends below what `--durability os` wrote before the machine was restarted",
         lambda found: found.is_below_written,
         Decision.OPEN,
-        "That was promised for as long as the machine runs.",
+        "Its steps were promised only until the machine stops.",
         "it ends at offset {0.end}; with --durability os, what was written after that before the "
         "machine stopped is lost",
     ),
     Case(
-        "a fault, with valid records behind it",
+        "a fault, with valid records after it",
         lambda found: found.fault and found.fault.later,
         Decision.CUT,
-        "Of a write that a power failure cuts short, a later part may be there and an earlier not. "
-        "No record says that a sync came between.",
-        "{0.fault}, with valid records behind it",
+        "A power failure may keep a later part of a write and lose an earlier one. No record "
+        "proves that a sync came between.",
+        "{0.fault}, with valid records after it",
     ),
     Case(
         "a torn end",
         lambda found: found.fault,
         Decision.CUT,
-        "A crash cut a write short, which was never acknowledged.",
+        "A crash cut short a write that was never acknowledged.",
         "{0.fault}",
     ),
     Case(
         "whole, with a floor that cannot be read",
         lambda found: found.floor_is_harmed,
         Decision.OPEN,
-        "A floor is written in place, so that a power failure may tear it. It is written again.",
-        "{floor} is harmed and does not count",
+        "A floor is overwritten in place, so a power failure may tear it. It is written again.",
+        "{floor} is harmed and ignored",
     ),
     Case(
         "whole, of the old format, with the floor of another log",
         lambda found: found.has_floor_of_another,
         Decision.OPEN,
-        "An older program has rewritten it, and keeps no floor.",
-        "the floor next to it is that of another log, and does not count",
+        "An older program, which keeps no floor, has rewritten it.",
+        "the floor next to it belongs to another log, and is ignored",
     ),
     Case(
         "whole, without a floor",
@@ -296,7 +296,8 @@ CASES: Final = (
         "whole, with the floor of the log that it replaced, or of one without records",
         lambda found: not found.has_its_floor,
         Decision.OPEN,
-        "A crash came between the renaming and the writing of the floor, or `log repair` made it.",
+        "A crash came after the log was renamed and before the floor was written, or `log repair` "
+        "made it.",
     ),
     Case(
         "whole, with its floor",

@@ -28,9 +28,9 @@ class Repair:
         target: The new log.
         sequences: The number of sequences in it.
         records: The number of records read from the damaged log.
-        lost: The ranges of the damaged log without records, or missing from its end: first offset,
-            and offset after the last.
-        applied: The ranges behind the first of them whose records are in the new log.
+        lost: The ranges of the damaged log without readable records, or missing from its end: first
+            offset, and offset after the last.
+        applied: The ranges after the first lost one whose records are in the new log.
     """
 
     source: Path
@@ -42,7 +42,7 @@ class Repair:
 
 
 class _Salvage(io.FileIO):
-    """A file whose unreadable sectors read as zeros, which are not a record."""
+    """A file whose unreadable sectors are read as zeros, which are not a record."""
 
     def read(self, size: int, /) -> bytes:  # type: ignore[override]
         """Return up to ``size`` bytes."""
@@ -61,11 +61,11 @@ class _Salvage(io.FileIO):
 
 
 def repair(path: Path) -> Repair:
-    """Write a new log of the readable records of the log at ``path``, which is not changed.
+    """Save the readable records of the log at ``path`` in a new log; leave the old one unchanged.
 
     The new log has the name of the old one with ``.repaired`` appended. A sequence gets the
-    position of its last readable record, which may be an older one than it had. Records behind a
-    fault count: each is absolute, and valid in its place of this log only.
+    position of its last readable record, which may be older than its last one. Records after a
+    fault count: each is absolute, and its checksum is valid only at its offset in this log.
 
     Raises:
         Held: another process is writing to the log.
@@ -84,8 +84,8 @@ def repair(path: Path) -> Repair:
         raise Unusable(path, error) from error
     with file, contextlib.ExitStack() as held:
         held.callback(os.close, files.lock(path, ""))
-        # Under another name, the log has another lock file. (Some file systems refuse to lock a
-        # file that is open for reading only.)
+        # Under another name the log has another lock file, so lock the log itself, too. (Some file
+        # systems refuse to lock a file that is open for reading only.)
         with contextlib.suppress(OSError):
             files.lock_open(file.fileno())
         latest: dict[bytes, int] = {}
@@ -107,7 +107,7 @@ def repair(path: Path) -> Repair:
             end = max(end, floor.durable)
         if at < end:
             lost.append((at, end))
-        # As a rewriting of the damaged log, whose floor it may then have.
+        # It replaces the damaged log, so that it may be put next to that log's floor.
         write_log(target, latest, previous=seed, access=files.access(path))
     return Repair(path, target, len(latest), count, lost, applied)
 
@@ -120,7 +120,7 @@ def _floor(path: Path) -> Floor | None:
 
 
 def _seed(path: Path, file: BinaryIO, floor: Floor | None) -> int:
-    """Return the seed of the log: the checksum of the header, stored, computed, or in the floor."""
+    """Return the seed of the records: the header's checksum, stored, computed or in the floor."""
     first = reader.read_at(file, 0, header.SIZE)
     for seed in (
         int.from_bytes(first[18:], "little"),

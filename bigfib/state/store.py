@@ -122,12 +122,16 @@ class LogFacts(NamedTuple):
     Attributes:
         size: Its bytes.
         records: Its records.
-        rewrites: How often it has been rewritten.
+        compactions: How often it has been compacted.
+        checks: How often the whole of it has been read and found whole.
+        faults: How often damage has been found in it.
     """
 
     size: int
     records: int
-    rewrites: int
+    compactions: int
+    checks: int
+    faults: int
 
 
 class Steps(NamedTuple):
@@ -210,6 +214,13 @@ class Store(Protocol):
 
     def commit(self) -> None:
         """Return when all changes are durable."""
+
+    def tend(self, now: float) -> None:
+        """Do a little of what is due; called at the end of loop iterations, after `commit`.
+
+        Args:
+            now: The time in seconds, by a clock that is never set back.
+        """
 
     def is_lost(self) -> bool:
         """Return whether the store is known to be out of reach, without a query."""

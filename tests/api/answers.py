@@ -1,4 +1,4 @@
-"""What replies of the interface have to be."""
+"""Check replies of the API."""
 
 import json
 from collections.abc import Callable
@@ -24,13 +24,13 @@ def expected(n: int) -> int:
 
 
 def expected_text(n: int) -> bytes:
-    """The digits by FLINT; Python writes out no number of so many."""
+    """Return the digits by FLINT; Python refuses to write numbers this long."""
     sign = "-" if n < 0 and n % 2 == 0 else ""
     return (sign + fmpz.fib_ui(fmpz(abs(n))).str(base=10)).encode()
 
 
 def refused(answer: Answer, status: int, says: str = "", **members: str) -> None:
-    """Assert that the answer is a problem document that says so, with these members more."""
+    """Assert that the answer is a problem document that contains ``says`` and these members."""
     reply, body = answer
     assert reply.status == status, body[:300]
     assert reply.headers["Content-Type"] == PROBLEM

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the interface."""
+"""Fixtures for the tests of the API."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from tests.service import Service
 
 @pytest.fixture
 def get(service: Service) -> Callable[..., Answer]:
-    """Ask a service below ``/api1/terms``."""
+    """Return a function that requests a path below ``/api1/terms``."""
 
     def ask(path: str, headers: dict[str, str] | None = None, method: str = "GET") -> Answer:
         return service.ask(f"/api1/terms{path}", method, headers)

@@ -1,4 +1,4 @@
-"""Ask a real service for large terms, and find their processes and files."""
+"""Request large terms from a real service, and find its processes and files."""
 
 import json
 import time
@@ -45,7 +45,7 @@ def accepted(answer: tuple[HTTPResponse, bytes], n: int) -> dict[str, str]:
 def awaited(
     service: Service, n: int, headers: dict[str, str] | None = None
 ) -> tuple[HTTPResponse, bytes]:
-    """Ask for F(n) until the answer is no 202."""
+    """Request F(n) until the answer is not a 202."""
     deadline = time.monotonic() + 120
     while True:
         reply, body = service.ask(f"/api1/terms/{n}", headers=headers)
@@ -90,5 +90,5 @@ def files(service: Service) -> list[str]:
 
 
 def names(directory: Path) -> list[str]:
-    """Return what is there, but for the lock."""
+    """Return the files in the cache, except for the lock."""
     return sorted(entry.name for entry in directory.iterdir() if entry.name != "lock")

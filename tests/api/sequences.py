@@ -1,4 +1,4 @@
-"""Create, move and look at sequences of a real service."""
+"""Create, move and read sequences of a real service."""
 
 import json
 import re

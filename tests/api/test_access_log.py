@@ -1,4 +1,4 @@
-"""A line for every request, where it is asked for."""
+"""The access log has a line for every request, if it is turned on."""
 
 import json
 import re
@@ -14,8 +14,10 @@ import pytest
 from bigfib.api.access_log import shown
 from tests.service import Serve, Service, exchange
 
-# The Common Log Format, and milliseconds.
-LINE = re.compile(r'^(\S+) - - \[([^]]+)\] "([^"\n]*)" (\d{3}) (\d+) (\d+\.\d{3})$', re.MULTILINE)
+# The Common Log Format, milliseconds, and the ids of the request.
+LINE = re.compile(
+    r'^(\S+) - - \[([^]]+)\] "([^"\n]*)" (\d{3}) (\d+) (\d+\.\d{3}) [0-9a-f]{16} -$', re.MULTILINE
+)
 
 
 def lines(service: Service) -> list[tuple[str, ...]]:
@@ -56,13 +58,13 @@ def test_access_log_has_a_line_for_every_kind_of_reply(serve: Serve) -> None:
     ask("POST", f"/api1/sequences/{one}/next", "200", f"{shortened}/next")
     ask("DELETE", f"/api1/sequences/{one}", "204", shortened)
     while service.ask("/api1/terms/1500000")[0].status == 202:
-        time.sleep(0.05)  # Nobody reads what is said meanwhile.
+        time.sleep(0.05)  # Nobody reads the messages meanwhile.
     found = lines(service)
     assert one not in "".join(service.said)
     assert [line for line in found if "1500000" not in line[1]] == expected
     far = [line[2] for line in found if "1500000" in line[1]]
     assert far == ["202"] * (len(far) - 1) + ["200"]
-    # A file, which the kernel sends; as JSON it has more around the digits.
+    # A file, sent in pieces; as JSON it is longer than its digits.
     assert int(found[-1][3]) > 313_482
 
 
@@ -102,7 +104,7 @@ def test_line_has_the_address_of_the_client(
     service = serve("--host", host, "--access-log", "--log-format", written_as)
     connection = HTTPConnection(address, service.port, timeout=20, source_address=(client, 0))
     with closing(connection):
-        for _ in range(2):  # The second is of a connection that was kept.
+        for _ in range(2):  # The second request is on the same connection.
             connection.request("GET", "/api0/next")
             connection.getresponse().read()
     assert service.stop(signal.SIGTERM) == 0
@@ -124,10 +126,10 @@ def test_line_of_a_client_that_has_reset_its_connection(
     service = serve("--host", host, "--access-log")
     service.process.send_signal(signal.SIGSTOP)
     with socket.create_connection((address, service.port)) as connection:
-        connection.sendall(b"GET /api0/current HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /api0/current HTTP/1.1\r\nHost: localhost\r\n\r\n")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     service.process.send_signal(signal.SIGCONT)
-    # It is asked later, and so answered later.
+    # This request comes later, and so is answered later.
     service.ask("/livez")
     assert service.stop(signal.SIGTERM) == 0
     found = {line[3]: line[1] for line in LINE.finditer("".join(service.said))}
@@ -139,7 +141,7 @@ def test_line_of_a_client_that_has_reset_its_connection(
     [
         ("/api1/sequences/shared/next", "/api1/sequences/shared/next"),
         (f"/api1/sequences/{'ab' * 16}", "/api1/sequences/ababab..."),
-        # Mistyped.
+        # A mistyped path.
         (f"/api1/sequences/{'AB' * 15}x/nxt", "/api1/sequences/ABABAB...x/nxt"),
         ("/api1/terms/1234567", "/api1/terms/1234567"),
         (f"/{'/x' * 5000}", f"/{'/x' * 99}/"),

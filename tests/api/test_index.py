@@ -1,4 +1,4 @@
-"""``/api1/index`` as a client meets it."""
+"""``/api1/index``, as clients use it."""
 
 import json
 
@@ -65,7 +65,7 @@ def test_body_that_is_too_long_or_of_another_type_is_refused(serve: Serve) -> No
 
 
 def test_value_as_long_as_a_large_term_waits_for_its_computation(serve: Serve) -> None:
-    """The longest body is longer than any term that is computed at once."""
+    """The longest body is longer than any term that is computed inline."""
     service = serve()
     n = 5_010_000
     digits = fmpz.fib_ui(fmpz(n)).str(base=10)

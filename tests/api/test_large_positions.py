@@ -14,7 +14,7 @@ from tests.api.large_terms import LONG, PUT, expected, files, workers
 from tests.api.sequences import tagged
 from tests.service import Serve, Service, until
 
-# The first whose terms are not computed inline.
+# The first position whose terms are not computed inline.
 POSITION = INLINE_LIMIT + 1
 
 
@@ -30,7 +30,7 @@ class TestSequences:
         assert reply.status == 200
         return body
 
-    def test_put_where_terms_are_at_hand(self, serve: Serve) -> None:
+    def test_put_to_a_large_term_is_503_until_the_term_is_ready(self, serve: Serve) -> None:
         service = serve()
         n = 1_234_567
         reply, body = self.put(service, n)
@@ -40,7 +40,7 @@ class TestSequences:
         assert tagged(service.ask("/api1/sequences/shared")[0]) == 0
         document = json.loads(self.put_at_last(service, n))
         assert (document["position"], document["value"].encode()) == (str(n), expected(n))
-        # And from there by steps.
+        # And by steps from there.
         value = b'{"value":"%b","status":"200"}'
         assert service.ask("/api0/next")[1] == value % expected(n + 1)
         assert service.ask("/api0/next")[1] == value % expected(n + 2)
@@ -58,10 +58,12 @@ class TestSequences:
         service.stop(signal.SIGTERM)
         assert serve("--max-term", "1500000").start_position == 1_500_001
 
-    def test_a_term_that_there_is_no_room_for_at_all(self, serve: Serve, path: Path) -> None:
-        """It was stepped to, and is no longer in memory."""
+    def test_large_term_without_room_on_disk_leaves_the_sequence_movable(
+        self, serve: Serve, path: Path
+    ) -> None:
+        """The sequence was stepped there, and its terms are no longer in memory."""
         with Log(path) as log:
-            log.append(b"shared", POSITION - 1)
+            log.note(b"shared", POSITION - 1)
         service = serve("--cache-bytes", "1", "--disk-cache-bytes", "400000")
         assert service.ask("/api0/next")[0].status == 200
         service.ask("/api1/sequences", "POST")
@@ -70,14 +72,14 @@ class TestSequences:
         reply, body = service.ask("/api1/sequences/shared")
         assert reply.status == 422
         assert "the service keeps 400000 at most" in json.loads(body)["detail"]
-        # It is not lost for whoever wants to go elsewhere.
+        # The sequence is not stuck: it can be moved elsewhere.
         assert self.put(service, 7)[1] == (
             b'{"id":"shared","position":"7","digits":"2","value":"13"}'
         )
 
     def test_a_service_with_no_room_for_it_does_not_start(self, path: Path) -> None:
         with Log(path) as log:
-            log.append(b"shared", POSITION)
+            log.note(b"shared", POSITION)
         command = ["serve", "-p", "0", "-f", str(path), "--disk-cache-bytes", "400000"]
         done = subprocess.run(
             [sys.executable, "-m", "bigfib", *command], capture_output=True, text=True, check=False
@@ -86,8 +88,8 @@ class TestSequences:
         assert "417976 digits, and the service keeps 400000 at most" in done.stderr
         assert done.stderr.count("\n") == 1
 
-    def test_it_takes_no_more_memory_than_all_are_meant_to(self, serve: Serve) -> None:
-        # For 1,250,000 digits six numbers.
+    def test_position_whose_terms_exceed_the_cache_is_refused(self, serve: Serve) -> None:
+        # Six numbers of 1,250,000 digits.
         service = serve("--cache-bytes", "7500000")
         limit = 5_981_214
         reply, body = self.put(service, limit + 1)
@@ -96,10 +98,10 @@ class TestSequences:
         document = json.loads(self.put_at_last(service, limit))
         assert document["digits"] == "1250000"
 
-    def test_far_away_from_the_start(self, serve: Serve, path: Path) -> None:
-        """It listens at once, and the term is begun before anyone asks."""
+    def test_service_at_a_large_term_listens_at_once(self, serve: Serve, path: Path) -> None:
+        """The service listens at once, and starts to compute the term before a client asks."""
         with Log(path) as log:
-            log.append(b"shared", LONG)
+            log.note(b"shared", LONG)
         service = serve()
         assert service.start_position == LONG
         assert len(workers(service)) == 2
@@ -108,8 +110,8 @@ class TestSequences:
     def test_to_leave_a_large_position_needs_no_term(self, serve: Serve, path: Path) -> None:
         left, deleted = secrets.token_bytes(16), secrets.token_bytes(16)
         with Log(path) as log:
-            log.append(left, LONG)
-            log.append(deleted, LONG)
+            log.note(left, LONG)
+            log.note(deleted, LONG)
         service = serve()
         address = f"/api1/sequences/{left.hex()}"
         stale, right = {"If-Match": '"7"'}, {"If-Match": f'"{LONG}"'}
@@ -123,9 +125,9 @@ class TestSequences:
         assert not workers(service)
 
     def test_a_term_that_memory_had_no_room_for(self, serve: Serve, path: Path) -> None:
-        """While it is computed again /api0 says so, and nobody waits."""
+        """While the term is computed again, /api0 answers 503 at once."""
         with Log(path) as log:
-            log.append(b"shared", POSITION)
+            log.note(b"shared", POSITION)
         service = serve("--cache-bytes", "1")
         until(lambda: service.ask("/api0/current")[0].status == 200)
         service.ask("/api1/sequences", "POST")

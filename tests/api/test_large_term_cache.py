@@ -1,5 +1,7 @@
-"""The digit cache as services use it; its files harmed."""
+"""Services use the digit cache, even if its files are harmed."""
 
+import base64
+import hashlib
 import json
 import os
 import random
@@ -15,6 +17,7 @@ import pytest
 
 from bigfib.digit_cache import DigitCache
 from tests.api.large_terms import (
+    JSON,
     NEAR,
     TEXT,
     accepted,
@@ -29,6 +32,57 @@ from tests.api.large_terms import (
 from tests.service import Serve, Service, until
 
 
+def digest(content: bytes) -> str:
+    """Return the value of Repr-Digest for a representation, by RFC 9530 and RFC 8941."""
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(content).digest()).decode()}:"
+
+
+class TestDigest:
+    @pytest.mark.parametrize("n", [NEAR, NEAR + 1, -NEAR, -NEAR - 1])
+    def test_large_term_has_the_digest_of_the_whole_representation(
+        self, service: Service, n: int
+    ) -> None:
+        awaited(service, n)
+        json_with_base = document(n)[:-1] + b',"base":"10"}'
+        for query, headers, whole in (
+            ("", TEXT, expected(n)),
+            ("?base=10", TEXT, expected(n)),
+            ("", JSON, document(n)),
+            ("?base=10", JSON, json_with_base),
+        ):
+            for method, more, status, body in (
+                ("GET", {}, 200, whole),
+                ("HEAD", {}, 200, b""),
+                ("GET", {"Range": "bytes=100-119"}, 206, whole[100:120]),
+                ("GET", {"Range": "bytes=-1"}, 206, whole[-1:]),
+            ):
+                reply, content = service.ask(
+                    f"/api1/terms/{n}{query}", method, headers=headers | more
+                )
+                assert (reply.status, content) == (status, body)
+                assert reply.headers["Repr-Digest"] == digest(whole)
+            known = {"If-None-Match": reply.headers["ETag"]}
+            reply, _ = service.ask(f"/api1/terms/{n}{query}", headers=headers | known)
+            assert (reply.status, reply.headers["Repr-Digest"]) == (304, None)
+
+    def test_digest_is_there_when_the_term_is_also_after_a_restart(self, serve: Serve) -> None:
+        for _ in range(2):
+            service = serve()
+            path = f"/api1/terms/{NEAR}"
+            assert service.ask(path, "HEAD", TEXT)[0].headers["Repr-Digest"] is None
+            reply, body = service.ask(path, headers=TEXT)
+            accepted((reply, body), NEAR)
+            assert reply.headers["Repr-Digest"] is None
+            reply, body = awaited(service, NEAR, TEXT)
+            assert body == expected(NEAR)
+            assert reply.headers["Repr-Digest"] == digest(body)
+            service.stop(signal.SIGTERM)
+
+    def test_terms_that_are_sent_at_once_have_no_digest(self, service: Service) -> None:
+        for n in ("7", "1000000"):
+            assert service.ask(f"/api1/terms/{n}")[0].headers["Repr-Digest"] is None
+
+
 class TestCache:
     def test_term_is_still_there_after_a_restart(self, serve: Serve) -> None:
         service = serve()
@@ -36,11 +90,11 @@ class TestCache:
         written = cached(service, NEAR).stat()
         service.stop(signal.SIGTERM)
         service = serve()
-        # It is checked first, beside the service.
+        # The file is checked first, by a process of its own.
         accepted(service.ask(f"/api1/terms/{NEAR}"), NEAR)
         assert awaited(service, NEAR)[1] == document(NEAR)
         assert cached(service, NEAR).stat().st_ino == written.st_ino
-        # To be read is not to be changed.
+        # Reading must not change the file.
         assert service.ask(f"/api1/terms/{NEAR}")[0].status == 200
 
     @pytest.mark.parametrize("running", [True, pytest.param(False, marks=pytest.mark.campaign)])
@@ -92,7 +146,7 @@ class TestCache:
         assert awaited(service, NEAR)[1] == document(NEAR)
 
     def test_full_cache_drops_the_least_recently_used_term(self, serve: Serve) -> None:
-        # Room for three.
+        # Room for three terms.
         service = serve("--disk-cache-bytes", str(3 * len(expected(NEAR)) + 100))
         one, two, three, four = range(NEAR, NEAR + 4)
         foreign = service.file.with_name("cache") / "notes.txt"
@@ -106,7 +160,7 @@ class TestCache:
         assert awaited(service, two)[1] == document(two)
         assert foreign.read_text() == "not a term"
 
-    def test_what_a_killed_one_left_is_removed(self, serve: Serve) -> None:
+    def test_unfinished_file_of_a_killed_process_is_removed(self, serve: Serve) -> None:
         service = serve()
         directory = service.file.with_name("cache")
         directory.mkdir()
@@ -165,18 +219,18 @@ class TestCache:
         assert reply.status == 503
         assert "cannot be stored" in json.loads(body)["detail"]
 
-    def test_a_term_that_another_service_computes_is_waited_for(self, serve: Serve) -> None:
+    def test_term_that_another_service_computes_is_not_computed_twice(self, serve: Serve) -> None:
         service = serve()
         another = DigitCache(service.file.with_name("cache"), 1 << 20)
         with another.lock(NEAR):
             accepted(service.ask(f"/api1/terms/{NEAR}"), NEAR)
             (pid,) = workers(service)
-            # The kernel marks those who wait for a lock.
+            # The kernel marks processes that wait for a lock.
             until(lambda: re.search(rf"-> .* {pid} ", Path("/proc/locks").read_text()))
             assert files(service) == []
             written = another.store(NEAR, expected(NEAR).decode())
         assert awaited(service, NEAR, TEXT)[1] == expected(NEAR)
-        assert cached(service, NEAR).stat().st_ino == written.inode
+        assert cached(service, NEAR).stat().st_ino == written.seal.inode
 
     @pytest.mark.campaign
     def test_two_services_on_one_cache_both_give_exact_digits(

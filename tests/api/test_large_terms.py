@@ -1,4 +1,4 @@
-"""Large terms over HTTP: whole and in parts, by real services."""
+"""Large terms over HTTP, complete and in parts, from real services."""
 
 import contextlib
 import json
@@ -47,7 +47,7 @@ class TestShown:
         assert files(service) == [f"{abs(n)}.digits"]
 
     def test_large_term_until_it_is_there_shows_rising_progress(self, serve: Serve) -> None:
-        # It takes a dozen times as long as a look at it.
+        # Computing it takes a dozen times as long as asking for its progress.
         n = 30_000_000
         service = serve()
         seen = []
@@ -64,7 +64,7 @@ class TestShown:
         n = 100_000_000
         assert awaited(serve(), n, TEXT)[1] == expected(n)
 
-    def test_what_is_known_is_not_computed(self, serve: Serve) -> None:
+    def test_replies_without_content_of_a_large_term_compute_nothing(self, serve: Serve) -> None:
         service = serve()
         for headers, length in ((TEXT, len(expected(NEAR))), (JSON, len(document(NEAR)))):
             reply, body = service.ask(f"/api1/terms/{NEAR}", "HEAD", headers)
@@ -85,7 +85,7 @@ class TestShown:
             ("-6000001", JSON, "F(-6000000) to F(6000000)"),
             ("6000000", TEXT, "1253926 digits, and the service keeps 1200000"),
             (f"{NEAR}?base=16", TEXT, "in decimal only"),
-            (f"{NEAR}", {"Accept": "application/octet-stream"}, "in decimal only"),
+            (f"{NEAR}", {"Accept": "application/octet-stream"}, "would wait for the conversion"),
         ):
             reply, body = service.ask(f"/api1/terms/{path}", headers=headers)
             assert reply.status == 422
@@ -134,19 +134,21 @@ class TestParts:
         assert received + rest == expected(NEAR)
 
     def test_client_that_leaves_leaves_no_file_open(self, serve: Serve) -> None:
-        """Leaves no open file behind, in any form."""
+        """No file stays open, in any format."""
         service = serve()
         awaited(service, NEAR)
         opened = Path(f"/proc/{service.process.pid}/fd")
         for accept in ("text/plain", "application/json"):
             for _ in range(5):
                 with socket.create_connection((service.host, service.port)) as client:
-                    request = f"GET /api1/terms/{NEAR} HTTP/1.1\r\nHost: x\r\nAccept: {accept}"
+                    request = (
+                        f"GET /api1/terms/{NEAR} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}"
+                    )
                     client.sendall(f"{request}\r\n\r\n".encode())
                     assert client.recv(100)
 
         def none_is_open() -> bool:
-            # Some are gone before they are looked at.
+            # Some descriptors are closed before they are inspected.
             with contextlib.suppress(FileNotFoundError):
                 return "digits" not in str([fd.readlink() for fd in opened.iterdir()])
             return False

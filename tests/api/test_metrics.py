@@ -1,4 +1,4 @@
-"""What Prometheus is told, by a real service that has been asked a known number of times."""
+"""Metrics of a real service after a known number of requests."""
 
 import json
 import os
@@ -138,7 +138,7 @@ class TestRequests:
         assert documented <= set(STATUSES)
 
     def test_failure_counters_before_any_failure_are_exported(self, serve: Serve) -> None:
-        """Prometheus sees no change in what begins with one."""
+        """Prometheus sees no change in a counter that begins with one."""
         service = serve()
         document = json.loads(service.ask("/openapi.json")[1])
         documented = {
@@ -166,7 +166,7 @@ class TestRequests:
         assert scrape(service).requests() == {("GET", "unmatched", "404"): 1000}
 
     def test_seconds_are_those_that_clients_wait(self, serve: Serve) -> None:
-        """They are at least what a commit takes, and no more than a client sees."""
+        """The times are at least that of a commit, and at most what a client measures."""
         service = serve()
         began = time.monotonic()
         for _ in range(20):
@@ -182,7 +182,7 @@ class TestRequests:
     def test_buckets_hold_what_is_at_or_below_their_bounds(self, serve: Serve) -> None:
         service = serve()
         service.ask("/api0/current")
-        # 209 thousand digits from the first: longer than a millisecond, whatever the machine.
+        # 209 thousand digits, computed for the first time: more than a millisecond on any machine.
         service.ask("/api1/terms/1000000")
         scraped = scrape(service)
 
@@ -251,7 +251,7 @@ class TestState:
         assert scraped["bigfib_log_rewrites_total"] >= 1
         assert scraped["bigfib_log_bytes"] == service.file.stat().st_size
         assert scraped["bigfib_log_records"] < 200
-        # Those that a rewriting has made durable are among them.
+        # Changes that a compaction has made durable are among them.
         assert scraped["bigfib_commit_replies_sum"] == 200
 
     def test_without_syncs_there_are_no_commits(self, serve: Serve) -> None:
@@ -286,16 +286,16 @@ class TestState:
         now = int(status.split("VmRSS:")[1].split()[0]) * 1024
         assert now * 0.9 < resident < now * 1.1
 
-    def test_a_position_that_is_told_is_on_disk(self, path: Path) -> None:
+    def test_exported_position_is_on_disk(self, path: Path) -> None:
         with Log(path) as log:
             sequences = Sequences(log)
             app = create_app(log, sequences, jobs(path), per_client=False)
             for _ in range(20):
-                sequences.forward(SHARED)  # and nobody waits for the answer
+                sequences.forward(SHARED)  # not committed yet
             told = Scraped(falcon.testing.simulate_get(app, "/metrics").text)
             assert told["bigfib_shared_position"] == reader.read(path).position(SHARED) == 20
 
-    def test_positions_beyond_what_a_double_holds(self, path: Path) -> None:
+    def test_position_beyond_a_double_is_exported_as_infinity(self, path: Path) -> None:
         with Log(path, Durability.OS) as log:
             app = create_app(log, Sequences(log), jobs(path), per_client=False)
             client = falcon.testing.TestClient(app)
@@ -303,12 +303,12 @@ class TestState:
                 (10**30, 1e30, 2.0898764024997872e29),
                 (10**400, float("inf"), float("inf")),
             ):
-                log.append(SHARED, position)
+                log.note(SHARED, position)
                 scraped = Scraped(client.simulate_get("/metrics").text)
                 assert scraped["bigfib_shared_position"] == shown
                 assert scraped["bigfib_shared_digits"] == pytest.approx(digits)
 
-    def test_a_store_known_to_be_lost_is_not_asked(self, path: Path) -> None:
+    def test_store_known_to_be_lost_is_not_queried_for_metrics(self, path: Path) -> None:
         class Lost(Log):
             def is_lost(self) -> bool:
                 return True
@@ -335,7 +335,7 @@ class TestFormat:
     def test_metrics_as_prometheus_asks_are_in_openmetrics_format(self, serve: Serve) -> None:
         service = serve()
         service.value("next")
-        # As Prometheus asks.
+        # The header that Prometheus sends.
         accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3"
         reply, body = service.ask("/metrics", headers={"Accept": accept})
         assert reply.headers["Content-Type"].startswith("application/openmetrics-text; version=1")
@@ -374,7 +374,7 @@ def children(pid: int) -> list[int]:
 
 
 def scrape_in_the_end(service: Service) -> Scraped:
-    """Scrape, again if that was asked of a worker that has been killed, or there is none."""
+    """Scrape; repeat it if the request reaches a worker that has been killed, or none is there."""
     deadline = time.monotonic() + 20
     while True:
         try:
@@ -384,18 +384,18 @@ def scrape_in_the_end(service: Service) -> Scraped:
 
 
 def wait_for_replies(service: Service, count: int) -> None:
-    """Return when so many replies to ``next`` are counted, which the client has a moment before."""
+    """Wait until this many replies to ``next`` are counted; clients get each a moment before."""
     until(lambda: scrape(service).requests().get(("GET", "/api0/next", "200")) == count)
 
 
 def wait_for_replacement(service: Service, victim: int) -> None:
-    """Return when there are two workers again, and the killed one is none of them."""
+    """Wait until there are two workers again, and the killed one is not among them."""
     until(lambda: victim not in children(service.process.pid))
     until(lambda: len(scrape_in_the_end(service).all("process_resident_memory_bytes")) == 2)
 
 
 class Counted:
-    """Asks a service until it is told to stop, as workers may end meanwhile."""
+    """A client that sends requests until it is stopped; workers may end meanwhile."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -423,7 +423,7 @@ class Counted:
 
 
 def test_shared_memory_has_room_for_more_than_a_worker_counts(path: Path) -> None:
-    """With more routes and statuses than there are, a service of several workers still starts."""
+    """A service of several workers starts even with more routes and statuses than it has now."""
     shared = SharedMemory(2)
     with Log(path) as log:
         create_app(log, Sequences(log), jobs(path), per_client=False, shared=shared)
@@ -434,7 +434,7 @@ class TestWorkers:
     @pytest.fixture
     def service(self, serve: Serve, database: str) -> Service:
         service = serve("--store", database, "--workers", "2")
-        # The second is started when the first is ready.
+        # The second worker is started when the first is ready.
         until(lambda: len(scrape(service).all("process_resident_memory_bytes")) == 2)
         return service
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document against the standard, the routes, and what a real service answers."""
+"""The OpenAPI document, compared with the standard, the routes, and replies of a real service."""
 
 import json
 import re
@@ -39,12 +39,12 @@ from tests.service import Serve, Service, full_disk, jobs
 
 CONFIGURATION = Path(__file__).parent / "schemathesis.toml"
 
-# What HTTP itself has said about headers, OpenAPI need not repeat.
+# Headers that HTTP defines need not be in the document.
 OF_THE_TRANSFER = {"connection", "content-length", "content-type", "transfer-encoding"}
 
 
 def resolved(document: Any, part: Any) -> Any:
-    """Return what a part of the document refers to, or the part itself."""
+    """Return the object to which a part of the document refers, or the part itself."""
     if "$ref" not in part:
         return part
     for name in part["$ref"].removeprefix("#/").split("/"):
@@ -87,10 +87,10 @@ class Asked:
     def check(
         self, expected: str, method: str, template: str, reply: HTTPResponse, content: bytes
     ) -> None:
-        """Record the answer; it is as expected and as documented, no more and no less."""
+        """Record the answer; assert that it is as expected, and exactly as documented."""
         where = f"{method} {template} {reply.status}"
         assert str(reply.status) == expected, (where, content[:500])
-        # HEAD is answered as GET, without the body, and not documented by itself.
+        # HEAD is answered as GET without a body, and is not documented separately.
         operation = method.lower().replace("head", "get")
         answers = self.document["paths"][template][operation]["responses"]
         assert expected in answers, where
@@ -115,7 +115,7 @@ class Asked:
         self.seen.add((template, operation, expected))
 
     def check_problem(self, problem: dict[str, Any]) -> None:
-        """The kind is documented, with its title; the detail has the form of a sentence."""
+        """Assert that the kind is documented, with its title, and that the detail is a sentence."""
         kinds = self.document["components"]["schemas"]["Problem"]["properties"]["type"]["enum"]
         assert problem["type"] in kinds, problem
         kind = problem["type"].rpartition(":")[2]
@@ -136,13 +136,13 @@ class Asked:
 
 @contextmanager
 def as_many_streams_as_there_may_be(service: Service) -> Iterator[None]:
-    """Ask for terms in a row, and read none."""
+    """Request many rows of terms, and read none."""
     with ExitStack() as connections:
         for _ in range(MAX_STREAMS):
             client = connections.enter_context(
                 closing(socket.create_connection((service.host, service.port)))
             )
-            client.sendall(b"GET /api1/terms?from=900000 HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /api1/terms?from=900000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert client.recv(12) == b"HTTP/1.1 200"
         yield
 
@@ -260,9 +260,9 @@ class TestAnswers:
     def test_every_documented_answer_is_given_and_no_other(self, serve: Serve, path: Path) -> None:
         away = secrets.token_bytes(16)
         with Log(path) as log:
-            log.append(away, FAR)
+            log.note(away, FAR)
         cache = path.with_name("cache")
-        # Nothing can be kept there.
+        # Nothing can be stored in this cache.
         cache.write_text("")
         ask = Asked(serve("--per-client"))
         self._large_terms(ask, cache, away.hex())
@@ -280,7 +280,7 @@ class TestAnswers:
             if "403" in ask.document["paths"][template][method]["responses"]:
                 headers = {"Sec-Fetch-Site": "cross-site"}
                 ask("403", method.upper(), template, headers, sequence_id="shared", n="1")
-            # Longer than bjoern's parser takes.
+            # This is longer than bjoern's parser accepts.
             if (method, template) not in (("put", SEQUENCE), ("post", INDEX)):
                 ask(
                     "400",
@@ -291,8 +291,9 @@ class TestAnswers:
                     n="1",
                     name="page.css",
                 )
-        # A state log has no unknown outcome; see tests/shared_store.
-        assert ask.kinds == {*TITLES, "blank"} - {"unknown-outcome"}
+        # A state log has no unknown outcome; see tests/shared_store. Any request may be
+        # misdirected; see test_hosts.py.
+        assert ask.kinds == {*TITLES, "blank"} - {"unknown-outcome", "misdirected"}
         # A failure of the service itself is not had by asking; see test_stepping.py. A state log is
         # not lost while the service runs; see tests/shared_store.
         lost = {(SEQUENCES, "post"), (SEQUENCE, "delete"), ("/readyz", "get")}
@@ -401,7 +402,7 @@ class TestAnswers:
             reply, _ = ask("200", method, TERM, {"Accept": accept}, n="1000")
             tag = {"If-None-Match": reply.headers["ETag"], "Accept": accept}
             ask("304", method, TERM, tag, n="1000")
-            # Of HEAD, Range asks nothing (RFC 9110, 14.2).
+            # Range has no effect on HEAD (RFC 9110, 14.2).
             if method == "GET":
                 ask("206", method, TERM, {"Accept": accept, "Range": "bytes=1-2"}, n="1000")
         ask("200", method, TERM, query="?modulo=7", n="1000")
@@ -481,13 +482,13 @@ class TestAnswers:
 
 @pytest.mark.campaign
 def test_schemathesis_finds_nothing(serve: Serve, times: int) -> None:
-    """No 5xx, no undocumented status, header or media type, no document against its schema."""
-    # Without far terms: it takes the 503 of one that is being computed for a failure.
+    """No 5xx, no undocumented status, header or media type, no document that breaks its schema."""
+    # Without large terms: Schemathesis takes their 503 for a failure.
     service = serve("--max-term", "1000000")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", CONFIGURATION, "run"),
-            *("--checks", "all", "--max-examples", str(15 * times), "--no-color"),
+            *("--checks", "all", "--max-examples", str(8 * times), "--no-color"),
             f"{service.url}/openapi.json",
         ],
         cwd=service.file.parent,

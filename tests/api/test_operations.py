@@ -1,4 +1,4 @@
-"""How a service says that it is well, or not."""
+"""Health checks: what a service reports about itself."""
 
 import signal
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_readiness_while_the_store_is_down_is_503(serve: Serve, cluster: Cluster
     assert body == b"[+] serving ok\n[-] store failed: it cannot be asked\nnot ready\n"
     assert service.ask("/readyz")[0].headers["Content-Type"] == "application/problem+json"
     assert service.ask("/livez?verbose")[0].status == 200
-    # What is watched goes on, and says so.
+    # The metrics are still there, and report it.
     reply, body = service.ask("/metrics")
     assert reply.status == 200
     assert b"\nbigfib_store_up 0.0\n" in body
@@ -61,24 +61,24 @@ def test_not_ready_while_draining(path: Path) -> None:
         assert (
             reply.text == "[-] serving failed: the service is stopping\n[+] store ok\nnot ready\n"
         )
-        # It need not be restarted, and does what it is asked.
+        # The service need not be restarted, and still answers.
         assert client.simulate_get("/livez").status_code == 200
         assert client.simulate_get("/api0/next").status_code == 200
 
 
-def test_a_service_that_was_told_to_stop_says_so(serve: Serve) -> None:
-    """To who has asked before it ends."""
+def test_readiness_of_a_stopping_service_is_503(serve: Serve) -> None:
+    """Clients connected before the signal still get a reply."""
     service = serve()
     with service.connect() as connection:
         connection.request("GET", "/livez")
         assert connection.getresponse().read() == b"live"
-        # So that it finds both at the same moment.
+        # So that the service finds both at the same moment.
         service.process.send_signal(signal.SIGSTOP)
         connection.request("GET", "/readyz")
         service.process.send_signal(signal.SIGTERM)
         service.process.send_signal(signal.SIGCONT)
         reply = connection.getresponse()
-        # On a busy machine it may read the request before it handles the signal.
+        # On a busy machine, the service may read the request before it handles the signal.
         for _ in range(100):
             if reply.status == 503:
                 break

@@ -1,4 +1,4 @@
-"""What pages of other sites can make a browser do here: look, and change nothing."""
+"""Pages of other sites can make a browser read here, but change nothing."""
 
 import json
 
@@ -55,7 +55,7 @@ def test_change_by_another_site_is_403(serve: Serve, per_client: tuple[str, ...]
 def test_change_by_the_same_site_or_no_browser_is_made(service: Service, site: str | None) -> None:
     service.ask(f"{SHARED}/next?by=20", "POST")
     statuses = [ask(service, method, target, site) for method, target in CHANGES]
-    # The shared sequence is never deleted, and nothing computes F(5).
+    # The shared sequence cannot be deleted, and no job computes F(5).
     assert statuses == [200, 200, 200, 200, 200, 405, 201, 404]
 
 
@@ -64,7 +64,7 @@ def test_look_from_another_site_is_answered(service: Service) -> None:
 
 
 def test_origin_of_another_site_is_never_allowed(service: Service) -> None:
-    """No origin is let in, whether asked for beforehand or not."""
+    """No origin is allowed, with or without a preflight request."""
     origin = {"Origin": "http://elsewhere.example"}
     for method, target in [*CHANGES, *LOOKS]:
         preflight = origin | {"Access-Control-Request-Method": method}

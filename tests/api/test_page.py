@@ -1,4 +1,4 @@
-"""The files of the page, as they are served."""
+"""The files of the page, as they are sent."""
 
 import re
 from collections.abc import Iterator

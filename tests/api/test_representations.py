@@ -1,4 +1,4 @@
-"""What the bytes of a reply are."""
+"""The bytes of replies."""
 
 import time
 from pathlib import Path
@@ -14,7 +14,7 @@ class TestValueReply:
     @pytest.mark.parametrize("by_iterations", [True, False])
     @pytest.mark.parametrize("durability", Durability)
     @pytest.mark.parametrize("digits", [1, 1000, 65_500, 65_536, 300_000])
-    def test_the_parts_are_the_whole(
+    def test_pieces_of_a_reply_add_up_to_its_body(
         self, path: Path, durability: Durability, digits: int, by_iterations: bool
     ) -> None:
         rest = b"7" * digits + closing("409 Conflict")
@@ -22,7 +22,7 @@ class TestValueReply:
             committer = Committer(log)
             if by_iterations:
                 committer.end_iteration()
-            log.append(b"a", 7)
+            log.note(b"a", 7)
             reply = ValueReply(committer)
             status, headers, body = reply("409 Conflict", rest)
             whole = b"".join(body)
@@ -36,7 +36,7 @@ class TestCommonHeaders:
         now = 784111777.25
         before = time.perf_counter()
         common = CommonHeaders(clock=lambda: now)
-        # RFC 9110 has this one as its example.
+        # This is the example in RFC 9110.
         assert common.headers == [("Date", "Sun, 06 Nov 1994 08:49:37 GMT")]
         assert before + 0.75 <= common.due <= time.perf_counter() + 0.75
         now += 0.75

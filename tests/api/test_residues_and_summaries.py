@@ -1,4 +1,4 @@
-"""Residues and summaries of terms, however large."""
+"""Residues and summaries of terms of any size."""
 
 import decimal
 import json

@@ -15,7 +15,7 @@ from tests.service import Serve, Service, memory, seconds_of_work, until
 
 class TestRow:
     def test_row_as_b_file_equals_that_of_oeis(self, get: Get) -> None:
-        """As OEIS A000045 has it, from n = 0 to 300."""
+        """Compare with OEIS A000045, from n = 0 to 300."""
         reply, body = get("?from=0&count=301&format=bfile")
         assert reply.headers["Content-Type"] == "text/plain"
         lines, this, following = [], 0, 1
@@ -99,7 +99,7 @@ class TestRow:
 def far_stream(service: Service) -> socket.socket:
     """Ask for 10,000 terms of 188 thousand digits each."""
     client = socket.create_connection((service.host, service.port), timeout=20)
-    client.sendall(b"GET /api1/terms?from=900000 HTTP/1.1\r\nHost: x\r\n\r\n")
+    client.sendall(b"GET /api1/terms?from=900000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert client.recv(12) == b"HTTP/1.1 200"
     return client
 
@@ -113,7 +113,9 @@ def streams() -> Iterator[ExitStack]:
 class TestStreaming:
     def test_row_is_sent_in_small_chunks(self, service: Service) -> None:
         with closing(socket.create_connection((service.host, service.port), timeout=20)) as client:
-            client.sendall(b"GET /api1/terms?from=100&count=9900 HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(
+                b"GET /api1/terms?from=100&count=9900 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            )
             received = b""
             while not received.endswith(b"\r\n0\r\n\r\n"):
                 received += client.recv(1 << 20)
@@ -126,7 +128,7 @@ class TestStreaming:
             lines += rest[: sizes[-1]]
             rest = rest[sizes[-1] + 2 :]
         assert sizes[-1] == 0
-        # As many lines as fill 16 KiB; the longest has 2,090 bytes.
+        # A chunk has as many lines as fill 16 KiB; the longest line has 2,090 bytes.
         assert max(sizes) < (1 << 14) + 2090
         assert len(sizes) > 500
         assert lines.split() == [expected_text(n) for n in range(100, 10_000)]
@@ -152,11 +154,11 @@ class TestStreaming:
         for value in range(1, 101):
             service.ask("/api0/next")
             if value % 25 == 0:
-                # Every one of them has gone on.
+                # All of them have progressed.
                 until(lambda: all(map(int.__gt__, received, before)))
                 before[:] = received
         assert service.value("current") == int(expected(100))
-        # Nor have they come to their ends, after which it would be easy.
+        # None has ended, which would make it easy.
         assert max(received) < 10_000 * 188_000
         done.set()
         for reader in readers:
@@ -170,11 +172,11 @@ class TestStreaming:
                 answer = service.ask("/api1/terms?count=1")
                 refused(answer, 503, f"to {MAX_STREAMS} clients")
                 assert answer[0].headers["Retry-After"] == "1"
-                # A single term is no row of them.
+                # A single term is not a row.
                 assert service.ask("/api1/terms/5")[0].status == 200
-            # A client that has left does not keep its place.
+            # A client that has left does not occupy its place.
             until(lambda: service.ask("/api1/terms?count=1")[0].status != 503)
-        # What nobody waits for is not computed.
+        # Terms that no client waits for are not computed.
         worked = seconds_of_work(service.process.pid)
         time.sleep(0.5)
         assert seconds_of_work(service.process.pid) - worked <= 0.05

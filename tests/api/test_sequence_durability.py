@@ -1,4 +1,4 @@
-"""No reply about a sequence gives away or loses a change."""
+"""No reply about a sequence shows a change before its commit, or loses one."""
 
 import json
 import random
@@ -32,7 +32,7 @@ from tests.service import Serve, jobs
 
 
 class TestDurability:
-    """No reply gives away a position before it is committed; the log is a real one."""
+    """No reply shows a position before it is committed; the log is a real one."""
 
     @pytest.mark.parametrize(
         ("method", "rest", "headers", "status"),
@@ -57,7 +57,7 @@ class TestDurability:
             sequence = sequences.create()
             log.commit()
             own = f"{COLLECTION}/{sequence.hex()}"
-            # Another client's step, whose reply has not left yet.
+            # A step of another client, whose reply has not been sent yet.
             sequences.forward(sequence)
             under_way = log.changes
             assert log.committed < under_way
@@ -69,7 +69,7 @@ class TestDurability:
     def _begin(
         app: Any, log: Log, method: str, target: str, headers: dict[str, str]
     ) -> tuple[str, int]:
-        """Return the status of a reply, and what is committed when its headers are there."""
+        """Return the status of a reply, and what is committed when its headers are sent."""
         content = b'{"position":"7"}' if method == "PUT" else b""
         path, _, query = target.partition("?")
         environ = falcon.testing.create_environ(
@@ -93,11 +93,11 @@ class TestDurability:
 
 
 class Cut(Exception):
-    """The reply was cut off, or never asked for."""
+    """The reply was cut off, or not read."""
 
 
 class CarefulClient(threading.Thread):
-    """Moves its own sequences at random over a bad connection, and believes where they are."""
+    """A client that moves its own sequences over a bad connection, and keeps track of them."""
 
     STEPS = 150
 
@@ -124,7 +124,7 @@ class CarefulClient(threading.Thread):
         way = self._random.choice(["next", "next", "previous"])
         goal = here + by if way == "next" else here - by
         request = (
-            f'POST {path}/{way}?by={by} HTTP/1.1\r\nHost: x\r\nIf-Match: "{here}"\r\n'
+            f'POST {path}/{way}?by={by} HTTP/1.1\r\nHost: localhost\r\nIf-Match: "{here}"\r\n'
             "Connection: close\r\n\r\n"
         ).encode()
         for attempt in range(1000):
@@ -139,7 +139,7 @@ class CarefulClient(threading.Thread):
                 assert goal < 0
                 return
             if status == 412:
-                # It was this very change whose reply was lost.
+                # The lost reply was that of this very change.
                 assert attempt > 0
                 self._tried["changes found made"] += 1
             else:
@@ -151,7 +151,7 @@ class CarefulClient(threading.Thread):
         raise AssertionError("the service is gone")
 
     def _ask(self, request: bytes) -> tuple[int, bytes]:
-        """Ask, and perhaps hang up at some moment of it."""
+        """Send the request, and perhaps close the connection at some moment."""
         with closing(socket.create_connection(self.address, timeout=10)) as connection:
             moment = self._random.random()
             if moment < 0.1:
@@ -160,7 +160,7 @@ class CarefulClient(threading.Thread):
             connection.sendall(request)
             if moment < 0.3:
                 if moment < 0.2:
-                    # A reset rather than an orderly end.
+                    # Reset the connection instead of closing it.
                     linger = struct.pack("ii", 1, 0)
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 raise Cut
@@ -177,10 +177,10 @@ class CarefulClient(threading.Thread):
 
 
 @pytest.mark.parametrize("kills", [0, 6])
-def test_clients_whose_replies_are_cut_know_where_their_sequences_are(
+def test_clients_whose_replies_are_cut_know_the_positions_of_their_sequences(
     serve: Serve, tried: Counter[str], kills: int
 ) -> None:
-    """With ``If-Match`` every sequence ends where its client believes it is."""
+    """With ``If-Match`` every sequence ends where its client expects it."""
     service = serve()
     clients = [
         CarefulClient(number, [created(service) for _ in range(8)], tried) for number in range(8)
@@ -215,7 +215,7 @@ def test_clients_whose_replies_are_cut_know_where_their_sequences_are(
 
 
 def test_sequences_acknowledged_before_a_kill_are_there(serve: Serve) -> None:
-    """Killed while many sequences are created: all that were told of are there."""
+    """If the service is killed while sequences are created, all acknowledged ones are there."""
     service = serve()
     paths: list[str] = []
 

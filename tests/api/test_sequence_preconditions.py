@@ -49,16 +49,16 @@ class TestPreconditions:
             ({"If-None-Match": 'W/"5"'}, "If-None-Match"),
             ({"If-None-Match": '"4", "5"'}, "If-None-Match"),
             ({"If-None-Match": ',"4" ,, W/"5",'}, "If-None-Match"),
-            # Two lines, as bjoern joins them.
+            # Two header lines, as bjoern joins them.
             ({"If-None-Match": '"4""5"'}, "If-None-Match"),
-            # What cannot be parsed.
+            # Tags that cannot be parsed.
             ({"If-None-Match": "5"}, "If-None-Match"),
             ({"If-None-Match": '"4", nonsense'}, "If-None-Match"),
             ({"If-None-Match": '"4'}, "If-None-Match"),
             ({"If-None-Match": '*, "4"'}, "If-None-Match"),
             ({"If-Match": "*", "If-None-Match": "*"}, "If-None-Match"),
             ({"If-Match": '"5"', "If-None-Match": '"5"'}, "If-None-Match"),
-            # RFC 9110, 13.2.2: If-Match comes first.
+            # If-Match is evaluated first (RFC 9110, 13.2.2).
             ({"If-Match": '"4"', "If-None-Match": "*"}, "If-Match"),
             ({"If-Match": '"4"', "If-None-Match": '"4"'}, "If-Match"),
             ({"If-Match": '"4"', "If-None-Match": '"9"'}, "If-Match"),

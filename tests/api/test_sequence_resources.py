@@ -1,4 +1,4 @@
-"""``/api1/sequences`` as clients meet it, on real sockets."""
+"""``/api1/sequences``, as clients use it, over real sockets."""
 
 import json
 import re
@@ -73,7 +73,7 @@ class TestLife:
     def test_ids_are_not_to_be_guessed_and_nothing_lists_them(self, service: Service) -> None:
         names = {created(service).rpartition("/")[2] for _ in range(200)}
         assert len(names) == 200
-        # 128 random bits each: half of all are set, give or take five standard deviations.
+        # 128 random bits each: half of them are set, give or take five standard deviations.
         ones = sum(int(name, 16).bit_count() for name in names)
         assert abs(ones - 12_800) < 5 * 80
         refused(service.ask(COLLECTION), 405)
@@ -219,7 +219,7 @@ class TestBodies:
             refused((reply, reply.read()), 411, "Content-Length")
 
     def test_put_of_a_document_as_it_was_shown_is_accepted(self, service: Service) -> None:
-        """Whoever keeps what was shown may send it back, at a million digits too."""
+        """A client may send back what it was shown, even a million digits."""
         path = created(service)
         _, far = service.ask(f"{path}/next?by={FARTHEST}", "POST")
         put(service, path, 3)
@@ -246,7 +246,7 @@ def test_a_problem_is_a_problem_whatever_accept_says(service: Service, accept: s
 
 
 def test_changes_of_any_kind_follow_the_model(serve: Serve) -> None:
-    """Hypothesis makes up changes; a model of three lines says what they come to."""
+    """Hypothesis chooses changes; a model of three lines predicts the results."""
     service = serve("--durability", "os")
     change = st.one_of(
         st.tuples(st.just("next"), st.integers(1, 300)),

@@ -1,4 +1,4 @@
-"""``/api0`` as a client meets it: to the byte, on real sockets."""
+"""``/api0``, as clients use it: byte by byte, over real sockets."""
 
 import json
 import re
@@ -28,7 +28,7 @@ JSON_HEADERS = (
 
 
 def request(method: str, path: str) -> bytes:
-    return f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
 
 
 def test_session_of_the_contract_gives_its_values(service: Service) -> None:
@@ -76,11 +76,11 @@ def test_3000_steps_forward_and_back_give_exact_terms(serve: Serve) -> None:
 
 
 def test_terms_of_a_million_and_beyond_are_exact_in_one_piece(serve: Serve) -> None:
-    """From a term of 209 thousand digits onwards, the body in one piece as with one digit."""
+    """At 209 thousand digits the body comes in one piece, as it does at one digit."""
     service = serve()
     service.stop(15)
     with Log(service.file) as log:
-        log.append(b"shared", 10**6)
+        log.note(b"shared", 10**6)
     service = serve()
     for name, n in (
         ("current", 10**6),
@@ -169,7 +169,7 @@ def test_unexpected_error_is_a_problem_document(path: Path) -> None:
     assert reply.status_code == 500
     assert reply.headers["Content-Type"] == "application/problem+json"
     assert reply.json["status"] == 500
-    # As every reply has it, and every problem document.
+    # Every reply has it, including problem documents.
     assert parsedate_to_datetime(reply.headers["Date"])
     assert reply.headers["X-Content-Type-Options"] == "nosniff"
     assert reply.headers["Cache-Control"] == "no-store"
@@ -179,11 +179,11 @@ def test_unexpected_error_is_a_problem_document(path: Path) -> None:
 def test_position_beyond_computing_is_503_without_retry(serve: Serve, path: Path) -> None:
     client = "0" * 32
     with Log(path) as log:
-        log.append(bytes(16), 10**12)
+        log.note(bytes(16), 10**12)
     service = serve("--per-client")
     reply, body = service.ask("/api0/current", headers={"Cookie": f"bigfib={client}"})
     assert (reply.status, body) == (503, b'{"value":"-3","status":"503"}')
-    # It will not be otherwise later.
+    # Retrying would not help.
     assert reply.headers["Retry-After"] is None
     assert service.ask("/api0/next")[1] == b'{"value":"1","status":"200"}'
 
@@ -194,7 +194,7 @@ class TestWithoutRoom:
         assert service.value("next") == 1
         assert service.value("next") == 1
         size = service.file.stat().st_size
-        # The kernel's own refusal, EFBIG: this process may write no file beyond this size.
+        # The kernel itself refuses, with EFBIG: the process may write no file beyond this size.
         resource.prlimit(
             service.process.pid, resource.RLIMIT_FSIZE, (size + 5, resource.RLIM_INFINITY)
         )
@@ -216,7 +216,7 @@ class TestWithoutRoom:
 
 
 class TestWhereLoopIterationsAreNotFollowed:
-    """No reply shows where the sequence stands before that is committed; the log is a real one."""
+    """No reply shows a position before it is committed; the log is a real one."""
 
     def test_409_leaves_after_the_commit_of_the_step_to_the_start(self, path: Path) -> None:
         with Log(path) as log:
@@ -224,7 +224,7 @@ class TestWhereLoopIterationsAreNotFollowed:
             app = create_app(log, sequences, jobs(path), per_client=False)
             sequences.forward(SHARED)
             log.commit()
-            # Another client's step, whose reply has not left yet.
+            # A step of another client, whose reply has not been sent yet.
             sequences.back(SHARED)
             assert log.committed < log.changes
             pieces = self._pieces(app, "GET", "/api0/previous")
@@ -237,7 +237,7 @@ class TestWhereLoopIterationsAreNotFollowed:
             app = create_app(log, sequences, jobs(path), per_client=False)
             sequences.forward(SHARED)
             assert log.committed < log.changes
-            # Its headers leave when the server has the body, which is empty.
+            # The headers are sent when the server has the body, which is empty.
             body = self._pieces(app, "HEAD", "/api0/current")
             assert log.committed == log.changes
             assert list(body) == []

@@ -1,4 +1,4 @@
-"""Steps that share a transaction, without a service around them."""
+"""Steps that share a transaction, without a service."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ def queue(sequences: Sequences, store: Postgres) -> StepQueue:
     return StepQueue(sequences, store)
 
 
-def test_each_is_told_the_term_after_its_own_step(
+def test_each_batched_step_returns_the_term_after_itself(
     sequences: Sequences, queue: StepQueue, store: Postgres
 ) -> None:
     sequences.seek(SHARED, 10)
@@ -52,7 +52,7 @@ def test_a_look_changes_nothing(sequences: Sequences, queue: StepQueue, store: P
     assert (store.find(SHARED), store.find(ONE)) == (30, None)
 
 
-def test_what_could_be_refused_is_not_taken(sequences: Sequences, queue: StepQueue) -> None:
+def test_step_that_might_be_refused_is_not_batched(sequences: Sequences, queue: StepQueue) -> None:
     assert not queue.takes(SHARED, 1), "nobody has seen it"
     sequences.current(SHARED)
     assert not queue.takes(SHARED, 1), "it may not be in the store"
@@ -63,7 +63,9 @@ def test_what_could_be_refused_is_not_taken(sequences: Sequences, queue: StepQue
     assert queue.takes(SHARED, -1)
 
 
-def test_together_or_not_at_all(sequences: Sequences, queue: StepQueue, store: Postgres) -> None:
+def test_steps_of_a_batch_are_made_together_or_not_at_all(
+    sequences: Sequences, queue: StepQueue, store: Postgres
+) -> None:
     sequences.seek(SHARED, 1000)
     waiting = [queue.add(SHARED, -1) for _ in range(3)]
     other = queue.add(SHARED, 1)
@@ -72,7 +74,7 @@ def test_together_or_not_at_all(sequences: Sequences, queue: StepQueue, store: P
         with pytest.raises(NotMade):
             each.digits()
     assert store.find(SHARED) == 2
-    # The next is asked for by itself, and told why.
+    # The next step is not batched, so that it gets the reason.
     assert not queue.takes(SHARED, -1)
 
 
@@ -86,7 +88,7 @@ def test_a_client_that_has_gone_makes_no_step(
         body = iter(reply.later(queue.add(SHARED, 1))[2])
         assert next(body) == b"{"
         bodies.append(body)
-    # So does bjoern, by dropping it.
+    # bjoern drops the reply in the same way.
     del body, bodies[1]
     assert [b"".join(body) for body in bodies] == [
         b'"value":"89","status":"200"}',
@@ -95,7 +97,7 @@ def test_a_client_that_has_gone_makes_no_step(
     assert store.find(SHARED) == 12
 
 
-def test_beyond_what_is_computed_at_once(
+def test_batched_step_far_from_the_terms_in_memory_is_not_made(
     sequences: Sequences, queue: StepQueue, database: str
 ) -> None:
     sequences.seek(SHARED, INLINE_LIMIT + 10)
@@ -109,7 +111,7 @@ def test_beyond_what_is_computed_at_once(
         assert other.step(SHARED, 100, 0, 10**9) == INLINE_LIMIT + 110
         behind = [queue.add(SHARED, by) for by in (1, 1)]
         assert behind[1].digits() == Sequences(other).current(SHARED).digits()
-        # So far away nothing is at hand, and nothing is stepped.
+        # No term is in memory so far away, and no step is made.
         other.put(SHARED, 5 * INLINE_LIMIT)
         with pytest.raises(NotMade):
             queue.add(SHARED, 1).digits()
@@ -117,7 +119,7 @@ def test_beyond_what_is_computed_at_once(
     assert computed == []
 
 
-def test_an_error_of_our_own_leaves_nobody_waiting(
+def test_unexpected_error_ends_the_wait_of_all_steps(
     sequences: Sequences, queue: StepQueue, store: Postgres
 ) -> None:
     for one in (SHARED, ONE):
@@ -141,7 +143,7 @@ def test_an_error_of_our_own_leaves_nobody_waiting(
     assert queue.add(SHARED, 1).digits() == b"233"
 
 
-def test_a_locked_sequence_keeps_nobody_from_the_others(
+def test_locked_sequence_does_not_delay_others(
     sequences: Sequences, queue: StepQueue, store: Postgres, database: str
 ) -> None:
     for one in (SHARED, ONE):
@@ -184,7 +186,7 @@ def test_a_reply_of_a_locked_sequence_lets_others_leave_before_it(
         other.execute("SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [SHARED])
         began = time.monotonic()
         pieces = [next(body) for _ in range(4)]
-        # That of the first piece and three waits of a tenth of what a request may take.
+        # The time of the first piece, and three waits of a tenth of what a request may take.
         assert time.monotonic() - began < 4 * WAIT_SECONDS / 10
     assert b"".join((*pieces, *body)) == b'{"value":"89","status":"200"}'
     assert pieces == [b"{", b'"', b"v", b"a"]
@@ -227,5 +229,5 @@ def test_steps_back_where_another_server_went_to_the_start_are_refused(
         with pytest.raises((StartOfSequence, NotMade)):
             step()
         assert store.find(SHARED) == -by - 1
-    # The table itself takes no position below 0, but the connection is given up for such an error.
+    # The table itself refuses positions below 0, but that error would close the connection.
     assert "lost" not in caplog.text

@@ -1,4 +1,4 @@
-"""Terms never change: tags, preconditions, and what a cache may keep."""
+"""Terms never change: tags, preconditions and caching."""
 
 import re
 from pathlib import Path
@@ -58,7 +58,7 @@ class TestKeeping:
     def test_head_and_304_compute_nothing(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Nor for the length."""
+        """Not even its length is computed."""
         n = 123_457
         digits = expected_text(n)
         document = b'{"n":"%d","digits":"%d","value":"%b"}' % (n, len(digits), digits)

@@ -1,4 +1,4 @@
-"""The processes that compute large terms for a service, and their progress over HTTP."""
+"""Processes that compute large terms for a service, and their progress over HTTP."""
 
 import contextlib
 import ctypes
@@ -17,6 +17,7 @@ import pytest
 
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import FAILURE_SECONDS, MAX_QUEUED, MAX_RUNNING
+from bigfib.numbers import kernel
 from bigfib.state.log import Log
 from tests.api.large_terms import (
     LONG,
@@ -31,11 +32,16 @@ from tests.api.large_terms import (
     job,
     workers,
 )
-from tests.service import Serve, until
+from tests.service import Serve, Service, until
 
 # From <sys/ptrace.h> and <sys/wait.h>.
 PTRACE_SEIZE = 0x4206
 WALL = 0x40000000
+
+
+def is_computing(service: Service) -> bool:
+    """Return whether more of F(LONG) is done than the start of its process."""
+    return float((job(service, LONG) or {})["progress"]) > 0.05
 
 
 class TestProcesses:
@@ -66,7 +72,7 @@ class TestProcesses:
         assert reply.status == 503
         assert int(reply.headers["Retry-After"]) > 0
         assert f"{MAX_QUEUED} other terms wait" in json.loads(body)["detail"]
-        # What is known already does not wait.
+        # A term that is known needs no wait.
         assert service.value("next") == 1
         for n in many:
             assert service.ask(f"/api1/terms/{n}/job", "DELETE")[0].status == 204
@@ -76,7 +82,7 @@ class TestProcesses:
     def test_cancel_ends_the_processes_of_a_term(self, serve: Serve) -> None:
         service = serve("--max-term", str(LONG + 1_000))
         accepted(service.ask(f"/api1/terms/{LONG}"), LONG)
-        until(lambda: float((job(service, LONG) or {}).get("progress", 0)) > 0)
+        until(lambda: is_computing(service))
         (pid,) = workers(service)
         assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
         assert job(service, LONG) is None
@@ -92,7 +98,7 @@ class TestProcesses:
         (pid,) = workers(service)
         directory = service.file.with_name("cache")
         until(directory.exists)
-        # As if it had begun to write; it does so at its very end.
+        # As if the process had begun to write, which it does only at its end.
         (directory / f"{LONG}.{pid}.part").write_text("1")
         if way == "cancelled":
             assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
@@ -103,15 +109,15 @@ class TestProcesses:
         until(lambda: files(service) == [])
         assert gone(pid)
 
-    def test_a_cancelled_process_that_ends_late_delays_nobody(self, serve: Serve) -> None:
+    def test_cancelled_process_that_ends_late_delays_no_request(self, serve: Serve) -> None:
         service = serve("--max-term", str(LONG + 1_000))
         service.ask(f"/api1/terms/{LONG}")
         (pid,) = workers(service)
-        # Its parent does not learn of its end before its tracer does.
+        # The parent does not learn of the end before the tracer does.
         assert ctypes.CDLL(None).ptrace(PTRACE_SEIZE, pid, None, None) == 0
         assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
         assert service.value("next") == 1
-        # It may still have its memory, so that it keeps its place.
+        # It may still have its memory, so it keeps its place.
         states = [
             accepted(service.ask(f"/api1/terms/{n}"), n)["state"]
             for n in range(LONG + 1, LONG + 1 + MAX_RUNNING)
@@ -120,7 +126,7 @@ class TestProcesses:
         os.waitpid(pid, WALL)
         until(lambda: len(workers(service)) == MAX_RUNNING and gone(pid))
 
-    def test_the_queue_moves_when_nobody_asks(self, serve: Serve) -> None:
+    def test_queue_advances_without_requests(self, serve: Serve) -> None:
         service = serve("--max-term", str(LONG + 1_000))
         many = range(NEAR, NEAR + MAX_RUNNING + 2)
         for n in many:
@@ -149,7 +155,7 @@ class TestProcesses:
         assert failed["state"] == "failed"
         assert re.search(says, failed["failure"])
         assert service.value("next") == 1
-        # Whoever does not want to wait says so.
+        # A client that does not want to wait cancels the job.
         assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
         accepted(service.ask(f"/api1/terms/{LONG}"), LONG)
 
@@ -165,7 +171,7 @@ class TestProcesses:
 
     def test_term_without_memory_is_503(self, serve: Serve) -> None:
         service = serve("--max-term", str(LONG + 1_000))
-        # What its children may have, they have from it.
+        # Child processes inherit the limit.
         limit = 50 << 20
         pid = service.process.pid
         _, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
@@ -186,10 +192,10 @@ class TestProcesses:
         )
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
         with Log(path) as log:
-            log.append(b"shared", LONG)
+            log.note(b"shared", LONG)
         service = serve(before=["setsid"])
         until(marker.exists)
-        # As a terminal does it, which tells all processes.
+        # A terminal sends Ctrl-C to all processes of the group.
         os.killpg(service.process.pid, signal.SIGINT)
         assert service.wait() == 0
         assert "Traceback" not in "".join(service.said)
@@ -197,7 +203,7 @@ class TestProcesses:
     def test_the_memory_limit_counts_from_what_is_mapped_already(
         self, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As the locale archive of some systems is, by each Python."""
+        """Some systems map the archive of all locales into each Python."""
         mapped = 1 << 30
         (tmp_path / "sitecustomize.py").write_text(
             f"import mmap; mapped = mmap.mmap(-1, {mapped}, prot=mmap.PROT_READ)"
@@ -211,17 +217,32 @@ class TestProcesses:
             return resource.prlimit(pid, resource.RLIMIT_AS)[0]
 
         until(lambda: limit() != resource.RLIM_INFINITY)
-        # Measured: a process maps 0.75 bytes for each index, and 23 MB of its own.
+        # A process maps 0.75 bytes for each index, and 23 MB for itself.
         assert 0.75 * LONG < limit() - mapped < LONG + 200_000_000
         assert awaited(service, NEAR)[0].status == 200
+
+    def test_threads_of_a_process_leave_room_below_its_memory_limit(self, serve: Serve) -> None:
+        service = serve("--max-term", str(LONG))
+        service.ask(f"/api1/terms/{LONG}")
+        (pid,) = workers(service)
+
+        def threads() -> int:
+            return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+        if kernel.load() is None:
+            pytest.skip(kernel.description())
+        until(lambda: is_computing(service) and threads() > 1)
+        peak = re.search(r"VmPeak:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        assert peak
+        assert int(peak[1]) * 1024 < 0.75 * LONG + 100_000_000
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
     def test_process_ends_with_the_service(self, serve: Serve, number: int) -> None:
         service = serve("--max-term", str(LONG + 1_000))
         service.ask(f"/api1/terms/{LONG}")
-        until(lambda: float((job(service, LONG) or {}).get("progress", 0)) > 0)
+        until(lambda: is_computing(service))
         (pid,) = workers(service)
-        # So that it does not notice by itself that nobody reads any more.
+        # Stopped, so that it does not notice by itself that its pipe is closed.
         os.kill(pid, signal.SIGSTOP)
         service.process.send_signal(number)
         try:
@@ -232,10 +253,10 @@ class TestProcesses:
 
 
 class TestLooks:
-    """The state of a computation, at whichever server is asked."""
+    """The state of a computation, whichever server is asked."""
 
     def test_term_is_computed_by_every_server_that_is_asked(self, serve: Serve, path: Path) -> None:
-        """Two that share a digit cache, and one on another machine."""
+        """Two servers share a digit cache, and one is on another machine."""
         shared = str(path.with_name("shared"))
         services = [
             serve("-f", str(path.with_name(f"{number}.log")), "--cache-dir", cache)
@@ -243,7 +264,7 @@ class TestLooks:
         ]
         accepted(services[0].ask(f"/api1/terms/{-NEAR}"), -NEAR)
         deadline = time.monotonic() + 60
-        # Each request comes to another of them, as behind a proxy.
+        # Each request goes to another server, as behind a proxy.
         in_turn = cycle(services)
         statuses: list[int] = []
         while statuses[-3:] != [200] * 3:
@@ -255,7 +276,9 @@ class TestLooks:
         for service in services:
             assert service.ask(f"/api1/terms/{-NEAR}", headers=TEXT)[1] == expected(-NEAR)
 
-    def test_looking_at_what_another_computes_takes_no_place(self, serve: Serve) -> None:
+    def test_progress_of_a_term_that_another_service_computes_takes_no_place(
+        self, serve: Serve
+    ) -> None:
         service = serve("--max-term", str(LONG + 1_000))
         another = DigitCache(service.file.with_name("cache"), 1 << 20)
         others = [NEAR + 1 + number for number in range(MAX_RUNNING)]
@@ -268,7 +291,7 @@ class TestLooks:
                 assert found is not None
                 assert found["state"] == "queued"
             assert not workers(service)
-            # Were they waited for, there would be no place left to compute this one.
+            # If these were waited for, there would be no place left to compute this term.
             assert awaited(service, NEAR, TEXT)[1] == expected(NEAR)
         for n in others:
             assert job(service, n) is None
@@ -295,8 +318,7 @@ class TestLooks:
         found = json.loads(service.ask(f"/api1/terms/{LONG}")[1])
         before = found["seconds_left"]
         assert before > 1
-        until(lambda: (job(service, LONG) or {}).get("progress", 0) != 0)
-        assert (job(service, LONG) or {})["seconds_left"] < before
+        until(lambda: (job(service, LONG) or {})["seconds_left"] < before)
 
     def test_cancelled_term_is_not_started_again_by_a_look(self, serve: Serve) -> None:
         service = serve("--max-term", str(LONG + 1_000))

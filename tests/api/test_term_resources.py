@@ -1,4 +1,4 @@
-"""``/api1/terms/{n}`` as a client meets it, on real sockets."""
+"""``/api1/terms/{n}``, as clients use it, over real sockets."""
 
 import json
 import random
@@ -57,7 +57,7 @@ class TestTerm:
             assert get(f"/{n}?base={base}", TEXT)[1].decode() == document["value"]
 
     def test_base_above_36_has_capitals_before_small_letters(self, get: Get) -> None:
-        # Above 36 capitals come before small letters: in base 62, Z is 35 and z is 61.
+        # Above base 36, capital letters come before small ones: in base 62, Z is 35 and z is 61.
         assert get("/14?base=62", TEXT)[1] == b"65"  # 377 = 6 * 62 + 5
         assert get("/10?base=56", TEXT)[1] == b"t"  # 55 = 36 + 19
         assert get("/10?base=36", TEXT)[1] == b"1j"  # 55 = 36 + 19
@@ -75,7 +75,7 @@ class TestTerm:
             ("application/json;q=0.1, text/plain;q=0.2", "text/plain"),
             ("application/octet-stream, */*;q=0.1", "application/octet-stream"),
             ("text/html, application/json;q=0.5", "application/json"),
-            # Names have no case, and empty members are none (RFC 9110, 8.3.1 and 5.6.1).
+            # Names ignore case, and empty list members do not count (RFC 9110, 8.3.1, 5.6.1).
             ("APPLICATION/JSON", "application/json"),
             ("Text/Plain;Q=0.9, Application/Json;q=0.1", "text/plain"),
             ("text/plain, , application/json;q=0.5", "text/plain"),
@@ -84,7 +84,9 @@ class TestTerm:
             ('text/plain;x="a,b\\",/c";q=0.9, */*;q=0.1', "text/plain"),
         ],
     )
-    def test_form_is_what_accept_prefers(self, get: Get, accept: str, shown: str) -> None:
+    def test_media_type_is_the_one_that_accept_prefers(
+        self, get: Get, accept: str, shown: str
+    ) -> None:
         assert get("/100", {"Accept": accept})[0].headers["Content-Type"] == shown
 
     @pytest.mark.parametrize(
@@ -195,7 +197,7 @@ class TestTerm:
 
 
 def test_requests_of_any_kind_give_the_term_or_a_refusal(service: Service) -> None:
-    """Hypothesis makes up what to ask; nothing is answered but the truth or a refusal."""
+    """Hypothesis chooses requests; each is answered correctly or refused."""
     with service.connect() as connection:
 
         @settings(max_examples=300, deadline=None)
@@ -240,7 +242,7 @@ def test_requests_of_any_kind_give_the_term_or_a_refusal(service: Service) -> No
                 assert int.from_bytes(body, "big", signed=True) == value
             elif base is None or base <= 36:
                 text = body.decode() if form == TEXT else json.loads(body)["value"]
-                # Python itself reads no more than 4300 digits.
+                # Python itself reads at most 4,300 digits.
                 assert gmpy2.mpz(text, base or 10) == value
 
         ask()

@@ -1,4 +1,4 @@
-"""A run of benchmarks, as pytest-benchmark writes it down, with costs chosen by hand."""
+"""A run of benchmarks with chosen costs, as pytest-benchmark writes it."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from benchmarks.results import Results
 
 
 def run_benchmarks(root: Path, *arguments: str | Path) -> tuple[int, str]:
-    """Run ``python -m benchmarks`` in ``root``; return its exit status, and all that it prints."""
+    """Run ``python -m benchmarks`` in ``root``; return its exit status and its output."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *arguments],
         cwd=root,
-        # Its pytest is one of its own: pytest-benchmark measures nothing below pytest-xdist.
+        # It starts another pytest: pytest-benchmark measures nothing in one of pytest-xdist.
         env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -29,7 +29,7 @@ def run_benchmarks(root: Path, *arguments: str | Path) -> tuple[int, str]:
 def measured(
     group: str, name: str, median: float, others: float = 0.0, **parameters: object
 ) -> dict[str, Any]:
-    """A benchmark that pytest-benchmark has timed, while others used so many cores."""
+    """A benchmark that pytest-benchmark has timed, while other programs used some cores."""
     shown = f"[{'-'.join(map(str, parameters.values()))}]" if parameters else ""
     return {
         "group": group,
@@ -43,14 +43,14 @@ def measured(
 
 
 def turns(group: str, costs: dict[str, list[float]], **parameters: object) -> dict[str, Any]:
-    """A benchmark whose contestants took turns."""
+    """A benchmark that measured several things in turns."""
     benchmark = measured(group, "turns", 99, 0.0, **parameters)
     benchmark["extra_info"] = {"turns": {group: costs}}
     return benchmark
 
 
 def whole_run() -> list[dict[str, Any]]:
-    """All that the report asks for, at 10 thousand digits."""
+    """All measurements that the report needs, at 10 thousand digits."""
     at = {"digits": 10_000}
     step = turns(
         groups.STEP,
@@ -79,7 +79,7 @@ def whole_run() -> list[dict[str, Any]]:
 
 
 def write(path: Path, benchmarks: list[dict[str, Any]], **facts: object) -> Results:
-    """Write the run, and these facts of it, to a file, and read it as the report does."""
+    """Write the run, with these facts, to a file, and read it as the report does."""
     document = {
         "benchmarks": benchmarks,
         "machine_info": {"CPU": "Abacus <1>"},

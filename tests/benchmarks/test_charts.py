@@ -1,4 +1,4 @@
-"""The two charts of the README: the same numbers, legible on a light and on a dark page."""
+"""The two charts of the README have the same numbers, readable on a light and on a dark page."""
 
 import re
 
@@ -10,7 +10,7 @@ GRID = "#30363d"
 
 
 def luminance(colour: str) -> float:
-    """The relative luminance of a colour (WCAG 2.1)."""
+    """Return the relative luminance of a colour (WCAG 2.1)."""
     channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     red, green, blue = (
         c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels

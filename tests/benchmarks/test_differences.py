@@ -1,4 +1,4 @@
-"""What has changed from one run to another, and between two commits measured in turns."""
+"""What has changed between two runs, and between two commits measured alternately."""
 
 import re
 import shutil
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(path: Path, step: float, yardstick: float = 1.0, others: float = 0.0) -> Results:
-    """A run in which a step costs so much, and nothing else has changed."""
+    """A run in which a step has this cost, and nothing else has changed."""
     return write(path, benchmarks(step, yardstick, others))
 
 
@@ -64,7 +64,7 @@ def test_slowdown_on_a_busy_machine_is_doubtful_unless_turns_agree(path: Path) -
     assert verdict(1.0, 1.3, 1.6) == ""
 
 
-def test_of_several_turns_one_that_was_disturbed_does_not_count(path: Path) -> None:
+def test_one_disturbed_turn_of_several_does_not_count(path: Path) -> None:
     before = [run(path, step) for step in (1.0, 1.0, 1.0)]
     after = [run(path, step) for step in (1.0, 1.9, 1.0)]
     (step, _) = differences.changes(before, after)
@@ -75,7 +75,7 @@ def test_of_several_turns_one_that_was_disturbed_does_not_count(path: Path) -> N
 
 
 def diff(*arguments: str | Path, root: Path = ROOT) -> tuple[int, str]:
-    """Run ``python -m benchmarks diff``; return its exit status, and all that it prints."""
+    """Run ``python -m benchmarks diff``; return its exit status and its output."""
     return run_benchmarks(root, "diff", *arguments)
 
 
@@ -92,7 +92,7 @@ def test_diff_of_two_files_fails_where_one_is_slower(tmp_path: Path) -> None:
     assert diff(one, one)[0] == diff(other, one)[0] == 0
 
 
-# Steps take three tenths longer than they did, by the clock.
+# By the clock, steps take three tenths longer than before.
 PLANTED = """
 
 def _slowed(step):
@@ -122,7 +122,7 @@ def test_diff_of_two_commits_finds_a_planted_slowdown(tmp_path: Path) -> None:
         subprocess.run(["git", *who, *arguments], check=True, capture_output=True)
 
     git("clone", "--quiet", ROOT, clone)
-    # As they are here, committed or not.
+    # The files as they are here, committed or not.
     shutil.copytree(ROOT / "benchmarks", clone / "benchmarks", dirs_exist_ok=True)
     with (clone / "bigfib/numbers/decimals.py").open("a") as module:
         module.write(PLANTED)

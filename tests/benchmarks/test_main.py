@@ -17,9 +17,11 @@ from tests.service import Serve
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.campaign
+
 
 def copied(root: Path) -> Path:
-    """Copy the benchmarks there, and what they need from beside them."""
+    """Copy the benchmarks, and what they need next to them, to a directory."""
     for name in ("benchmarks", "bigfib"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
@@ -29,12 +31,12 @@ def copied(root: Path) -> Path:
 
 
 def run(root: Path, *arguments: str) -> tuple[int, str]:
-    """Run the benchmarks quickly; return the exit status, and all that is printed."""
+    """Run the benchmarks quickly; return the exit status and the output."""
     return run_benchmarks(root, "run", "--quick", *arguments)
 
 
 def measured(root: Path) -> set[tuple[str, str]]:
-    """Return what the run has written to its table for other programs: names and conditions."""
+    """Return the names and conditions in the CSV of the run."""
     with (root / ".benchmarks/part.csv").open(newline="") as file:
         return {(line["name"], line["conditions"]) for line in csv.DictReader(file)}
 
@@ -45,7 +47,7 @@ def break_in(path: Path, before: str, after: str) -> None:
     path.write_text(text.replace(before, after, 1))
 
 
-# Its time is up after a second.
+# A second is its time limit.
 HANGING = """
 import signal
 import time
@@ -84,9 +86,9 @@ def test_broken_benchmark_costs_its_own_figures_and_the_exit_status(
     reasons = dict(re.findall(r"^FAILED: benchmarks/(\S+): (.*)$", shown, re.MULTILINE))
     assert reasons == {
         "bench_log.py::bench_append": "OSError: planted",
-        # Measured, but its result is wrong.
+        # It is measured, but its result is wrong.
         "bench_log.py::bench_yardstick_pwrite_and_fdatasync[64]": "assert 64 < 64",
-        # Cannot be read.
+        # It cannot be imported.
         "bench_hanging_append.py::bench_hanging": "TimeoutError: it takes more than 180 s",
         "bench_broken_append.py": "ModuleNotFoundError: No module named 'nothing_of_this_name'",
     }, shown
@@ -101,7 +103,7 @@ def test_broken_benchmark_costs_its_own_figures_and_the_exit_status(
 
 
 def test_loaded_machine_is_called_busy(broken: tuple[Path, int, str]) -> None:
-    # Of a short one the kernel's clock may miss what others used.
+    # During a short benchmark, the kernel's clock may miss the use by others.
     words = r"THE MACHINE WAS BUSY: other programs used ([0-9.]+) cores. [1-4] of 4 figures, marked"
     found = re.search(words, broken[2])
     assert found, broken[2]

@@ -1,4 +1,4 @@
-"""Ratios that became worse, and whether they stay so."""
+"""Ratios that became worse, and whether they are worse again."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def test_what_is_worse_once_is_measured_again_with_its_yardstick(path: Path) -> 
     ]
 
 
-def test_what_was_well_at_first_is_not_judged_by_the_second_time(path: Path) -> None:
+def test_ratio_that_is_worse_only_the_second_time_does_not_count(path: Path) -> None:
     accepted = {"slow: step": 1.0, "well: step": 1.0}
     first = run(path, slow=200.0, well=100.0)
     again = run(path, slow=100.0, well=200.0)

@@ -1,4 +1,4 @@
-"""What is read from a run of benchmarks."""
+"""Reading the results of a run."""
 
 import csv
 from pathlib import Path
@@ -32,8 +32,8 @@ def test_a_ratio_says_how_many_times_as_fast(path: Path) -> None:
     assert {digits: each.cost for digits, each in found.items()} == {10: 2.0, 1000: 200.0}
 
 
-def test_of_turns_the_ratio_is_taken_round_by_round(path: Path) -> None:
-    # The machine was disturbed in the second round, and more so in the third.
+def test_ratio_of_turns_is_the_median_of_those_of_the_rounds(path: Path) -> None:
+    # The machine was disturbed in the second round, and more in the third.
     costs = {"yardstick bare": [1.0, 3.0, 10.0], "fsync": [2.0, 4.0, 40.0]}
     run = write(path, [turns("sockets", costs)])
     (fsync,) = [each for each in run.measurements if each.name == "fsync"]

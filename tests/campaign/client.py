@@ -1,4 +1,4 @@
-"""A connection of the campaign, and the replies that come by it."""
+"""A connection of the campaign, and its replies."""
 
 import asyncio
 import contextlib
@@ -10,13 +10,13 @@ from typing import Final, NamedTuple
 Address = tuple[str, int]
 
 TIMEOUT: Final = 20.0
-"""Seconds that a reply to a valid request may take."""
+"""Seconds within which a reply to a valid request must come."""
 
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Reply(NamedTuple):
-    """A reply that came whole."""
+    """A complete reply."""
 
     status: int
     headers: dict[bytes, bytes]
@@ -24,7 +24,7 @@ class Reply(NamedTuple):
 
     @property
     def kept(self) -> bool:
-        """Whether another request may follow."""
+        """Return whether another request may follow."""
         return self.headers.get(b"connection") != b"close"
 
 
@@ -33,11 +33,11 @@ class Gone(Exception):
 
 
 class Broken(Exception):
-    """What came is no reply, or ends within one."""
+    """The bytes received are not a complete reply."""
 
 
 class Client:
-    """A connection and what has come by it."""
+    """A connection, and the bytes received on it."""
 
     def __init__(self, address: Address, receive_buffer: int | None = None) -> None:
         self._address = address
@@ -53,19 +53,19 @@ class Client:
         await self._loop.sock_connect(self._socket, self._address)
 
     async def send(self, data: bytes) -> None:
-        """Send the bytes, as far as the other side wants them."""
+        """Send the bytes, as far as the service reads them."""
         with contextlib.suppress(ConnectionError):
             await self._loop.sock_sendall(self._socket, data)
 
     async def receive(self) -> bytes:
-        """Return what comes next, nothing at the end."""
+        """Return the next bytes, nothing at the end."""
         try:
             return await self._loop.sock_recv(self._socket, 1 << 18)
         except ConnectionError:
             return b""
 
     async def arrival(self) -> None:
-        """Wait until something has come, without reading it."""
+        """Wait until bytes have arrived, without reading them."""
         arrived: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_reader(self._socket, arrived.cancel)
         try:
@@ -140,12 +140,12 @@ class Client:
         self._buffer += piece
 
     def shut(self) -> None:
-        """Send no more."""
+        """Shut down the sending side."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 
     def close(self, *, reset: bool = False) -> None:
-        """Close the connection; what has not been read resets it, too."""
+        """Close the connection; unread bytes make this a reset."""
         if reset:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._socket.close()

@@ -1,4 +1,4 @@
-"""Make the trials of the campaign, and check every reply."""
+"""Run the trials of the campaign, and check every reply."""
 
 import asyncio
 import contextlib
@@ -31,16 +31,16 @@ from tests.campaign.trials import (
 )
 
 CONCURRENT: Final = 48
-"""Trials at a time; what one frees, the others are given."""
+"""Trials at a time, so that one may get memory that another has freed."""
 
 _BYSTANDERS: Final = 4
 
-# Of what nothing comes back in that time, nothing will; replies to valid requests have `TIMEOUT`.
+# After this many seconds without a byte, none will come; replies to valid requests get `TIMEOUT`.
 _SILENCE: Final = 0.25
 
 _ID: Final = re.compile(rb'"id":"([0-9a-f]{32})"|/api1/sequences/([0-9a-f]{32})')
 
-# What never changes while the service runs.
+# Headers and bodies that never change while the service runs.
 _FIXED: Final = re.compile(rb"GET /(api1/terms|openapi.json| |nowhere)")
 
 
@@ -59,7 +59,7 @@ class Own:
         self.doubtful = 0
 
     def took(self, position: int, moves: int) -> bool:
-        """Return whether a reply may show this position after such a move, and note it."""
+        """Return whether a reply may show this position after such a move, and record it."""
         unanswered = position - self.position - moves
         self.position = position
         self.doubtful -= unanswered
@@ -84,7 +84,7 @@ class Campaign:
         self._known: dict[str, bytes] = {}
 
     def run(self, trials: list[Trial], randomness: random.Random) -> None:
-        """Make all trials, while bystanders look on."""
+        """Run all trials, next to bystanders."""
         asyncio.run(self._run(trials, randomness))
 
     async def _run(self, trials: list[Trial], randomness: random.Random) -> None:
@@ -119,10 +119,10 @@ class Campaign:
                 else:
                     await self._leave(trial, own, randomness)
             except (Gone, Broken, asyncio.TimeoutError) as error:
-                # Where the sequence stands is unknown from now on.
+                # The position of the sequence is unknown from now on.
                 self._fail(f"{trial!r:.400}", f"no reply: {error!r}")
                 return
-        # Steps nobody was answered must show now.
+        # Steps without a reply must show now.
         async with self._client() as client:
             await client.send(_of(own, encoded(b"GET " + SEQUENCE)))
             self._took(own, await client.reply(), 0, "at the end")
@@ -163,7 +163,7 @@ class Campaign:
             self._passing = asyncio.create_task(self._pass())
             await asyncio.shield(self._passing)
             return
-        # That one may have been sent before.
+        # The byte may have been sent earlier.
         passing = self._passing
         await asyncio.shield(passing)
         await self._read()
@@ -177,7 +177,7 @@ class Campaign:
         self.failures.append(f"{what}: {detail}")
 
     def _took(self, own: Own, reply: Reply, moves: int, what: str) -> None:
-        """Check that this reply shows our own sequence, moved so far."""
+        """Check that the reply shows our own sequence, moved this far."""
         found = re.match(
             rb'\{"id":"(\w+)","position":"(\d+)","digits":"\d+","value":"(\d+)"\}', reply.body
         )
@@ -199,7 +199,7 @@ class Campaign:
         what = f"{trial.name!r} in two pieces at {trial.at} of {len(trial.sent)}"
         sent = await self._bytes(trial.sent, own)
         async with self._client() as client:
-            # bjoern's parser is new, or has parsed before.
+            # bjoern's parser may be new, or have parsed a request before.
             if randomness.random() < 0.5:
                 await self._step(client, own, what)
             await client.send(sent[: trial.at])
@@ -222,7 +222,7 @@ class Campaign:
     async def _check(
         self, request: Request, sent: bytes, client: Client, own: Own, what: str
     ) -> Reply:
-        """Return the reply to a valid request, once it is found to be its own."""
+        """Return the reply to a valid request, after checking that it belongs to the request."""
         reply = await client.reply(sent[: sent.index(b" ")])
         if reply.status != request.status:
             self._fail(what, f"{reply} instead of {request.status}")
@@ -235,7 +235,7 @@ class Campaign:
         return reply
 
     async def _survive(self, client: Client, own: Own, what: str) -> None:
-        """Accept any reply to hostile bytes but one that belongs to somebody else."""
+        """Accept any reply to hostile bytes, except one that belongs to another client."""
         position = own.position
         with contextlib.suppress(Gone, Broken, asyncio.TimeoutError):
             self._others(await client.reply(timeout=_SILENCE), own.id, what)
@@ -252,11 +252,11 @@ class Campaign:
         except (Gone, Broken):
             pass
         except asyncio.TimeoutError:
-            # The service has read it, and not taken it for a request; a proxy may still have it.
+            # The service has read it, and not taken it for a request; a proxy may still hold it.
             own.doubtful += not self._direct
 
     def _others(self, reply: Reply, ours: bytes, what: str) -> None:
-        """Check that the reply names no sequence but those in these bytes."""
+        """Check that the reply names no sequence except those in these bytes."""
         if others := [one for one in _ids(reply) if one not in ours]:
             self._fail(what, f"got the reply of {others}: {reply}")
 

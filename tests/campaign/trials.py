@@ -1,4 +1,4 @@
-"""Requests of the campaign, and what becomes of them."""
+"""The requests of the campaign, and how they are split or abandoned."""
 
 import random
 from enum import Enum
@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from tests.hostile import CASES
 
 START: Final = 1000
-"""Where a sequence is at the beginning."""
+"""The position of a sequence at the beginning."""
 
 # As long as an id.
 OWN: Final = b"O" * 32
@@ -36,7 +36,7 @@ class Request(NamedTuple):
 def encoded(
     line: bytes, *fields: bytes, body: bytes | None = None, version: bytes = b"1.1"
 ) -> bytes:
-    lines = [line + b" HTTP/" + version, b"Host: x", *fields]
+    lines = [line + b" HTTP/" + version, b"Host: localhost", *fields]
     if body is not None:
         lines += [b"Content-Type: application/json", b"Content-Length: %d" % len(body)]
     return b"\r\n".join(lines) + b"\r\n\r\n" + (body or b"")
@@ -125,10 +125,10 @@ HOSTILE: Final = [
     ("ten requests at once", _REQUEST * 10),
     ("zeros", bytes(300)),
 ]
-"""What hostile clients send: docs/hostile-requests.md, and what has ended the service before."""
+"""What hostile clients send: docs/hostile-requests.md, and bytes that once crashed the service."""
 
 LARGE: Final = 6_000_000
-"""The index of a large term, which has to be in the digit cache."""
+"""The index of a large term, which must be in the digit cache."""
 
 _LARGE_TERM: Final = b"GET /api1/terms/%d" % LARGE
 
@@ -148,11 +148,11 @@ ABANDONED: Final = [
         206,
     ),
 ]
-"""Requests with every kind of reply: bytes, pieces, rows, files, and those without a body."""
+"""Requests with every kind of reply: bytes, pieces, rows, files, and without a body."""
 
 
 class When(Enum):
-    """At what moment a client is gone."""
+    """The moment at which a client leaves."""
 
     HALFWAY = "within its request"
     BEFORE = "before the reply"
@@ -161,7 +161,7 @@ class When(Enum):
 
 
 class How(Enum):
-    """By what a client is gone."""
+    """The way in which a client leaves."""
 
     FIN = "FIN"
     RST = "RST"
@@ -186,7 +186,7 @@ class Split(NamedTuple):
 
 
 class Leave(NamedTuple):
-    """A request whose client goes."""
+    """A request whose client leaves."""
 
     request: Request
     when: When
@@ -203,7 +203,7 @@ def splits(each: int | None, randomness: random.Random) -> list[Split]:
     sent += [(request.name, request.sent, request) for request in VALID]
     found = []
     for name, data, request in sent:
-        # Of the very long ones, the middle is all alike.
+        # The middle of very long requests is uniform.
         ends = [*range(1, min(len(data), 400)), *range(max(len(data) - 400, 400), len(data))]
         most = len(ends) if each is None else each
         if len(data) > 1 << 20:
@@ -214,7 +214,7 @@ def splits(each: int | None, randomness: random.Random) -> list[Split]:
 
 
 def leaves() -> list[Leave]:
-    """Return all ways in which a client can go."""
+    """Return all ways in which a client can leave."""
     return [
         Leave(request, when, how)
         for request in ABANDONED

@@ -1,4 +1,4 @@
-"""Run bigfib as a person does: in a real process, on a real terminal where it matters."""
+"""Run bigfib as users do: in a real process, and on a real terminal where that matters."""
 
 import os
 import pty
@@ -19,7 +19,7 @@ Done = subprocess.CompletedProcess[str]
 
 
 class Command:
-    """Runs ``python -m bigfib`` with its state log at ``file``."""
+    """A runner of ``python -m bigfib`` with its state log at ``file``."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -38,13 +38,13 @@ class Command:
         )
 
     def prints(self, *arguments: str) -> str:
-        """Run, and return what a command that succeeds prints on stdout; it says nothing else."""
+        """Run a command that must succeed, without messages; return what it prints."""
         done = self(*arguments)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 
     def fails(self, *arguments: str) -> str:
-        """Run, and return the one line on stderr of a command that fails."""
+        """Run a command that must fail; return its one line on stderr."""
         done = self(*arguments)
         assert done.returncode in (1, 2)
         assert done.stdout == ""
@@ -55,7 +55,7 @@ class Command:
     def on_terminal(
         self, *arguments: str, program: Sequence[str] = (sys.executable, "-m", "bigfib")
     ) -> str:
-        """Run on a terminal and return what appears there."""
+        """Run on a terminal, and return what it shows."""
         terminal, end = pty.openpty()
         with subprocess.Popen(
             [*program, *arguments],
@@ -69,7 +69,7 @@ class Command:
             while True:
                 try:
                     piece = os.read(terminal, 65536)
-                except OSError:  # EIO: the last user of the terminal has left it
+                except OSError:  # EIO: no process has the terminal open any more
                     break
                 shown += piece
         os.close(terminal)
@@ -82,7 +82,7 @@ def term(n: int) -> str:
 
 @contextmanager
 def answering(*answers: bytes) -> Iterator[str]:
-    """Serve a request with each of these, whatever it asks, and give the address."""
+    """Serve, answering successive requests by these replies; yield the address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve_each_once() -> None:
@@ -141,7 +141,7 @@ def computing(
 
 
 def require_nobody_left(group: int) -> None:
-    """Return when no process of the group is left."""
+    """Wait until no process of the group is left."""
 
     def is_empty() -> bool:
         try:

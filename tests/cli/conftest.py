@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the command line."""
+"""Fixtures for the tests of the command line."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ def bigfib(path: Path) -> "Command":
 
 @pytest.fixture
 def stranger(require: Callable[[str], str]) -> list[str]:
-    """What runs a command as a user whom the system does not know, and who runs nothing else."""
+    """Return a command prefix that runs a command as a user unknown to the system."""
     if os.geteuid() != 0:
         pytest.skip("only root can run a command as another user")
     user = str(100_000 + os.getpid())

@@ -1,4 +1,4 @@
-"""The commands with a service, beside one and at its address; and with something else there."""
+"""Commands that use a service, next to it or by its address; and an address of something else."""
 
 import json
 import re
@@ -12,7 +12,15 @@ from tests.cli.command import (
     answering,
     term,
 )
+from tests.lossy import lossy
 from tests.service import Serve, Service
+
+ATTEMPTS = 6
+
+FOUND = (
+    b'HTTP/1.1 200 OK\r\nConnection: close\r\nETag: "x"\r\n\r\n'
+    b'{"id":"shared","position":"1","digits":"1","value":"1"}'
+)
 
 
 class TestBesideAService:
@@ -34,7 +42,7 @@ class TestBesideAService:
     def test_url_steps_the_shared_sequence_of_a_service(
         self, serve: Serve, bigfib: Command
     ) -> None:
-        # With --per-client, which is of /api0 only, too.
+        # With --per-client, which concerns only /api0.
         service = serve("--per-client")
         commands = ["current", "n", "n", "next", "p", "c"]
         shown = [bigfib.prints(command, "--url", service.url) for command in commands]
@@ -50,7 +58,7 @@ class TestBesideAService:
         assert bigfib.prints("p", "--by", "299", "--url", service.url) == "1\n"
         assert bigfib.prints("seek", "10000", "--url", service.url) == f"{term(10_000)}\n"
         refusal = bigfib.fails("seek", "100000001", "--url", service.url)
-        # Six numbers of as many bytes as digits, log10(phi) of them an index, in 64 MiB.
+        # Six numbers with a byte a digit, log10(phi) digits an index, in 64 MiB.
         assert "position 53519005 at most" in refusal
         assert service.value("current") == 0, "the client's own sequence has moved"
 
@@ -85,7 +93,7 @@ class TestBesideAService:
             ["terms", "100", "20", "--group"],
             ["terms", "0", "301", "--bfile"],
             ["terms", "-2", "5", "--json"],
-            # More than the service has in a reply.
+            # More terms than the service sends in one reply.
             ["terms", "0", "10002"],
         ],
     )
@@ -109,7 +117,7 @@ class TestBesideAService:
         first, last = fibonacci.leading_digits(n, 40), fibonacci.trailing_digits(n, 40)
         shown = bigfib.on_terminal("term", str(n), "--url", serve().url)
         assert f"F({n})" in shown
-        # Some of the work is seen to be done.
+        # The progress bar shows part of the work.
         assert set(re.findall(r"(\d+)%", shown)) - {"0"}
         assert f"{first}...{last} (20898764 digits" in shown
 
@@ -126,7 +134,8 @@ class TestBesideAService:
         "answer",
         [
             b"HTTP/1.1 202 Accepted\r\n\r\n{}",
-            b'HTTP/1.1 202 Accepted\r\n\r\n{"progress":"x"}',
+            b'HTTP/1.1 202 Accepted\r\n\r\n{"progress":"x","seconds_left":1}',
+            b'HTTP/1.1 202 Accepted\r\n\r\n{"progress":0.5}',
             b"HTTP/1.1 202 Accepted\r\n\r\nx",
         ],
     )
@@ -138,11 +147,12 @@ class TestBesideAService:
 
     def test_term_that_is_cut_off_is_reported_as_lost(self, bigfib: Command) -> None:
         ready = b"HTTP/1.1 206 Partial Content\r\nConnection: close\r\n\r\n1"
-        with answering(ready, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n13") as url:
+        cut_off = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n13"
+        with answering(ready, cut_off, *(ATTEMPTS - 1) * [b""]) as url:
             assert "is lost" in bigfib("term", "7", "--url", url).stderr
 
     def test_a_term_that_is_gone_again(self, bigfib: Command) -> None:
-        """As when the next connection leads to another process of the service."""
+        """As if the next connection reached another process of the service."""
         close = b"Connection: close\r\n"
         there = b"HTTP/1.1 206 Partial Content\r\n" + close + b"\r\n5"
         gone = b"HTTP/1.1 202 Accepted\r\n" + close + b"\r\n"
@@ -157,7 +167,7 @@ class TestBesideAService:
         url = service.url
         assert bigfib.prints("term", "1000", "-o", str(target), "--url", url) == ""
         assert target.read_text() == f"{term(1000)}\n"
-        # What is refused leaves it as it is.
+        # A refused change has no effect.
         assert "summary" in bigfib.fails("term", "100000001", "-o", str(target), "--url", url)
         assert target.read_text() == f"{term(1000)}\n"
         assert sorted(entry.name for entry in tmp_path.glob("term*")) == ["term.txt"]
@@ -189,23 +199,29 @@ class TestBesideAService:
 
     @pytest.mark.parametrize("command", [["next"], ["seek", "7"]])
     def test_a_lost_answer_is_said_to_be_lost(self, bigfib: Command, command: list[str]) -> None:
-        with answering(b"") as url:
+        with answering(FOUND, *ATTEMPTS * [b""]) as url:
             assert "whether it has changed" in bigfib.fails(*command, "--url", url)
-        with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{") as url:
+        cut_off = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"
+        with answering(FOUND, *ATTEMPTS * [cut_off]) as url:
             assert "whether it has changed" in bigfib.fails(*command, "--url", url)
 
-    @pytest.mark.parametrize("made", [b"", b"HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n"])
+    def test_change_that_is_refused_for_long_is_not_waited_for(self, bigfib: Command) -> None:
+        later = b"HTTP/1.1 503 x\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n"
+        with answering(FOUND, later) as url:
+            assert "answers 503" in bigfib.fails("next", "--url", url)
+
     def test_creation_whose_answer_is_lost_is_sent_again(
-        self, bigfib: Command, made: bytes
+        self, service: Service, bigfib: Command
     ) -> None:
-        exists = b"HTTP/1.1 412 x\r\nContent-Length: 0\r\n\r\n"
-        with answering(made, exists) as url:
-            assert re.fullmatch(
-                rf"{url}/api1/sequences/[0-9a-f]{{32}}\n", bigfib.prints("create", "--url", url)
-            )
-        with answering(b"", b"", b"") as url:
+        with lossy(service) as proxy:
+            created = bigfib.prints("create", "--url", proxy.url)
+            assert proxy.passed == 2 * [f"PUT {created.strip().removeprefix(proxy.url)}"]
+            assert bigfib.prints("next", "--url", created.strip()) == "1\n"
+            assert bigfib.prints("delete", "--url", created.strip()) == ""
+        with answering(*ATTEMPTS * [b""]) as url:
             assert "whether it has changed" in bigfib.fails("create", "--url", url)
-        with answering(made, b"HTTP/1.1 507 x\r\nContent-Length: 0\r\n\r\n") as url:
+        full = b"HTTP/1.1 507 x\r\nContent-Length: 0\r\n\r\n"
+        with answering(b"", full) as url:
             assert "answers 507" in bigfib.fails("create", "--url", url)
 
     @pytest.mark.parametrize("body", [b"x", b"[]", b"{}", b"5", b"[" * 200_000, b"\xff"])

@@ -1,4 +1,4 @@
-"""`--debug` logs what the service does, and nothing of that is logged without it."""
+"""`--debug` logs what the service does; without it, nothing of this is logged."""
 
 import json
 import signal

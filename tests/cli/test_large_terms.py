@@ -1,4 +1,4 @@
-"""Large terms on the command line: progress, signals, lack of memory and of processes."""
+"""Large terms on the command line: progress, signals, shortage of memory and processes."""
 
 import json
 import os
@@ -74,7 +74,7 @@ class TestLargeTerm:
     def test_a_signal_that_the_parent_ignores_stays_ignored(
         self, tmp_path: Path, number: signal.Signals, before: list[str]
     ) -> None:
-        """In the process and in its children."""
+        """The failure may be in the process or in its children."""
         n = 100_000_000
         target = tmp_path / "term"
         with computing(target, "term", str(n), before=before) as process:
@@ -88,7 +88,7 @@ class TestLargeTerm:
             os.killpg(process.pid, number)
             os.kill(child, signal.SIGCONT)
             assert process.wait(60) == 0
-        # As many digits as OEIS A068070 has, and the last six by their period of 1,500,000.
+        # OEIS A068070 has the number of digits; the last six digits have a period of 1,500,000.
         text = target.read_text()
         assert len(text) == 20_898_764 + len("\n")
         assert int(text[-7:]) == int(fmpz.fib_ui(fmpz(n % 1_500_000)) % 10**6)
@@ -109,14 +109,14 @@ class TestLargeTerm:
     def test_term_interrupted_by_ctrl_c_ends_at_once(
         self, tmp_path: Path, all_at_once: bool
     ) -> None:
-        """As a terminal does it, which tells all processes; and as another program may."""
+        """A terminal signals all processes; another program may signal only one."""
         target = tmp_path / "term.txt"
         with computing(target) as process:
             if all_at_once:
                 os.killpg(process.pid, signal.SIGINT)
             else:
                 process.send_signal(signal.SIGINT)
-            # At once: the last product alone takes longer.
+            # At once: the last product alone would take longer.
             assert process.wait(1) == 130
             assert process.stderr is not None
             assert process.stderr.read() == b""
@@ -125,7 +125,7 @@ class TestLargeTerm:
 
     def test_command_that_is_killed_leaves_no_process(self, tmp_path: Path) -> None:
         with computing(tmp_path / "term.txt") as process:
-            # So that neither notices by itself that nobody reads any more.
+            # Stopped, so that neither notices by itself that its pipe is closed.
             os.kill(children(process.pid)[0], signal.SIGSTOP)
             process.kill()
             process.wait()
@@ -179,7 +179,7 @@ class TestLargeTerm:
 
     def test_to_seek_a_large_term_without_memory_changes_nothing(self, bigfib: Command) -> None:
         n = 30_000_000
-        # For a term by itself it is enough.
+        # A single term fits into this memory.
         bigfib.before = ["prlimit", "--data=65000000"]
         said = bigfib.fails("seek", str(n))
         assert said == "1: bigfib: there is not enough memory for terms as large as these\n"

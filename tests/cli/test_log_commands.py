@@ -1,4 +1,4 @@
-"""The commands of state logs."""
+"""The commands for state logs."""
 
 import json
 import re
@@ -39,7 +39,7 @@ class TestLog:
         with Log(bigfib.file, clock=lambda: 20_000 * 86_400) as opened:
             ends = [opened.size]
             for sequence_id, position in ((b"shared", 1), (other, 10**30), (other, None)):
-                opened.append(sequence_id, position)
+                opened.note(sequence_id, position)
                 opened.commit()
                 ends.append(opened.size)
         assert bigfib.prints("log", "dump").splitlines() == [
@@ -52,9 +52,9 @@ class TestLog:
         other = b"\xab" * 16
         with Log(bigfib.file, clock=lambda: 20_000 * 86_400) as opened:
             start = opened.size
-            opened.append(other, 10**30)
+            opened.note(other, 10**30)
             opened.commit()
-            opened.append(other, None)
+            opened.note(other, None)
         lines = [json.loads(line) for line in bigfib.prints("log", "dump", "--json").splitlines()]
         assert [(line["id"], line["position"], line["day"]) for line in lines] == [
             ("ab" * 16, str(10**30), 20_000),
@@ -67,13 +67,13 @@ class TestLog:
         def peak(count: int) -> int:
             with Log(bigfib.file, Durability.OS) as opened:
                 for n in range(count):
-                    opened.append(n.to_bytes(16, "big"), n)
+                    opened.note(n.to_bytes(16, "big"), n)
             arguments = [sys.executable, "-m", "bigfib", "log", "dump", "--json"]
             with subprocess.Popen(
                 arguments, stdout=subprocess.PIPE, env=bigfib.environ, text=True
             ) as dump:
                 assert dump.stdout is not None
-                # What is left does not fit into the pipe, so that it cannot have ended.
+                # The rest does not fit into the pipe, so that the command cannot have ended.
                 for _ in range(count - 2_000):
                     dump.stdout.readline()
                 status = Path(f"/proc/{dump.pid}/status").read_text()
@@ -85,7 +85,7 @@ class TestLog:
             assert found
             return int(found[1])
 
-        # All of them in a dictionary take 17 MB.
+        # A dictionary of all of them takes 17 MB.
         assert peak(100_000) < peak(3_000) + 8_000
 
     def test_compact_shrinks_the_log(self, bigfib: Command) -> None:
@@ -104,11 +104,11 @@ class TestLog:
     def test_no_command_expires_a_sequence(
         self, bigfib: Command, tmp_path: Path, command: list[str]
     ) -> None:
-        """Whatever settings it runs under, and whatever the clock says."""
+        """Maintenance expires nothing, whatever its settings and the clock."""
         with Log(bigfib.file, Durability.OS, clock=lambda: time.time() - 100 * 86_400) as log:
             for position in range(1, 10):
                 for name in (SHARED, bytes(16)):
-                    log.append(name, position)
+                    log.note(name, position)
                 log.commit()
         if command == ["log", "repair"]:
             harmed = bytearray(bigfib.file.read_bytes())
@@ -135,7 +135,7 @@ class TestLog:
     ) -> None:
         with Log(bigfib.file, Durability.OS) as log:
             for position in range(1, 10):
-                log.append(SHARED, position)
+                log.note(SHARED, position)
                 log.commit()
         bigfib.environ["BIGFIB_REWRITE_BYTES"] = "1"
         before = bigfib.file.read_bytes()
@@ -157,7 +157,7 @@ class TestLog:
         self, bigfib: Command, require: Callable[[str], str]
     ) -> None:
         bigfib.prints("next")
-        # Root may write anywhere but here.
+        # Root may write anywhere except here.
         protect = require("chattr")
         if subprocess.run([protect, "+i", bigfib.file.parent], check=False).returncode != 0:
             pytest.skip("this file system protects no directories")
@@ -176,7 +176,7 @@ class TestLog:
         with Log(bigfib.file) as opened:
             ends = []
             for position in range(1, 11):
-                opened.append(b"shared", position)
+                opened.note(b"shared", position)
                 opened.commit()
                 ends.append(opened.size)
         harmed = bytearray(bigfib.file.read_bytes())
@@ -192,8 +192,8 @@ class TestLog:
         assert bigfib.prints("log", "repair").splitlines() == [
             f"{bigfib.file}.repaired: sequences 1, from records 9",
             f"lost: bytes {ends[3]} to {ends[4] - 1}",
-            f"applied, though behind a fault: bytes {ends[4]} to {ends[-1] - 1}",
-            "A sequence whose last record was there now stands at an earlier position.",
+            f"applied, although after a fault: bytes {ends[4]} to {ends[-1] - 1}",
+            "A sequence whose last record is lost is now at an earlier position.",
             f"Put it in place with: mv {bigfib.file}.repaired {bigfib.file}",
         ]
         assert bigfib.file.read_bytes() == harmed
@@ -206,7 +206,7 @@ class TestLog:
         bigfib = Command(file)
         with Log(file) as opened:
             for position in (1, 2):
-                opened.append(b"shared", position)
+                opened.note(b"shared", position)
                 opened.commit()
         harmed = bytearray(file.read_bytes())
         harmed[opened.size // 2] ^= 1

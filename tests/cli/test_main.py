@@ -1,4 +1,4 @@
-"""The command line as a whole: misuse, exit status, help, colours, what it loads."""
+"""The command line: misuse, exit status, help, colours, imports."""
 
 import json
 import os
@@ -99,7 +99,7 @@ class TestMisuse:
     def test_log_that_is_a_pipe_or_device_is_refused(
         self, bigfib: Command, tmp_path: Path, command: str
     ) -> None:
-        """A pipe would be waited for, a device be replaced."""
+        """Writing to a pipe would block, and a device would be replaced."""
         pipe = tmp_path / "pipe"
         os.mkfifo(pipe)
         for other in (pipe, Path("/dev/null")):
@@ -124,7 +124,7 @@ class TestMisuse:
 
 
 class TestExitStatus:
-    """Each that `--help` names, but for those that other tests have seen on their way."""
+    """Run every command that `--help` lists, except those that other tests run."""
 
     def test_help_names_every_status(self, bigfib: Command) -> None:
         shown = bigfib.prints("--help").partition("exit status:\n")[2].partition("\n\n")[0]
@@ -144,10 +144,10 @@ class TestExitStatus:
             assert process.wait(timeout=20) == status
             require_nobody_left(process.pid)
 
-    def test_of_a_command_that_is_interrupted_while_it_is_imported(
+    def test_status_of_a_command_interrupted_during_imports_is_that_of_the_signal(
         self, bigfib: Command, tmp_path: Path
     ) -> None:
-        # In place of a module that bigfib imports.
+        # A file in place of a module that bigfib imports.
         (tmp_path / "argparse.py").write_text(
             "import time; print('imported', flush=True); time.sleep(30)"
         )
@@ -162,7 +162,7 @@ class TestExitStatus:
             assert process.stdout.readline() == "imported\n"
             process.send_signal(signal.SIGINT)
             assert process.communicate(timeout=20)[1] == ""
-            # For a shell that is 130.
+            # A shell reports this as 130.
             assert process.returncode == -signal.SIGINT
 
     def test_service_stopped_by_ctrl_c_exits_with_0(self, serve: Serve) -> None:
@@ -230,7 +230,7 @@ class TestHelp:
 
 
 class TestNoHome:
-    """Where neither HOME nor the system knows a home directory."""
+    """Neither HOME nor the system names a home directory."""
 
     @pytest.fixture(params=[{}, {"HOME": ""}, {"HOME": "relative"}])
     def bigfib(self, path: Path, stranger: list[str], request: pytest.FixtureRequest) -> "Command":
@@ -239,7 +239,7 @@ class TestNoHome:
         command.environ = request.param
         return command
 
-    def test_what_needs_no_path_works(self, bigfib: Command) -> None:
+    def test_command_without_paths_needs_no_home_directory(self, bigfib: Command) -> None:
         assert bigfib.prints("term", "5") == "5\n"
         assert "default: none without a home directory]" in " ".join(
             bigfib.prints("serve", "--help").split()
@@ -256,7 +256,7 @@ class TestNoHome:
         said = bigfib.fails("-p", "0", "-f", "/nowhere/log")
         assert said == says.format("--cache-dir", "BIGFIB_CACHE_DIR")
 
-    def test_what_is_given_its_path_works(self, bigfib: Command) -> None:
+    def test_command_with_given_paths_needs_no_home_directory(self, bigfib: Command) -> None:
         with tempfile.TemporaryDirectory() as directory:
             Path(directory).chmod(0o777)
             file = str(Path(directory) / "log")
@@ -275,7 +275,7 @@ class TestUnknownVariables:
         for command in (["next"], ["current"], ["settings"], ["log", "compact"]):
             done = bigfib(*command)
             assert (done.returncode, done.stderr) == (0, warning)
-        # Other commands have no settings.
+        # Commands without settings.
         assert bigfib.prints("term", "10") == "55\n"
 
     def test_of_a_service_are_in_the_format_of_its_log(self, bigfib: Command) -> None:
@@ -285,7 +285,7 @@ class TestUnknownVariables:
         assert len(messages) == 2
         assert "'BIGFIB_PROT' is no setting" in messages[0]
 
-    def test_do_not_include_those_that_are_empty_or_known(
+    def test_empty_or_known_variables_cause_no_warning(
         self, bigfib: Command, tmp_path: Path
     ) -> None:
         config = tmp_path / "bigfib.toml"
@@ -326,7 +326,7 @@ def test_command_without_a_service_loads_neither_the_server_nor_what_it_does_not
 
 
 def test_start_of_a_command_does_not_look_up_the_version_of_gmpy2(bigfib: Command) -> None:
-    """For which gmpy2 imports a package of modules, half as many as all others together."""
+    """gmpy2 would import this package, half as many modules as everything else."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "bigfib", "current"],
         capture_output=True,
@@ -351,7 +351,7 @@ def test_version_of_another_package_can_be_looked_up_after_the_start() -> None:
     assert done.stderr == ""
 
 
-def test_serves_without_a_command(bigfib: Command) -> None:
+def test_bigfib_without_a_command_serves(bigfib: Command) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "bigfib", "-p", "0"],
         stderr=subprocess.PIPE,

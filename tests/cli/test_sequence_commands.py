@@ -61,11 +61,11 @@ class TestStepping:
     def test_current_syncs_before_it_shows(
         self, bigfib: Command, require: Callable[[str], str], tmp_path: Path
     ) -> None:
-        """What is written, and not yet synced by a service, must not be shown too early."""
+        """A record that is written, but not synced by a service, must not be shown."""
         trace = tmp_path / "trace"
-        # Without syncs, so that a commit leaves its record as a service has it just before one.
+        # Without syncs, a commit leaves its record as a service does just before a sync.
         with Log(bigfib.file, Durability.OS) as log:
-            log.append(SHARED, 7)
+            log.note(SHARED, 7)
             log.commit()
             bigfib.before = [
                 *(require("strace"), "-f", "-y", "-s", "50", "-o", str(trace)),
@@ -81,7 +81,7 @@ class TestStepping:
     def test_current_is_as_late_as_the_sync(
         self, serve: Serve, bigfib: Command, require: Callable[[str], str], tmp_path: Path
     ) -> None:
-        """Beside a service whose syncs are slow, on a disk that is as slow for `current`."""
+        """The syncs of the service are slow, and so is the disk for `current`."""
         slow = [require("strace"), "-D", "-f", "-o", str(tmp_path / "trace")]
         service = serve(before=[*slow, "-e", "inject=fdatasync:delay_enter=3000000"])
         answer = threading.Thread(target=service.value, args=["next"])
@@ -129,7 +129,7 @@ class TestStepping:
 
     def test_long_term_is_shortened_on_a_terminal_only(self, bigfib: Command) -> None:
         with Log(bigfib.file) as opened:
-            opened.append(b"shared", 50_000)
+            opened.note(b"shared", 50_000)
         whole = str(fmpz.fib_ui(fmpz(50_000)))
         assert bigfib.prints("current") == whole + "\n"
         shown = bigfib.on_terminal("current")
@@ -138,7 +138,7 @@ class TestStepping:
 
     def test_reader_that_closes_the_pipe_causes_no_message(self, bigfib: Command) -> None:
         with Log(bigfib.file) as opened:
-            opened.append(b"shared", 5_000_000)
+            opened.note(b"shared", 5_000_000)
         with subprocess.Popen(
             [sys.executable, "-m", "bigfib", "current"],
             stdout=subprocess.PIPE,
@@ -153,7 +153,7 @@ class TestStepping:
 
     @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
     def test_closed_streams_are_never_taken_by_the_log(self, bigfib: Command, closed: str) -> None:
-        """The state log must not take the place of a stream that messages go to."""
+        """The state log must not get the descriptor of a standard stream."""
         for _ in range(2):
             done = subprocess.run(
                 ["sh", "-c", f"{sys.executable} -m bigfib next {closed}"],

@@ -1,4 +1,4 @@
-"""Settings from a file, and how all of them are shown."""
+"""Settings from a file, and the command that shows all settings."""
 
 import dataclasses
 import json
@@ -44,7 +44,7 @@ def test_a_flag_goes_before_the_variable_before_the_file_before_the_default(file
     assert sources == {"port": "--port", "host": "BIGFIB_HOST", "workers": str(file)}
 
 
-def test_where_positions_are_is_said_by_the_first_who_says_so(file: Path) -> None:
+def test_first_source_that_names_a_store_overrides_file_and_store(file: Path) -> None:
     file.write_text('store = "postgresql://db/fib"\n')
     said = settings_file.read(str(file), {})
     assert Settings.resolve({}, {}, said).store == "postgresql://db/fib"
@@ -113,11 +113,11 @@ def test_settings_file_is_looked_for_in_its_places(
     read = settings_file.read(None, {})
     assert read
     assert read.values == {"port": "1"}
-    # An empty variable names none, and an empty flag is a mistake.
+    # An empty variable names no file, and an empty flag is a mistake.
     assert settings_file.read(None, {"BIGFIB_CONFIG": ""}) == read
     with pytest.raises(InvalidSetting, match="--config: a path must not be empty"):
         settings_file.read("", {})
-    # Who names one wants that one.
+    # A file that is named must exist.
     for named, environ in ((str(file), {}), (None, {"BIGFIB_CONFIG": str(file)})):
         with pytest.raises(InvalidSetting, match=f"no settings file at {file}"):
             settings_file.read(named, environ)
@@ -151,10 +151,12 @@ def test_passwords_are_not_shown(store: str, shown: str) -> None:
         ("host=db user=u password=secret x=", "1: .*does not know: x$"),
         ("postgresql://u:secret@[::1/db", "1: .*the connection string is not valid"),
         ("postgresql://u:secret%zz@h/db", "1: .*the connection string is not valid"),
-        ("postgresql://u:secret/s@h/db", "2: .* / is written %2F"),
+        ("postgresql://u:secret/s@h/db", "2: .* write / .* as %2F"),
     ],
 )
-def test_passwords_are_not_told_with_what_is_wrong(path: Path, store: str, says: str) -> None:
+def test_messages_about_invalid_connection_strings_have_no_password(
+    path: Path, store: str, says: str
+) -> None:
     said = Command(path).fails("current", "--store", store)
     assert re.match(says, said), said
     assert "secret" not in said

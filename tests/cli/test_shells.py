@@ -1,4 +1,4 @@
-"""What shells and `man` are given: completion in real shells, and the man page."""
+"""Completion in real shells, and the man page."""
 
 import os
 import pty
@@ -50,7 +50,7 @@ def script(
 
 
 def run(program: str, *arguments: str) -> str:
-    # A `make` that runs the tests says how in these; another `make` would speak of them.
+    # A `make` that runs the tests sets these, and another `make` would print messages about it.
     env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS")}
     done = subprocess.run(
         [program, *arguments], capture_output=True, text=True, timeout=20, env=env
@@ -67,7 +67,7 @@ class TestCompletion:
         words = typed.split()
         lines = [
             f"source {script('bash')}",
-            # As readline does: the words, which one it is, and the function that was named.
+            # As readline does: the words, the index of the current one, and the function.
             f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}",
             'read -ra said <<< "$(complete -p bigfib)"',
             f"${{said[-2]}} {words[0]} {words[-1]} {words[-2]}",
@@ -115,7 +115,7 @@ class TestCompletion:
                 setup = f"fpath=({tmp_path} $fpath); autoload -Uz compinit && compinit -u -D"
                 shown_after(f"PS1=; {setup}; echo re''ady\n", "ready")
                 for typed, completed in WANTED:
-                    # Twice: what is ambiguous is then listed. Before each the line is cleared.
+                    # Twice: the second lists ambiguous completions. The line is cleared before.
                     shown_after(f"\x15{typed}\t\t", completed)
             finally:
                 process.kill()
@@ -130,14 +130,14 @@ class TestCompletion:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("man") / "bigfib.1"
-    # The environment of the tests is made already.
+    # The environment of the tests has been made already.
     variables = [f"VENV={sys.prefix}", f"MAN={path}"]
     run("make", "-C", str(ROOT), "-o", f"{sys.prefix}/.ready", "man", *variables)
     return path
 
 
 class TestManPage:
-    def test_is_well_formed(self, page: Path, require: Callable[[str], str]) -> None:
+    def test_man_page_is_well_formed(self, page: Path, require: Callable[[str], str]) -> None:
         run(require("mandoc"), "-T", "lint", "-W", "warning", str(page))
 
     def test_has_settings_commands_and_exit_status(

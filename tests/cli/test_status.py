@@ -12,14 +12,14 @@ from tests.service import Serve
 
 
 def state_of(shown: str, name: str) -> str:
-    """Return the state and the detail of a check, from the lines for people."""
+    """Return state and detail of a check, from the lines for people."""
     (line,) = [line for line in shown.splitlines() if line.split()[1:2] == [name]]
     state, _, detail = line.split(maxsplit=2)
     return f"{state}: {detail}"
 
 
 def test_without_a_service_it_exits_with_3_and_says_how_to_start_one(bigfib: Command) -> None:
-    # A port that nothing has.
+    # A port that is free.
     done = bigfib("status", "-p", "1")
     assert (done.returncode, done.stderr) == (3, "")
     assert state_of(done.stdout, "service").startswith("stopped: no bigfib answers at http://127.0")
@@ -48,7 +48,7 @@ def test_running_service_is_found_by_the_lock_of_its_log(serve: Serve, bigfib: C
         "advice": "",
     }
     assert list(checks) == ["bigfib", "kernel", "settings", "log", "disk", "service"]
-    # What a lock has is not believed: the service that was killed is gone.
+    # The address in the lock file is not trusted: that service was killed.
     service.process.kill()
     service.process.wait()
     assert bigfib("status").returncode == 3

@@ -33,7 +33,7 @@ class TestTerm:
         assert bigfib.prints("term", "300", "--base", "16") == f"{int(fmpz.fib_ui(fmpz(300))):x}\n"
 
     def test_modulo_of_a_huge_index_prints_the_residue(self, bigfib: Command) -> None:
-        # 60 is the Pisano period of 10, and 10^1000 = 40 mod 60: F(40) = 102334155.
+        # The Pisano period of 10 is 60, and 10^1000 = 40 mod 60: F(40) = 102334155.
         n = "1" + "0" * 1000
         assert bigfib.prints("term", n, "--modulo", "10") == "5\n"
         document = json.loads(bigfib.prints("term", n, "--modulo", "10", "--json"))
@@ -42,7 +42,7 @@ class TestTerm:
     def test_index_of_ten_thousand_digits_is_the_longest(self, bigfib: Command) -> None:
         n = "9" * 10_000
         assert "largest term computed in full is F(1000000000)" in bigfib.fails("term", n)
-        # 1 less than a multiple of 20, the Pisano period of 5: F(19) = 4181.
+        # The index is 1 less than a multiple of 20, the Pisano period of 5: F(19) = 4181.
         assert bigfib.prints("term", n, "--modulo", "5") == "1\n"
         assert "at most 10000 digits" in bigfib.fails("term", n + "9", "--modulo", "5")
 
@@ -95,7 +95,7 @@ class TestTerm:
         assert target.stat().st_mode & 0o777 == 0o640
 
     @pytest.mark.parametrize("stale", ["ln -s ../elsewhere", "mkfifo", "touch"])
-    def test_into_a_file_whose_unfinished_name_is_taken(
+    def test_output_replaces_what_has_its_temporary_name(
         self, bigfib: Command, tmp_path: Path, stale: str
     ) -> None:
         target = tmp_path / "directory" / "term"
@@ -123,7 +123,7 @@ class TestTerm:
 
     @pytest.mark.parametrize("n", ["0", "7", "16", "17", "-16", "-17", "18", "100", "-100", "4790"])
     def test_group_puts_commas_between_thousands(self, bigfib: Command, n: str) -> None:
-        # The sign as in F(-n) = (-1)^(n+1) F(n).
+        # The sign follows from F(-n) = (-1)^(n+1) F(n).
         value = int(fmpz.fib_ui(fmpz(abs(int(n)))))
         negative = int(n) < 0 and int(n) % 2 == 0
         expected = f"{-value if negative else value:,}\n"

@@ -1,4 +1,4 @@
-"""Fuzz one target: ``python -m tests.fuzz TARGET``, with the arguments of libFuzzer behind it."""
+"""Fuzz one target: ``python -m tests.fuzz TARGET``, followed by arguments of libFuzzer."""
 
 import importlib
 import sys

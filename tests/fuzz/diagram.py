@@ -1,4 +1,4 @@
-"""The state log as the diagram in `bigfib.state.records` draws it, read in the simplest way."""
+"""Read the state log as the diagram in `bigfib.state.records` draws it, in the simplest way."""
 
 from typing import NamedTuple
 from zlib import crc32
@@ -7,7 +7,7 @@ HEADER_SIZE = 22
 
 
 class Drawn(NamedTuple):
-    """A record, where it begins and ends, and whether it is written in the only right way."""
+    """A record, its first and last offset, and whether it has the only allowed encoding."""
 
     start: int
     end: int
@@ -71,7 +71,7 @@ def read(log: bytes, start: int, seed: int) -> Drawn:
         log[end : end + 4], "little"
     ):
         raise NoRecord
-    # Nothing behind its end belongs to it.
+    # Bytes after its end do not belong to it.
     inner = _Cursor(log[:end], first)
     kind = inner.byte()
     durable = inner.integer() if kind in (0xB1, 0xB2) else inner.count()
@@ -81,13 +81,13 @@ def read(log: bytes, start: int, seed: int) -> Drawn:
     position = inner.integer() if kind in (0xB1, 0xB3) else None
     if kind not in (0xB1, 0xB2, 0xB3, 0xB4) or inner.at != end:
         raise NoRecord
-    # No change is the 0th.
+    # The count of changes begins at 1.
     canonical = cursor.canonical and inner.canonical and (kind != 0xB3 or version > 0)
     return Drawn(start, end + 4, sequence_id, position, version, day, durable, canonical)
 
 
 def read_on(log: bytes, start: int, seed: int) -> list[Drawn]:
-    """Return the records from ``start`` on, up to what is none."""
+    """Return the records from ``start`` on, up to the first invalid byte."""
     found = []
     try:
         while True:
@@ -98,7 +98,7 @@ def read_on(log: bytes, start: int, seed: int) -> list[Drawn]:
 
 
 def search(log: bytes, start: int, seed: int) -> list[Drawn]:
-    """Return the records from ``start`` on, whatever lies between them."""
+    """Return the records from ``start`` on, whatever bytes are between them."""
     found = []
     while start < len(log):
         try:

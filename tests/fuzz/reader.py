@@ -1,4 +1,4 @@
-"""The reader of the state log: of logs that were harmed, it reads what the diagram has, no more."""
+"""The reader of harmed state logs reads exactly the records that the diagram has."""
 
 import io
 
@@ -12,7 +12,7 @@ SEED = int.from_bytes(HEADER[18:], "little")
 
 
 def check(data: bytes) -> None:
-    # Few records, for many harms of few tell more than few harms of many.
+    # Few records: many kinds of harm to a short log show more than few to a long one.
     at = data[0] & 0xF if data else 0
     log = _harmed(_written(data[1 : 1 + at]), data[1 + at : 32])
     before = diagram.read_on(log, len(HEADER), SEED)
@@ -44,13 +44,13 @@ def check(data: bytes) -> None:
             expected[drawn.sequence_id] = pack(drawn.position, drawn.version, drawn.day)
     assert latest == expected
 
-    # What a repair saves.
+    # The records that a repair saves.
     saved = [(start, *record, after) for start, record, after in search(io.BytesIO(log), 0, SEED)]
     assert saved == [(drawn.start, *drawn[2:7], drawn.end) for drawn in before + behind]
 
 
 def _written(commands: bytes) -> bytes:
-    """Return a log in which each two bytes have written a record."""
+    """Return a log in which each two bytes of input have written a record."""
     log = HEADER
     durable = 0
     for name, what in zip(commands[::2], commands[1::2], strict=False):
@@ -64,7 +64,7 @@ def _written(commands: bytes) -> bytes:
 
 
 def _harmed(log: bytes, commands: bytes) -> bytes:
-    """Return the log after each three bytes have harmed it in one place, behind its header."""
+    """Return the log, in which each three bytes of input harm one place after the header."""
     harmed = bytearray(log)
     for how, where, what in zip(commands[::3], commands[1::3], commands[2::3], strict=False):
         at = max(len(harmed) - (where | (how >> 3) << 8), len(HEADER))

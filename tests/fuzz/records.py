@@ -1,4 +1,4 @@
-"""The codec of the state log: what is encoded comes back, and what comes back was a record."""
+"""The codec of the state log: encoding and decoding are inverse, and nothing else decodes."""
 
 from zlib import crc32
 
@@ -7,7 +7,7 @@ from bigfib.state.packed import MAX_DAY
 from tests.fuzz import diagram
 
 SEED = 0xFFFF_FFF0
-"""So that adding the offset passes 2^32."""
+"""So that adding the offset exceeds 2^32."""
 
 
 def check(data: bytes) -> None:
@@ -22,7 +22,7 @@ def check(data: bytes) -> None:
     elif what == 3:
         _decoded(data)
     else:
-        # With a right length, and with a right checksum, beyond which little else ever gets.
+        # With a correct length and a correct checksum, without which inputs seldom get far.
         framed = data if what == 4 else bytes([len(data) & 0x7F]) + data
         _decoded(framed + (crc32(framed, SEED) ^ (what == 5)).to_bytes(4, "little"))
 
@@ -47,7 +47,7 @@ def _encoded(data: bytes, position: int | None) -> None:
     offset = len(data) * 3
     durable = (position or 0) & 0xFFFF_FFFF_FFFF
     day = durable >> 7 & MAX_DAY
-    # 0 in the old format; and the shortest and the longest count.
+    # 0 in the old format; also the shortest and the longest count.
     version = (0, 1, durable % 300 + 1, 2**63 - 1)[durable & 3]
     stamp = records.stamp(durable, day, is_old=not version)
     encoded = records.encode(sequence_id, position, version, stamp, offset, SEED)

@@ -1,4 +1,4 @@
-"""What a request says, beyond HTTP: indices, ids, tags, ranges, types, parameters, documents."""
+"""Parsers of what requests contain: indices, ids, tags, ranges, types, parameters, documents."""
 
 import io
 import re
@@ -21,13 +21,13 @@ _BLANKS = " \t\n\r\f\v"
 
 def check(data: bytes) -> None:
     what, data = data[:1], data[1:]
-    # As WSGI has what came in.
+    # The text as WSGI encodes the bytes received.
     text = data.decode("latin-1")
     _CHECKS[(what or b"\0")[0] % len(_CHECKS)](text)
 
 
 class _Sequences:
-    """In place of sequences: says by which id it is asked."""
+    """A stand-in for sequences, which reports the id that it is asked for."""
 
     def current(self, sequence_id: bytes) -> Any:
         _SAID.append(sequence_id)
@@ -91,7 +91,7 @@ def _tags(text: str) -> None:
     etag, _, header = text.partition("\n")
     etag = etag.replace('"', "") or "12"
     met = requests.meets_if_match(_request(HTTP_IF_MATCH=header), etag)
-    # Falcon takes a tag without quotes, too; but a change is made only for who has said this one.
+    # Falcon also accepts a tag without quotes; but a change is made only for an exact tag.
     assert not met or "*" in header or etag in header
     known = requests.is_known(_request(HTTP_IF_NONE_MATCH=header), etag)
     assert not known or "*" in header or etag in header
@@ -162,14 +162,14 @@ def _one_cookie(text: str) -> None:
     _, headers, _ = _STEPPING.routes["/api0/current"]["GET"]({"HTTP_COOKIE": text})
     (one,) = _SAID
     assert len(one) == 16
-    # An id is made, and told, just where none is given.
+    # An id is created, and sent to the client, exactly if none is given.
     given = {digits for part in text.split(";") for digits in _ids(part.strip(_BLANKS))}
     assert bool(headers) == (not given)
     assert headers or one.hex() in given
 
 
 def _ids(part: str) -> Iterator[str]:
-    """Yield the ids in what stands between semicolons: a cookie, or several that were joined."""
+    """Yield the ids between semicolons, of one cookie or of several joined ones."""
     pieces = part.split("bigfib=")
     for place in range(1, len(pieces)):
         before, after = ("bigfib=".join(each) for each in (pieces[:place], pieces[place:]))

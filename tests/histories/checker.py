@@ -29,7 +29,7 @@ from tests.histories.model import State
 
 
 class NotLinearizable(AssertionError):
-    """No order of the operations explains how they were answered."""
+    """No order of the operations explains their replies."""
 
 
 class Configuration(NamedTuple):
@@ -46,18 +46,18 @@ class Configuration(NamedTuple):
     guessed: frozenset[int] = frozenset()
 
     def without(self, number: int) -> "Configuration":
-        """Return the configuration when the operation has returned."""
+        """Return the configuration after the operation has returned."""
         return Configuration(self.state, self.done - {number}, self.guessed - {number})
 
 
 class _Configurations:
-    """Configurations, none of which is another with more guesses."""
+    """Configurations, none of which only adds guesses to another."""
 
     def __init__(self) -> None:
         self._guesses: dict[tuple[State, frozenset[int]], list[frozenset[int]]] = defaultdict(list)
 
     def add(self, one: Configuration) -> bool:
-        """Take in a configuration if it is needed; those with fewer guesses have to come first."""
+        """Add a configuration if it is needed; those with fewer guesses must come first."""
         known = self._guesses[one.state, one.done]
         if any(guessed <= one.guessed for guessed in known):
             return False
@@ -109,7 +109,7 @@ def _guesses(one: Configuration) -> int:
 
 
 def _events(operations: list[Operation]) -> Iterator[tuple[bool, int]]:
-    """Yield invocations and returns in their order, as whether it is a return and of which one."""
+    """Yield invocations and returns in order: whether it is a return, and of which operation."""
     events = [(one.invoked, False, number) for number, one in enumerate(operations)]
     events += [
         (one.returned, True, number)
@@ -123,9 +123,9 @@ def _events(operations: list[Operation]) -> Iterator[tuple[bool, int]]:
 def _done(
     possible: Iterable[Configuration], number: int, pending: dict[int, Operation]
 ) -> Iterator[Configuration]:
-    """Yield the configurations in which the operation is done, and none that it does not need."""
+    """Yield the configurations in which the operation is done, and only others it needs."""
     seen = _Configurations()
-    # By the number of guesses, which only grows.
+    # In order of the number of guesses, which only grows.
     waiting = defaultdict(list)
     for one in possible:
         waiting[_guesses(one)].append(one)
@@ -142,10 +142,10 @@ def _done(
 
 
 def _next(one: Configuration, pending: dict[int, Operation]) -> Iterator[Configuration]:
-    """Yield the configurations after one more of the pending operations, or a few."""
+    """Yield the configurations after one or a few more of the pending operations."""
     following = []
     looks = set()
-    # Of those with unknown outcome that ask the same, the first to return.
+    # Of those with unknown outcome and the same request, only the first to return.
     first: dict[object, int] = {}
     for number, operation in pending.items():
         if operation.reply:

@@ -1,4 +1,4 @@
-"""Clients that write down what they ask of a service, what they are answered, and when."""
+"""Clients that record their requests, the replies, and the times of both."""
 
 import json
 import math
@@ -23,7 +23,7 @@ _STATUSES = {
 
 
 class Gone(Exception):
-    """There is no answer, or none that says whether it was done."""
+    """There is no reply, or none that tells whether the request was done."""
 
 
 class Address(NamedTuple):
@@ -62,10 +62,10 @@ class Client:
     # --- /api1, where a reply shows a position ---------------------------------------------------
 
     def create(self) -> str | None:
-        """Create a sequence and return its id, None if that was refused."""
+        """Create a sequence and return its id, or None if that was refused."""
         connection = self._connected()
         invoked = self._recorder.now()
-        # If its reply is lost, nobody will ever know its id.
+        # If its reply is lost, the id remains unknown.
         reply, body = self._exchange(connection, "POST", "/api1/sequences")
         if reply.status != 201:
             self._recorder.refused()
@@ -101,7 +101,7 @@ class Client:
     # ---------------------------------------------------------------------------------------------
 
     def _connected(self) -> HTTPConnection:
-        """Return the connection; while there is none nothing can have been sent."""
+        """Return the connection; without one, nothing can have been sent."""
         if self._connection.sock is None:
             try:
                 self._connection.connect()
@@ -140,7 +140,7 @@ class Client:
         headers: dict[str, str] | None = None,
         body: bytes | None = None,
     ) -> Reply | None:
-        """Send a request, write down how it ends, and return the reply, None if it was refused."""
+        """Send a request, record its outcome, and return the reply, or None if it was refused."""
         headers = headers or {}
         if request.expected is not None:
             version = "" if request.version is None else f"-{request.version}"

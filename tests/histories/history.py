@@ -1,4 +1,4 @@
-"""Histories: what clients asked for, what they were answered, and when."""
+"""Histories: the requests of clients, the replies, and the times of both."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tests.histories.model import At, Kind, Request, State, Status, answers
 
 NEVER = 1 << 63
-"""When an operation returns whose effect may show at any later time."""
+"""The return of an operation whose effect may show at any later time."""
 
 
 class Reply(NamedTuple):
@@ -56,7 +56,7 @@ class Operation:
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether it cannot have changed the sequence; a put may, although it has not here."""
+        """Whether it cannot have changed the sequence; a put might, even if this one did not."""
         return self.request.kind is Kind.READ or (
             self.reply is not None and self.reply.status is not Status.DONE
         )
@@ -91,7 +91,7 @@ class Operation:
 
 
 class Recorder:
-    """Collects the operations of all clients, which are threads of one process."""
+    """Collect the operations of all clients, which are threads of one process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -102,19 +102,19 @@ class Recorder:
         return time.perf_counter_ns()
 
     def add(self, operation: Operation) -> None:
-        """Take in an operation that was answered, or whose outcome is unknown."""
+        """Add an operation that was answered, or whose outcome is unknown."""
         if operation.reply is None and operation.request.kind is Kind.READ:
             return
         with self._lock:
             self._operations.append(operation)
 
     def refused(self) -> None:
-        """Take in an operation that had no effect, and was answered so: it proves nothing else."""
+        """Count an operation that was answered as having had no effect: it proves nothing else."""
         with self._lock:
             self.failed += 1
 
     def settle(self) -> None:
-        """Note that what was not answered by now has had its effect, or never will.
+        """Note that operations without a reply have had their effect by now, or never will.
 
         That is so when the process that was asked has ended.
         """
@@ -126,7 +126,7 @@ class Recorder:
             ]
 
     def histories(self) -> dict[str, list[Operation]]:
-        """Return the operations of each sequence."""
+        """Return the operations by sequence."""
         found = defaultdict(list)
         with self._lock:
             for operation in self._operations:
@@ -134,7 +134,7 @@ class Recorder:
         return dict(found)
 
     def counts(self) -> dict[str, int]:
-        """Return how many operations had which outcome."""
+        """Return the number of operations by outcome."""
         with self._lock:
             unknown = sum(one.reply is None for one in self._operations)
             answered = len(self._operations) - unknown
@@ -142,7 +142,7 @@ class Recorder:
 
 
 def around(operations: Iterable[Operation], place: Operation, count: int = 12) -> str:
-    """Return the operations up to a place, to be read by people."""
+    """Return the operations up to a place, as text for people."""
     before = [one for one in operations if one.invoked <= place.returned]
     before.sort(key=lambda one: min(one.returned, place.returned))
     return "\n".join(map(str, before[-count:]))

@@ -1,4 +1,4 @@
-"""What clients do: anything at all, or the same step until it is known to be made."""
+"""What clients do: any request, or the same step until it is known to be made."""
 
 import random
 import threading
@@ -9,7 +9,7 @@ from tests.histories.clients import SHARED, Client, Gone
 from tests.histories.model import Status
 
 Task = Callable[[Client], None]
-"""What a client does once; raises `Gone` where it is not known whether it was done."""
+"""One action of a client; it raises `Gone` if its outcome is unknown."""
 
 _MOST = 6
 
@@ -27,7 +27,7 @@ class Anything:
         self.sequences: list[str] = []
 
     def __call__(self, client: Client) -> None:
-        """Send one request, or a look and a request that follows from it."""
+        """Send one request, or read a position and send a request that depends on it."""
         with self._lock:
             kind = self._chance.random()
             sequence = self._chance.choice([SHARED, *self.sequences])
@@ -76,14 +76,14 @@ class Anything:
             client.delete(sequence, *(seen if kind < 0.93 else ()))
 
     def look(self, client: Client) -> None:
-        """Ask where all sequences are."""
+        """Read the positions of all sequences."""
         client.current()
         for sequence in list(self.sequences):
             client.read(sequence)
 
 
 class NotOnce(AssertionError):
-    """A step was lost, or made twice, or before it was sent."""
+    """A step was lost, or made twice, or made too early."""
 
 
 class Owner:
@@ -146,7 +146,7 @@ class Worker(threading.Thread):
     """
 
     def __init__(self, client: Client, task: Task, most: int = 0) -> None:
-        """Prepare the work.
+        """Prepare the client.
 
         Args:
             client: Who is to work.
@@ -169,7 +169,7 @@ class Worker(threading.Thread):
             while not self._most and not self._stopping.wait(self._client.retry_after):
                 with suppress(Gone):
                     self._task(self._client)
-        except Exception as failure:  # Whatever it is: for the thread that waits for this one.
+        except Exception as failure:  # Any error, for the thread that waits for this one.
             self.failure = failure
         finally:
             self._client.close()
@@ -180,7 +180,7 @@ class Worker(threading.Thread):
 
 @contextmanager
 def working(clients: list[tuple[Client, Task]], most: int = 0) -> Iterator[None]:
-    """Let clients work at the same time, each so often or until the end of the block."""
+    """Run clients at the same time, each a number of times or until the end of the block."""
     workers = [Worker(client, task, most) for client, task in clients]
     for worker in workers:
         worker.start()
@@ -198,6 +198,6 @@ def working(clients: list[tuple[Client, Task]], most: int = 0) -> Iterator[None]
 
 
 def work(clients: list[tuple[Client, Task]], most: int) -> None:
-    """Let clients work at the same time, each until the service is gone or so much is done."""
+    """Run clients at the same time, until the service is gone or enough is done."""
     with working(clients, most):
         pass

@@ -1,4 +1,4 @@
-"""A proxy that breaks a promise now and then, to see that histories show it."""
+"""A proxy that breaks a promise now and then, to show that histories reveal it."""
 
 import random
 import re
@@ -22,7 +22,7 @@ class Fault(Enum):
 
 @contextmanager
 def proxy(upstream: Address, fault: Fault) -> Iterator[Address]:
-    """Serve what the upstream serves, with the fault in one of ten requests that can have it."""
+    """Pass requests to the upstream, with the fault in one of ten requests that allow it."""
     chance = random.Random(5)
     looks: dict[str, bytes] = {}
 
@@ -48,7 +48,7 @@ def proxy(upstream: Address, fault: Fault) -> Iterator[Address]:
         do_GET = do_POST = do_PUT = do_DELETE = _pass_on  # noqa: N815 - as the base class wants
 
         def _ask(self, body: bytes) -> bytes:
-            """Return the reply of the upstream, as it goes over the wire."""
+            """Return the reply of the upstream, as bytes."""
             with closing(HTTPConnection(*upstream, timeout=20)) as connection:
                 headers = dict(self.headers)
                 if fault is Fault.POSITION_ONLY and "If-Match" in headers:
@@ -62,7 +62,7 @@ def proxy(upstream: Address, fault: Fault) -> Iterator[Address]:
                 return f"{head}\r\n".encode() + reply.read()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,4 +1,4 @@
-"""The checker itself: histories by hand, and every order of small random ones."""
+"""The checker: histories written by hand, and every order of small random ones."""
 
 import itertools
 import random
@@ -178,7 +178,7 @@ def test_sequences_are_checked_apart() -> None:
 
 
 def is_linearizable(operations: list[Operation], initial: State) -> bool:
-    """Try every order of every choice of those with unknown outcome."""
+    """Try every order of every choice of the operations with unknown outcome."""
     known = [one for one in operations if one.reply]
     unknown = [one for one in operations if not one.reply]
     return any(
@@ -201,7 +201,7 @@ def _explains(order: tuple[Operation, ...], initial: State) -> bool:
 
 
 def _small(chance: random.Random) -> list[Operation]:
-    """Return a history that was made in some order, and of which a reply may have been changed."""
+    """Return a history made in some order, in which one reply may have been changed."""
     requests = [READ, NEXT, NEXT, step(0), step(1), step(2, -1), Request(Kind.STEP, -1)]
     requests += [Request(Kind.PUT, 2), CREATE, DELETE, Request(Kind.DELETE, 0, 1)]
     requests += [step(1, version=2), step(0, version=3), Request(Kind.PUT, 1, 1, 3)]

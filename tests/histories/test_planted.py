@@ -1,4 +1,4 @@
-"""Histories of real clients show what a proxy does to them, and show nothing without it."""
+"""Histories of real clients reveal the faults of a proxy, and none without it."""
 
 import random
 from collections.abc import Iterator

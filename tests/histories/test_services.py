@@ -24,7 +24,7 @@ def address(service: Service) -> Address:
 
 
 class History:
-    """What clients of some services ask for until the end of the test, which checks it."""
+    """Record what clients of some services ask until the end of the test, and check it."""
 
     def __init__(self, seed: int) -> None:
         self.recorder = Recorder()
@@ -42,12 +42,12 @@ class History:
         ]
 
     def more(self, count: int) -> None:
-        """Return when so many more requests have been answered."""
+        """Wait until this many more requests have been answered."""
         before = self.recorder.counts()["answered"]
         until(lambda: self.recorder.counts()["answered"] >= before + count)
 
     def refusals(self, count: int) -> None:
-        """Return when so many more requests have been refused."""
+        """Wait until this many more requests have been refused."""
         before = self.recorder.failed
         until(lambda: self.recorder.failed >= before + count)
 
@@ -72,7 +72,7 @@ class History:
         return max(later - one for one, later in pairwise([since, *moments])) / 1e9
 
     def check(self, service: Service, tried: Counter[str], what: str) -> None:
-        """Look where everything is, and check the history."""
+        """Read all positions, and check the history."""
         work([(Client(CLIENTS, address(service), self.recorder), self.anything.look)], 1)
         check(self.recorder.histories(), {SHARED: At(0)})
         tried[f"operations in histories: {what}"] += self.recorder.counts()["answered"]
@@ -105,13 +105,13 @@ def test_history_over_kills_under_load_is_linearizable(
 def test_history_over_a_disk_that_is_full_now_and_then_is_linearizable(
     serve: Serve, tried: Counter[str], times: int
 ) -> None:
-    # Compacted it would have room again.
+    # Compaction would give it room again.
     service = serve()
     history = History(1)
     with working(history.clients([service])):
         for _ in range(5 * times):
             history.more(100)
-            with full_disk(service, room=2000):
+            with full_disk(service, spare=4096):
                 history.refusals(20)
     assert service.process.poll() is None
     history.check(service, tried, "full disk")

@@ -6,6 +6,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 from tests.histories.load import working
 from tests.histories.test_services import History
@@ -150,16 +151,16 @@ def test_history_over_restarts_of_a_pooler_is_linearizable(
     serve: Serve, shared_cluster: Cluster, database: str, tried: Counter[str], times: int
 ) -> None:
     history, port = History(4), free_port()
-    url = f"postgresql://127.0.0.1:{port}/{database.rpartition('/')[2]}"
     with ExitStack() as opened:
         pooler = opened.enter_context(ExitStack())
-        pooler.enter_context(pgbouncer(shared_cluster, "transaction", 4, port))
+        start = partial(pgbouncer, shared_cluster, database, "transaction", 4, port)
+        url = pooler.enter_context(start())
         services = [serve("--store", url) for _ in range(2)]
         with working(history.clients(services)):
             for _ in range(2 * times):
                 history.more(150)
                 pooler.close()
                 history.failures(3)
-                pooler.enter_context(pgbouncer(shared_cluster, "transaction", 4, port))
+                pooler.enter_context(start())
             history.more(150)
         history.check(services[0], tried, "pooler")

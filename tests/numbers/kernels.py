@@ -1,4 +1,4 @@
-"""Kernels compiled for tests, and what they compute on whole numbers."""
+"""Compile kernels for tests, and compute whole numbers with them."""
 
 import os
 import random
@@ -15,7 +15,7 @@ C_SOURCE = ROOT / NUMBERS / SOURCE
 
 
 def compiled(directory: Path, *extra: str, source: Path = C_SOURCE) -> Path:
-    """Compile a kernel; where that is not meant to succeed, skip the test."""
+    """Compile a kernel; skip the test if that is expected to fail."""
     library = directory / "kernel.so"
     failure = compile_kernel(source, library, *extra)
     if failure:
@@ -26,7 +26,7 @@ def compiled(directory: Path, *extra: str, source: Path = C_SOURCE) -> Path:
 
 
 def broken(directory: Path, good: str, bad: str) -> Kernel:
-    """Compile a kernel in which ``bad`` stands where ``good`` did."""
+    """Compile a kernel in whose source ``bad`` replaces ``good``."""
     source = C_SOURCE.read_text()
     assert source.count(good) == 1
     changed = directory / "broken.c"
@@ -56,12 +56,12 @@ def computed(kernel: Kernel, kind: int, a: mpz, b: mpz, threads: int = 1) -> lis
     size = Products.size(kernel, limbs, both, threads)
     products = Products(kernel, size, threads)
     products.compute(kind, first, second, limbs, results)
-    # A number of no limbs is zero.
+    # A number without limbs is zero.
     return [mpz(bytes(products.text(result)) or b"0") for result in results]
 
 
 def shaped(randomness: random.Random, digits: int) -> mpz:
-    """Return a number that has so many digits: random ones, or such that are hard to carry."""
+    """Return a number of this many digits: random ones, or ones that are hard to carry."""
     shape = randomness.randrange(6)
     if shape == 0:
         return mpz(10) ** digits - 1
@@ -77,7 +77,7 @@ def shaped(randomness: random.Random, digits: int) -> mpz:
 
 
 def check_step(kernel: Kernel, a: mpz, b: mpz, closing: bytes = b"") -> None:
-    """Compare a sum and a difference of a >= b with GMP's, in all lengths that are asked for."""
+    """Compare a sum and a difference of a >= b with GMP's, at all requested lengths."""
     first, second = text(a), text(b)
     for subtract, result in ((False, a + b), (True, a - b)):
         digits = text(result)
@@ -89,7 +89,7 @@ def check_step(kernel: Kernel, a: mpz, b: mpz, closing: bytes = b"") -> None:
 
 
 def check_products(kernel: Kernel, a: mpz, b: mpz, threads: int = 1) -> None:
-    """Compare with GMP what a kernel computes of a and b."""
+    """Compare what a kernel computes from a and b with GMP's results."""
     assert computed(kernel, PRODUCT, a, b, threads) == [a * b]
     even, square = a * (a + 2 * b), a * a
     assert computed(kernel, 1, a, b, threads) == [even, square + b * b]

@@ -1,4 +1,4 @@
-"""Digits by doubling, in decimal and by the kernel, against FLINT and GMP."""
+"""Digits by doubling, in decimal and by the kernel, compared with FLINT and GMP."""
 
 import random
 from pathlib import Path
@@ -20,7 +20,7 @@ def expected(n: int) -> str:
 
 @pytest.fixture
 def from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Double also where GMP would be faster, so that many more indices can be tried."""
+    """Double even where GMP would be faster, so that many more indices can be tried."""
     monkeypatch.setattr(doubling, "DOUBLING_FROM", 1 << 13)
 
 
@@ -91,7 +91,7 @@ class TestByKernel:
         with pytest.raises(IndexTooLarge, match=r"F\(1000000000\)"):
             digits_by_kernel(kernel, fibonacci.MAX_INDEX + 1)
 
-    def test_wrong_result_is_shown_to_nobody(self, tmp_path: Path) -> None:
+    def test_result_of_a_broken_kernel_raises(self, tmp_path: Path) -> None:
         kernel = broken(tmp_path, "(u128)w3[c] * high + rest", "(u128)rest")
         with pytest.raises(WrongResult, match="memory or the processor"):
             digits_by_kernel(kernel, 1_000_000)

@@ -1,4 +1,4 @@
-"""Exact terms, residues, digit counts and leading digits against other implementations."""
+"""Exact terms, residues, digit counts and leading digits, compared with other implementations."""
 
 import decimal
 import random
@@ -31,17 +31,17 @@ DIGITS_AT_POWERS_OF_TEN = {
 
 
 def independent_term(n: int) -> int:
-    """F(n) for n >= 0 by FLINT, whose recurrence is not GMP's."""
+    """Return F(n) for n >= 0 by FLINT, whose recurrence is not GMP's."""
     return int(fmpz.fib_ui(fmpz(n)))
 
 
 def independent_digits(n: int, base: int = 10) -> str:
-    """The digits of F(n) for n >= 0, by FLINT."""
+    """Return the digits of F(n) for n >= 0, by FLINT."""
     return fmpz.fib_ui(fmpz(n)).str(base=base)
 
 
 def independent_log10(n: int, precision: int = 60) -> Decimal:
-    """log10 F(n) for large n by libmpdec and Binet's formula."""
+    """Return log10 F(n) for large n by libmpdec and Binet's formula."""
     with decimal.localcontext(decimal.Context(prec=precision + len(str(n)))):
         phi = (1 + Decimal(5).sqrt()) / 2
         return n * phi.log10() - Decimal(5).sqrt().log10()
@@ -156,7 +156,7 @@ class TestDigitCount:
             assert fibonacci.digit_count(10**exponent) == digits
 
     def test_digit_count_where_it_changes_is_exact(self) -> None:
-        # From n to n + 1 the count grows by one; both sides of such places, near and far.
+        # Indices from which to the next the count grows by one, near and far; both are tested.
         last = 1
         for n in range(1, 12_000):
             count = fibonacci.digit_count(n)
@@ -175,6 +175,17 @@ class TestDigitCount:
     def test_digit_count_of_a_large_index_equals_libmpdec(self, exponent: int) -> None:
         n = 10**exponent + 1
         assert fibonacci.digit_count(n) == int(independent_log10(n)) + 1
+
+    def test_decimal_length_of_short_terms_is_that_of_their_text(self) -> None:
+        for n in range(12_000):
+            assert fibonacci.decimal_length(n) == len(independent_digits(n))
+
+    def test_decimal_length_where_floating_point_cannot_tell_equals_libmpdec(self) -> None:
+        # Up to 2^53, the last of the product's 53 bits is worth up to a quarter of a digit.
+        for n in (
+            random.Random(4).randrange(1 << bits) for bits in range(20, 54) for _ in "12345678"
+        ):
+            assert fibonacci.decimal_length(n) == int(independent_log10(n)) + 1
 
     def test_digit_count_ignores_the_sign(self) -> None:
         assert fibonacci.digit_count(-10_000) == fibonacci.digit_count(-100) * 100 - 10 == 2090

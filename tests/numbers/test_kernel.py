@@ -1,4 +1,4 @@
-"""The C kernel against GMP: steps, products, bounds; and that a broken one is noticed."""
+"""The C kernel, compared with GMP: steps, products and bounds; a broken kernel is noticed."""
 
 import ctypes
 import platform
@@ -51,7 +51,7 @@ class TestStep:
         check_step(kernel, nines, mpz(1))
         check_step(kernel, nines, nines)
         check_step(kernel, nines + 1, mpz(1))
-        # Words that sum to nines and are carried into, from each place of a vector on.
+        # Words that sum to nines and are carried into, from each place in a vector.
         for place in range(120):
             check_step(kernel, nines - nines // 2 + mpz(10) ** place, nines // 2)
 
@@ -88,7 +88,7 @@ class TestProducts:
         check_products(kernel, nines, nines, threads)
         check_products(kernel, shaped(randomness, digits), nines, threads)
 
-    def test_one_result_of_two(self, kernel: Kernel) -> None:
+    def test_first_result_alone_is_exact(self, kernel: Kernel) -> None:
         a, b = mpz(10) ** 20_000 // 7, mpz(10) ** 19_990 // 3
         first, second = read(kernel, a), read(kernel, b)
         limbs = 2 * first.limbs + 1
@@ -117,7 +117,7 @@ class TestProducts:
         limbs = 2 * number.limbs
         result = Number(limbs)
         products = Products(kernel, Products.size(kernel, limbs, both=False))
-        # Threads begin with the mode of the thread that starts them.
+        # Threads start with the mode of the thread that starts them.
         assert libm.fesetround(upward) == 0
         try:
             products.compute(PRODUCT, number, number, limbs, [result])
@@ -140,7 +140,7 @@ def test_residues_equal_gmp(kernel: Kernel) -> None:
 
 
 class TestBounds:
-    """What kernel.c derives in its head."""
+    """The bounds derived in the first comment of kernel.c."""
 
     def test_primes_have_the_roots_that_are_needed(self) -> None:
         source = C_SOURCE.read_text()
@@ -157,7 +157,7 @@ class TestBounds:
                     factors.add(q)
             assert gmpy2.is_prime(rest)
             assert all(pow(root, (p - 1) // q, p) != 1 for q in {*factors, rest})
-        # Coefficients of a^2 + (a + b)^2 for F(10^10), the limbs of which are nines.
+        # The coefficients of a^2 + (a + b)^2 for F(10^10), whose limbs are nines.
         limbs = 1_044_938_201 // LIMB_DIGITS + 1
         assert 5 * limbs * 10**36 < primes[0] * primes[1] * primes[2]
 
@@ -211,9 +211,10 @@ def test_whole_kernel_is_not_taken_for_broken(kernel: Kernel) -> None:
     check_a_little(kernel)
 
 
+@pytest.mark.campaign
 @pytest.mark.skipif(not VECTORS, reason="all instructions of this processor are in its base")
 def test_kernel_for_other_processors_equals_gmp(tmp_path: Path) -> None:
-    """What compilers make of the vectors where there are shorter ones, and no fused product."""
+    """The code that compilers make if vectors are shorter, and products are not fused."""
     check_a_little(Kernel(compiled(tmp_path, "-mno-fma", "-mno-avx2", "-mno-avx")))
 
 

@@ -1,4 +1,4 @@
-"""Numbers as people write them: read as the page reads them (`tests/page/test_numbers.py`)."""
+"""Numbers as people write them, read as by the page (`tests/page/test_numbers.py`)."""
 
 import pytest
 

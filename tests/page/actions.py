@@ -1,4 +1,4 @@
-"""What tests do on the page, and read from it."""
+"""Do things on the page, and read from it."""
 
 import json
 import re
@@ -22,25 +22,25 @@ def fib(n: int) -> str:
 
 
 def put(service: Service, position: int) -> None:
-    """Put the shared sequence there, as another client would."""
+    """Put the shared sequence at a position, as another client would."""
     body = b'{"position":"%d"}' % position
     reply, _ = service.ask(SHARED, "PUT", {"Content-Type": "application/json"}, body)
     assert reply.status == 200
 
 
 def position(service: Service, path: str = SHARED) -> str:
-    """Return where the service says that a sequence is."""
+    """Return the position of a sequence from the service."""
     answer: str = json.loads(service.ask(path)[1])["position"]
     return answer
 
 
 def digits(term: Locator) -> str:
-    """Return the digits that are seen of a term; … for those that are left out."""
+    """Return the visible digits of a term, with … for omitted ones."""
     return "…".join(term.locator(".digits:not(:empty)").all_text_contents())
 
 
 def is_at(page: Page, n: int) -> None:
-    """Return once the page shows F(n), which is short."""
+    """Wait until the page shows F(n), which is short."""
     expect(page.locator("#position")).to_have_text(f"{n:,}")
     expect(page.locator("#name")).to_have_text(f"{n:,}")
     expect(page.locator("#digits")).to_have_text(str(len(fib(n))))
@@ -60,21 +60,21 @@ def show(page: Page, n: str, what: str = "Digits") -> None:
 
 
 def later(page: Page) -> None:
-    """Let the page look whether anything has changed, as it does when it is looked at again."""
+    """Make the page check for changes, as it does when it becomes visible again."""
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
 
 def hide_changes(page: Page, path: str = SHARED) -> None:
-    """Let the page see nothing of what happens to a sequence elsewhere, until it is unrouted."""
+    """Hide changes of a sequence by others from the page, until the route is removed."""
     page.route(f"**{path}", lambda route: route.fulfill(status=304))
-    # The page has one look at a time: one that began before has come to its end.
+    # The page makes one check at a time; wait until one that began before has ended.
     with page.expect_response(f"**{path}"):
         later(page)
 
 
 @contextmanager
 def paused(service: Service) -> Iterator[None]:
-    """Let the service be there, and answer nothing."""
+    """Pause the service: it accepts connections, and answers nothing."""
     service.process.send_signal(signal.SIGSTOP)
     try:
         yield
@@ -83,7 +83,7 @@ def paused(service: Service) -> Iterator[None]:
 
 
 def steps_sent(page: Page) -> list[str]:
-    """Return where to the page sends steps from now on; the list grows."""
+    """Return the targets of steps that the page sends from now on; the list grows."""
     paths: list[str] = []
 
     def see(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""A real Chromium, and what every page in it has to keep to."""
+"""A real Chromium, and rules that every page in it must keep."""
 
 import os
 import re
@@ -26,13 +26,15 @@ PHONE: dict[str, Any] = {
 expect.set_options(timeout=1000 * TIMEOUT)
 
 
-# Not for longer: while Playwright's event loop runs, asyncio.run() refuses to start another.
+# While Playwright's event loop runs, asyncio.run() refuses to start another: end it soon.
 @pytest.fixture(scope="package")
 def browser(require: Callable[[str], str]) -> Iterator[Browser]:
     program = require("chromium")
     with sync_playwright() as playwright:
+        # Names that a page of another site may have.
+        arguments = ["--host-resolver-rules=MAP *.example 127.0.0.1"]
         # As root Chromium refuses to start with its sandbox.
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        arguments += ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = playwright.chromium.launch(executable_path=program, args=arguments)
         yield browser
         browser.close()
@@ -74,7 +76,7 @@ class Open:
 
 @pytest.fixture
 def open_page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Open]:
-    """Open pages; how the last one then looks, is kept in `SCREENSHOTS`."""
+    """Open pages, and save how the last one looks in `SCREENSHOTS`."""
     opened = Open(browser)
     yield opened
     if opened.pages:

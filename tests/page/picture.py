@@ -31,7 +31,7 @@ CARD = """
 
 
 def take_page(browser: Browser) -> None:
-    """Step a new service's sequence a while, look up a term, and take the picture."""
+    """Step the sequence of a new service a while, look up a term, and take the picture."""
     with tempfile.TemporaryDirectory() as directory:
         service = Service([], Path(directory) / "state.log", [])
         page = browser.new_page(viewport={"width": 1200, "height": 1000}, device_scale_factor=1.5)
@@ -64,7 +64,7 @@ def take_card(browser: Browser) -> None:
 
 
 def take(program: str) -> None:
-    """Take both."""
+    """Take both pictures."""
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = playwright.chromium.launch(executable_path=program, args=arguments)

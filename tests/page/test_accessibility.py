@@ -1,4 +1,4 @@
-"""axe-core finds nothing on the page: in every state, at both sizes, in light and in the dark."""
+"""axe-core finds no fault in the page: in every state, at both sizes, in both colour schemes."""
 
 import re
 import signal
@@ -11,6 +11,8 @@ from playwright.sync_api import Page, Route, expect
 from tests.page.actions import is_at, seek, show
 from tests.page.conftest import PHONE, Open
 from tests.service import Serve, Service
+
+pytestmark = pytest.mark.campaign
 
 # axe-core 4.14.1, as in its npm package; see axe.LICENSE.
 AXE = (Path(__file__).parent / "axe.min.js").read_text()
@@ -26,7 +28,7 @@ SIZES_AND_SCHEMES: dict[str, dict[str, Any]] = {
 
 
 def check(page: Page, state: str) -> None:
-    """Fail if axe-core finds anything, or if something has to be scrolled to the side."""
+    """Fail if axe-core finds anything, or if the page must be scrolled sideways."""
     found = page.evaluate("axe.run()")
     violations = [
         (state, violation["id"], node["html"], node["failureSummary"])
@@ -38,19 +40,19 @@ def check(page: Page, state: str) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == page.evaluate("innerWidth")
 
 
-# By itself each takes as long as twenty other tests of the page.
+# One of these takes as long as twenty other tests of the page.
 @pytest.mark.parametrize(
     "look",
     [
         "390x844 dark",
-        # The other size and the other scheme.
-        pytest.param("1280x720 light", marks=pytest.mark.campaign),
+        # The other size and the other colour scheme.
+        "1280x720 light",
     ],
 )
 def test_axe_finds_nothing_in_what_a_visitor_opens(
     service: Service, open_page: Open, look: str
 ) -> None:
-    # A little more than one page of digits: axe-core looks at each group of those that are shown.
+    # A little more than one page of digits, because axe-core checks each visible group.
     page = open_page(service, "?n=48,000", **SIZES_AND_SCHEMES[look])
     page.evaluate(AXE)
     is_at(page, 0)
@@ -92,7 +94,9 @@ def _check_refusals_and_progress(page: Page) -> None:
     page.route("**/api1/terms/7", answer)
     page.route(
         "**/api1/terms/7/job",
-        lambda route: route.fulfill(json={"n": "7", "state": "running", "progress": 0.5}),
+        lambda route: route.fulfill(
+            json={"n": "7", "state": "running", "progress": 0.5, "seconds_left": 1}
+        ),
     )
     show(page, "7")
     expect(page.locator("#computation .percent")).to_have_text("50 %")
@@ -116,8 +120,8 @@ LOOKS: dict[str, dict[str, Any]] = {
     "look",
     [
         "phone",
-        pytest.param("light", marks=pytest.mark.campaign),
-        pytest.param("dark", marks=pytest.mark.campaign),
+        "light",
+        "dark",
     ],
 )
 def test_axe_finds_nothing_while_things_fail(serve: Serve, open_page: Open, look: str) -> None:
@@ -128,7 +132,7 @@ def test_axe_finds_nothing_while_things_fail(serve: Serve, open_page: Open, look
     expect(page.locator("#keep")).to_be_visible()
     is_at(page, 0)
     page.get_by_role("button", name="Previous").click()
-    expect(page.locator("#problem")).to_contain_text("far back")
+    expect(page.locator("#problem")).to_contain_text("starts at F(0)")
     show(page, "1000000000000")
     expect(page.locator("#refusal")).to_contain_text("Terms are given in full")
     check(page, "with errors")

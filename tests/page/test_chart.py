@@ -9,6 +9,8 @@ from tests.page.actions import hide_changes, is_at
 from tests.page.conftest import Open
 from tests.service import Service
 
+pytestmark = pytest.mark.campaign
+
 
 def places(chart: Locator, mark: str, coordinate: str) -> list[str | None]:
     return [one.get_attribute(coordinate) for one in chart.locator(mark).all()]
@@ -27,6 +29,10 @@ class TestChart:
         expect(chart.locator("circle")).to_have_count(3)
         expect(chart.locator(".micros path")).to_have_count(3)
         expect(page.locator("#took")).to_have_text(re.compile(r"[\d.]+ ms"))
+        # What the service did of that.
+        ms = r"\d+\.\d\d"
+        shown = re.compile(rf"^commit {ms}, text {ms}, compute {ms}$")
+        expect(page.locator("#phases")).to_have_text(shown)
         picture = chart.get_by_role("img")
         expect(picture).to_have_accessible_name(
             re.compile(
@@ -37,7 +43,7 @@ class TestChart:
         lefts = [float(x or "") for x in places(chart, "circle", "cx")]
         assert lefts == sorted(lefts)
         assert lefts[1] - lefts[0] == pytest.approx(lefts[2] - lefts[1], abs=0.2)
-        # 11, 21 and 31 digits lie on a line; up is less.
+        # 11, 21 and 31 digits are on a line; higher is less.
         heights = [float(y or "") for y in places(chart, "circle", "cy")]
         assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=0.2)
         assert heights[0] > heights[1]
@@ -73,4 +79,4 @@ class TestChart:
             assert len(edges) >= 4
             assert edges == sorted(edges)
             assert edges[0] >= 0
-            assert edges[-1] < box + 1  # As exact as fonts are measured.
+            assert edges[-1] < box + 1  # as exact as fonts are measured

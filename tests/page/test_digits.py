@@ -11,9 +11,11 @@ from tests.page.actions import fib, is_at, put, show
 from tests.page.conftest import Open
 from tests.service import Service
 
+pytestmark = pytest.mark.campaign
+
 CLIPBOARD: dict[str, Any] = {"permissions": ["clipboard-read", "clipboard-write"]}
 
-# Draws what `::after` draws, which is no text, and nothing of what is hidden.
+# Draw what `::after` draws, which is not text, and omit hidden elements.
 SEEN = """place => {
     const all = [...place.querySelectorAll(".digits > span, .whole span")];
     const comma = (span) => getComputedStyle(span, "::after").content === '","' ? "," : "";
@@ -32,7 +34,7 @@ def find_digit(term: Locator, k: str) -> None:
 
 
 def pasted(page: Page) -> str:
-    """Return what a paste puts into a field."""
+    """Return what pasting puts into a field."""
     field = page.get_by_label("n, the index")
     field.fill("")
     field.press("Control+v")
@@ -59,7 +61,7 @@ def test_digits_are_grouped_alike_wherever_they_are_shown(
     commas = int(fib(1000)).__format__(",")
     expect(whole).to_contain_text(fib(1000)[-3:])
     assert seen(term.locator(".all")) == commas
-    # What is selected, and copied by the browser itself, has no commas.
+    # Text that the browser itself copies has no commas.
     assert whole.evaluate("one => one.textContent") == fib(1000)
     show(page, "1000", "Summary")
     summary = page.locator("#found-summary dd")
@@ -94,7 +96,7 @@ def test_digits_of_a_negative_term_are_copied_with_their_sign(
 def test_digits_are_copied_where_the_browser_has_no_clipboard_for_pages(
     service: Service, open_page: Open
 ) -> None:
-    """As over HTTP from another computer."""
+    """Use the page over HTTP, as from another computer."""
     put(service, 300)
     page = open_page(service, **CLIPBOARD)
     page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
@@ -161,14 +163,14 @@ def test_pages_of_digits_are_the_whole_term(service: Service, open_page: Open) -
     expect(later).to_be_disabled()
     earlier.click()
     expect(region.locator("p").last).to_contain_text(pieces[3][-999:])
-    # After a step the same page of the next term is shown.
+    # After a step, the page shows the same part of the next term.
     page.get_by_role("button", name="Next").click()
     following = fib(n + 1)[len("".join(pieces[:3])) :]
     expect(region.locator("p").last).to_contain_text(following[:9_990][-900:])
 
 
-# Frames come at least so often while the page has millions of digits; a machine under load draws
-# an idle page as rarely.
+# Frames must come at least this often while the page has millions of digits; on a machine under
+# load, an idle page gets as few.
 LONGEST_FRAME_MS = 1_000
 
 WATCH_FRAMES = """() => {
@@ -184,7 +186,6 @@ WATCH_FRAMES = """() => {
 }"""
 
 
-@pytest.mark.campaign
 def test_twenty_million_digits_do_not_freeze_the_page(service: Service, open_page: Open) -> None:
     page = open_page(service)
     is_at(page, 0)
@@ -195,7 +196,7 @@ def test_twenty_million_digits_do_not_freeze_the_page(service: Service, open_pag
     term = page.locator("#found-term")
     term.get_by_role("button", name="more digits").click()
     expect(term.locator(".range")).to_have_text(re.compile("of 20,000,117"))
-    # By the service, from another place in its file.
+    # The service sends it from another place in its file.
     reply, body = service.ask(
         "/api1/terms/95700000", headers={"Accept": "text/plain", "Range": "bytes=12345677-12345677"}
     )
@@ -211,7 +212,7 @@ def test_twenty_million_digits_do_not_freeze_the_page(service: Service, open_pag
         term.get_by_role("button", name="Download").click()
     text = download.value.path().read_bytes()
     assert [text.count(b"%d" % digit) for digit in range(10)] == counts
-    # Its last digits, by the period of the last six.
+    # Its last digits, from the period of the last six.
     assert int(text[-6:]) == int(fmpz.fib_ui(fmpz(95_700_000 % 1_500_000)) % 10**6)
     longest = page.evaluate("longest")
     print("longest frame:", round(longest), "ms")

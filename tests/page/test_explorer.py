@@ -28,7 +28,7 @@ def residue_of_power(exponent: int, modulus: int) -> int:
 
 def last_digits(exponent: int) -> str:
     """Return the last twenty digits of F(10^exponent)."""
-    # Two moduli that fit into a word, and the Chinese remainder of both.
+    # Use two moduli that fit into a word, and the Chinese remainder theorem.
     two, five = 2**20, 5**20
     left, right = residue_of_power(exponent, two), residue_of_power(exponent, five)
     number = left + two * ((right - left) * pow(two, -1, five) % five)
@@ -95,7 +95,7 @@ class TestExplorer:
         page.locator("#modulo").fill("0")
         page.get_by_role("button", name="Show", exact=True).click()
         refusal = page.locator("#refusal")
-        expect(refusal).to_contain_text("That cannot be done")
+        expect(refusal).to_contain_text("That is not possible")
         refusal.get_by_role("button", name="Close").click()
         expect(refusal).to_be_empty()
 
@@ -127,23 +127,17 @@ class TestExplorer:
         expect(work).to_be_hidden()
         assert service.ask("/api1/terms/99999999/job")[0].status == 404
 
-    def test_download_of_a_term_is_its_digits(self, service: Service, open_page: Open) -> None:
-        page = open_page(service)
-        show(page, "1000000")
-        with page.expect_download() as download:
-            page.locator("#found-term").get_by_role("button", name="Download").click()
-        assert download.value.suggested_filename == "fibonacci-1000000.txt"
-        assert download.value.path().read_text() == fib(1_000_000)
-
-    def test_download_of_the_current_term_is_its_digits(
+    def test_downloads_of_any_term_and_of_the_current_one_are_their_digits(
         self, service: Service, open_page: Open
     ) -> None:
         put(service, 500)
         page = open_page(service)
-        with page.expect_download() as download:
-            page.locator("#current").get_by_role("button", name="Download").click()
-        assert download.value.suggested_filename == "fibonacci-500.txt"
-        assert download.value.path().read_text() == fib(500)
+        show(page, "1000000")
+        for place, n in (("#found-term", 1_000_000), ("#current", 500)):
+            with page.expect_download() as download:
+                page.locator(place).get_by_role("button", name="Download").click()
+            assert download.value.suggested_filename == f"fibonacci-{n}.txt"
+            assert download.value.path().read_text() == fib(n)
 
     def test_term_beyond_the_limit_leads_to_its_summary(
         self, service: Service, open_page: Open
@@ -160,7 +154,7 @@ class TestExplorer:
         expect(refusal).to_be_empty()
         # The number of digits of a googolth term, exactly.
         show(page, "1" + "0" * 100, "Summary")
-        # By floor(n log10(phi) - log10(sqrt 5)) + 1 to a thousand bits, elsewhere.
+        # Computed by another program: floor(n log10(phi) - log10(sqrt 5)) + 1 to a thousand bits.
         count = int(
             "20898764024997873376927208923755541682245923991821"
             "09535392875613974104853496745963277658556235103535"

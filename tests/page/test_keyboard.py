@@ -1,10 +1,13 @@
 """The page by keyboard alone."""
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.page.actions import digits, is_at, put, seek
 from tests.page.conftest import Open
 from tests.service import Service
+
+pytestmark = pytest.mark.campaign
 
 
 class TestKeyboard:
@@ -60,7 +63,7 @@ class TestKeyboard:
         expect(page.locator("#keep")).to_be_visible()
         is_at(page, 0)
         tab_to("by")
-        page.keyboard.type("7")  # What was there is selected.
+        page.keyboard.type("7")  # The previous text is selected.
         page.keyboard.press("Enter")
         is_at(page, 7)
         tab_to("next")

@@ -1,4 +1,4 @@
-"""Links to what the page shows, and programs that ask for it."""
+"""Links to what the page shows, and programs that request it."""
 
 import re
 import subprocess
@@ -14,14 +14,16 @@ from tests.page.actions import fib, in_base, is_at, show
 from tests.page.conftest import Open
 from tests.service import Serve, Service
 
+pytestmark = pytest.mark.campaign
+
 CLIPBOARD: dict[str, Any] = {"permissions": ["clipboard-read", "clipboard-write"]}
 
 
 @pytest.mark.parametrize(
     ("link", "said", "canonical"),
     [
-        pytest.param("?n=100", "F(100), 21 digits", "?n=100", marks=pytest.mark.campaign),
-        pytest.param("?n=1e3", "F(1,000), 209 digits", "?n=1000", marks=pytest.mark.campaign),
+        ("?n=100", "F(100), 21 digits", "?n=100"),
+        ("?n=1e3", "F(1,000), 209 digits", "?n=1000"),
         ("?n=1,000&base=16", "F(1,000) in base 16, 174 digits", "?n=1000&base=16"),
         ("?n=-8", "F(\N{MINUS SIGN}8), 2 digits", "?n=-8"),
         ("?n=10^3&modulo=1_000", "F(1,000) mod 1,000", "?n=1000&modulo=1000"),
@@ -34,7 +36,7 @@ def test_a_link_restores_what_was_shown(
     page = open_page(service, link)
     expect(page.locator("#found-said")).to_have_text(said)
     assert page.url == f"{service.url}/{canonical}"
-    # Made by hand, the same is shown, and has the same link.
+    # Entered by hand, the same term is shown, and has the same link.
     by_hand = open_page(service, **CLIPBOARD)
     is_at(by_hand, 0)
     by_hand.get_by_role("button", name="Private").click()
@@ -50,7 +52,7 @@ def test_a_link_restores_what_was_shown(
     assert re.fullmatch(re.escape(f"{service.url}/{canonical}") + "#[0-9a-f]{32}", by_hand.url)
     by_hand.get_by_role("button", name="Copy link").click()
     expect(by_hand.locator("#found-tools .copy")).to_have_text("Copied")
-    # The address of the private sequence is not in it.
+    # The link has no address of the private sequence.
     assert by_hand.evaluate("navigator.clipboard.readText()") == f"{service.url}/{canonical}"
 
 
@@ -72,7 +74,7 @@ def test_back_and_forward_show_the_terms_looked_up(service: Service, open_page: 
     page.go_back()
     expect(page.locator("#found")).to_be_hidden()
     assert page.url == f"{service.url}/"
-    # A link that is written in another way leaves no entry of its own.
+    # Another notation of the same link adds no entry to the history.
     page.goto(f"{service.url}/?n=1e1")
     expect(said).to_have_text("F(10), 2 digits")
     page.go_back()
@@ -118,17 +120,8 @@ PRINTED = {
 }
 
 
-# In make test each link once, and each language.
-@pytest.mark.parametrize(
-    ("language", "link"),
-    [
-        pytest.param(
-            *(language, link), marks=[] if (each + other) % 3 == 0 else pytest.mark.campaign
-        )
-        for each, language in enumerate(PROGRAMS)
-        for other, link in enumerate(PRINTED)
-    ],
-)
+@pytest.mark.parametrize("link", PRINTED)
+@pytest.mark.parametrize("language", PROGRAMS)
 def test_a_program_prints_what_the_page_shows(
     service: Service,
     open_page: Open,
@@ -153,7 +146,6 @@ def test_a_program_prints_what_the_page_shows(
     assert done.stdout.strip() == PRINTED[link]
 
 
-@pytest.mark.campaign
 @pytest.mark.parametrize("language", PROGRAMS)
 def test_a_program_waits_for_a_large_term(
     serve: Serve,
@@ -168,7 +160,7 @@ def test_a_program_waits_for_a_large_term(
     expect(page.locator("#found-said")).to_have_text("F(1,000,000), 208,988 digits")
     page.get_by_text("As curl, Python or JavaScript").click()
     page.locator("#languages").get_by_text(language, exact=True).click()
-    # The same program for a term that nobody has computed yet.
+    # The same program works for a term that is not computed yet.
     program = page.locator("#program").inner_text().replace("1000000", "20000000")
     done = subprocess.run(
         [*command, program], cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False
@@ -186,7 +178,7 @@ def test_other_sites_find_a_card(service: Service, open_page: Open) -> None:
             "all => all.map(one => [one.getAttribute('property'), one.content])"
         )
     )
-    # The four that OpenGraph requires.
+    # The four properties that OpenGraph requires.
     assert properties["og:type"] == "website"
     assert properties["og:title"]
     assert properties["og:url"] == f"{service.url}/"
@@ -194,7 +186,7 @@ def test_other_sites_find_a_card(service: Service, open_page: Open) -> None:
     reply, body = service.ask("/page/card.png")
     assert (reply.status, reply.getheader("Content-Type")) == (200, "image/png")
     assert body[16:24] == (1200).to_bytes(4, "big") + (630).to_bytes(4, "big")
-    # Behind a proxy, as that one is asked.
+    # Behind a proxy, with the proxy's address.
     forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": 'fib.example"><b>'}
     text = service.ask("/", headers=forwarded)[1].decode()
     assert 'content="https://fib.example&quot;&gt;&lt;b&gt;/page/card.png"' in text

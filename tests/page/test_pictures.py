@@ -11,9 +11,11 @@ from tests.page.actions import hide_changes, is_at, seek, show
 from tests.page.conftest import Open
 from tests.service import Service
 
+pytestmark = pytest.mark.campaign
+
 
 def circles(page: Page) -> list[tuple[float, float]]:
-    """Return where the points of the chart of digits are, the first step first."""
+    """Return the points of the chart of digits, in the order of the steps."""
     places: list[tuple[float, float]] = page.locator("#chart circle").evaluate_all(
         "all => all.map(one => [Number(one.getAttribute('cx')), Number(one.getAttribute('cy'))])"
     )
@@ -90,7 +92,7 @@ def test_digits_of_a_term_are_counted(service: Service, open_page: Open, n: str)
         cells = [] if first is None else [f"{first:,} ({first / 10:.2f} %)"]
         cells.append(f"{count:,} ({100 * count / len(whole):.2f} %)")
         assert rows.nth(digit).locator("td").all_text_contents() == cells
-    # The higher a bar the more digits: up to rounding, which hides what is closer.
+    # A higher bar means more digits, unless rounding hides the difference.
     heights = [
         float(height)
         for height in picture.locator("rect.all[height]").evaluate_all(

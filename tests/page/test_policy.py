@@ -1,4 +1,4 @@
-"""What the page may do: nothing but ask the service that it came from."""
+"""The policy of the page: it may only use the service that it came from."""
 
 from tests.page.conftest import Open
 from tests.service import Service

@@ -1,4 +1,4 @@
-"""Private sequences on the page: created, kept by the browser, removed."""
+"""Private sequences on the page: create, remember, remove."""
 
 import re
 from urllib.parse import urlsplit
@@ -46,12 +46,12 @@ class TestOwnSequence:
         page.get_by_role("button", name="Remove…").click()
         page.go_back()
         is_at(page, 7)
-        # Else it would now be answered for the other sequence.
+        # Otherwise it would be answered for the other sequence.
         expect(page.get_by_role("dialog")).to_be_hidden()
-        # It can be opened elsewhere.
+        # It can be opened in another browser.
         elsewhere = open_page(service, fragment[1])
         is_at(elsewhere, 50)
-        # Who turns to the other one takes with him nothing that he has asked for of this one.
+        # Actions on one sequence are dropped when the user opens another.
         page.get_by_role("button", name="Private").click()
         is_at(page, 50)
         sent = steps_sent(page)
@@ -163,7 +163,7 @@ class TestOwnSequence:
         expect(problem).to_be_empty()
         expect(page.locator("#keep")).to_be_visible()
         own = page.url
-        # The one that this browser knows is not lost to a new one.
+        # A new sequence does not replace the one that this browser remembers.
         page.evaluate("location.hash = '1'.repeat(32)")
         is_gone()
         page.get_by_role("button", name="Open my private sequence").click()

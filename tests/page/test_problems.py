@@ -1,4 +1,4 @@
-"""What the page says of requests that fail, and of a service that is away."""
+"""What the page shows if requests fail, or the service is away."""
 
 import json
 import signal
@@ -27,12 +27,12 @@ class TestProblems:
         page.get_by_role("button", name="Previous").click()
         problem = page.locator("#problem")
         expect(problem).to_have_attribute("role", "alert")
-        expect(problem).to_contain_text("It does not go that far back")
+        expect(problem).to_contain_text("The sequence starts at F(0)")
         expect(problem).to_contain_text("there is no term before F(0); it is at position 0")
         problem.get_by_role("button", name="Close").click()
         expect(problem).to_be_empty()
         page.get_by_role("button", name="Previous").click()
-        expect(problem).to_contain_text("It does not go that far back")
+        expect(problem).to_contain_text("The sequence starts at F(0)")
         page.get_by_role("button", name="Next").click()
         is_at(page, 1)
         expect(problem).to_be_empty()
@@ -55,7 +55,7 @@ class TestProblems:
         is_at(page, 0)
         page.get_by_label("by how many terms").fill("1" + "0" * 30)
         page.get_by_role("button", name="Next").click()
-        expect(page.locator("#problem")).to_contain_text("That cannot be done")
+        expect(page.locator("#problem")).to_contain_text("That is not possible")
         is_at(page, 0)
 
     def test_text_that_is_no_number_is_not_sent(self, service: Service, open_page: Open) -> None:
@@ -169,7 +169,7 @@ class TestAway:
     ) -> None:
         service = serve()
         page = open_page(service)
-        # Its ten seconds of patience need not be ours.
+        # Do not wait for its timeout of ten seconds.
         began = datetime(2026, 1, 1)
         page.clock.install(time=began)
         page.reload()
@@ -189,14 +189,14 @@ class TestAway:
                 page.clock.fast_forward(10_000)
             expect(away).to_contain_text("The service does not answer")
             expect(controls).not_to_have_attribute("aria-busy", "true")
-            # It is being asked whether it is back.
+            # The page is asking whether the service is back.
             following.click()
             following.click()
             expect(away).to_contain_text("Not sent")
         expect(away).to_be_empty()
         problem = page.locator("#problem")
         expect(problem).to_contain_text("may or may not have been made")
-        # The step may still wait in the service, and be made after it has told where it is.
+        # The service may make the step after it has already shown the position.
         expect(problem).to_contain_text("was at position 0 when it was sent")
         expect(problem).to_contain_text("may still change")
         assert sent == [f"{SHARED}/next"]

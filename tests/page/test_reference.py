@@ -1,9 +1,12 @@
 """The reference of the API, to read and to try."""
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.page.conftest import Open
 from tests.service import Serve
+
+pytestmark = pytest.mark.campaign
 
 
 def test_reference_leads_from_the_page_to_a_term_that_is_tried(

@@ -1,4 +1,4 @@
-"""The shared sequence on the page: stepped, sought, and shown to the last digit."""
+"""The shared sequence on the page: step, seek, and see every digit."""
 
 import re
 
@@ -107,7 +107,7 @@ class TestSequence:
         is_at(page, 40)
 
     def test_no_number_is_rounded(self, service: Service, open_page: Open) -> None:
-        """Neither a position nor a count passes through a floating point number."""
+        """Positions and counts never pass through a floating-point number."""
         n, count, value = "9007199254740993", "18014398509481989", "1" * 200
 
         def answer(route: Route) -> None:

@@ -1,10 +1,13 @@
 """Keyboard shortcuts of the page."""
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.page.actions import is_at, position
 from tests.page.conftest import Open
 from tests.service import Service
+
+pytestmark = pytest.mark.campaign
 
 
 def test_keys_do_what_buttons_do(service: Service, open_page: Open) -> None:
@@ -26,7 +29,7 @@ def test_keys_do_what_buttons_do(service: Service, open_page: Open) -> None:
     page.locator("h1").click()
     page.keyboard.press("/")
     expect(page.get_by_label("n, the index")).to_be_focused()
-    page.keyboard.type("1e3")  # What was there is selected.
+    page.keyboard.type("1e3")  # The previous text is selected.
     page.keyboard.press("Enter")
     expect(page.locator("#found-said")).to_have_text("F(1,000), 209 digits")
     page.locator("h1").click()

@@ -1,4 +1,4 @@
-"""What the page sends back of the tags by which the service names versions of a sequence."""
+"""The page sends back the tags by which the service names versions of a sequence."""
 
 import json
 
@@ -10,7 +10,7 @@ from tests.service import Service
 
 
 def test_the_tag_of_a_sequence_is_sent_back_as_it_came(service: Service, open_page: Open) -> None:
-    """A tag may have more than the position."""
+    """A tag may contain more than the position."""
     page = open_page(service)
     page.get_by_role("button", name="Private").click()
     is_at(page, 0)

@@ -1,4 +1,4 @@
-"""Is it a Fibonacci number? On the page."""
+"""The section "Is it a Fibonacci number?" of the page."""
 
 import pytest
 from flint import fmpz
@@ -6,6 +6,8 @@ from playwright.sync_api import Page, expect
 
 from tests.page.conftest import Open
 from tests.service import Serve
+
+pytestmark = pytest.mark.campaign
 
 
 def find(page: Page, value: str) -> None:

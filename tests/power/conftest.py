@@ -1,4 +1,4 @@
-"""A machine whose power tests cut."""
+"""A machine whose power tests can cut."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A disk with a volatile cache: what a power cut leaves of all that was not synced.
+"""A disk with a volatile cache: it models what a power cut leaves of unsynced changes.
 
 What was synced is there. Of the rest any part may be, as file systems leave it:
 
@@ -12,7 +12,8 @@ What was synced is there. Of the rest any part may be, as file systems leave it:
   the file, and the data without the rename.
 
 A sector that is written again keeps what it held before where the same is written (SQLite calls it
-powersafe overwrite): appending harms no earlier bytes of the last sector.
+powersafe overwrite): appending harms no earlier bytes of the last sector. A disk can be told not to
+do that: then a power cut may harm each sector or page that was being written, and all that it held.
 """
 
 import errno
@@ -143,7 +144,7 @@ class Disk:
         self.root = self._inode(stat.S_IFDIR | 0o755)
         self.capacity: int | None = None
         self.pending_names: list[NameChange] = []
-        # What is in blocks that belong to no file any more.
+        # The content of blocks that belong to no file any more.
         self._recycled = b""
 
     def _inode(self, mode: int) -> Inode:
@@ -193,7 +194,7 @@ class Disk:
         self.pending_names.append(change)
 
     def write(self, file: Inode, data: bytes, offset: int) -> int:
-        """Write as much as there is room for, and return how much that is."""
+        """Write as much as there is room for, and return the length."""
         if self.capacity is not None:
             left = self.capacity - self._used() + max(len(file.content), file.reserved)
             data = data[: max(0, left - offset)]
@@ -203,11 +204,11 @@ class Disk:
         return len(data)
 
     def limit(self, room: int | None) -> None:
-        """Leave room for so many more bytes, None for any number."""
+        """Leave room for this many more bytes; None for any number."""
         self.capacity = None if room is None else self._used() + room
 
     def reserve(self, file: Inode, end: int) -> None:
-        """Make sure that there is room for so many bytes; the file does not change."""
+        """Reserve room for this many bytes, without changing the file."""
         has = max(len(file.content), file.reserved)
         if self.capacity is not None and end - has > self.capacity - self._used():
             raise OSError(errno.ENOSPC, "the disk is full")
@@ -228,8 +229,8 @@ class Disk:
 
     # --- What a power cut leaves -----------------------------------------------------------------
 
-    def cut_power(self, chance: random.Random) -> None:
-        """Lose of what was not synced what chance will have."""
+    def cut_power(self, chance: random.Random, *, powersafe: bool = True) -> None:
+        """Lose any part of what was not synced, and harm more if not ``powersafe``."""
         for change in self._surviving_names(chance):
             _apply_name(change, lambda one: one.durable_entries)
         self.pending_names.clear()
@@ -241,6 +242,8 @@ class Disk:
                 waiting += one.entries.values()
             else:
                 one.durable = surviving_data(one, chance, self._recycled)
+                if not powersafe:
+                    one.durable = _harmed(one, chance)
                 one.content = bytearray(one.durable)
                 one.pending.clear()
                 one.reserved = 0
@@ -252,7 +255,7 @@ class Disk:
         kept = []
         lost: set[tuple[int, str]] = set()
         for change in pending:
-            # What was done to a name that never came to the disk cannot be there either.
+            # If a name never reached the disk, later changes of it cannot be there either.
             if lost & change.places() or chance.random() < 0.5:
                 lost |= change.places()
             else:
@@ -282,8 +285,19 @@ def surviving_data(file: Inode, chance: random.Random, recycled: bytes) -> bytes
     return _by_units(file, chance, SECTOR if way == 3 else PAGE, fill)
 
 
+def _harmed(file: Inode, chance: random.Random) -> bytes:
+    """Return what has survived of a file, with the units harmed that were being written."""
+    unit = chance.choice([SECTOR, PAGE])
+    content = bytearray(file.durable)
+    for start in range(0, len(content), unit):
+        if any(one.touches(start, start + unit) for one in file.pending) and chance.random() < 0.5:
+            size = len(content[start : start + unit])
+            content[start : start + unit] = chance.choice([bytes(size), chance.randbytes(size)])
+    return bytes(content)
+
+
 def _torn(file: Inode, chance: random.Random) -> bytes:
-    """Return the first few writes, with the last torn at a sector."""
+    """Return the first few writes, the last of them torn at a sector."""
     content = bytearray(file.durable)
     count = chance.randint(1, len(file.pending))
     for change in file.pending[: count - 1]:
@@ -312,7 +326,7 @@ def _by_units(file: Inode, chance: random.Random, unit: int, fill: bytes) -> byt
 
 
 def _unit(durable: bytes, changes: list[Change], start: int, unit: int, fill: bytes) -> bytes:
-    """Return a unit of a file after some changes that touch it."""
+    """Return a unit of a file after some of the changes that affect it."""
     if start >= len(durable) and not changes and fill:
         at = start % len(fill) // unit * unit
         return fill[at : at + unit].ljust(unit, b"\0")

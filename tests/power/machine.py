@@ -1,4 +1,4 @@
-"""A machine whose power can be cut: a directory that a `Disk` is mounted on, and its switch."""
+"""A machine whose power can be cut: a directory on which a `Disk` is mounted, and its switch."""
 
 import json
 import os
@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from tests.power.forks import Forked, Forks
+
 _FUSE = Path("/dev/fuse")
 
 
 def require_fuse() -> None:
-    """Skip the test where nothing can be mounted; in CI fail, if the machine could."""
+    """Skip the test if nothing can be mounted; in CI fail, if the machine could."""
     reason = ""
     if not _FUSE.exists():
         reason = "there is no /dev/fuse"
@@ -37,6 +39,7 @@ class Machine:
 
     Attributes:
         directory: Where.
+        boot_id: A file with what tells this boot of the machine from others.
         cut_at: The call at which the power was cut last, empty if it was not since `arm`.
         syncs: How often each kind of sync was made since the disk was formatted.
     """
@@ -55,9 +58,25 @@ class Machine:
         self.syncs: dict[str, int] = {}
         assert self._process.stdout is not None
         assert self._process.stdout.readline(), "it was not mounted"
+        self.boot_id = directory.with_name("boot_id")
+        self._forks: Forks | None = None
+
+    def serve(self, arguments: list[str], log: Path) -> Forked:
+        """Return a service that runs there.
+
+        Raises:
+            AssertionError: it does not start.
+        """
+        if not self._forks:
+            # Here, to be after the mounting.
+            self.boot_id.touch()
+            self._forks = Forks(self.boot_id)
+        return Forked(self._forks, arguments, log)
 
     def remove(self) -> None:
         """Unmount the disk, which nobody uses any more."""
+        if self._forks:
+            self._forks.remove()
         subprocess.run(["umount", "-l", str(self.directory)], check=True)
         self._process.communicate(timeout=20)
 
@@ -80,25 +99,30 @@ class Machine:
         self._tell("arm", kind=kind, count=count, then=then)
 
     def look(self) -> None:
-        """Learn whether the power was cut, and what was synced."""
+        """Note whether the power was cut, and what was synced."""
         self._tell("state")
 
-    def power_on(self, randomness: random.Random) -> None:
-        """Cut the power, if it is not off, and go on with what that has left."""
-        self._tell("power on", seed=randomness.getrandbits(32))
+    def power_on(self, randomness: random.Random, *, powersafe: bool = True) -> None:
+        """Cut the power, if it is not off, and go on with what that has left.
+
+        Args:
+            randomness: What chooses that.
+            powersafe: Whether a sector that was being written keeps what it held before.
+        """
+        self._tell("power on", seed=randomness.getrandbits(32), powersafe=powersafe)
 
     def go_on(self) -> None:
-        """Go on with all that was done, as when only a program was killed."""
-        self._tell("power on", seed=None)
+        """Go on with all changes, as if only a program had been killed."""
+        self._tell("power on", seed=None, powersafe=True)
 
     def format(self) -> None:
         """Empty the disk."""
         self._tell("format")
 
     def limit(self, room: int | None) -> None:
-        """Leave room for so many more bytes, None for any number."""
+        """Leave room for this many more bytes; None for any number."""
         self._tell("limit", room=room)
 
     def mutate(self, sync: str, *, number: int | None = None, late_by: int = 0) -> None:
-        """Leave out syncs, or make them late; see `Mutant`. Without a name all are made again."""
+        """Omit or delay syncs; see `Mutant`. Without a name, make all of them again."""
         self._tell("mutate", sync=sync, number=number, late_by=late_by)

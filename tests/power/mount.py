@@ -46,11 +46,11 @@ class Mutant(NamedTuple):
 
 
 class FileSystem:
-    """What FUSE calls; one call at a time."""
+    """The calls of FUSE, one at a time."""
 
     use_ns = True
-    # Of a file that has no name any more there is only the handle. (With libfuse 3 mfusepy hands on
-    # none when a file is truncated.)
+    # A file without a name has only its handle. (With libfuse 3, mfusepy passes none when a file
+    # is truncated.)
     flag_nullpath_ok = flag_nopath = mfusepy.fuse_version_major == 2
 
     def __init__(self) -> None:
@@ -61,10 +61,10 @@ class FileSystem:
         self.syncs: Counter[str] = Counter()
         self.mutant: Mutant | None = None
         self._armed: dict[str, Any] | None = None
-        # Syncs that are late, each with the number of calls until it is made.
+        # Delayed syncs, each with the number of calls after which it is made.
         self._late: list[tuple[Inode, int]] = []
         self._handles: dict[int, Inode] = {}
-        # Which process of those that ran one after the other has last written to a file.
+        # The number of the process, of those that ran in turn, that last wrote to each file.
         self._life = 0
         self._writers: dict[int, int] = {}
 
@@ -81,16 +81,16 @@ class FileSystem:
         self._life += 1
         self.cut_at = ""
 
-    def power_on(self, seed: int | None) -> None:
-        """Go on after a cut, or begin one here; without a seed nothing is lost."""
+    def power_on(self, seed: int | None, powersafe: bool) -> None:
+        """Go on after a cut, or start one here; without a seed nothing is lost."""
         if seed is not None:
-            self.disk.cut_power(random.Random(seed))
+            self.disk.cut_power(random.Random(seed), powersafe=powersafe)
         self._armed = None
         self._late.clear()
         self.is_off = False
 
     def _happens(self, kind: str, *what: str) -> None:
-        """Note a call that changes something, and cut the power if it is the one."""
+        """Count a call that changes something, and cut the power if it is the one."""
         armed = self._armed
         if armed:
             if armed["count"] > 0:
@@ -126,7 +126,7 @@ class FileSystem:
         self.syncs.update(what)
         mutant = self.mutant
         if mutant and mutant.sync in what and mutant.number in (None, inode.syncs):
-            # It counts as made: the next one is another.
+            # It counts as made, so that the next sync is another one.
             inode.syncs += 1
             if mutant.late_by:
                 self._late.append((inode, mutant.late_by))
@@ -226,7 +226,7 @@ class FileSystem:
             inode.gid = inode.gid if gid == -1 else gid
 
     def utimens(self, path: str, times: tuple[int, int] | None = None) -> None:
-        """Take no notice: nobody asks for times."""
+        """Ignore it: nobody needs times."""
 
     # --- Calls that only look --------------------------------------------------------------------
 
@@ -248,7 +248,7 @@ class FileSystem:
 
     def readdir(self, _path: str | None, handle: int) -> Iterator[tuple[str, dict[str, int], int]]:
         with self.mutex:
-            # A name without a number would not be shown.
+            # A name without an inode number would not be listed.
             for name, inode in self._handles[handle].entries.items():
                 yield name, {"st_ino": inode.number, "st_mode": inode.mode}, 0
 
@@ -291,13 +291,13 @@ class FileSystem:
 
 
 def _obey(system: FileSystem, order: dict[str, Any]) -> dict[str, Any]:
-    """Do what a line of standard input says, and return what to answer."""
+    """Execute a line of standard input, and return the answer."""
     with system.mutex:
         match order.pop("do"):
             case "arm":
                 system.arm(**order)
             case "power on":
-                system.power_on(order["seed"])
+                system.power_on(**order)
             case "format":
                 system.disk = Disk()
                 system.syncs.clear()
@@ -315,7 +315,7 @@ def _obey(system: FileSystem, order: dict[str, Any]) -> dict[str, Any]:
 def _listen(system: FileSystem, directory: str) -> None:
     for line in sys.stdin:
         print(json.dumps(_obey(system, json.loads(line))), flush=True)
-    # Whoever wanted the file system is gone, and has perhaps unmounted it.
+    # The program that wanted the file system is gone, and may have unmounted it.
     subprocess.run(["umount", "-l", directory], stderr=subprocess.DEVNULL, check=False)
     os._exit(0)
 
@@ -324,7 +324,7 @@ def main() -> None:
     directory = sys.argv[1]
     system = FileSystem()
     threading.Thread(target=_listen, args=[system, directory], daemon=True).start()
-    # Nothing is kept in the kernel: after a cut its memory of the files would be wrong.
+    # Cache nothing in the kernel: after a cut its cache would be wrong.
     mfusepy.FUSE(
         system,
         directory,

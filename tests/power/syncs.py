@@ -1,4 +1,4 @@
-"""What the service syncs, and how it shows that it needs to."""
+"""List the syncs of the service, and how tests can see that each is needed."""
 
 import random
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tests.power.episode import End
 
 LATE = 40
-"""By how many calls a sync is late: so many that replies have left before it."""
+"""How many calls a sync is delayed: so many that replies have left before it."""
 
 
 class Sync(NamedTuple):
@@ -32,7 +32,7 @@ class Sync(NamedTuple):
 def soon_after(
     what: str, most: int = 3, then: int = LATE - 2
 ) -> Callable[[random.Random], list[End]]:
-    """Return a life that ends a few calls after such a sync, one of the first; and another."""
+    """Return a life that ends a few calls after such a sync, one of the first; and another life."""
 
     def ends(chance: random.Random) -> list[End]:
         return [End(chance.randint(1, most), what, chance.randint(0, then)), End(1 << 30)]
@@ -41,12 +41,12 @@ def soon_after(
 
 
 def killed_and_cut(_: random.Random) -> list[End]:
-    """Return lives of which one leaves something unsynced, and the next shows and loses it."""
+    """Return pairs of lives: one leaves something unsynced, and the next shows and loses it."""
     return [End(4, "state.log", loses=False), End(1, "state.log"), End(1 << 30)]
 
 
 def named_and_cut(chance: random.Random) -> list[End]:
-    """Return lives of which one names a new log, but commits nothing, and the next reads it."""
+    """Return pairs of lives: one renames a new log without a commit, and the next reads it."""
     return [End(1, "state.log.new", chance.randint(1, 3)), End(15)]
 
 
@@ -68,8 +68,8 @@ SYNCS = {
     ),
 }
 
-# Patterns of what else is synced: what clients are told does not depend on it. (Nor on the first
-# sync of a rewritten log, in a thread, which only makes the last one short.)
+# Patterns of other syncs, on which no reply depends. (Nor does any depend on the first sync of a
+# compacted log, made in a thread, which only makes the last sync short.)
 NOT_NEEDED = {
     "* state.log.lock": "a lock file says nothing after a crash",
     "* state.log.new": "what a rewriting has left is removed at the next start, too",
@@ -79,7 +79,7 @@ NOT_NEEDED = {
 
 
 def is_listed(what: str) -> bool:
-    """Return whether it is known if clients see that the sync of this is not made."""
+    """Return whether it is known if clients notice that this sync is missing."""
     return what in {sync.what for sync in SYNCS.values()} or any(
         fnmatch(what, pattern) for pattern in NOT_NEEDED
     )

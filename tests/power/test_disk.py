@@ -1,4 +1,4 @@
-"""The model of a disk: what is surely there after a power cut, and what may be."""
+"""The model of a disk: what is certain after a power cut, and what is possible."""
 
 import random
 import stat
@@ -13,7 +13,7 @@ CUTS = 300
 
 
 def outcomes(prepare: Callable[[Disk], None], look: Callable[[Disk], object]) -> set[object]:
-    """Return what is seen after power cuts that differ only by chance."""
+    """Return the results of power cuts that differ only by chance."""
     found = set()
     for seed in range(CUTS):
         disk = Disk()
@@ -93,7 +93,7 @@ class TestNames:
 
 
 class TestData:
-    def test_synced_data_is_there(self) -> None:
+    def test_synced_data_survives_a_power_cut(self) -> None:
         def prepare(disk: Disk) -> None:
             durable(disk, "a", b"x" * 5000)
 
@@ -108,6 +108,20 @@ class TestData:
         for found in outcomes(prepare, content):
             assert isinstance(found, bytes)
             assert found[:700] == b"x" * 700
+
+    def test_without_powersafe_overwrite_only_what_was_being_written_is_harmed(self) -> None:
+        pages = {SECTOR: 0, PAGE: 0}
+        for seed in range(CUTS):
+            disk = Disk()
+            file = durable(disk, "a", b"x" * (3 * PAGE - 100))
+            disk.write(file, b"y", 3 * PAGE - 100)
+            disk.cut_power(random.Random(seed), powersafe=False)
+            found = bytes(file.content)
+            assert found[: 2 * PAGE] == b"x" * 2 * PAGE
+            for unit in pages:
+                end = (3 * PAGE - 100) // unit * unit
+                pages[unit] += found[:end] == b"x" * end and found[end:].count(b"x") < unit // 9
+        assert 0 < pages[PAGE] < pages[SECTOR] < CUTS
 
     def test_sectors_and_pages_survive_each_by_itself(self) -> None:
         def prepare(disk: Disk) -> None:

@@ -1,4 +1,4 @@
-"""The mounted disk: it is a file system like others, until its power is cut."""
+"""The mounted disk is a file system like others, until its power is cut."""
 
 import errno
 import fcntl
@@ -82,7 +82,7 @@ def test_appending_goes_to_the_end_after_a_cut_has_moved_it(machine: Machine) ->
 
 
 @pytest.mark.parametrize("count", range(1, 9))
-def test_who_makes_the_call_dies_in_it_and_learns_nothing(machine: Machine, count: int) -> None:
+def test_program_dies_in_the_call_at_which_power_is_cut(machine: Machine, count: int) -> None:
     machine.arm(count)
     done = steps(machine)
     machine.look()
@@ -146,7 +146,7 @@ def test_syncs_are_listed_by_what_they_make_durable(machine: Machine) -> None:
 
 
 def _left(machine: Machine, seed: int, then: int) -> set[str]:
-    """Return the names that a cut so many calls after the first sync of the directory leaves."""
+    """Return the names that are left by a cut this many calls after the first directory sync."""
     machine.format()
     machine.arm(1, kind="new a", then=then)
     steps(machine)
@@ -164,12 +164,12 @@ def test_sync_that_is_left_out_keeps_nothing(machine: Machine) -> None:
 
 def test_sync_that_is_late_keeps_nothing_until_then(machine: Machine) -> None:
     machine.mutate("new a", late_by=1)
-    # At the write, before it has an effect; then at the rename, when the sync is made.
+    # First at the write, before it has an effect; then at the rename, when the sync is made.
     assert set() in [_left(machine, seed, 1) for seed in range(12)]
     assert set() not in [_left(machine, seed, 2) for seed in range(12)]
 
 
-def test_full_disk_is_said_to_be_full(machine: Machine) -> None:
+def test_write_to_a_full_mounted_disk_raises_enospc(machine: Machine) -> None:
     machine.limit(1000)
     file = machine.directory / "a"
     with file.open("wb", buffering=0) as opened:

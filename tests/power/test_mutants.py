@@ -19,7 +19,7 @@ _EPISODES = 50
 
 
 def lives_until_found(machine: Machine, sync: Sync, late_by: int) -> int | None:
-    """Return after how many lives it shows that the sync is not made; None for not at all."""
+    """Return after how many lives the missing sync shows; None if it does not."""
     lives = 0
     for seed in range(_EPISODES):
         machine.mutate("")

@@ -1,4 +1,4 @@
-"""What the process says on standard error, and how often."""
+"""Messages on standard error, and how often they are repeated."""
 
 import io
 import json
@@ -70,7 +70,7 @@ Configured = Callable[[LogFormat], None]
 
 @pytest.fixture
 def configured() -> Iterator[Configured]:
-    """Say what this process says as a service does, until the end of the test."""
+    """Configure logging of this process as in a service, until the end of the test."""
     root = logging.getLogger()
     level, before = root.level, root.handlers.copy()
     yield configure
@@ -81,7 +81,7 @@ def configured() -> Iterator[Configured]:
 
 
 def fill_disk(serve: Serve, *arguments: str, times: int) -> str:
-    """Return what a service says that is asked for steps which it has no room for."""
+    """Return the messages of a service that is asked for steps and has no room for them."""
     service = serve(*arguments)
     resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     for _ in range(times):
@@ -144,7 +144,7 @@ class TestService:
     def test_unexpected_error_is_logged_once_with_its_route(
         self, path: Path, capsys: pytest.CaptureFixture[str], configured: Configured
     ) -> None:
-        """One document however often it comes, with the route and not with the id."""
+        """A repeated message is one document, with the route and not with the id."""
 
         configured(LogFormat.JSON)
 
@@ -154,7 +154,7 @@ class TestService:
         with Log(path) as log:
             ids = [secrets.token_bytes(16) for _ in range(5)]
             for one in ids:
-                log.append(one, 7)
+                log.note(one, 7)
             sequences = Sequences(log)
             sequences.pair_at = fail
             app = create_app(log, sequences, jobs(path), per_client=False)

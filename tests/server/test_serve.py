@@ -1,4 +1,4 @@
-"""The process of the service: where it listens, what it logs, how it stops."""
+"""The process of the service: its address, its messages, and how it stops."""
 
 import contextlib
 import errno
@@ -107,12 +107,12 @@ class TestListening:
 
 
 LARGE = 30_000_000
-"""The index of a term whose 6 MB are more than the sockets hold at once."""
+"""The index of a term whose 6 MB do not fit into the buffers of the sockets."""
 
 
 @pytest.fixture(scope="module")
 def large_terms() -> dict[int, str]:
-    """The digits of the large term and the next, which the service need not compute."""
+    """The digits of that large term and the next, so that the service need not compute them."""
     return {n: doubling.digits(n) for n in (LARGE, LARGE + 1)}
 
 
@@ -127,9 +127,9 @@ def serve_large_term(
         for n, digits in large_terms.items():
             cache.store(n, digits)
         with Log(path) as log:
-            log.append(b"shared", LARGE)
+            log.note(b"shared", LARGE)
         service = serve()
-        # It is being checked.
+        # The file is being checked.
         until(lambda: service.ask("/api0/current")[0].status == 200)
         return service
 
@@ -176,12 +176,12 @@ class TestStopping:
     def test_sigint_ignored_since_the_start_does_not_stop(
         self, serve: Serve, database: str, workers: int
     ) -> None:
-        # So a shell without job control starts a command in the background.
+        # A shell without job control starts a command in the background like this.
         ignoring = ["bash", "-c", 'trap \'\' INT; exec "$0" "$@"']
         service = serve("--store", database, "--workers", str(workers), before=ignoring)
         for _ in range(3):
             service.process.send_signal(signal.SIGINT)
-        # Longer than the service takes to notice a signal, and then to refuse connections.
+        # Longer than the service takes to notice a signal and to refuse connections.
         time.sleep(1)
         assert service.value("next") == 1
         assert service.stop(signal.SIGTERM) == 0
@@ -226,7 +226,7 @@ class TestStopping:
     ) -> None:
         service = serve_large_term()
         with slow_client(service) as client:
-            client.sendall(b"GET /api0/current HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /api0/current HTTP/1.1\r\nHost: localhost\r\n\r\n")
             received = client.recv(1000)
             service.process.send_signal(number)
             assert service.process.stderr is not None
@@ -244,9 +244,9 @@ class TestStopping:
     ) -> None:
         service = serve_large_term()
         with slow_client(service) as client:
-            client.sendall(b"GET /api0/current HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /api0/current HTTP/1.1\r\nHost: localhost\r\n\r\n")
             select.select([client], [], [])
-            # Never read: the deadline of 5 seconds ends it.
+            # The reply is never read: the deadline of 5 seconds ends it.
             assert service.stop(signal.SIGTERM) == 0
 
     def test_stopped_service_refuses_new_clients(self, serve: Serve) -> None:
@@ -269,7 +269,7 @@ class TestGarbage:
             b"G" * 100_000,
             b"GET /api0/next HTTP/1.1\r\nX: " + b"x" * 200_000,
             b"POST /api0/next HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-            b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"CONNECT x:80 HTTP/1.1\r\nHost: localhost\r\n\r\n",
         ],
     )
     def test_garbage_is_refused_and_the_service_goes_on(self, serve: Serve, garbage: bytes) -> None:
@@ -280,7 +280,7 @@ class TestGarbage:
                 client.shutdown(socket.SHUT_WR)
                 answer = client.recv(65536)
             except OSError as closed:
-                # The service has hung up first, with some of it unread.
+                # The service has closed first, with unread bytes.
                 if closed.errno not in (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN):
                     raise
                 answer = b""
@@ -293,9 +293,9 @@ class TestGarbage:
         service = serve()
         for _ in range(50):
             with socket.create_connection((service.host, service.port)) as client:
-                client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: x\r\n\r\n")
+                client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        # F(50), the last that can have been asked for.
+        # F(50) is the last term that can have been requested.
         assert service.value("current") <= 12_586_269_025
         assert service.stop(signal.SIGTERM) == 0
         assert reader.read(service.file).position(b"shared") <= 50
@@ -304,7 +304,7 @@ class TestGarbage:
 
 def test_position_beyond_computing_is_refused_at_start(path: Path) -> None:
     with Log(path) as log:
-        log.append(b"shared", 10**12)
+        log.note(b"shared", 10**12)
     refused = run("-p", "0", "-f", path)
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1

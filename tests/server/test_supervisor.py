@@ -1,4 +1,4 @@
-"""The supervisor of several workers: what it starts, and when, and what it kills."""
+"""The supervisor of several workers: what it starts, restarts and kills."""
 
 import os
 import re
@@ -35,7 +35,7 @@ def test_worker_that_never_reports_is_killed(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def failing_fork(require: Callable[[str], str], tmp_path: Path) -> Callable[[str], list[str]]:
-    """Return the command that runs a process whose forks of these numbers fail (EAGAIN)."""
+    """Return a command that runs a process in which forks with these numbers fail (EAGAIN)."""
 
     def command(when: str) -> list[str]:
         return [
@@ -70,7 +70,7 @@ def test_fork_that_fails_at_the_start_is_reported_in_a_line(
 def test_fork_that_fails_at_a_restart_is_retried(
     serve: Serve, failing_fork: Callable[[str], list[str]], database: str
 ) -> None:
-    # The first two start the workers; the next three are for the one that is killed.
+    # The first two forks start the workers; the next three replace the one that is killed.
     service = serve("--workers", "2", "--store", database, before=failing_fork("3..5"))
     assert service.process.stderr is not None
     pids: list[int] = []

@@ -1,4 +1,4 @@
-"""Under systemd, or a program with its protocols: sockets, notifications, the units."""
+"""The service under systemd, or a program with its protocols: sockets, notifications, units."""
 
 import contextlib
 import fcntl
@@ -26,11 +26,11 @@ ROOT = Path(__file__).parents[2]
 CLIENTS = 20
 REQUESTS = 40
 PERIOD = 0.1
-"""Of each client, in seconds: together they ask 200 times a second."""
+"""The pause of each client in seconds: together they send 200 requests a second."""
 
 
 def handing_over(*sockets: socket.socket, pid: str = "$$") -> list[str]:
-    """Return the command that runs another one as systemd would, with these sockets."""
+    """Return a command that runs another one as systemd would, with these sockets."""
     moved = "".join(f"exec {3 + i}<&{each.fileno()}; " for i, each in enumerate(sockets))
     variables = f"LISTEN_PID={pid} LISTEN_FDS={len(sockets)} LISTEN_FDNAMES=http"
     return ["bash", "-c", f'{moved}{variables} exec "$0" "$@"']
@@ -38,7 +38,7 @@ def handing_over(*sockets: socket.socket, pid: str = "$$") -> list[str]:
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    """A listening socket as systemd opens it. Its number is beyond those that are handed over."""
+    """A listening socket as systemd opens it, with a descriptor higher than those handed over."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as opened:
         high = socket.socket(fileno=os.dup(opened.fileno()))
     moved = socket.socket(fileno=fcntl.fcntl(high.fileno(), fcntl.F_DUPFD_CLOEXEC, 100))
@@ -48,7 +48,7 @@ def listener() -> Iterator[socket.socket]:
 
 
 class Load:
-    """Clients that step, half of them on one connection as long as that is kept."""
+    """Clients that make steps; half of them keep their connection while they can."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -63,7 +63,7 @@ class Load:
         for request in range(REQUESTS):
             time.sleep(max(0.0, begun + (request + number / CLIENTS) * PERIOD - time.monotonic()))
             try:
-                # It opens another one by itself when the last reply has said that it is closed.
+                # The client opens a new connection if the last reply announced that it is closed.
                 self.connections += connection.sock is None
                 connection.request(
                     "GET", "/api0/next", headers={} if keeps else {"Connection": "close"}
@@ -111,9 +111,9 @@ class TestHandedOver:
                 service = start()
         assert load.failed == []
         assert len(load.acknowledged) == CLIENTS * REQUESTS
-        # The restarts fell among the requests: who keeps a connection needed another one.
+        # The restarts happened during requests: clients that keep connections needed new ones.
         assert load.connections > CLIENTS // 2 * (REQUESTS + 1)
-        # F(1) and F(2) are the same.
+        # F(1) and F(2) have the same value.
         assert len(set(load.acknowledged)) == CLIENTS * REQUESTS - 1
         assert service.stop(signal.SIGTERM) == 0
         assert reader.read(service.file).position(b"shared") == CLIENTS * REQUESTS
@@ -123,11 +123,11 @@ class TestHandedOver:
         with service.connect() as connection:
             with service.connect() as idle:
                 idle.connect()
-                # For longer than one is waited for.
+                # Longer than a client would wait.
                 time.sleep(1)
                 connection.connect()
                 service.process.send_signal(signal.SIGTERM)
-                # So connections are being closed.
+                # Connections are being closed.
                 assert idle.sock.recv(1) == b""
             connection.request("GET", "/api0/next")
             reply = connection.getresponse()
@@ -138,7 +138,7 @@ class TestHandedOver:
         self, serve: Serve, listener: socket.socket
     ) -> None:
         service = serve(before=handing_over(listener), inherits=(listener.fileno(),))
-        # The two share what was set.
+        # The two share their settings.
         assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert not os.get_blocking(listener.fileno())
         assert service.value("next") == 1
@@ -153,7 +153,7 @@ class TestHandedOver:
         )
         assert [service.value("next") for _ in range(3)] == [1, 1, 2]
         assert service.stop(signal.SIGTERM) == 0
-        # It listens still: who connects is not refused.
+        # The socket still listens, so that connections are not refused.
         with socket.create_connection(listener.getsockname(), timeout=5):
             pass
 
@@ -227,7 +227,7 @@ class TestHandedOver:
         activate = require("systemd-socket-activate")
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        # It starts the service at the first connection, which then is the service's.
+        # It starts the service at the first connection, and hands the connection over.
         with subprocess.Popen(
             [
                 *(activate, "-l", f"127.0.0.1:{port}", sys.executable, "-m", "bigfib", "serve"),
@@ -252,7 +252,7 @@ class TestHandedOver:
 
 
 class Manager:
-    """What systemd hears."""
+    """The notifications that systemd gets."""
 
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -265,7 +265,7 @@ class Manager:
 
 @pytest.fixture
 def manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
-    # The address of a socket has 107 bytes at most.
+    # The address of a socket has at most 107 bytes.
     with tempfile.TemporaryDirectory() as directory:
         manager = Manager(Path(directory) / "notify")
         monkeypatch.setenv("NOTIFY_SOCKET", f"{directory}/notify")
@@ -414,7 +414,7 @@ def test_watchdog_is_notified_only_while_the_loop_is_alive(kind: str, told: int)
             process.kill()
             return
         assert process.stdout.readline() == "told\n"
-        # Ten times as long as somebody would wait. At the start, and when the call is first seen.
+        # Ten times as long as clients would wait: at the start, and when the call is first noticed.
         time.sleep(2)
         process.kill()
         assert 1 + len(process.stdout.readlines()) <= told
@@ -428,11 +428,11 @@ class TestUnits:
     ) -> None:
         analyze = require("systemd-analyze")
         for unit in self.UNITS:
-            # What they run is not installed here.
+            # The programs that they run are not installed here.
             text = unit.read_text().replace("/opt/bigfib/.venv/bin/bigfib", sys.executable)
             text = re.sub("^Documentation=.*$", "", text, flags=re.MULTILINE)
             (tmp_path / unit.name).write_text(text)
-        # systemd-analyze reads all that our units need: here a unit with a fault of its own.
+        # systemd-analyze reads all units that ours need: here, one with a fault of its own.
         other = tmp_path / "others" / "other.service"
         (other.parent / "sysinit.target.wants").mkdir(parents=True)
         (other.parent / "sysinit.target.wants" / other.name).symlink_to(other)
@@ -452,11 +452,11 @@ class TestUnits:
 
     def test_unit_sets_no_limit_of_starts(self) -> None:
         unit = self.UNITS[0].read_text().split("[Service]")[0]
-        # Otherwise five in ten seconds are, and take the socket down, too.
+        # Otherwise five starts in ten seconds are the limit, which takes the socket down, too.
         assert "\nStartLimitIntervalSec=0\n" in unit
 
     def test_unit_exposure_is_rated_ok(self, require: Callable[[str], str]) -> None:
-        # 0 is none, 10 all; from 2 on it is no longer rated as OK.
+        # 0 is no exposure, 10 full exposure; from 2 on it is no longer rated as OK.
         command = [require("systemd-analyze"), "security", "--offline=true", "--threshold=19"]
         done = subprocess.run(
             [*command, self.UNITS[0]], capture_output=True, text=True, timeout=60, check=False
@@ -473,7 +473,7 @@ class TestUnits:
             pytest.skip("PR_SET_MDWE needs Linux 6.3")
         service = serve(before=before)
         assert service.value("next") == 1
-        # One that is long enough for ctypes, and one that is computed beside.
+        # A term that is long enough for the kernel by ctypes, and one that a child computes.
         assert service.ask("/api1/terms/1000000")[0].status == 200
         until(lambda: service.ask("/api1/terms/1000001")[0].status == 200)
         assert service.stop(signal.SIGTERM) == 0

@@ -1,4 +1,4 @@
-"""Ask services and their database, for the tests of servers that share a store."""
+"""Requests to services that share a store, and queries to their database."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from http.client import HTTPConnection, HTTPResponse
 import psycopg
 from flint import fmpz
 
-# The server of the database does not give up a wait, however busy this machine is.
+# The database must not end a wait, however busy this machine is.
 PATIENT = "options=-c%20lock_timeout%3D20000%20-c%20statement_timeout%3D20000"
 
 LOST = b'{"value":"-3","status":"503"}'
@@ -35,7 +35,7 @@ def ask(
 
 
 def transactions(url: str) -> int:
-    """Return how many transactions that change something there have been, with this one."""
+    """Return how many writing transactions there have been, including this one."""
     with psycopg.connect(url) as connection:
         row = connection.execute("SELECT txid_current()").fetchone()
         assert row

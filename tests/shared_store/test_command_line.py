@@ -1,4 +1,4 @@
-"""Commands on a store in a database."""
+"""Commands that use a store in a database."""
 
 from pathlib import Path
 
@@ -29,12 +29,12 @@ class TestCommandLine:
         assert position(url) == 100
 
     def test_current_by_a_user_who_may_only_read_shows_the_term(self, cluster: Cluster) -> None:
-        """For one who may do nothing else, where nothing else can be done."""
+        """The user may do nothing else, and the store allows nothing else."""
         cluster.sql(
             "CREATE ROLE reader LOGIN",
             "GRANT SELECT ON bigfib_sequences, bigfib_schema TO reader",
             rf"INSERT INTO bigfib_sequences VALUES ('\x{SHARED.hex()}', 10, 1)",
-            # Old enough to be forgotten.
+            # This sequence is old enough to expire.
             r"INSERT INTO bigfib_sequences VALUES ('\x01', 10, 1)",
         )
         before = transactions(cluster.url())
@@ -50,7 +50,7 @@ class TestCommandLine:
         assert 'database "none" does not exist' in done.stderr
 
     def test_commands_without_psycopg_name_the_extra(self, tmp_path: Path) -> None:
-        # What Python finds in its place cannot be imported.
+        # Python finds this in place of psycopg, and cannot import it.
         (tmp_path / "psycopg.py").write_text("raise ImportError('none here')\n")
         for command in (("serve", "-p", "0"), ("current",), ("next",), ("store", "init")):
             done = run(*command, "--store", "postgresql://h/x", PYTHONPATH=str(tmp_path))

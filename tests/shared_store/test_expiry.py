@@ -1,4 +1,4 @@
-"""Old sequences under a wrong clock of a server."""
+"""Old sequences, and a server whose clock is wrong."""
 
 import subprocess
 from collections.abc import Callable
@@ -27,7 +27,7 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
 
 @pytest.fixture
 def clock_ahead(tmp_path: Path, require: Callable[[str], str]) -> Callable[[int], list[str]]:
-    """Return the command that runs a process with a clock that is so many days ahead."""
+    """Return a command that runs a process whose clock is this many days ahead."""
     source, library = tmp_path / "clock.c", tmp_path / "clock.so"
     source.write_text(CLOCK)
     command = [require("cc"), "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
@@ -51,5 +51,5 @@ def test_server_whose_clock_is_wrong_deletes_no_sequence_and_notes_the_day_of_th
         rows = connection.execute(
             f"SELECT count(*), max(abs(day - ({today}))) FROM bigfib_sequences".encode()
         ).fetchall()
-    # At midnight the day may be the next one by now.
+    # At midnight the day may have changed meanwhile.
     assert rows in ([(89, 0)], [(89, 1)])

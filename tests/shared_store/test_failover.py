@@ -1,4 +1,4 @@
-"""A primary that is lost, and its standby that takes over."""
+"""A primary is lost, and its standby takes over."""
 
 import signal
 import threading
@@ -50,7 +50,7 @@ class TestFailover:
                 assert len(acknowledged) <= position(standby.url()) <= sent
                 primary.remove()
                 primary = standby
-            # No step was acknowledged twice: only F(1) = F(2) is a term that occurs again.
+            # No step was acknowledged twice: only F(1) and F(2) have the same value.
             assert len(acknowledged) > 1000
             assert len(set(acknowledged)) >= len(acknowledged) - 1
             for service in services:
@@ -59,7 +59,7 @@ class TestFailover:
 
 
 class Client(threading.Thread):
-    """Steps forward all the time, and asks again when there is no answer, or none that says so."""
+    """A client that steps forward, and repeats the request if there is no clear answer."""
 
     def __init__(self, service: Service) -> None:
         super().__init__()

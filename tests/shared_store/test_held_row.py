@@ -1,4 +1,4 @@
-"""Servers while another session holds the row of a sequence."""
+"""Servers while another session holds the row of a sequence locked."""
 
 import json
 import signal
@@ -51,7 +51,7 @@ class TestHeldRow:
                 process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path)
                 busy.callback(process.wait)
                 busy.callback(process.kill)
-            # The clients are kept waiting by the machine, too: no limit of time.
+            # No time limit: the machine keeps the clients waiting, too.
             step_while_it_is_held(services, database, steps=20_000, free_seconds=2)
         tried["steps on a busy machine while others held the row"] += 20_000
 
@@ -88,7 +88,7 @@ class TestHeldRow:
                 thread.join()
         assert sorted(bodies) == sorted(map(body_at, range(11, 21)))
         assert len(steps) >= 1
-        # Two and a half seconds it would be if the whole server waited.
+        # It would take two and a half seconds if the whole server waited.
         assert max(steps) < 1.5
 
     @pytest.mark.parametrize("name", ["/api0/next", "/api1/sequences/shared/next"])
@@ -106,7 +106,7 @@ class TestHeldRow:
                 assert reply.status == 503
                 assert "Nothing has changed" in json.loads(body)["detail"]
             else:
-                # Its reply has begun, so it is cut off.
+                # The reply has begun, so it is cut off.
                 with pytest.raises(HTTPException):
                     service.ask(name, method)
             assert 2.5 < time.monotonic() - began < 3
@@ -133,7 +133,7 @@ class TestHeldRow:
         until(lambda: service.ask(f"/api1/sequences/{locked}/next", "POST")[0].status == 200)
         assert position(database, bytes.fromhex(locked)) == 3
         assert position(database, bytes.fromhex(free)) == 2 + len(took)
-        # Two seconds it would be if the connection were lost each time.
+        # It would take two seconds if the connection were lost each time.
         assert max(took) < 1.5
         assert service.stop(signal.SIGTERM) == 0
         said = "".join(service.said)
@@ -144,7 +144,7 @@ class TestHeldRow:
     def require_answers_in_time(service: Service, locked: str) -> None:
         """Step and show a sequence, at position 2, whose row is held."""
         began = time.monotonic()
-        # Its reply has begun, so it is cut off.
+        # The reply has begun, so it is cut off.
         with pytest.raises(HTTPException), service.connect() as connection:
             ask(connection, "/api0/next", cookie=locked)
         assert 2.5 < time.monotonic() - began < 3
@@ -191,7 +191,7 @@ def step_while_it_is_held(
 
 @contextmanager
 def stepping(service: Service, one: str) -> Iterator[list[float]]:
-    """Step a sequence all the time meanwhile; give the seconds that each step took."""
+    """Step a sequence repeatedly meanwhile; yield the seconds that each step took."""
     took: list[float] = []
     stop = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Many servers that step the same sequences."""
+"""Many servers step the same sequences."""
 
 import json
 import random
@@ -24,12 +24,12 @@ COLD = [f"{number:032x}" for number in range(1000)]
 
 
 class Stepped(NamedTuple):
-    """What a client has been answered.
+    """The replies to a client.
 
     Attributes:
-        values: Bodies of steps of the hot sequence by ``/api0``.
-        positions: Where ``/api1`` led it.
-        net: Steps of the cold sequences, those back subtracted.
+        values: The bodies of steps of the hot sequence by ``/api0``.
+        positions: The positions of the hot sequence in replies of ``/api1``.
+        net: For each cold sequence, its steps forward less its steps back.
     """
 
     values: list[bytes]
@@ -38,7 +38,7 @@ class Stepped(NamedTuple):
 
 
 def step_hot_and_cold(service: Service, number: int, steps: int) -> Stepped:
-    """Step one sequence that all clients step, and some that few do."""
+    """Step the one sequence that all clients step, and some that few clients step."""
     moves = random.Random(number)
     stepped = Stepped([], [], Counter())
     with service.connect() as connection:
@@ -77,7 +77,7 @@ class TestManyServers:
         acknowledged = len(values) + len(positions)
         tried["steps of one sequence by 4 servers"] += acknowledged
         assert position(database, bytes.fromhex(HOT)) == acknowledged
-        # Only F(1) = F(2) is a term that occurs again.
+        # Only the value of F(1) = F(2) occurs twice.
         assert len(set(values)) >= len(values) - 1
         assert len(set(positions)) == len(positions)
         with psycopg.connect(database) as connection:
@@ -99,13 +99,14 @@ class TestManyServers:
         assert json.loads(a.ask(path)[1])["value"] == "13"
         assert a.ask(f"{path}/next", "POST", {"If-Match": '"6"'})[0].status == 412
         assert b.ask(path, "DELETE", {"If-Match": '"7"'})[0].status == 204
-        assert a.ask(path)[0].status == 404
+        # It still has the terms.
         assert a.ask(f"{path}/next", "POST")[0].status == 404
+        assert a.ask(path)[0].status == 404
 
     def test_look_after_another_server_moved_far_away_is_503_until_the_term_is_ready(
         self, serve: Serve, database: str, path: Path
     ) -> None:
-        """The first reply has begun by the time that this is known; the next ones say it."""
+        """The first reply has already begun when this is known; later ones are 503."""
         a, b = (
             serve("--store", database, "--cache-dir", str(path.with_name(name))) for name in "ab"
         )
@@ -161,27 +162,27 @@ class TestManyServers:
         stepping.join()
         return answers.pop()
 
-    def test_step_with_a_list_in_if_match_is_made_if_the_position_is_in_it_by_then(
-        self, serve: Serve, cluster: Cluster
+    @pytest.mark.parametrize(
+        ("headers", "moves"),
+        [
+            ({"If-Match": '"0", W/"7", "6"'}, [(6, 200, "7"), (7, 412, "7")]),
+            ({"If-None-Match": '"6"'}, [(6, 412, "6"), (7, 200, "8")]),
+        ],
+        ids=["If-Match", "If-None-Match"],
+    )
+    def test_condition_of_a_step_is_compared_with_the_position_when_the_step_is_made(
+        self,
+        serve: Serve,
+        cluster: Cluster,
+        headers: dict[str, str],
+        moves: list[tuple[int, int, str]],
     ) -> None:
         service = serve("--store", f"{cluster.url()}?{PATIENT}")
         path = service.ask("/api1/sequences", "POST")[0].headers["Location"]
-        headers = {"If-Match": '"0", W/"7", "6"'}
-        for moved_to, status in ((6, 200), (7, 412)):
+        for moved_to, status, at in moves:
             reply, body = self.step_while_it_moves(service, cluster, path, headers, moved_to)
             assert reply.status == status, body
-            assert json.loads(body)["position"] == "7"
-
-    def test_step_that_if_none_match_excludes_by_the_time_it_is_made_is_not_made(
-        self, serve: Serve, cluster: Cluster
-    ) -> None:
-        service = serve("--store", f"{cluster.url()}?{PATIENT}")
-        path = service.ask("/api1/sequences", "POST")[0].headers["Location"]
-        headers = {"If-None-Match": '"6"'}
-        for moved_to, status in ((6, 412), (7, 200)):
-            reply, body = self.step_while_it_moves(service, cluster, path, headers, moved_to)
-            assert reply.status == status, body
-            assert json.loads(body)["position"] == ("6" if status == 412 else "8")
+            assert json.loads(body)["position"] == at
 
     def test_change_that_names_its_position_is_one_statement(
         self, serve: Serve, cluster: Cluster
@@ -192,7 +193,7 @@ class TestManyServers:
         log = cluster.directory / "log"
 
         def asked() -> list[str]:
-            # Of this sequence; they are counted at any moment.
+            # Only statements about this sequence; the service may count all of them at any time.
             return re.findall(r"execute bigfib\d+: (\w+) .*WHERE id = \$1", log.read_text())
 
         put = {"Content-Type": "application/json"}
@@ -218,7 +219,7 @@ class TestManyServers:
         a.ask("/api1/sequences/shared", "PUT", put, b'{"position":"2000"}')
         assert b.ask("/api0/previous")[1] == body_at(1999)
         a.ask("/api1/sequences/shared", "PUT", put, b'{"position":"0"}')
-        # What this server has in memory is far from the start; the sequence is not.
+        # The term in this server's memory is far from the start, but the sequence is at the start.
         with pytest.raises(HTTPException):
             b.ask("/api0/previous")
         reply, body = b.ask("/api0/previous")

@@ -1,4 +1,4 @@
-"""Servers that reach their database through PgBouncer."""
+"""Servers use their database through PgBouncer."""
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -21,15 +21,13 @@ def step_100_times(service: Service) -> None:
 def test_steps_through_few_connections_in_transaction_mode_count_once(
     serve: Serve, shared_cluster: Cluster, database: str
 ) -> None:
-    name = database.rpartition("/")[2]
-    with pgbouncer(shared_cluster, "transaction", connections=2) as port:
-        url = f"postgresql://127.0.0.1:{port}/{name}"
+    with pgbouncer(shared_cluster, database, "transaction", connections=2) as url:
         assert run("store", "init", "--store", url).stdout == "version 2: is there already\n"
         services = [serve("--store", url, "--workers", "2") for _ in range(2)]
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(step_100_times, services * 4))
         assert position(database) == 800
-        # It only reads, and leaves no trace of that in a connection that others use, too.
+        # Its read-only setting must not stay in a connection that others use, too.
         assert run("current", "--store", url).returncode == 0
         step_100_times(services[0])
         for service in services:
@@ -42,9 +40,7 @@ def test_steps_through_few_connections_in_transaction_mode_count_once(
 def test_session_mode_without_a_connection_left_is_an_error_that_says_so(
     serve: Serve, shared_cluster: Cluster, database: str
 ) -> None:
-    name = database.rpartition("/")[2]
-    with pgbouncer(shared_cluster, "session", connections=1) as port:
-        url = f"postgresql://127.0.0.1:{port}/{name}"
+    with pgbouncer(shared_cluster, database, "session", connections=1) as url:
         service = serve("--store", url)
         step_100_times(service)
         done = run("next", "--store", url)
@@ -52,5 +48,5 @@ def test_session_mode_without_a_connection_left_is_an_error_that_says_so(
         assert "a pooler without a connection left" in done.stderr
         assert done.stderr.count("\n") == 1
         assert service.stop(signal.SIGTERM) == 0
-        # When the server has gone, there is one again.
+        # The service has released the only connection.
         assert run("next", "--store", url).returncode == 0

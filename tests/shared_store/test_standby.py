@@ -1,4 +1,4 @@
-"""A synchronous standby that does not answer, or takes over from a primary that comes back."""
+"""A synchronous standby that does not answer, and one that replaces a primary which comes back."""
 
 import json
 import signal
@@ -28,7 +28,7 @@ def at(service: Service, path: str) -> str | None:
 
 
 def first_shown(service: Service, path: str) -> str:
-    """Return the position that the service shows when it first shows one."""
+    """Return the first position that the service shows."""
     shown: list[str] = []
 
     def look() -> bool:
@@ -51,7 +51,7 @@ class TestUnansweredCommit:
         a, b = (serve("--store", f"postgresql://postgres@{hosts}/postgres") for _ in range(2))
         path = a.ask("/api1/sequences", "POST")[0].headers["Location"]
         assert a.ask(path, "PUT", PUT, b'{"position":"5"}')[0].status == 200
-        # Killed, not paused: what a paused one has been sent already would survive.
+        # Killed, not paused: a paused one would keep what it has received already.
         standby.kill()
         assert step_from_5(a, path) == 503
         assert [at(each, path) for each in (a, b, a)] == [None] * 3

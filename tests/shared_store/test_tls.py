@@ -32,7 +32,7 @@ class TestEncrypted:
             "WHERE usename = 'app'"
         ) == [(True,)]
         assert run("current", "--store", f"{verified}{authority}").stdout == "2\n"
-        # One that another authority vouches for, and one that has another name.
+        # A certificate of another authority, and one with another name.
         wrong = tmp_path / "wrong.pem"
         new = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=b")
         files = ("-keyout", tmp_path / "key", "-out", wrong)

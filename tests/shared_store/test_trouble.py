@@ -18,7 +18,7 @@ from tests.shared_store.asking import LOST, PATIENT, body_at, position, run
 
 
 class Trouble:
-    """Something that happens to a database, and how it ends; as user ``app`` meets it."""
+    """A trouble of a database, as user ``app`` meets it, and how it ends."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -84,7 +84,7 @@ WORDS = {
 class TestTrouble:
     @pytest.fixture
     def url(self, cluster: Cluster) -> str:
-        """The store for a user who has to give a password."""
+        """The store for a user who needs a password."""
         cluster.sql(
             "CREATE ROLE app LOGIN PASSWORD 'secret'",
             "GRANT SELECT, INSERT, UPDATE, DELETE ON bigfib_sequences TO app",
@@ -104,7 +104,7 @@ class TestTrouble:
         trouble = Trouble(cluster)
         trouble.cause(what)
         if what in ("read-only", "wrong schema version"):
-            # Who asks first whether it is ready finds out, before a step does.
+            # The readiness check, if it comes first, notices it before a step does.
             while service.ask("/readyz")[0].status == 200:
                 pass
         began = time.monotonic()
@@ -114,7 +114,7 @@ class TestTrouble:
         unknown = b"unknown whether" in body
         assert unknown == (what == "paused"), body
         assert b"If-Match" in body if unknown else b"nothing has changed" in body
-        # From now on nobody is kept waiting.
+        # From now on no client has to wait.
         for path, status in (("/livez", 200), ("/readyz", 503), ("/api1/sequences/shared", 503)):
             began = time.monotonic()
             reply, body = service.ask(path)
@@ -147,7 +147,7 @@ class TestTrouble:
     ) -> None:
         service = serve("--store", cluster.url())
         service.value("next")
-        # The kernel's timer of the connection: 2 is that of keepalive, and when it is due.
+        # The kernel's timer of the connection: 2 is keepalive, with the time when it is due.
         to = f"0100007F:{cluster.port:04X}"
         lines = map(str.split, Path("/proc/net/tcp").read_text().splitlines()[1:])
         timers = {fields[5] for fields in lines if (fields[2], fields[3]) == (to, "01")}
@@ -161,7 +161,7 @@ class TestTrouble:
     ) -> None:
         service = serve("--store", database)
         with psycopg.connect(database) as connection:
-            # It is created, and the connection ended before that is told.
+            # The sequence is created, and the connection ends before the answer.
             connection.execute(
                 b"""CREATE FUNCTION hang_up() RETURNS trigger LANGUAGE plpgsql AS
                 $$BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END$$"""
@@ -190,7 +190,7 @@ class TestTrouble:
             socket.create_connection((service.host, service.port), timeout=20) as client,
         ):
             other.execute("SELECT * FROM bigfib_sequences FOR UPDATE")
-            client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: localhost\r\n\r\n")
             received = client.recv(65536)
             assert received.startswith(b"HTTP/1.1 200")
             cluster.kill()

@@ -20,7 +20,7 @@ class TestWorkers:
             connections = [opened.enter_context(service.connect()) for _ in range(60)]
             for connection in connections:
                 assert ask(connection, "/api0/next")[0].status == 200
-            # The kernel deals them out; that one of three gets none of 60 happens once in 10^10.
+            # The kernel distributes connections; one of three gets none of 60 once in 10^10 runs.
             assert all(sockets(pid) > baseline for pid, baseline in before.items())
         assert position(database) == 60
         assert service.stop(signal.SIGTERM) == 0
@@ -44,7 +44,7 @@ class TestWorkers:
         while len(pids) < 3:
             note(service.process.stderr.readline())
         assert set(pids.values()) == children(service.process.pid)
-        # Who is started in the place of another takes its CPU.
+        # A worker that replaces another gets its CPU.
         os.kill(pids.pop(2), signal.SIGKILL)
         while 2 not in pids:
             note(service.process.stderr.readline())

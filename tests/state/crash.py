@@ -1,8 +1,12 @@
-"""What the disk may hold after a power loss, from what the system was asked to do.
+"""Compute what the disk may hold after a power loss, from the system calls that were made.
 
 `Recorder` passes every call that changes files on to the real system and writes it down. `Disk`
 replays such calls on a model of a disk with a volatile cache: only what has been synced is sure to
 survive; of the writes since then any may be there, whole or torn, and any not.
+
+What a write leaves as it is in a sector survives as well (SQLite calls it powersafe overwrite),
+unless a test asks for a disk of which that is not true: there a power loss may harm any sector or
+page that was being written, and all that it held.
 """
 
 import os
@@ -14,10 +18,11 @@ from pathlib import Path
 Call = tuple[object, ...]
 
 SECTOR = 512
+PAGE = 4096
 
 
 class Recorder:
-    """The system's calls, written down in `calls`, with files told by number."""
+    """The real system calls, recorded in `calls`, with numbers for files."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -46,7 +51,7 @@ class Recorder:
         os.ftruncate(fd, length)
 
     def fsync(self, fd: int, /) -> None:
-        # The real call would only take time: what it promises, the model keeps.
+        # The real call would only take time; the model does what it promises.
         self.calls.append(("sync", self._files[fd]))
 
     fdatasync = fsync
@@ -60,17 +65,17 @@ class Recorder:
         self.calls.append(("unlink", path.name))
 
     def acknowledge(self, positions: dict[bytes, int | None]) -> None:
-        """Write down that a client has been told of these positions."""
+        """Record that a client has been shown these positions."""
         self.calls.append(("acknowledged", dict(positions)))
 
     def append(self, sequence_id: bytes, position: int | None) -> None:
-        """Write down that a sequence is about to be moved."""
+        """Record that a sequence is about to be moved."""
         self.calls.append(("appended", sequence_id, position))
 
 
 @dataclass
 class File:
-    """A file: what is surely on disk, and what has been asked for since the last sync."""
+    """A file: what is certainly on disk, and the writes since the last sync."""
 
     durable: bytes = b""
     pending: list[Call] = field(default_factory=list)
@@ -88,7 +93,7 @@ class Disk:
         self.since: dict[bytes, list[int | None]] = {}
 
     def do(self, call: Call) -> None:
-        """Take in one call."""
+        """Apply one call."""
         match call:
             case ("open", int(number), str(name), bool(truncates)):
                 if name not in self._names:
@@ -124,7 +129,7 @@ class Disk:
             case _:
                 raise AssertionError(call)
 
-    def survivors(self, chance: random.Random) -> dict[str, bytes]:
+    def survivors(self, chance: random.Random, *, powersafe: bool = True) -> dict[str, bytes]:
         """Return files that a power loss at this moment may leave."""
         names = dict(self._durable_names)
         # A journalling file system keeps the order of changes to a directory.
@@ -145,10 +150,17 @@ class Disk:
                 lambda file: _after(file.durable, _last_torn(file.pending, chance)),
             ]
         )
-        return {name: torn(file) for name, file in names.items()}
+        return {
+            name: torn(file) if powersafe else _harmed(torn(file), file.pending, chance)
+            for name, file in names.items()
+        }
+
+    def synced(self, name: str) -> int:
+        """Return how many bytes of a file, by its present name, are certainly on the disk."""
+        return len(self._names[name].durable)
 
     def honest(self, sequence_id: bytes) -> set[int]:
-        """Return where the sequence may be found: as last acknowledged, or moved since."""
+        """Return the possible positions: as last acknowledged, or moved since."""
         possible = [self.acknowledged.get(sequence_id), *self.since.get(sequence_id, [])]
         return {position or 0 for position in possible}
 
@@ -169,7 +181,7 @@ def _after(content: bytes, calls: Iterable[Call]) -> bytes:
 
 
 def _subset(calls: list[Call], chance: random.Random, unit: int) -> list[Call]:
-    """Return some of the calls, of writes some of the units of the disk."""
+    """Return some of the calls; of a write, some units of the disk."""
     kept: list[Call] = []
     for call in calls:
         match call:
@@ -184,6 +196,23 @@ def _subset(calls: list[Call], chance: random.Random, unit: int) -> list[Call]:
                 if chance.random() < 0.5:
                     kept.append(call)
     return kept
+
+
+def _harmed(content: bytes, calls: list[Call], chance: random.Random) -> bytes:
+    """Return the content, with some of the units harmed that were being written."""
+    unit = chance.choice([SECTOR, PAGE])
+    harmed = bytearray(content)
+    for call in calls:
+        match call:
+            case ("write", bytes(data), int(offset)):
+                for start in range(offset // unit * unit, offset + len(data), unit):
+                    old = harmed[start : start + unit]
+                    kept = chance.choice([len(old), 0, chance.randint(0, len(old))])
+                    lost = len(old) - kept
+                    harmed[start + kept : start + unit] = chance.choice(
+                        [bytes(lost), chance.randbytes(lost)]
+                    )
+    return bytes(harmed)
 
 
 def _last_torn(calls: list[Call], chance: random.Random) -> list[Call]:

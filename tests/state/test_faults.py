@@ -1,4 +1,4 @@
-"""The fault campaign: every fault that can be caused, on the log that is to stand it."""
+"""Cause every fault that can be caused, on logs that must survive it."""
 
 import contextlib
 import errno
@@ -23,16 +23,19 @@ from bigfib.state.errors import (
 )
 from bigfib.state.log import Durability, Log
 from bigfib.state.packed import POSITION_SHIFT
-from tests.state.crash import Disk, Recorder
+from tests.state.crash import PAGE, Disk, Recorder
 
 IDS = [b"shared", b"a", b"b", bytes(16)]
 
-# So few that a log of some records is already rewritten.
+# So few bytes that a log of some records is already compacted.
 REWRITE_BYTES = 150
+
+# The bytes of the records of `TestPowerLoss`.
+LONGEST_RECORD = 1200
 
 
 class Unsynced:
-    """The real system, but for the time that syncs take."""
+    """The real system, except for the time that syncs take."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
@@ -44,7 +47,7 @@ class Unsynced:
 
 
 def put(directory: Path, files: dict[str, bytes]) -> None:
-    """Let these be the files in ``directory``, and no others."""
+    """Replace the files in ``directory`` by these."""
     for entry in directory.iterdir():
         entry.unlink()
     for name, content in files.items():
@@ -52,9 +55,11 @@ def put(directory: Path, files: dict[str, bytes]) -> None:
 
 
 class TestPowerLoss:
-    def work(self, path: Path, recorder: Recorder, chance: random.Random) -> None:
-        """Step, remove, commit and rewrite at random."""
-        with Log(path, system=recorder, rewrite_bytes=REWRITE_BYTES) as log:
+    def work(
+        self, path: Path, recorder: Recorder, chance: random.Random, least: int = REWRITE_BYTES
+    ) -> None:
+        """Step, remove, commit and compact at random, from a size of ``least`` bytes on."""
+        with Log(path, system=recorder, rewrite_bytes=least) as log:
             shown = {sequence_id: log.position(sequence_id) for sequence_id in IDS}
             recorder.acknowledge(dict(shown))
             for _ in range(40):
@@ -63,12 +68,12 @@ class TestPowerLoss:
                 if chance.random() < 0.1:
                     position = chance.choice([None, 2**64, 2 ** chance.randrange(9_000)])
                 recorder.append(sequence_id, position)
-                log.append(sequence_id, position)
+                log.note(sequence_id, position)
                 if chance.random() < 0.4:
                     log.commit()
                     recorder.acknowledge({name: log.position(name) for name in IDS})
                 if chance.random() < 0.03:
-                    log.rewrite()
+                    log.compact()
         recorder.acknowledge({name: log.position(name) for name in IDS})
 
     def test_no_acknowledged_step_is_lost(
@@ -80,7 +85,7 @@ class TestPowerLoss:
         crashed.mkdir()
         files: dict[str, bytes] = {}
         for generation in range(8 * times):
-            # Every other one goes on from what a crash has left of the one before.
+            # Every other log goes on from what a crash has left of the one before.
             if generation % 2 == 0:
                 files = {}
             put(work, files)
@@ -110,22 +115,122 @@ class TestPowerLoss:
                 honest = disk.honest(sequence_id)
                 assert log.position(sequence_id) in honest
                 assert shown.position(sequence_id) in honest
-            log.append(b"shared", 12345)
+            log.note(b"shared", 12345)
         assert reader.read(path).position(b"shared") == 12345
+
+    def test_loss_on_a_disk_without_powersafe_overwrite_is_small_and_reported(
+        self, tmp_path: Path, tried: Counter[str], times: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        chance = random.Random(9)
+        work, crashed = tmp_path / "work", tmp_path / "crashed"
+        work.mkdir()
+        crashed.mkdir()
+        found: Counter[str] = Counter()
+        for generation in range(4 * times):
+            put(work, {})
+            recorder = Recorder()
+            self.work(
+                work / "state.log", recorder, chance, REWRITE_BYTES * (1 + generation % 2 * 99)
+            )
+            disk = Disk({})
+            for call in recorder.calls:
+                disk.do(call)
+                for _ in range(5):
+                    put(crashed, disk.survivors(chance, powersafe=False))
+                    caplog.clear()
+                    found[self.judge(crashed / "state.log", disk, caplog)] += 1
+        for what, count in found.items():
+            tried[f"sectors and pages harmed in a power loss: {what}"] += count
+        assert set(found) == {"nothing lost", "refused", "lost, with a warning"}
+        assert found["nothing lost"] > found["refused"] > 0
+
+    def judge(self, path: Path, disk: Disk, caplog: pytest.LogCaptureFixture) -> str:
+        """Return the result of a start with what is left; every loss is reported."""
+        try:
+            shown = reader.read(path)
+        except (Damaged, Unusable):
+            return "refused"
+        if all(shown.position(name) in disk.honest(name) for name in IDS):
+            return "nothing lost"
+        content = path.read_bytes()
+        Log(path, system=Unsynced(), rewrite_bytes=1 << 40).close()
+        assert "cut off, and kept in" in caplog.text
+        (kept,) = path.parent.glob("*.torn.1")
+        assert content[: shown.end] + kept.read_bytes() == content
+        # All of it was in the sector or page in which the next commit was being written.
+        assert shown.end > disk.synced("state.log") // PAGE * PAGE - LONGEST_RECORD
+        return "lost, with a warning"
+
+    def test_end_that_is_cut_off_is_kept_whenever_the_power_fails(self, tmp_path: Path) -> None:
+        """The record is in the log, or in another file, and is not lost with the next one."""
+        chance = random.Random(4)
+        path = tmp_path / "state.log"
+        with Log(path, system=Unsynced()) as log:
+            for position in range(1, 60):
+                log.note(b"shared", position)
+                log.commit()
+            whole = log.size
+        # Three ends are kept already, so that the oldest is removed.
+        content = path.read_bytes() + b"\x15\xb3" + chance.randbytes(1500)
+        files = {f"state.log.torn.{number}": b"%d" % number for number in (1, 2, 3)}
+        files |= {"state.log": content}
+        put(tmp_path, files)
+        recorder = Recorder()
+        with Log(path, system=recorder) as log:
+            log.note(b"shared", 60)
+            log.commit()
+        disk = Disk(files)
+        cut = 0
+        for call in recorder.calls:
+            disk.do(call)
+            for _ in range(50):
+                survivors = disk.survivors(chance)
+                if not survivors["state.log"].startswith(content):
+                    assert survivors["state.log.torn.4"] == content[whole:]
+                    cut += 1
+                assert {name for name in files if name != "state.log.torn.1"} <= set(survivors)
+        assert cut > 200
+
+    def test_harm_to_a_log_that_was_idle_for_a_second_is_reported(self, tmp_path: Path) -> None:
+        """The log's floor is on the disk, and so is the floor's name."""
+        chance = random.Random(2)
+        work, crashed = tmp_path / "work", tmp_path / "crashed"
+        work.mkdir()
+        crashed.mkdir()
+        recorder = Recorder()
+        with Log(work / "state.log", system=recorder) as log:
+            for position in range(1, 4):
+                log.note(b"shared", position)
+                log.commit()
+                log.tend(position)
+            # Not before a second has passed.
+            log.tend(3.9)
+            assert recorder.calls[-1][0] == "write"
+            log.tend(4.2)
+            disk = Disk({})
+            for call in recorder.calls:
+                disk.do(call)
+        for _ in range(200):
+            survivors = disk.survivors(chance)
+            content = bytearray(survivors["state.log"])
+            content[-chance.randint(1, 20)] ^= 1 << chance.randrange(8)
+            put(crashed, {**survivors, "state.log": bytes(content)})
+            with pytest.raises(Damaged, match="it was whole up to offset"):
+                reader.read(crashed / "state.log")
 
 
 class TestDamage:
-    """A log in which some records were promised; whatever is then done to its bytes."""
+    """A log in which some records were promised; its bytes may then be harmed."""
 
     @pytest.fixture
     def history(self, path: Path) -> list[dict[bytes, int]]:
-        """Make the log, and return the positions after each of its records."""
+        """Create the log, and return the positions after each of its records."""
         history: list[dict[bytes, int]] = [{}]
         with Log(path) as log:
             for number in range(1, 13):
-                # Not twice between two commits: that would be one record.
+                # Not twice between two commits: both would share one record.
                 sequence_id = IDS[number % 3]
-                log.append(sequence_id, number * 1000)
+                log.note(sequence_id, number * 1000)
                 history.append({**history[-1], sequence_id: number * 1000})
                 if number % 3 == 0:
                     log.commit()
@@ -171,14 +276,16 @@ class TestDamage:
                 assert shown in history
             tried["damaged files"] += 1
 
-    def test_what_is_said_of_damage(self, path: Path, content: bytes) -> None:
+    def test_message_of_damage_names_fault_and_later_record(
+        self, path: Path, content: bytes
+    ) -> None:
         with path.open("rb") as file:
             offsets = [offset for offset, _ in reader.Reader(file)]
         harmed = bytearray(content)
         harmed[offsets[1] + 5] ^= 0xFF
         path.write_bytes(harmed)
         floor.path_of(path).unlink()
-        # The third record was the first to be synced, so the fourth is the first to promise it.
+        # The third record was the first to be synced, so the fourth is the first that proves it.
         with pytest.raises(
             Damaged,
             match=f"{path} is damaged: at offset {offsets[1]} there is .*, where the record at "
@@ -223,11 +330,12 @@ class TestDamage:
             else:
                 losses += shown != history[-1]
         assert losses == 0
-        # What is harmed nowhere, such as an empty range, is not refused.
+        # If nothing is harmed, such as by an empty range, the log is not refused.
         assert len(harms) * 0.99 < refusals < len(harms)
         tried["harms to a log with its floor"] += len(harms)
         tried["silent losses"] += losses
 
+    @pytest.mark.campaign
     def test_log_with_blocks_moved_or_lost_is_refused_or_whole(
         self,
         path: Path,
@@ -267,11 +375,11 @@ class TestDamage:
         other = tmp_path / "other.log"
         with Log(other) as log:
             for position in range(1, 50):
-                log.append(b"shared", position)
+                log.note(b"shared", position)
                 log.commit()
         assert self.present(path, content + other.read_bytes()) == history[-1]
         assert self.present(path, content + content) == history[-1]
-        # Magic bytes and version, 10 of them, are the same in both.
+        # The magic bytes and the version, 10 bytes, are the same in both.
         for cut in range(11, len(content), 7):
             shown = self.present(path, content[:cut] + other.read_bytes()[cut:])
             assert shown is None or shown in history
@@ -308,7 +416,7 @@ class Failing:
             raise OSError(self._error, os.strerror(self._error))
 
     def reserve(self, fd: int, offset: int, size: int) -> None:
-        """Reserve room, a call that is not of module `os`."""
+        """Reserve room; this call is not one of module `os`."""
         self.left -= 1
         if self.left == 0:
             self._fail()
@@ -352,7 +460,7 @@ class TestCallsThatFail:
         assert k > 50
 
     def work(self, path: Path, system: Failing, durability: Durability) -> dict[bytes, int]:
-        """Step and rewrite as far as it goes; return what was acknowledged."""
+        """Step and compact until a call fails; return what was acknowledged."""
         acknowledged: dict[bytes, int] = {}
         try:
             with Log(path, durability, system=system, rewrite_bytes=REWRITE_BYTES) as log:
@@ -360,7 +468,7 @@ class TestCallsThatFail:
                     sequence_id = IDS[number % 3]
                     before = log.latest.copy(), log.changes
                     try:
-                        log.append(sequence_id, log.position(sequence_id) + 1)
+                        log.note(sequence_id, log.position(sequence_id) + 1)
                     except AppendFailed:
                         assert (log.latest, log.changes) == before
                         continue
@@ -369,10 +477,10 @@ class TestCallsThatFail:
                         acknowledged = {name: log.position(name) for name in IDS}
                     if number % 10 == 0:
                         with contextlib.suppress(CompactionFailed):
-                            log.rewrite()
+                            log.compact()
         except CommitFailed as final:
             with pytest.raises(CommitFailed, match=str(final).split(";")[0]):
-                log.append(b"shared", 1)
+                log.note(b"shared", 1)
         except LogError:
             assert not acknowledged
         return acknowledged

@@ -1,4 +1,4 @@
-"""The log against a plain dictionary, by steps, crashes and reopenings that Hypothesis finds."""
+"""The log, compared with a dictionary, in steps, crashes and reopenings that Hypothesis chooses."""
 
 import shutil
 import tempfile
@@ -21,7 +21,7 @@ positions = st.one_of(st.integers(0, 300), st.integers(0, 2**2000))
 
 
 class LogMachine(RuleBasedStateMachine):
-    """A log and what it was told."""
+    """A log, and the changes made to it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class LogMachine(RuleBasedStateMachine):
         self.path = self.directory / "state.log"
         self.log: Log | None = None
         self.model: dict[bytes, int] = {}
-        # What each sequence has been since the last commit.
+        # The possible states of each sequence since the last commit.
         self.since: dict[bytes, set[int | None]] = {}
         self.open()
 
@@ -44,7 +44,7 @@ class LogMachine(RuleBasedStateMachine):
     @rule(sequence_id=ids, position=positions)
     def seek(self, sequence_id: bytes, position: int) -> None:
         self.changes(sequence_id, position)
-        self.opened.append(sequence_id, position)
+        self.opened.note(sequence_id, position)
         self.model[sequence_id] = position
 
     @rule(sequence_id=ids)
@@ -54,7 +54,7 @@ class LogMachine(RuleBasedStateMachine):
     @rule(sequence_id=ids)
     def delete(self, sequence_id: bytes) -> None:
         self.changes(sequence_id, None)
-        self.opened.append(sequence_id, None)
+        self.opened.note(sequence_id, None)
         self.model.pop(sequence_id, None)
 
     def changes(self, sequence_id: bytes, position: int | None) -> None:
@@ -67,7 +67,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule()
     def rewrite(self) -> None:
-        self.opened.rewrite()
+        self.opened.compact()
 
     @rule()
     def reopen(self) -> None:
@@ -76,7 +76,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(tail=st.binary(min_size=1, max_size=100))
     def crash_with_a_torn_tail(self, tail: bytes) -> None:
-        """Close, and let a write that nobody was told of be torn."""
+        """Close, and tear a write that was never acknowledged."""
         self.opened.close()
         with self.path.open("ab") as file:
             file.write(tail)

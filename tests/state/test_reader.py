@@ -11,30 +11,30 @@ SHARED = b"shared"
 
 
 class TestReadingBesideAWriter:
-    def test_what_is_replaced_between_two_pieces_is_read_again(self, path: Path) -> None:
+    def test_log_changed_between_two_pieces_is_read_again(self, path: Path) -> None:
         """A part of a failed append is read; then the writer cuts it off and goes on in its place.
 
         The second piece then has records that promise what the first has not.
         """
         with Log(path) as log:
-            log.append(SHARED, 1)
+            log.note(SHARED, 1)
             log.commit()
         torn = path.stat().st_size
         before = path.read_bytes()
         with Log(path) as log:
             for position in range(2, 5):
-                log.append(SHARED, position)
+                log.note(SHARED, position)
                 log.commit()
             for number in range(70_000):
-                log.append(b"%d" % number, number)
-            log.append(SHARED, 5)
+                log.note(b"%d" % number, number)
+            log.note(SHARED, 5)
             log.commit()
         after = path.read_bytes()
         assert len(after) > 1 << 20, "it is read in more than one piece"
         path.write_bytes(before + b"\xee" * (len(after) - torn))
 
         class Raced(type(path)):  # type: ignore[misc]
-            """The path of a log to which the writer comes after the first piece is read."""
+            """The path of a log that the writer changes after the first piece is read."""
 
             opened = 0
 

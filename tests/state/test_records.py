@@ -1,4 +1,4 @@
-"""The bytes of the log, against the diagram in its module's docstring."""
+"""The bytes of the log, compared with the diagram in the docstring of its module."""
 
 import random
 import re
@@ -25,7 +25,7 @@ class TestHeader:
         assert header.encode(SALT, 7) == HEADER + crc(HEADER)
         assert header.SIZE == 22
 
-    def test_the_seed_is_its_checksum(self) -> None:
+    def test_seed_of_a_log_is_the_checksum_of_its_header(self) -> None:
         assert header.decode(HEADER + crc(HEADER)) == (zlib.crc32(HEADER), 7, False)
 
     def test_header_of_the_old_format_is_read(self) -> None:
@@ -65,7 +65,7 @@ class TestRecord:
         assert encoded == bytes.fromhex(example[1])
 
     def test_record_encoded_by_hand_is_the_same(self) -> None:
-        # Of 200 changes, when 128 bytes were durable.
+        # With 200 changes, when 128 bytes were durable.
         body = b"\x0c\xb3\x80\x01\x01\x07\xc8\x01\x01x\x02\x01\x00"
         encoded = records.encode(b"x", 256, 200, records.stamp(128, 7), offset=5, seed=7)
         assert encoded == body + crc(body, 12)
@@ -156,7 +156,7 @@ class TestReplay:
         """Return the records of a log that begins at offset 1000."""
         log = b""
         for sequence_id, position, day in entries:
-            # As many changes as it has positions, and one more.
+            # One change more than it has positions.
             version = 0 if self.IS_OLD else (position or 0) % 2**40 + 1
             stamp = records.stamp(22, day, is_old=self.IS_OLD)
             log += records.encode(sequence_id, position, version, stamp, 1000 + len(log), self.SEED)
@@ -202,13 +202,13 @@ class TestReplay:
 
 
 class TestReplayOfTheOldFormat(TestReplay):
-    """In which each record counts as one change."""
+    """In this format each record counts as one change."""
 
     IS_OLD = True
 
 
 class TestSearch:
-    def test_finds_records_anywhere_in_noise(self) -> None:
+    def test_search_finds_records_anywhere_in_noise(self) -> None:
         noise = random.Random(5)
         expected = []
         buffer = b""

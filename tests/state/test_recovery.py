@@ -1,4 +1,4 @@
-"""Opening a log: every case that can be met, as the table in `bigfib.state.recovery` has it."""
+"""Opening a log: every case of the table in `bigfib.state.recovery`."""
 
 import os
 import re
@@ -23,7 +23,7 @@ OLD = Path(__file__).parent / "old.log"
 
 
 def make(path: Path, count: int = 5, durability: Durability = Durability.FSYNC) -> list[int]:
-    """Make a log of so many steps, and return where it ended after each commit."""
+    """Create a log of this many steps, and return its end after each commit."""
     with Log(path, durability) as log:
         return [store(log, SHARED, position) for position in range(1, count + 1)]
 
@@ -94,14 +94,14 @@ def older_copy_from_before_a_rewriting(path: Path) -> int:
     copy = path.read_bytes()
     for _ in range(2):
         with Log(path) as log:
-            log.rewrite()
+            log.compact()
     path.write_bytes(copy)
     return -1
 
 
 def harmed_below_the_floor(path: Path) -> int:
     ends = make(path)
-    # In the last record, which no later one vouches for.
+    # In the last record, which no later one proves to be synced.
     harm(path, ends[-2] + 3)
     return -1
 
@@ -200,7 +200,7 @@ def killed_between_renaming_and_floor(path: Path) -> int:
     make(path)
     before = floor.path_of(path).read_bytes()
     with Log(path) as log:
-        log.rewrite()
+        log.compact()
     floor.path_of(path).write_bytes(before)
     return 5
 
@@ -232,7 +232,7 @@ MADE: list[tuple[str, Callable[[Path], int]]] = [
     ("ends below the floor: an older copy, or cut at a record", cut_at_a_record),
     ("ends below the floor: an older copy, or cut at a record", cut_in_the_same_boot),
     (
-        "a fault where a later record proves that it was synced",
+        "a fault where a later record proves that the log was synced",
         harmed_below_a_later_durable_offset,
     ),
     (
@@ -243,7 +243,7 @@ MADE: list[tuple[str, Callable[[Path], int]]] = [
         "ends below what `--durability os` wrote before the machine was restarted",
         cut_in_another_boot,
     ),
-    ("a fault, with valid records behind it", harmed_with_records_behind),
+    ("a fault, with valid records after it", harmed_with_records_behind),
     ("a torn end", torn),
     ("a torn end", torn_zeros),
     ("whole, with a floor that cannot be read", harmed_floor),
@@ -301,7 +301,7 @@ def check_refused(path: Path, case: Case) -> None:
 
 
 def test_every_row_of_the_table_is_made_and_documented() -> None:
-    # Bytes that the disk cannot read are made in test_repair.py.
+    # test_repair.py has the case of bytes that the disk cannot read.
     assert [case.name for case in CASES] == sorted(
         {name for name, _ in MADE} | {"bytes that the disk cannot read"},
         key=[case.name for case in CASES].index,
@@ -318,7 +318,7 @@ def test_every_row_of_the_table_is_made_and_documented() -> None:
 
 
 def test_refused_older_copy_opens_without_the_floor(path: Path) -> None:
-    """The documented way to restore one on purpose."""
+    """This is the documented way to restore an older copy on purpose."""
     older_copy(path)
     with pytest.raises(Damaged, match=f"if it was put there on purpose, remove {path}.floor"):
         Log(path)
@@ -344,13 +344,13 @@ class TestTornEnd:
         for length in range(header.SIZE, len(whole)):
             path.write_bytes(whole[:length])
             floor.path_of(path).unlink(missing_ok=True)
-            # The position is the one of the last record that is there to its end.
+            # The position is that of the last complete record.
             expected = sum(end <= length for end in ends)
             assert reader.read(path).position(SHARED) == expected
             assert path.stat().st_size == length, "reading changed the file"
             with Log(path) as opened:
                 assert opened.position(SHARED) == expected
-                opened.append(SHARED, 1000)
+                opened.note(SHARED, 1000)
             assert positions(reader.read(path)) == {SHARED: 1000}
 
     def test_the_warning_names_file_offset_and_where_the_end_is_kept(
@@ -391,7 +391,7 @@ class TestTornEnd:
         other = tmp_path / "other.log"
         for where, position in ((path, 1), (other, 99)):
             with Log(where) as opened:
-                opened.append(SHARED, position)
+                opened.note(SHARED, position)
         with path.open("ab") as file:
             file.write(other.read_bytes()[header.SIZE :])
         assert positions(reader.read(path)) == {SHARED: 1}
@@ -401,7 +401,7 @@ class TestTornEnd:
         remove_floor(path)
         path.write_bytes(path.read_bytes()[:-1])
         with Log(path) as opened:
-            opened.append(SHARED, 2)
+            opened.note(SHARED, 2)
         contents = reader.read(path)
         assert (positions(contents), contents.records, contents.fault) == ({SHARED: 2}, 1, None)
 
@@ -464,7 +464,7 @@ class TestOldFormat:
         with Log(path) as log:
             assert (log.position(SHARED), log.version(SHARED)) == (3, None)
             for position in (4, 5):
-                log.append(SHARED, position)
+                log.note(SHARED, position)
             log.commit()
             with pytest.raises(PositionMismatch):
                 log.put(SHARED, 6, Place(5, 5))
@@ -473,7 +473,7 @@ class TestOldFormat:
         with path.open("rb") as file:
             assert [each.position for _, each in reader.Reader(file)] == [1, 2, 3, 4, 5]
         with Log(path) as log:
-            log.rewrite()
+            log.compact()
             assert log.version(SHARED) == 5
             store(log, SHARED, 6)
         assert path.read_bytes()[8:10] == b"\x02\x00"

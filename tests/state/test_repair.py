@@ -1,4 +1,4 @@
-"""What is saved of a damaged log."""
+"""What can be saved of a damaged log."""
 
 import io
 import os
@@ -19,7 +19,7 @@ from tests.state.test_log import store
 
 @pytest.fixture
 def offsets(path: Path) -> list[int]:
-    """Make a log of 30 steps of three sequences; return where its records begin, and its end."""
+    """Create a log of 30 steps of three sequences; return the offsets of its records and end."""
     with Log(path) as log:
         offsets = [log.size]
         for number in range(30):
@@ -98,7 +98,7 @@ def test_file_without_records_is_refused_and_left_alone(path: Path) -> None:
     assert {entry.name for entry in path.parent.iterdir()} == {path.name, path.name + ".lock"}
 
 
-def test_not_while_it_is_written_to(path: Path) -> None:
+def test_log_that_a_process_writes_is_not_repaired(path: Path) -> None:
     with Log(path), pytest.raises(files.Held):
         repair(path)
 
@@ -130,7 +130,7 @@ class TestThroughALink:
         self, path: Path, tmp_path: Path
     ) -> None:
         with Log(path) as log:
-            log.append(b"a", 1)
+            log.note(b"a", 1)
             other = tmp_path / "other.log"
             other.hardlink_to(path)
             with pytest.raises(files.Held):
@@ -138,9 +138,9 @@ class TestThroughALink:
 
 
 def test_search_finds_records_of_any_size_across_pieces() -> None:
-    """In noise, and around what only looks like the beginning of a long record."""
+    """In noise, and around bytes that only look like the beginning of a long record."""
     noise = random.Random(12)
-    # The counts of a record of a megabyte fit together, but its bytes are others.
+    # The lengths of a record of a megabyte are consistent, but its other bytes are wrong.
     liar = records.encode(b"a", 1 << 8 * 1_000_000, 1, records.stamp(22, 1), 0, 7)[:20]
     buffer = bytearray()
     expected = []
@@ -158,7 +158,7 @@ def test_search_finds_records_of_any_size_across_pieces() -> None:
     assert found == expected
 
 
-# The kernel reads up to a bad sector, and fails to read from it on.
+# The kernel reads up to a bad sector, and fails to read from there on.
 BAD_SECTOR = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -197,7 +197,7 @@ class TestBadSector:
     def bad(
         self, path: Path, tmp_path: Path, require: Callable[[str], str]
     ) -> Callable[[int], dict[str, str]]:
-        """Give the environment of a process that cannot read the log's sector at an offset."""
+        """Return the environment of a process that cannot read one sector of the log."""
         source, library = tmp_path / "bad.c", tmp_path / "bad.so"
         source.write_text(BAD_SECTOR)
         subprocess.run([require("cc"), "-shared", "-fPIC", "-o", library, source], check=True)
@@ -222,7 +222,7 @@ class TestBadSector:
     ) -> None:
         with Log(path) as log:
             for number in range(3000):
-                log.append(b"%d" % number, number)
+                log.note(b"%d" % number, number)
         with path.open("rb") as file:
             ends = [offset for offset, _ in reader.Reader(file)] + [path.stat().st_size]
         content = path.read_bytes()
@@ -237,7 +237,7 @@ class TestBadSector:
                 )
             repaired = self.run(environ, "log", "repair", "-f", str(path))
             assert (repaired.returncode, repaired.stderr) == (0, "")
-            # Those of which no byte lies in the sector.
+            # The records that have no byte in the sector.
             whole = {
                 b"%d" % number: number
                 for number in range(3000)
@@ -254,7 +254,7 @@ class TestSparseTail:
     """A hole of 3 GB, such as a crash of a file system may leave, is not held in memory."""
 
     def peak(self, *arguments: str) -> int:
-        """Run the command, which has to succeed, and return how much memory it took."""
+        """Run the command, which must succeed, and return how much memory it took."""
         program = (
             "import re, sys; from bigfib.cli.main import main; status = main(sys.argv[1:]);"
             "print(re.findall(r'VmHWM: *(.*) kB', open('/proc/self/status').read())[0],"
@@ -267,7 +267,7 @@ class TestSparseTail:
             check=False,
             timeout=60,
         )
-        # 4: `log verify` of a torn end.
+        # `log verify` reports a torn end by status 4.
         assert done.returncode in (0, 4), done.stderr
         return int(done.stderr.splitlines()[-1]) << 10
 
@@ -300,7 +300,7 @@ class TestSparseTail:
     def test_repair_of_a_long_hole_takes_no_memory(self, path: Path, usual: int) -> None:
         with Log(path) as log:
             for position in range(1000, 1003):
-                log.append(b"shared", position)
+                log.note(b"shared", position)
                 log.commit()
         harmed = bytearray(path.read_bytes())
         harmed[100] ^= 1

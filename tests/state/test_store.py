@@ -1,4 +1,4 @@
-"""What both stores promise, by the same tests: a state log, and a database."""
+"""The promises of both stores, by the same tests: a state log, and a database."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,7 +14,7 @@ from bigfib.state.store import Place, PositionMismatch, SequenceExists, Sequence
 from bigfib.terms import INLINE_LIMIT
 
 ONE = bytes(range(16))
-# Python itself writes no number of more than 4,300 digits.
+# Python's `int` refuses to write more than 4,300 digits.
 FAR = 10**5000
 
 
@@ -30,7 +30,7 @@ def store(request: pytest.FixtureRequest, path: Path) -> Iterator[Store]:
 
 
 def computed(sequences: Sequences) -> list[int]:
-    """Return a list that grows by each position whose terms are computed anew."""
+    """Return a list to which each position is appended whose terms are computed anew."""
     positions = []
 
     def pair_at(position: int) -> DecimalPair:
@@ -42,7 +42,7 @@ def computed(sequences: Sequences) -> list[int]:
 
 
 class TestStore:
-    def test_there_is_what_has_been_created(self, store: Store) -> None:
+    def test_created_sequence_is_found_and_not_created_again(self, store: Store) -> None:
         assert store.find(ONE) is None
         store.create(ONE, 5)
         assert store.find(ONE) == 5
@@ -50,7 +50,7 @@ class TestStore:
             store.create(ONE, 7)
         assert store.find(ONE) == 5
 
-    def test_a_step_is_made_from_where_it_may_be(self, store: Store) -> None:
+    def test_step_outside_of_its_bounds_is_refused(self, store: Store) -> None:
         store.create(ONE, 5)
         assert store.step(ONE, 1, 0, 5) == 6
         assert store.step(ONE, -4, 6, 6) == 2
@@ -66,7 +66,7 @@ class TestStore:
         store.put(ONE, FAR * FAR, Place(FAR + 1))
         assert store.find(ONE) == FAR * FAR
 
-    def test_what_is_not_there_is_not_changed(self, store: Store) -> None:
+    def test_change_of_a_missing_sequence_raises(self, store: Store) -> None:
         with pytest.raises(SequenceNotFound):
             store.step(ONE, 1, 0, 9)
         with pytest.raises(SequenceNotFound):
@@ -125,14 +125,14 @@ class TestStore:
         store.delete(ONE)
         assert not store.holds(1)
 
-    def test_takes_changes_after_a_commit(self, store: Store) -> None:
+    def test_check_after_a_commit_passes(self, store: Store) -> None:
         store.create(ONE, 0)
         store.commit()
         store.check()
 
 
 class TestSequences:
-    """The same above any store."""
+    """Sequences behave the same on any store."""
 
     def test_steps_forward_and_back_give_the_terms_on_the_way(self, store: Store) -> None:
         sequences = Sequences(store)
@@ -200,7 +200,7 @@ class TestSequences:
 
 
 class TestManyOnOneDatabase:
-    """Each `Sequences` is a server; what one has in memory, the others make old."""
+    """Each `Sequences` is a server, whose terms in memory the others make outdated."""
 
     @pytest.fixture
     def servers(self, database: str) -> Iterator[list[Sequences]]:
@@ -209,7 +209,7 @@ class TestManyOnOneDatabase:
         for store in stores:
             store.close()
 
-    def test_terms_in_memory_follow(self, servers: list[Sequences]) -> None:
+    def test_terms_in_memory_follow_steps_of_other_servers(self, servers: list[Sequences]) -> None:
         a, b, _ = servers
         a.seek(SHARED, 300)
         assert b.current(SHARED).position == 300
@@ -234,7 +234,9 @@ class TestManyOnOneDatabase:
         assert b.forward(SHARED).digits() == a.current(SHARED).digits()
         assert asked == [105_052], "5000 are not"
 
-    def test_one_that_another_has_deleted_is_unknown(self, servers: list[Sequences]) -> None:
+    def test_sequence_deleted_by_another_server_is_not_found(
+        self, servers: list[Sequences]
+    ) -> None:
         a, b, _ = servers
         one = a.create()
         assert b.step(one, 2).position == 2

@@ -1,1 +1,1 @@
-"""Reach into bjoern's memory, libev's and the connections; no other code does."""
+"""Reach into the internals of bjoern and libev, and into bjoern's connections."""

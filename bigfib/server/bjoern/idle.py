@@ -1,21 +1,21 @@
 """Close connections: idle ones while the service runs, all of them when it stops.
 
-bjoern has no time-outs, holds the body of a request in memory before the application sees it, and
-spins when no file descriptor is left. It does not list its connections, but the kernel knows for
-each descriptor how many bytes were received and how many of those sent were acknowledged
-(``TCP_INFO``, see tcp(7) and <linux/tcp.h>; both counts since Linux 4.2). A thread looks at a few
-descriptors at a time, which costs requests nothing. Three rules:
+bjoern has no time-outs, reads a whole request body into memory before it calls the application, and
+spins when no file descriptor is left. It does not list its connections, but for each descriptor the
+kernel reports how many bytes were received and how many sent bytes were acknowledged (``TCP_INFO``,
+see tcp(7) and <linux/tcp.h>; both counts since Linux 4.2). A thread inspects a few descriptors at a
+time, which costs requests nothing. Three rules:
 
 * **Time.** A connection is closed if its client has neither acknowledged anything new nor begun a
   request for `TIMEOUT` seconds: it is idle, or stalls in its request, or does not read its reply.
 * **Descriptors.** When connections take more than half of the descriptors that the process may
   have, the time is `SHORT_TIMEOUT`.
 * **Memory.** A connection is closed if its client has sent more than `MOST_HELD` bytes since the
-  last reply. While all clients together have sent more than `MOST_HELD_BY_ALL`, the connection of
-  the client that sent most is closed.
+  last reply. While these bytes of all clients exceed `MOST_HELD_BY_ALL`, the connection with most
+  of them is closed.
 
-When the service stops, a connection is closed when nothing has been received for `SILENT_SECONDS`,
-and after `DRAIN_SECONDS` in any case.
+When the service stops, a connection is closed once nothing has been received for `SILENT_SECONDS`,
+and all are closed after `DRAIN_SECONDS`.
 
 bjoern closes a connection when it reads end-of-file. Of an idle connection only the receiving side
 is shut down: a request that arrives at that moment is either not read, or answered.
@@ -42,18 +42,18 @@ SHORT_TIMEOUT: Final = 5.0
 """Timeout in seconds when descriptors become scarce."""
 
 SILENT_SECONDS: Final = 1.0
-"""Timeout in seconds when the service stops: a request on its way has arrived by then."""
+"""Timeout in seconds when the service stops: a request already sent arrives within it."""
 
 DRAIN_SECONDS: Final = 5.0
 """Seconds that replies under way may take when the service stops."""
 
 MOST_HELD: Final = 4 << 20
-"""Maximum bytes of a request: a valid document takes a quarter of that, its headers 80 KiB."""
+"""Maximum bytes of a request: a valid body takes a quarter of that, its headers 80 KiB."""
 
 MOST_HELD_BY_ALL: Final = 64 << 20
 """Maximum bytes of all requests that are not answered yet."""
 
-# Looking at so many descriptors takes 1 ms; at 10,000, with the pauses, 2 s.
+# To inspect this many descriptors takes 1 ms; 10,000 take 2 s, with the pauses.
 _AT_ONCE: Final = 250
 _PAUSE: Final = 0.05
 
@@ -66,14 +66,14 @@ _INFO: Final = struct.Struct("=B51xI64xQQ")
 _ESTABLISHED: Final = 1
 _CLOSE_WAIT: Final = 8
 
-# <asm-generic/socket.h>: a number that no other socket of this machine has ever had.
+# <asm-generic/socket.h>: a number that no other socket has had since the machine was started.
 _SO_COOKIE: Final = 57
 
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
 class _Facts(NamedTuple):
-    """What the kernel knows about a connection.
+    """What the kernel reports about a connection.
 
     Attributes:
         cookie: Its identity.
@@ -124,7 +124,7 @@ class ConnectionWatch:
         self._seen: dict[int, _Seen] = {}
         self._next = 0
         self._highest = 0
-        # Reserved: there may be no free descriptor when a connection must be closed.
+        # A reserved descriptor: there may be no free one when a connection must be closed.
         self._nothing = socket.socket()
         self._duplicate = self._nothing.dup()
         self._ended = threading.Event()
@@ -148,7 +148,7 @@ class ConnectionWatch:
 
     def _run(self) -> None:
         while not self._ended.wait(_PAUSE):
-            # bjoern accepts connections until it notices the stop, so repeat without pauses.
+            # While draining, do not pause: bjoern accepts connections until it notices the stop.
             while not self.look() and self._deadline is not None:
                 pass
 
@@ -195,7 +195,7 @@ class ConnectionWatch:
             self._close(fd, seen, at_once=_is_unread(fd))
 
     def _facts(self, fd: int, seen: _Seen | None) -> _Facts | None:
-        """Return what is known of the connection ``fd``, or None if it is another socket."""
+        """Return the facts about the connection ``fd``, or None if it is another socket."""
         try:
             # The address family does not matter for these options.
             connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
@@ -203,7 +203,7 @@ class ConnectionWatch:
             return None
         try:
             facts = _ask(connection)
-            # The port of a known connection has been checked before.
+            # Of a connection seen before, the port has been checked.
             if facts is None or (seen and seen.cookie == facts.cookie):
                 return facts
             return facts if connection.getsockname()[1:2] == self._port else None
@@ -213,7 +213,7 @@ class ConnectionWatch:
             connection.detach()
 
     def _close(self, fd: int, seen: _Seen, *, at_once: bool = False) -> None:
-        """Shut the connection down; ``at_once`` in the middle of a request or reply that stalls.
+        """Shut down receiving, or with ``at_once`` both directions, unless bytes have moved since.
 
         bjoern may close the connection at any moment, and its descriptor may then belong to the
         next one. A duplicate keeps referring to the same connection.
@@ -232,8 +232,8 @@ class ConnectionWatch:
                 self._duplicate.shutdown(socket.SHUT_RD)
             elif facts[1:3] == (seen.acknowledged, seen.answered + seen.held):
                 if self._deadline is None:
-                    # Without a reset, a client that is still sending would wait, and the kernel
-                    # would keep what a client does not read.
+                    # Reset the connection. Otherwise a client that is still sending would wait, and
+                    # the kernel would keep bytes that the client does not read.
                     self._duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 self._duplicate.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -263,7 +263,7 @@ class ConnectionWatch:
 
 
 def _ask(connection: socket.socket) -> _Facts | None:
-    """Return what the kernel knows, or None if it is not connected; may raise `OSError`."""
+    """Return the facts, or None if the socket is not connected; may raise `OSError`."""
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
     if len(info) < _INFO.size:
         return None

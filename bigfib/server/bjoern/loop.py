@@ -5,8 +5,8 @@ calls the application for each. The replies are written in a later iteration, wh
 that their connections are writable. So the function is called once for all requests read in an
 iteration, and before any of their replies leaves.
 
-libev handles the last event first: of requests that arrive within one iteration on several
-connections, the later one may be answered first.
+libev handles the last event first. So if two requests arrive in one iteration on two connections,
+the later one may be answered first.
 
 bjoern has no end-of-iteration hook; libev has: an `ev_prepare` watcher runs before the loop waits.
 It needs the address of the loop, which bjoern does not reveal. But a loop is the first thing that
@@ -79,10 +79,10 @@ class IterationHook:
     def install(self) -> None:
         """Follow the next loop that bjoern makes.
 
-        With an unknown libev, ``at_end`` is never called; its first call shows that it can be
-        relied on.
+        With an unknown libev, ``at_end`` is never called. Once it has been called, it is called at
+        the end of every iteration.
         """
-        # PyDLL keeps the interpreter's lock: the callbacks would only have to take it again.
+        # PyDLL does not release the interpreter's lock, which the callbacks would have to retake.
         self._libev: Any = ctypes.PyDLL(_bjoern.__file__)
         self._realloc: Any = ctypes.PyDLL(None).realloc
         self._realloc.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
@@ -126,7 +126,7 @@ class IterationHook:
                 self._accept(loop)
             self._at_end()
         except BaseException as error:
-            # ctypes would print any exception, even of a signal handler, and go on: bjoern
+            # ctypes would print the exception, even one of a signal handler, and return: bjoern
             # would then send replies that are not committed.
             try:
                 if not isinstance(error, SystemExit):

@@ -1,30 +1,34 @@
 """Read and correct the `Request` that bjoern 3.2.2 keeps for each connection.
 
-bjoern's parser (http-parser 1.0) knows facts about a request that the WSGI environment lacks, or
-has in a form that a client can forge. They correct five defects, and the environment a sixth:
+bjoern's parser (http-parser 1.0) keeps facts about a request that the WSGI environment lacks, or
+has in a form that a client can forge. With these facts, five defects are corrected:
 
-* **Upgrade and CONNECT.** At such a request the parser stops for good: it keeps its state for the
+* **Upgrade and CONNECT.** After such a request the parser is unusable: it keeps its state for the
   next request, takes the body for a request, and ends in a segmentation fault or in replies to the
   wrong client. The connection is closed after the reply.
 * **Chunks.** bjoern drops a body sent in chunks, and takes trailers for headers, even for
-  conditions such as ``If-Match``. Such a request gets an ``HTTP_TRANSFER_ENCODING``, even if the
-  client has hidden that header, so that the application refuses it before it uses any header.
+  conditions such as ``If-Match``. The environment of such a request gets an
+  ``HTTP_TRANSFER_ENCODING``, even if the client has hidden that header, so that the application
+  refuses the request before it uses any header.
 * **Other transfer codings**, such as ``gzip, chunked``, are unknown to the parser, which takes the
   body for the next request. The connection is closed after the refusal.
-* **IPv6 addresses** are given as 0.0.0.0; the connection's descriptor leads to the real one.
+* **IPv6 addresses.** bjoern reports 0.0.0.0. The real address is read from the connection.
 * **Expect: 100-continue.** bjoern sets a flag, and clears it when it has sent ``100 Continue`` or
   read some of the body. If the reply comes first, bjoern takes it for the ``100 Continue``, reads
   on in a request that has been answered, and ends in a segmentation fault (``ev_io_on_write`` in
   server.c). The flag is cleared before the reply.
 
-* **A part of a request.** Of requests that arrive together (pipelined) bjoern keeps only the last,
-  and may have read only part of it. The application is not called with such a part; bjoern
-  answers the exception with a 500 of its own and closes the connection.
+The WSGI environment itself shows a sixth:
 
-The object ``start_response`` has the address of the `Request` after its head. Before anything is
-written there, two members are compared with what they must be.
+* **A part of a request.** If requests arrive together (pipelined), bjoern keeps only the last one,
+  and may have read only part of it. Then an exception is raised instead of calling the
+  application; bjoern replies with a 500 of its own, and closes the connection.
 
-Reading costs 0.25 us of the 10 to 20 us that a small request takes; views are kept by address.
+The object ``start_response`` holds the address of the `Request` right after its Python object
+header. Before anything is written there, two members are compared with the values they must have.
+
+Reading costs 0.25 us of the 10 to 20 us that a small request takes, because ctypes views are
+cached by address.
 """
 
 import ctypes
@@ -79,7 +83,7 @@ class _Request(ctypes.Structure):
     )
 
 
-# Two bits of type come before the flags of http_parser.h.
+# The two lowest bits are the type; the flags of http_parser.h follow.
 _CHUNKED: Final = 1 << 2
 _ONLY_CONNECTION_CLOSE: Final = 1 << 4
 
@@ -94,12 +98,12 @@ _FACTS: Final = struct.Struct(
     f"=B{_Request.upgrade.offset - 1}xB{_Request.state.offset - _Request.upgrade.offset - 1}xI"
 )
 
-# bjoern allocates its objects at ever more addresses.
+# bjoern keeps allocating objects at new addresses.
 _MOST_VIEWS: Final = 1024
 
 
 class _Views(dict[int, Any]):
-    """Keep ctypes views of the memory at ``offset`` from an address, by that address."""
+    """Cache ctypes views of the memory ``offset`` bytes after an address, by that address."""
 
     def __init__(self, kind: Any, offset: int = 0) -> None:
         super().__init__()
@@ -152,8 +156,8 @@ def guarded(app: WSGI) -> WSGI:
             or "HTTP_TRANSFER_ENCODING" in environ
         ):
             _correct(address, environ)
-        # bjoern adds this when it has read the whole request. The check costs 0.02 us. The flags
-        # are corrected first, because bjoern replies to the exception.
+        # bjoern adds this when it has read the whole request. The check costs 0.02 us. It comes
+        # after the correction, because bjoern sends a reply for the exception, too.
         if "wsgi.errors" not in environ:
             raise PartOfRequest
         return app(environ, start_response)
@@ -171,7 +175,7 @@ def _called_with_whole_requests(app: WSGI) -> WSGI:
 
 
 def with_client_address(app: WSGI) -> WSGI:
-    """Wrap ``app``, to set ``REMOTE_ADDR`` to the client's address; `guarded` calls the result.
+    """Wrap ``app`` to set ``REMOTE_ADDR`` to the client's address; apply `guarded` to the result.
 
     bjoern reads every address as IPv4, and gives 0.0.0.0 for IPv6. The socket has the real address,
     unless the client has reset the connection: ``REMOTE_ADDR`` is then ``-``.

@@ -1,9 +1,9 @@
 """Keep a connection to the database, and replace it when it is lost.
 
-A thread looks for the new connection; a request waits for it no longer than `RECONNECT_SECONDS`.
-A change that was under way at the loss is never retried, because it may have been made. Retried are
-transactions that the server refuses because of others (`serialization_failure`,
-`deadlock_detected`, `lock_not_available`): those have changed nothing.
+A thread reconnects; a request waits for it no longer than `RECONNECT_SECONDS`. If a connection is
+lost during a change, the change is never retried, because it may have been made. A transaction is
+retried if the server refuses it because of other transactions (`serialization_failure`,
+`deadlock_detected`, `lock_not_available`): it has then changed nothing.
 """
 
 import logging
@@ -30,30 +30,30 @@ from bigfib.state.store import WAIT_SECONDS, NoRoom, OutcomeUnknown, StoreError,
 _logger = logging.getLogger(__name__)
 
 RECONNECT_SECONDS: Final = 0.5
-"""How long a request waits for a new connection at most, counted from the loss of the last one."""
+"""Maximum seconds that a request waits for a new connection, from the loss of the last one."""
 
 # Between attempts to connect, in seconds; the pause doubles with each attempt.
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 
-# The longest pause, in seconds, before a transaction that met others is retried.
+# The longest pause, in seconds, before a refused transaction is retried.
 _RETRY_PAUSE: Final = 0.005
 
-# How long in seconds one attempt waits for a lock. Longer than most commits of other servers take,
-# and short, because a batch holds other rows locked meanwhile.
+# How many seconds one attempt waits for a lock. This is longer than most commits of other servers
+# take, but short, because a batch holds other rows locked meanwhile.
 _LOCK_SECONDS: Final = 0.05
 
-# The deadline, in seconds, for the table of sequences to show that it takes changes.
+# Within how many seconds `TRY_CHANGE` must succeed.
 _TRY_SECONDS: Final = 0.2
 
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 _RETRIED: Final = {"40001", "40P01", _LOCK_NOT_AVAILABLE}
 _DISK_FULL: Final = "53100"
-# The statement has taken too long; the server does not say why.
+# The server's code for a statement that took too long, for whatever reason.
 _QUERY_CANCELED: Final = "57014"
 
 TRY_CHANGE: Final = Statement(rb"UPDATE bigfib_sequences SET day = day WHERE id = '\x'::bytea")
-"""Changes nothing, because no sequence has this id, but needs the right and the locks to change."""
+"""Changes nothing, because no sequence has this id, but needs permission and locks to change it."""
 
 _DURABILITY: Final = b"""SELECT coalesce(current_setting('fsync', true), ''),
     coalesce(current_setting('synchronous_commit', true), ''),
@@ -66,15 +66,15 @@ class Connection:
     Attributes:
         host: The server that it is connected to, or last was.
         synchronous_commit: The server's setting: when a transaction counts as committed.
-        can_confirm: As `standby.can_confirm`.
-        has_standby: Whether commits waited for a standby when that was last seen.
+        can_confirm: As returned by `standby.can_confirm`.
+        has_standby: Whether commits waited for a standby when this was last checked.
     """
 
     def __init__(self, conninfo: str) -> None:
         """Connect to the database.
 
         Args:
-            conninfo: Where it is, as libpq has it: ``postgresql://...``.
+            conninfo: A connection string of libpq, such as ``postgresql://...``.
 
         Raises:
             StoreError: No server can be connected to, or the database lacks the tables.
@@ -85,13 +85,13 @@ class Connection:
         self._trouble = ""
         self._lost_at = 0.0
         self._closed = False
-        # Set while a connection is to be found, and when that has been tried since the loss.
+        # Set while there is no connection; set once reconnecting has been tried since the loss.
         self._lost = threading.Event()
         self._tried = threading.Event()
         threading.Thread(target=self._replace_lost, daemon=True).start()
 
     def is_lost(self) -> bool:
-        """Return whether a new connection is being looked for."""
+        """Return whether there is no connection."""
         return self._session is None
 
     def is_open(self) -> bool:
@@ -101,16 +101,16 @@ class Connection:
     def run(
         self, *statements: Statement, changes: bool = True, wait: float = WAIT_SECONDS
     ) -> list[Rows]:
-        """Run a transaction, and retry it while others are in its way.
+        """Run a transaction, and retry it while others conflict with it.
 
         Args:
             statements: The statements of the transaction.
             changes: Whether they may change something.
-            wait: How many seconds to retry while others hold a lock.
+            wait: How many seconds to retry while another transaction holds a lock.
 
         Raises:
-            Refused: Others hold a lock, and nothing has changed.
-            Unavailable, NoRoom, OutcomeUnknown: As `Store` has them.
+            Refused: Another transaction holds a lock, and nothing has changed.
+            Unavailable, NoRoom, OutcomeUnknown: As methods of `Store`.
         """
         try:
             return _retry(
@@ -129,7 +129,7 @@ class Connection:
         return self._session is not None
 
     def lose(self, trouble: str) -> None:
-        """Give the connection up and look for another; ``trouble`` says why."""
+        """Close the connection and reconnect; ``trouble`` says why."""
         if self._session:
             self._lose(self._session, trouble)
 
@@ -168,7 +168,7 @@ class Connection:
         if session:
             if session.is_open():
                 return session
-            # Nothing was under way, so the transaction may use the new connection.
+            # Nothing has been sent, so the transaction may use the new connection.
             self._lose(session, "the server has closed the connection")
         self._tried.wait(max(0.0, self._lost_at + RECONNECT_SECONDS - time.monotonic()))
         session = self._session
@@ -186,7 +186,7 @@ class Connection:
         self._lost.set()
 
     def _connect(self) -> Session:
-        """Return a session that can make changes, with the first host that takes them.
+        """Return a session that can make changes, on the first host that accepts them.
 
         Raises:
             StoreError: There is none.
@@ -217,7 +217,7 @@ class Connection:
         return session
 
     def _replace_lost(self) -> None:
-        """Find a new connection whenever one is lost. Runs as a thread."""
+        """Reconnect whenever the connection is lost. Runs in a thread."""
         while not self._closed:
             self._lost.wait()
             self._find_connection()
@@ -256,14 +256,14 @@ def _takes_changes(session: Session) -> bool:
 
 
 def _retry(transaction: Callable[[float], list[Rows]], wait: float = WAIT_SECONDS) -> list[Rows]:
-    """Run a transaction, and retry it while others are in its way.
+    """Run a transaction, and retry it while others conflict with it.
 
     Args:
         transaction: Runs it, within the seconds that it is given.
-        wait: How many seconds to retry while others hold a lock.
+        wait: How many seconds to retry while another transaction holds a lock.
 
     Raises:
-        Refused: Others still are in the way, or the reason is another.
+        Refused: The conflict has lasted too long, or there is another reason.
     """
     began = time.monotonic()
     waited = 0.0
@@ -279,9 +279,9 @@ def _retry(transaction: Callable[[float], list[Rows]], wait: float = WAIT_SECOND
 
 
 def _warn_of_weak_durability(session: Session) -> tuple[str, bool]:
-    """Warn if the server may lose what it has committed.
+    """Warn if the server may lose committed transactions.
 
-    Return its ``synchronous_commit``, and whether there are synchronous standbys.
+    Return its ``synchronous_commit``, and whether commits wait for a standby.
     """
     fsync, commit, standbys = (
         value.decode() for value in session.run(Statement(_DURABILITY))[0][0]

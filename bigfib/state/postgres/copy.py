@@ -2,7 +2,7 @@
 
 Before the copy is committed, source and target are compared: the number of sequences, and the
 position, version and day of each. A copy that fails leaves the target empty. No server may run
-meanwhile: the lock of the log ensures that, but a database has none.
+meanwhile: the lock of a log ensures that, but a database has no such lock.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ from bigfib.state.store import StoreError
 # How many sequences are fetched at a time.
 _FETCHED: Final = 10_000
 
-# How many changes of a log wait for a commit, in memory.
+# How many changes are made between two commits of the log.
 _WAITING: Final = 1000
 
 _DAY_SECONDS: Final = 86_400
 
-# By day, as a log is written, so that the day seldom changes between records.
+# By day, as in a log, so that the day seldom changes between records.
 _ROWS: Final = b"SELECT id, position, version, day FROM bigfib_sequences ORDER BY day, id"
 
 _Row = tuple[bytes, int, int, int]
@@ -89,7 +89,7 @@ def _write(path: Path, rows: Iterator[_Row]) -> None:
     # The log takes the day of each record from its clock.
     with Log(path, clock=lambda: today * _DAY_SECONDS) as log:
         for number, (sequence_id, position, version, today) in enumerate(rows):  # noqa: B007
-            log.append(sequence_id, position, version)
+            log.note(sequence_id, position, version)
             if number % _WAITING == 0:
                 log.commit()
 

@@ -1,8 +1,8 @@
 """Delete the sequences that nobody has touched for too long.
 
-A wrong clock, or an old backup that is restored, makes all sequences look old. So the clock is that
-of the database, nothing is deleted in the first hour, and then a small share of all in each hour:
-there is time to read the log, and to stop.
+A wrong clock, or a restored old backup, makes all sequences look old. So the clock is that of the
+database, nothing is deleted in the first hour, and only a small share in each later hour. This
+leaves an operator time to notice the messages, and to stop it.
 """
 
 import logging
@@ -15,15 +15,15 @@ from bigfib.state.postgres.session import Broken, CannotConnect, Refused, Sessio
 _logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS: Final = 3600.0
-"""How long after the start, and after that, sequences are deleted."""
+"""Seconds before sequences are first deleted, and between two deletions."""
 
 SHARE: Final = 100
-"""One of so many sequences is deleted at a time at most, and at least one."""
+"""A deletion removes at most one in this many sequences, but may always remove one."""
 
 TODAY: Final = b"((now() AT TIME ZONE 'UTC')::date - '1970-01-01'::date)"
 """The day, counted from 1970-01-01 (UTC), by the clock of the database."""
 
-# So many in a transaction, because it holds the rows that it deletes locked.
+# The most rows of one transaction, which holds them locked until its end.
 _BATCH: Final = 1000
 
 _COUNT: Final = Statement(b"SELECT count(*) FROM bigfib_sequences")
@@ -43,7 +43,7 @@ class Expiry(threading.Thread):
         r"""Prepare the thread.
 
         Args:
-            conninfo: Where the database is.
+            conninfo: A connection string of libpq.
             days_kept: Sequences not touched for more days are deleted.
             permanent: The id of a sequence that is always kept, as text: ``\x...``.
         """
@@ -54,11 +54,11 @@ class Expiry(threading.Thread):
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """Let the thread end, after the batch that it is deleting."""
+        """Let the thread end after the current batch."""
         self._stopped.set()
 
     def run(self) -> None:
-        """Delete a share every hour. What fails is left for the next time."""
+        """Delete a share every hour; if that fails, log it and try again in an hour."""
         while not self._stopped.wait(INTERVAL_SECONDS):
             try:
                 self._delete_share()

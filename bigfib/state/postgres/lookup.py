@@ -1,4 +1,4 @@
-"""Look up where a sequence of a shared store is."""
+"""Look up the position of a sequence in a shared store."""
 
 from contextlib import closing
 from typing import Final
@@ -24,7 +24,7 @@ FIND: Final = b"SELECT " + PLACE + b" FROM bigfib_sequences WHERE id = $1::bytea
 
 
 def find(conninfo: str, sequence_id: bytes) -> int | None:
-    """Return where the sequence is, or None if there is none, by reading only.
+    """Return the position of the sequence, or None if there is none; change nothing.
 
     Raises:
         StoreError: No server can be connected to, or the database lacks the tables.
@@ -39,19 +39,19 @@ def find(conninfo: str, sequence_id: bytes) -> int | None:
 
 
 def bytea(value: bytes) -> bytes:
-    """Return the bytes as PostgreSQL reads them."""
+    """Return the text by which PostgreSQL reads these bytes."""
     return b"\\x" + value.hex().encode()
 
 
 def numeric(number: int) -> bytes:
     """Return the digits of a number of any length."""
-    # Python itself writes, and reads, no number of more than 4,300 digits.
+    # Python's `int` refuses to read and write more than 4,300 digits.
     digits: str = mpz(number).digits()
     return digits.encode()
 
 
 def place(rows: Rows) -> tuple[int | None, int]:
-    """Return the position and version in an answer, None and 0 if there is no sequence."""
+    """Return position and version from the rows of a query; None and 0 if there is no sequence."""
     if not rows or not rows[0][0]:
         return None, 0
     position, version, *_ = rows[0]

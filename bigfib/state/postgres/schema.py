@@ -3,11 +3,12 @@
 The SQL is what PostgreSQL, CockroachDB, YugabyteDB and Citus have in common. A position is
 ``numeric``, so that it has no ceiling; an id is the same bytes as in a state log.
 
-A new version of the tables only adds to them, so that servers of the version before go on: column
-``newest`` says what is there. Column ``version`` says which servers may go on: it grows when a
-later bigfib takes away what older ones need, after the last of these has been stopped.
+A new version of the schema only adds to the tables, so that servers of the version before it keep
+working. Column ``newest`` is the version that the tables have. Column ``version`` is the oldest
+one whose servers still work: it is raised when a later bigfib removes what older servers need,
+after all of these have been stopped.
 
-Version 2 counts the changes of each sequence; servers of version 1 do not add to that count.
+Version 2 counts the changes of each sequence; servers of version 1 do not increase that count.
 """
 
 import time
@@ -23,13 +24,13 @@ _STATEMENTS: Final = (
     b"CREATE TABLE IF NOT EXISTS bigfib_schema (version integer PRIMARY KEY)",
     b"CREATE TABLE IF NOT EXISTS bigfib_sequences ("
     b"id bytea PRIMARY KEY, position numeric NOT NULL, day integer NOT NULL, "
-    # The last condition refuses infinity and NaN, which not every database knows by name.
+    # The last condition refuses infinity and NaN; not every database can name these.
     b"CHECK (position >= 0 AND position = trunc(position) AND position - position = 0))",
     # To find the sequences that expire.
     b"CREATE INDEX IF NOT EXISTS bigfib_sequences_day ON bigfib_sequences (day)",
     b"INSERT INTO bigfib_schema (version) VALUES (1) ON CONFLICT DO NOTHING",
     b"ALTER TABLE bigfib_sequences ADD COLUMN IF NOT EXISTS version bigint NOT NULL DEFAULT 1",
-    # The last statement: where the newest version is named, everything is.
+    # This statement is the last: once `newest` is there, everything is.
     b"ALTER TABLE bigfib_schema ADD COLUMN IF NOT EXISTS newest integer NOT NULL DEFAULT %d"
     % VERSION,
 )
@@ -37,13 +38,13 @@ _STATEMENTS: Final = (
 READ_VERSION: Final = Statement(b"SELECT version, newest FROM bigfib_schema")
 """Its rows are for `versions`."""
 
-# Another process creates the tables at the same moment: unique_violation, duplicate_table,
-# duplicate_column and duplicate_object; from CockroachDB, serialization_failure. Or somebody uses
-# a table that is to be changed: lock_not_available.
+# If another process creates the tables at the same moment: unique_violation, duplicate_table,
+# duplicate_column and duplicate_object; from CockroachDB, serialization_failure. If a transaction
+# uses a table that is to be changed: lock_not_available.
 _RETRIED: Final = {"23505", "42P07", "42701", "42710", "40001", "55P03"}
 _ATTEMPTS: Final = 20
 
-# Whoever comes after a change that waits for a table waits for it, too. So it waits shortly.
+# Other transactions queue behind a change that waits for a table, so it must not wait long.
 _LOCK_SECONDS: Final = 0.1
 _PAUSE_SECONDS: Final = 0.2
 
@@ -52,16 +53,16 @@ _NO_COLUMN: Final = "42703"
 
 
 class Versions(NamedTuple):
-    """Of the servers that a database has been prepared for, the first and the last version."""
+    """The oldest and the newest version of servers that a database is prepared for."""
 
     oldest: int
     newest: int
 
 
 def init(conninfo: str) -> str:
-    """Create the tables in the database of ``conninfo``, or add to them; return what was done.
+    """Create the tables in the database of ``conninfo``, or upgrade them; return what was done.
 
-    This may be done again, by several processes at once, and while servers use the tables.
+    This may be repeated, run by several processes at once, and run while servers use the tables.
 
     Raises:
         StoreError: The database cannot be reached, refuses, or has another version.
@@ -86,7 +87,7 @@ def init(conninfo: str) -> str:
 
 
 def require(session: Session) -> None:
-    """Return if the database has the tables, and they are for this version.
+    """Check that the database has the tables, in a version that this bigfib can use.
 
     Raises:
         TablesMissing: It has none.
@@ -108,7 +109,7 @@ def versions(rows: Rows) -> Versions | None:
 
 
 def mismatch(found: Versions | None) -> str:
-    """Return what is wrong with a database of these versions, or of none; empty if nothing is."""
+    """Return why this bigfib cannot use tables of these versions; empty if it can."""
     if found is None:
         return str(TablesMissing())
     if found.newest < VERSION:

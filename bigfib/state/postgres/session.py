@@ -1,14 +1,14 @@
 """Run transactions on one connection of PostgreSQL's protocol, each within a deadline.
 
-The statements of a transaction are sent together, in a pipeline. A failure is one of two: `Refused`
+The statements of a transaction are sent together, in a pipeline. There are two failures: `Refused`
 means that nothing has changed, `Broken` that the outcome is unknown.
 
-The deadline is kept here, because a paused server keeps its connections open and acknowledges what
-it is sent: no timeout of the kernel or of the server itself would end the wait.
+The deadline is enforced here. A paused server keeps its connections open, and its kernel
+acknowledges what is sent, so no timeout of the kernel or of the server would end the wait.
 
-A pooler such as PgBouncer may run each transaction of a session on another connection of its own.
-Then nothing may outlive a transaction: statements are not prepared, and each transaction sets what
-a session otherwise sets once.
+A pooler such as PgBouncer may run each transaction of a session on another connection. Then no
+state may outlive a transaction: statements are not prepared, and each transaction repeats the
+settings that are otherwise made once for a session.
 """
 
 import logging
@@ -28,15 +28,15 @@ from psycopg.pq.abc import PGresult
 _logger = logging.getLogger(__name__)
 
 STATEMENT_SECONDS: Final = 2.5
-"""After how long the server cancels a statement: a little before this end gives up the connection,
-so that a slow statement is known to have changed nothing."""
+"""Seconds after which the server cancels a statement. This is a little before `ANSWER_SECONDS`, so
+that a slow statement is known to have changed nothing."""
 
 ANSWER_SECONDS: Final = 2.8
-"""After how long without all answers the connection is given up: a request is answered in 3 s."""
+"""Seconds without all answers after which the connection is closed: a request may take 3 s."""
 
 # Settings of libpq, unless the connection string or the environment has others: try the next host
-# if one does not answer, accept no standby, notice a lost network within 25 seconds. What keeps
-# alive an idle connection keeps a firewall from forgetting it, too.
+# if one does not answer, accept no standby, notice a lost network within 25 seconds. The keepalives
+# also prevent a firewall from dropping an idle connection.
 _DEFAULTS: Final = {
     "connect_timeout": ("PGCONNECT_TIMEOUT", "2"),
     "target_session_attrs": ("PGTARGETSESSIONATTRS", "read-write"),
@@ -47,13 +47,13 @@ _DEFAULTS: Final = {
     "keepalives_count": ("", "1"),
 }
 
-# A standby may lag behind what clients have been shown.
+# A standby may lack changes that clients have already seen.
 _DEFAULTS_OF_READERS: Final = {"target_session_attrs": ("PGTARGETSESSIONATTRS", "primary")}
 
 _COMPLETION_UNKNOWN: Final = "40003"
 
-# The function of PostgreSQL that warns that the wait for a standby was cancelled: the commit is
-# then on this server, and perhaps on no other. The text of the warning depends on the language.
+# This function of PostgreSQL warns that the wait for a standby was cancelled: the commit is then on
+# this server, and perhaps on no other. The text of the warning depends on the server's language.
 _WAIT_FOR_STANDBY: Final = "SyncRepWaitForLSN"
 
 
@@ -81,7 +81,8 @@ class Statement(NamedTuple):
     """A statement and its parameters.
 
     Attributes:
-        sql: The text, with ``$1`` for the first parameter. A session prepares it once.
+        sql: The text, with ``$1`` for the first parameter. A session without a pooler prepares it
+            once.
         parameters: Their values as text.
     """
 
@@ -104,9 +105,9 @@ def connect(
     """Connect to the first suitable server that ``conninfo`` names.
 
     Args:
-        conninfo: Where the servers are, as libpq has it.
+        conninfo: A connection string of libpq.
         autocommit: Whether each statement is a transaction of its own.
-        only_reads: Whether a server that takes no changes is suitable, too.
+        only_reads: Whether a server that accepts no changes is suitable, too.
 
     Raises:
         CannotConnect: There is none, or ``conninfo`` is not valid.
@@ -168,9 +169,9 @@ class Session:
         """Connect to the first suitable server that ``conninfo`` names.
 
         Args:
-            conninfo: Where the servers are, as libpq has it.
-            only_reads: Whether the server is to refuse changes, even those made by mistake.
-            lock_seconds: How long a statement waits for a lock, unless ``conninfo`` says so.
+            conninfo: A connection string of libpq.
+            only_reads: Whether the server must refuse changes, even those made by mistake.
+            lock_seconds: How long a statement waits for a lock, unless ``conninfo`` sets it.
 
         Raises:
             CannotConnect: There is none, or ``conninfo`` is not valid.
@@ -204,7 +205,7 @@ class Session:
             raise CannotConnect(str(error)) from error
 
     def _first_answer(self) -> bytes:
-        """Return the id of the server's process; a pooler has given another one."""
+        """Return the id of the server's process, which differs from that of a pooler."""
         try:
             return self.run(_PROCESS)[0][0][0]
         except Broken as broken:
@@ -219,9 +220,9 @@ class Session:
         return f"{self._connection.info.host}:{self._connection.info.port}"
 
     def is_open(self) -> bool:
-        """Return whether the connection is open, as far as this end knows."""
+        """Return whether the connection is open, as far as is known without sending anything."""
         try:
-            # A server sends the reason before it closes; so read until nothing is left.
+            # A server sends the reason before it closes, so read until nothing is left.
             while self._readable.poll(0):
                 self._pgconn.consume_input()
         except psycopg.Error:
@@ -249,7 +250,7 @@ class Session:
             before = (_BEGIN, *self._before) if self._before or len(statements) != 1 else ()
             after = (_COMMIT,) if before else ()
             results = self._exchange((*before, *statements, *after), deadline)
-            # The statements after a refused one are skipped, and have another status.
+            # Statements after a refused one are skipped, with another status.
             at = next((at for at, one in enumerate(results) if one.status == _FATAL_ERROR), None)
             if at is None:
                 if self._unknown:
@@ -335,7 +336,7 @@ class Session:
         if diagnostic.source_function == _WAIT_FOR_STANDBY:
             self._unknown = message
             return
-        # Such as a trigger's, for the operator: log it once.
+        # Any other warning, such as a trigger's, is logged once for the operator.
         kind = (diagnostic.sqlstate, diagnostic.source_function)
         if kind not in self._warned:
             self._warned.add(kind)

@@ -1,15 +1,15 @@
-"""Show nothing that a failover may take back.
+"""Show clients nothing that a failover may undo.
 
-A commit waits for PostgreSQL's synchronous standbys, where there are any, and nobody sees its
-changes until the wait ends. But the wait may be cut short, by an administrator or a restart, and
-then the changes are seen, though no standby has them. An old primary that wakes up after a failover
-shows what was true before. So a transaction that reads writes a message to the write-ahead log,
-which nothing applies: its commit waits for the standbys like that of a change, and they confirm
-messages in the order of the log, hence everything that the transaction has seen. An old primary
-waits in vain.
+A commit waits for PostgreSQL's synchronous standbys, if there are any, and its changes become
+visible when the wait ends. But if an administrator or a restart cancels the wait, the changes
+become visible although no standby has them. And an old primary that wakes up after a failover
+shows outdated positions. So a transaction that reads also writes a message to the write-ahead log,
+which has no effect when it is replayed. Its commit waits for the standbys like that of a change.
+They confirm the log in order, and so, with the message, all that the transaction has seen. On an
+old primary this commit waits in vain.
 
-For the same reason no wait for a standby is cancelled here. A connection that is given up leaves
-one behind, on a server that already has others; `require_answers` keeps them from adding up.
+For the same reason bigfib cancels no wait for a standby. If a connection is closed during such a
+wait, its server process keeps waiting; `require_answers` prevents these from piling up.
 
 Other databases of PostgreSQL's protocol have no such message, and replicate before they answer.
 """
@@ -30,7 +30,7 @@ _KNOWS_MESSAGES: Final = Statement(
     b"SELECT proname FROM pg_proc WHERE proname = 'pg_logical_emit_message'"
 )
 
-# Of this user: of others the server shows nothing. Any commit waits for a moment.
+# The server shows this only for processes of the same user. Any commit waits for a moment.
 _WAITS: Final = Statement(
     b"SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' "
     b"AND clock_timestamp() - state_change > interval '1 second'"
@@ -38,14 +38,14 @@ _WAITS: Final = Statement(
 
 
 def confirmed(find: bytes) -> bytes:
-    """Return a query that is answered when the standbys have what it shows.
+    """Return a query that is answered once the standbys have what it shows.
 
     Args:
         find: A query of one row, or none.
 
     Returns:
-        A query of one row: that of ``find``, NULLs where there is none, and one column more, which
-        is NULL where there are no standbys.
+        A query of one row: the row of ``find``, or NULLs if it has none, and one more column, which
+        is NULL if there are no standbys.
     """
     # One statement, so that it is a transaction by itself.
     always = b"FROM (SELECT 1) AS always LEFT JOIN (%b) AS found ON true" % find
@@ -53,15 +53,15 @@ def confirmed(find: bytes) -> bytes:
 
 
 def can_confirm(session: Session) -> bool:
-    """Return whether the server runs queries that are `confirmed`."""
+    """Return whether the server supports queries that are `confirmed`."""
     return bool(session.run(_KNOWS_MESSAGES)[0])
 
 
 def require_answers(session: Session) -> None:
-    """Return when the standbys have answered, or at once where there are none.
+    """Wait until the standbys have answered, if there are any.
 
     Raises:
-        Unavailable: Commits wait for them already.
+        Unavailable: Other commits already wait for them.
         Refused, Broken: As `Session.run`; the latter if they do not answer in time.
     """
     if session.run(_WAITS)[0]:

@@ -239,6 +239,9 @@ class Postgres:
     def commit(self) -> None:
         """Return: every change is committed when it is made."""
 
+    def tend(self, now: float) -> None:
+        """Return: nothing is ever due."""
+
     def is_lost(self) -> bool:
         """Return whether a connection is being looked for; see `Store.is_lost`."""
         return self._connection.is_lost()

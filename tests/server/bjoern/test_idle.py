@@ -1,4 +1,4 @@
-"""Which connections are let go: seen by the clients, who are real ones."""
+"""Which connections are closed, as seen by real clients."""
 
 import contextlib
 import fcntl
@@ -28,7 +28,7 @@ AFTER = TIMEOUT + 1
 
 
 class Server:
-    """A server that accepts, reads and writes as it is told, and its watch with a clock of ours."""
+    """A server that acts as the test orders, and its watch, with a clock that the test sets."""
 
     def __init__(self, descriptors: int = 1000) -> None:
         self.opened = ExitStack()
@@ -41,7 +41,7 @@ class Server:
         self.opened.close()
 
     def connect(self) -> tuple[socket.socket, socket.socket]:
-        """Return both ends of a new connection: the client's, and the server's."""
+        """Return both ends of a new connection: the client's and the server's."""
         client = self.opened.enter_context(socket.create_connection(self.listener.getsockname()))
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         served, _ = self.listener.accept()
@@ -51,14 +51,14 @@ class Server:
         """Look at all connections, at each of these times."""
         for now in times:
             self.now = now
-            # Each time it looks twice as far beyond what it has found.
+            # Each round looks twice as far beyond the connections that it has found.
             for _ in range(5):
                 while not self.watch.look():
                     pass
 
 
-def is_let_go(served: socket.socket) -> bool:
-    """Return whether the server reads the end of the connection; whatever comes before is read."""
+def is_closed(served: socket.socket) -> bool:
+    """Return whether the server reads end-of-file; read all bytes before it."""
     served.setblocking(False)
     try:
         while served.recv(1 << 20):
@@ -74,7 +74,7 @@ def read_on(client: socket.socket) -> None:
 
 
 def await_received(served: socket.socket, count: int) -> None:
-    """Wait until so many bytes are there to be read."""
+    """Wait until this many bytes can be read."""
     served.settimeout(20)
     while len(served.recv(count, socket.MSG_PEEK)) < count:
         pass
@@ -86,7 +86,7 @@ def await_acknowledged(served: socket.socket) -> None:
 
 
 def await_full(served: socket.socket) -> None:
-    """Wait until the client's kernel takes no more of what has been sent."""
+    """Wait until the client's kernel accepts no more bytes."""
     waiting = b""
     while waiting != (waiting := fcntl.ioctl(served, termios.TIOCOUTQ, bytes(4))):
         time.sleep(0.2)
@@ -103,10 +103,10 @@ class TestTime:
     def test_silent_client_is_closed_in_its_time(self, server: Server) -> None:
         client, served = server.connect()
         server.look(0, BEFORE)
-        assert not is_let_go(served)
+        assert not is_closed(served)
         server.look(AFTER)
-        assert is_let_go(served)
-        # As bjoern does when it has read the end.
+        assert is_closed(served)
+        # As bjoern does when it has read end-of-file.
         served.close()
         client.settimeout(20)
         assert client.recv(1) == b""
@@ -119,7 +119,7 @@ class TestTime:
         client.sendall(b"POST")
         await_received(served, 4)
         served.sendall(b"answer")
-        assert is_let_go(served)
+        assert is_closed(served)
         served.close()
         client.settimeout(20)
         assert client.recv(100) == b"answer"
@@ -137,7 +137,7 @@ class TestTime:
         if following.fileno() != number:
             os.dup2(following.fileno(), number)
         server.look(BEFORE, BEFORE + AFTER)
-        assert is_let_go(following)
+        assert is_closed(following)
 
     def test_an_answered_client_has_the_time_again(self, server: Server) -> None:
         _, served = server.connect()
@@ -145,9 +145,9 @@ class TestTime:
         served.send(b"answer")
         await_acknowledged(served)
         server.look(BEFORE, AFTER)
-        assert not is_let_go(served)
+        assert not is_closed(served)
         server.look(BEFORE + AFTER)
-        assert is_let_go(served)
+        assert is_closed(served)
 
     def test_a_request_has_its_own_time(self, server: Server) -> None:
         client, served = server.connect()
@@ -155,7 +155,7 @@ class TestTime:
         client.send(b"GET")
         await_received(served, 3)
         server.look(BEFORE, AFTER)
-        assert not is_let_go(served)
+        assert not is_closed(served)
 
     def test_a_request_byte_by_byte_has_not_more(self, server: Server) -> None:
         client, served = server.connect()
@@ -164,7 +164,7 @@ class TestTime:
             client.send(b"G")
             await_received(served, now)
             server.look(now)
-        assert is_let_go(served)
+        assert is_closed(served)
 
     def test_reply_that_is_not_read_is_closed_in_its_time(self, server: Server) -> None:
         client, served = server.connect()
@@ -178,13 +178,13 @@ class TestTime:
         server.look(0, BEFORE, AFTER)
         with pytest.raises(BrokenPipeError):
             served.send(b"more")
-        # What had been sent before is not kept for this client.
+        # The kernel drops the bytes that the client has not read.
         served.close()
         client.settimeout(20)
         with pytest.raises(ConnectionResetError):
             read_on(client)
 
-    def test_who_has_gone_may_be_followed_by_another(self, server: Server) -> None:
+    def test_new_connection_on_the_same_descriptor_is_watched_anew(self, server: Server) -> None:
         client, served = server.connect()
         server.look(0)
         number = served.fileno()
@@ -194,7 +194,7 @@ class TestTime:
         if served.fileno() != number:
             os.dup2(served.fileno(), number)
         server.look(AFTER)
-        assert not is_let_go(served)
+        assert not is_closed(served)
 
     def test_other_sockets_and_files_are_left_alone(self, server: Server, tmp_path: Path) -> None:
         others = Server()
@@ -202,7 +202,7 @@ class TestTime:
         with (tmp_path / "file").open("w") as file:
             server.look(0, AFTER)
             file.write("written")
-        assert not is_let_go(other)
+        assert not is_closed(other)
         others.close()
 
     def test_connection_of_another_port_is_left_alone_between_ours(self, server: Server) -> None:
@@ -212,7 +212,7 @@ class TestTime:
         _, last = server.connect()
         assert first.fileno() < other.fileno() < last.fileno()
         server.look(0, AFTER)
-        assert [is_let_go(served) for served in (first, other, last)] == [True, False, True]
+        assert [is_closed(served) for served in (first, other, last)] == [True, False, True]
         others.close()
 
     def test_on_no_port_nothing_is_watched(self, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ class TestTime:
             for _ in range(20):
                 watch.look()
             watch.close()
-            assert not is_let_go(served)
+            assert not is_closed(served)
             served.close()
 
 
@@ -237,11 +237,11 @@ class TestDescriptors:
         try:
             several = [server.connect()[1] for _ in range(10)]
             server.look(0, SHORT_TIMEOUT + 1)
-            assert not any(map(is_let_go, several))
+            assert not any(map(is_closed, several))
             assert not caplog.records
             several.append(server.connect()[1])
             server.look(SHORT_TIMEOUT + 2, SHORT_TIMEOUT + 3)
-            assert list(map(is_let_go, several)) == [True] * 10 + [False]
+            assert list(map(is_closed, several)) == [True] * 10 + [False]
             server.look(SHORT_TIMEOUT + 4)
             assert [record.levelno for record in caplog.records] == [logging.WARNING]
         finally:
@@ -260,12 +260,12 @@ class TestDescriptors:
             with pytest.raises(OSError, match="Too many open files"):
                 socket.socket()
             server.look(AFTER)
-        assert is_let_go(served)
+        assert is_closed(served)
 
 
 class TestMemory:
     def send(self, client: socket.socket, served: socket.socket, count: int) -> None:
-        """Let the server read so many bytes."""
+        """Let the server read this many bytes."""
         served.settimeout(20)
         while count:
             sent = client.send(bytes(min(count, 1 << 16)))
@@ -278,12 +278,12 @@ class TestMemory:
         server.look(0)
         self.send(client, served, MOST_HELD)
         server.look(1)
-        assert not is_let_go(served)
+        assert not is_closed(served)
         self.send(client, served, 1)
         server.look(2)
-        assert is_let_go(served)
+        assert is_closed(served)
 
-    def test_a_reply_ends_what_is_counted(self, server: Server) -> None:
+    def test_reply_resets_the_bytes_held_of_a_connection(self, server: Server) -> None:
         client, served = server.connect()
         server.look(0)
         for round_ in range(1, 4):
@@ -291,7 +291,7 @@ class TestMemory:
             served.send(b"answer")
             await_acknowledged(served)
             server.look(round_)
-        assert not is_let_go(served)
+        assert not is_closed(served)
 
     def test_connection_that_sent_most_is_closed_when_all_sent_too_much(
         self, server: Server
@@ -303,20 +303,20 @@ class TestMemory:
         for client, end in several:
             self.send(client, end, 2 << 20)
         server.look(1)
-        assert not any(is_let_go(end) for _, end in several)
+        assert not any(is_closed(end) for _, end in several)
         self.send(small, served, 1000)
         server.look(2)
-        # One of those who have sent most is enough.
-        assert sum(is_let_go(end) for _, end in several) == 1
-        assert not is_let_go(served)
+        # To close one of those that have sent most is enough.
+        assert sum(is_closed(end) for _, end in several) == 1
+        assert not is_closed(served)
 
     def test_connection_with_the_descriptor_of_one_that_sent_most_is_left_alone(
         self, server: Server
     ) -> None:
-        """The descriptor gets another connection between the look and the closing."""
+        """Between the look and the closing, the descriptor is given to another connection."""
         several = [server.connect() for _ in range(MOST_HELD_BY_ALL // MOST_HELD + 1)]
         first, (_, idle) = several[0][1], server.connect()
-        # With so high descriptors one turn does not look at all.
+        # With descriptors this high, one round does not inspect all of them.
         high = [os.dup2(idle.fileno(), number, inheritable=False) for number in (100, 200, 400)]
         server.look(0)
         for client, end in several:
@@ -327,7 +327,7 @@ class TestMemory:
         os.dup2(following.fileno(), first.fileno())
         while not server.watch.look():
             pass
-        assert not is_let_go(following)
+        assert not is_closed(following)
         for descriptor in high:
             os.close(descriptor)
 

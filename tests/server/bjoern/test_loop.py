@@ -1,4 +1,4 @@
-"""Follow the iterations of a real event loop of bjoern, in a process of its own."""
+"""Hook the iterations of a real event loop of bjoern, in another process."""
 
 import re
 import resource
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-# Serves, and prints at the end of every iteration which requests it has read in it.
+# Serve, and print at the end of every iteration which requests it has read.
 SERVE = """
 import socket, sys, bjoern
 from bigfib.server.bjoern.loop import IterationHook
@@ -65,14 +65,14 @@ def start() -> Iterator[Start]:
 
 def ask(port: int, path: str) -> socket.socket:
     client = socket.create_connection(("127.0.0.1", port), timeout=20)
-    client.sendall(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode())
+    client.sendall(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode())
     return client
 
 
 def test_requests_that_arrive_together_are_read_in_one_iteration(start: Start) -> None:
     process, port = start("pass")
     assert process.stdout
-    # While one iteration lasts, 50 more arrive.
+    # During one iteration, 50 more requests arrive.
     process.send_signal(signal.SIGSTOP)
     clients = [ask(port, f"/{number}") for number in range(50)]
     process.send_signal(signal.SIGCONT)
@@ -124,7 +124,7 @@ def test_open_connections_are_served_while_descriptors_are_exhausted(
             assert process.poll() is None
         before = trace.stat().st_size
         for _ in range(100):
-            client.sendall(b"GET /again HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /again HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert client.recv(1000).endswith(b"told")
     process.kill()
     process.wait()

@@ -1,4 +1,4 @@
-"""Send what bjoern's parser gets wrong to a real service, by raw sockets."""
+"""Send requests that bjoern's parser gets wrong to a real service, over raw sockets."""
 
 import signal
 import socket
@@ -12,20 +12,20 @@ import pytest
 from bigfib.server.bjoern.request import PartOfRequest, guarded
 from tests.service import Serve, Service, seconds_of_work, until
 
-NEXT = b"GET /api0/next HTTP/1.1\r\nHost: x\r\n"
+NEXT = b"GET /api0/next HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKS = b"2\r\nab\r\n0\r\n"
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
 
 
 def replies(service: Service, *segments: bytes) -> bytes:
-    """Send the segments apart, and return all that comes until the service closes."""
+    """Send the segments separately, and return all bytes until the service closes."""
     with socket.create_connection((service.host, service.port), timeout=20) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         received = b""
         try:
             for segment in segments:
                 client.sendall(segment)
-                # Nothing shows that bjoern has read it, unless it replies.
+                # Nothing shows that bjoern has read a segment, unless it replies.
                 client.settimeout(0.1)
                 try:
                     received += client.recv(1 << 20)
@@ -60,7 +60,7 @@ def test_upgrade_is_answered_once_and_the_connection_is_closed(serve: Serve, fie
 
 def test_connect_is_refused_and_the_connection_is_closed(serve: Serve) -> None:
     service = serve()
-    request = b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n"
+    request = b"CONNECT x:80 HTTP/1.1\r\nHost: localhost:80\r\n\r\n"
     received = replies(service, request[:20], request[20:], NEXT + b"\r\n", NEXT + b"\r\n")
     assert received.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n")
     assert received.count(b"HTTP/1.1 ") == 1
@@ -88,11 +88,11 @@ def test_connect_is_refused_and_the_connection_is_closed(serve: Serve) -> None:
 def test_body_in_chunks_is_refused_whatever_its_trailer(
     service: Service, request_: bytes, trailer: bytes
 ) -> None:
-    close = b"GET /api0/current HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    close = b"GET /api0/current HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     received = replies(service, request_ + CHUNKS + trailer + b"\r\n", close)
     assert received.startswith(b"HTTP/1.1 411 Length Required\r\n")
     assert b"Content-Length, not in chunks" in received
-    # The connection is kept: the parser has read the chunks to their end.
+    # The connection is kept: the parser has read the chunks completely.
     assert received.endswith(b'\r\n\r\n{"value":"0","status":"200"}')
 
 
@@ -113,8 +113,8 @@ def test_reset_before_a_large_term_is_sent_harms_no_other_reply(serve: Serve, un
     as_text = {"Accept": "text/plain"}
     until(lambda: service.ask("/api1/terms/6000000", headers=as_text)[0].status == 200)
     _, expected = service.ask("/api1/terms/6000000", headers=as_text)
-    current = b"GET /api0/current HTTP/1.1\r\nHost: x\r\n\r\n"
-    request = b"GET /api1/terms/6000000 HTTP/1.1\r\nHost: x\r\nAccept: text/plain\r\n\r\n"
+    current = b"GET /api0/current HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    request = b"GET /api1/terms/6000000 HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain\r\n\r\n"
     for trial in range(60):
         with socket.create_connection((service.host, service.port), timeout=20) as client:
             if unread:
@@ -123,9 +123,9 @@ def test_reset_before_a_large_term_is_sent_harms_no_other_reply(serve: Serve, un
             else:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.sendall(request)
-            # Until the service has read it, or is about to write its reply.
+            # Wait until the service has read it, or is about to write its reply.
             time.sleep(trial % 6 * 0.0002)
-        # This reuses memory that was freed.
+        # This reuses freed memory.
         assert service.ask("/api1/terms/6000000", headers=as_text)[1] == expected
     before = seconds_of_work(service.process.pid)
     time.sleep(0.5)
@@ -135,7 +135,7 @@ def test_reset_before_a_large_term_is_sent_harms_no_other_reply(serve: Serve, un
 
 
 class _StartResponse:
-    """An object that has, as bjoern's ``start_response``, a pointer behind its head."""
+    """An object with a pointer after its head, like bjoern's ``start_response``."""
 
     __slots__ = ("request",)
 
@@ -153,7 +153,7 @@ def test_memory_of_requests_at_ever_new_addresses_is_bounded() -> None:
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # Each view takes some hundred bytes: two for each request would be ten times as much.
+    # A view takes some hundred bytes: two for each request would be ten times as much.
     assert kept < 1 << 20
 
 

@@ -1,4 +1,4 @@
-"""What the tests of a store in a database share: stores, rows, and locks."""
+"""Stores, rows and locks for the tests of a store in a database."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ def run(url: str, statement: str) -> None:
 
 @contextmanager
 def held_for(url: str, sequence_id: bytes, seconds: float) -> Iterator[Callable[[], None]]:
-    """Give a function that has another connection lock the sequence for so many seconds."""
+    """Return a function that makes another connection lock the sequence for some seconds."""
     with psycopg.connect(url) as connection:
         threads: list[threading.Timer] = []
 

@@ -1,4 +1,4 @@
-"""Connecting to a database, and what happens when it refuses, fails or is lost."""
+"""Connections to a database that refuses, fails or is lost."""
 
 import logging
 import re
@@ -24,7 +24,7 @@ from tests.state.postgres.stores import ONE, OTHER, opened, rows, run
 
 
 def require_a_standby_that_is_not_there(cluster: Cluster) -> None:
-    """Let commits wait for ever, and return when they do."""
+    """Make commits wait for ever, and wait until they do."""
     cluster.sql("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
     waiting = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 
@@ -95,7 +95,7 @@ class TestConnecting:
 
 class TestRetries:
     def test_a_serialization_failure_is_tried_again(self, database: str) -> None:
-        # Under this isolation all but one of those who step at once are refused (40001).
+        # Under this isolation, all but one of several simultaneous steps are refused (40001).
         name = database.rpartition("/")[2]
         run(database, f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
         with opened(database) as store:
@@ -116,7 +116,7 @@ class TestRetries:
     def test_serialization_failures_without_end_are_given_up_in_time(self, database: str) -> None:
         with opened(database) as store:
             store.create(ONE, 0)
-            # A trigger that always is in the way.
+            # A trigger that always conflicts.
             run(
                 database,
                 """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
@@ -134,7 +134,7 @@ class TestRetries:
             assert store.find(ONE) == 0
 
     def test_step_that_breaks_the_connection_is_not_retried(self, database: str) -> None:
-        # The step is made, and its connection ended before it is told: by the step itself.
+        # The step is made; the step itself ends its connection before the answer.
         with opened(database) as store:
             store.create(ONE, 0)
             run(
@@ -151,7 +151,7 @@ class TestRetries:
             with pytest.raises(OutcomeUnknown):
                 store.step(ONE, 1, 0, 9)
             run(database, "DROP TRIGGER t ON bigfib_sequences")
-            # The next finds a fresh connection, at once.
+            # The next change finds a new connection, at once.
             before = store.find(ONE)
             assert before in (0, 1)
             assert store.step(ONE, 1, 0, 9) == before + 1
@@ -219,16 +219,16 @@ class TestReadiness:
             cluster.sql("ALTER SYSTEM SET default_transaction_read_only = on")
             cluster.sql("SELECT pg_reload_conf()")
             deadline = time.monotonic() + 20
-            # It finds out, and the other host.
+            # It notices, and connects to the other host.
             while store.host != f"127.0.0.1:{shared_cluster.port}":
                 assert time.monotonic() < deadline
                 with suppress(Unavailable):
                     store.check()
             store.check()
-        # As it says of itself, or as it says when a change is tried.
+        # As the server itself reports it, or as it shows when a change is tried.
         assert re.search("the database is read-only|in a read-only transaction", caplog.text)
 
-    def test_lost_connection_is_found_again_though_nobody_asks(self, cluster: Cluster) -> None:
+    def test_lost_connection_is_replaced_without_a_request(self, cluster: Cluster) -> None:
         with opened(cluster.url()) as store:
             assert not store.is_lost()
             cluster.stop()
@@ -237,7 +237,7 @@ class TestReadiness:
             assert store.is_lost()
             cluster.start()
             deadline = time.monotonic() + 20
-            # It is found again though nobody asks for it.
+            # It reconnects even without a request.
             while store.is_lost():
                 assert time.monotonic() < deadline
 
@@ -274,7 +274,7 @@ class TestReadiness:
 
 
 class TestLoss:
-    """The database is lost for a while, or as good as lost."""
+    """The database is lost for a while, or behaves as if it were."""
 
     def test_idle_connection_closed_by_the_server_is_replaced_for_the_next_step(
         self, cluster: Cluster, caplog: pytest.LogCaptureFixture
@@ -305,7 +305,7 @@ class TestLoss:
             assert time.monotonic() - time_of_all < 1
             cluster.resume()
             position = self._found_again(store)
-            # The step that nobody knew of was made once or not at all.
+            # The step of unknown outcome was made once or not at all.
             assert position in (0, 1)
             assert store.step(ONE, 1, 0, 9) == position + 1
 
@@ -339,7 +339,7 @@ class TestLoss:
             assert cluster.sql(waits) == [(1,)]
             assert cluster.sql("SELECT position FROM bigfib_sequences") == [(0,)]
             cluster.sql("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
-            # The step is made when nothing is waited for any more.
+            # The step is made when the transaction waits for nothing any more.
             assert self._found_again(store) == 1
 
     @staticmethod

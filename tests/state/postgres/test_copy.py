@@ -21,20 +21,20 @@ DAY = 86_400
 
 
 def fill(path: Path, count: int) -> dict[bytes, int]:
-    """Write a log with sequences of any age at positions of any size; return what it has."""
+    """Write a log with sequences of any age at positions of any size; return its content."""
     randomness = random.Random(7)
     day = 19_000
     with Log(path, clock=lambda: day * DAY) as log:
-        log.append(SHARED, 12)
+        log.note(SHARED, 12)
         # Python itself writes no number of more than 4,300 digits.
-        log.append(b"far", 10**10_000)
+        log.note(b"far", 10**10_000)
         for number in range(count):
             day += number % 97 == 0
             one = randomness.randbytes(16)
             log.create(one, randomness.getrandbits(randomness.choice([1, 16, 64, 300])))
             if number % 1000 == 0:
                 log.commit()
-        log.append(one, None)
+        log.note(one, None)
         return dict(log.latest)
 
 

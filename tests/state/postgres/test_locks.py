@@ -75,7 +75,7 @@ class TestLockedSequence:
             for one in (*locked, OTHER):
                 store.create(one, 5)
             other.execute("SELECT FROM bigfib_sequences WHERE id <> %s FOR UPDATE", [OTHER])
-            # All that are free are stepped, and each time the others are hardly waited for.
+            # All free sequences are stepped, and the locked ones hardly delay them.
             steps = [Steps(one, 1, 0, 999) for one in (*locked, OTHER)]
             began = time.monotonic()
             for number in range(50):
@@ -119,7 +119,7 @@ class TestLockedSequence:
             assert store.step(OTHER, 1, 0, 9) == 6
 
     def test_sequence_that_others_step_all_the_time_is_not_locked(self, database: str) -> None:
-        # They hold it at most moments, but none of them for long.
+        # Others hold it at most moments, but each of them briefly.
         stepping = threading.Event()
         stepping.set()
 
@@ -166,7 +166,7 @@ class TestLockedSequence:
             for one in many:
                 with pytest.raises(SequenceLocked):
                     store.step(one, 1, 0, 9)
-            # Were each waited for as long as the first, it would take more than two minutes.
+            # If each were waited for as long as the first, it would take more than two minutes.
             assert time.monotonic() - began < 15
             other.rollback()
             assert [store.step(one, 1, 0, 9) for one in many] == [6] * 50

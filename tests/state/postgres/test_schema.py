@@ -69,7 +69,7 @@ class TestSchema:
         assert caplog.text == ""
 
     def test_version_1_is_added_to_while_its_servers_step(self, database: str) -> None:
-        # What version 1 had, and how its servers step.
+        # The schema of version 1, and a step of its servers.
         run(database, "ALTER TABLE bigfib_schema DROP COLUMN newest")
         run(database, "ALTER TABLE bigfib_sequences DROP COLUMN version")
         run(database, rf"INSERT INTO bigfib_sequences VALUES ('\x{ONE.hex()}', 0, 1)")
@@ -95,7 +95,7 @@ class TestSchema:
             try:
                 until(lambda: steps or stepping.done())
                 with psycopg.connect(database) as other:
-                    # A backup, say: it waits for that, and nobody waits for it.
+                    # A backup, for example: `init` waits for it, and nobody waits for `init`.
                     other.execute("SELECT FROM bigfib_sequences")
                     making = pool.submit(schema.init, database)
                     before = steps

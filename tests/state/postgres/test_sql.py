@@ -1,4 +1,4 @@
-"""The SQL of a store in a database stays in what many databases have in common."""
+"""The SQL of a store stays in what many databases have in common."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 
 
 def statements() -> list[str]:
-    """Return all SQL that the modules hold ready."""
+    """Return all SQL in the modules."""
     found = []
     for module in (store, connection, expiry, schema, copy, session):
         for value in vars(module).values():
@@ -21,7 +21,7 @@ def statements() -> list[str]:
 
 
 def test_sql_uses_the_listed_words_and_no_others() -> None:
-    """Whoever adds to the list has looked whether CockroachDB, YugabyteDB and Citus have it."""
+    """Before adding to the list, check that CockroachDB, YugabyteDB and Citus have the word."""
     sql = "\n".join(statements())
     assert "UPDATE bigfib_sequences" in sql
     assert "CREATE TABLE" in sql

@@ -25,7 +25,7 @@ def refused(change: Callable[[], object]) -> None:
 
 
 def reads(store: Postgres, url: str) -> list[Callable[[], object]]:
-    """Return everything by which a store shows what others have changed."""
+    """Return every function of a store that shows what others have changed."""
     return [
         lambda: store.find(ONE),
         lambda: store.find(OTHER),
@@ -42,7 +42,7 @@ def reads(store: Postgres, url: str) -> list[Callable[[], object]]:
 
 
 def transactions_of(cluster: Cluster, read: Callable[[], object]) -> int:
-    """Return how many transactions that write to the log there are while it reads."""
+    """Return how many transactions write to the log while it reads."""
     count = "SELECT txid_snapshot_xmax(txid_current_snapshot())"
     ((before,),) = cluster.sql(count)
     read()

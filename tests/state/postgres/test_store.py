@@ -24,7 +24,7 @@ class TestBatches:
             store.create(OTHER, 20)
             steps = [Steps(OTHER, 3, 0, 99), Steps(ONE, -2, 2, 99), Steps(b"none", 1, 0, 99)]
             assert store.step_all(steps, [OTHER, b"none"]) == [23, 8, None, 23, None]
-            # What may not be made is not; the rest is.
+            # Changes that are not allowed are not made; the others are.
             assert store.step_all([Steps(ONE, -9, 9, 99), Steps(OTHER, 1, 0, 99)]) == [None, 24]
             assert (store.find(ONE), store.find(OTHER)) == (8, 24)
 
@@ -75,7 +75,7 @@ class TestPositions:
 
 
 class TestCounting:
-    def test_holds_counts_what_other_servers_have_created(
+    def test_count_includes_sequences_created_by_other_servers(
         self, database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(postgres_store, "COUNT_SECONDS", 0.05)
@@ -92,7 +92,9 @@ class TestCounting:
                 assert time.monotonic() < until
             assert store.holds(1)
 
-    def test_holds_by_the_only_connection_counts_what_is_there(self, cluster: Cluster) -> None:
+    def test_count_by_the_only_connection_includes_existing_sequences(
+        self, cluster: Cluster
+    ) -> None:
         with opened(cluster.url()) as store:
             store.create(ONE, 1)
         cluster.sql(
@@ -120,7 +122,7 @@ class TestCounting:
         with opened(cluster.url(user="one")) as store:
             assert not store.holds(1)
             store.create(ONE, 1)
-            # From here on another connection's sequence takes longer to see than a count may.
+            # From here on, counting another connection's sequence takes longer than a count may.
             cluster.sql(
                 f"INSERT INTO bigfib_sequences VALUES ('\\x{OTHER.hex()}', 1, 1)",
                 "DROP POLICY fast ON bigfib_sequences",
@@ -133,7 +135,7 @@ class TestCounting:
                 assert not store.holds(2)
                 assert began < until
             assert time.monotonic() - began < 1
-            # It is not tried again at once.
+            # The count is not retried at once.
             began = time.monotonic()
             assert (store.holds(1), store.holds(2)) == (True, False)
             assert time.monotonic() - began < 0.1

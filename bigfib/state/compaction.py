@@ -1,13 +1,13 @@
 """Compact a state log: write its live records to a new file, while appends go on.
 
-`Rewrite` makes the new file in slices, one after each commit of the log:
+`CompactedFile` makes the new file in slices, one after each commit of the log:
 
 1. Write the position of every sequence to a new file next to the log, slice by slice.
 2. Sync the new file in a thread, because that may take long.
-3. Write and sync what has changed meanwhile, and rename the new file to the log's name.
+3. Write and sync the changes made meanwhile, and rename the new file to the log's name.
 
-Until then the log is unchanged. A crash leaves the old file or the new one, whole.
-`Compaction` decides when that is worthwhile.
+Until the renaming the log is unchanged. A crash leaves the old file or the new one, whole.
+`Compaction` decides when to do this.
 """
 
 import contextlib
@@ -29,20 +29,20 @@ REWRITE_BYTES: Final = 1 << 20
 """A shorter log is not compacted: its 50 thousand records are read in less than 0.1 s."""
 
 # A longer log is compacted when it has more records than this for each sequence. It then shrinks to
-# a third, and a step pays for half a record more. With four records for each of a million
-# sequences, a log took 4.9 s to open.
+# a third, so that compaction writes half a record for each step. With four records for each of a
+# million sequences, a log took 4.9 s to open.
 _RECORDS_PER_SEQUENCE: Final = 3
 
-# Sequences in a slice: writing so many takes about as long as one sync.
+# Sequences in a slice: writing this many takes about as long as one sync.
 _SLICE: Final = 500
 
 
 def new_path(path: Path) -> Path:
-    """Return the path of the new file until it gets the name of the log at ``path``."""
+    """Return the path of the new file for the log at ``path``, before it is renamed."""
     return path.with_name(path.name + ".new")
 
 
-class Rewrite:
+class CompactedFile:
     """The new file of a log that is being compacted.
 
     Attributes:
@@ -70,8 +70,8 @@ class Rewrite:
         Args:
             system: The system calls that change files.
             path: The log to replace.
-            latest: Each sequence, packed. Callers report every change with
-                `touch`; expired sequences are removed from it here.
+            latest: Each sequence, packed. Callers report every change with `touch`; this object
+                removes expired sequences.
             previous: The seed of the log to replace.
             access: Owner, group and mode of the new file.
             today: The current day.
@@ -122,7 +122,7 @@ class Rewrite:
         return True
 
     def finish(self) -> None:
-        """Write what was touched, make all of it durable, and give the new file the log's name.
+        """Write the touched sequences, make the file durable, and rename it to the log's name.
 
         Raises:
             OSError: as `advance`, or the file cannot be renamed.
@@ -134,7 +134,7 @@ class Rewrite:
         self._system.rename(self.new_path, self._path)
 
     def wait(self) -> None:
-        """Return when no sync is under way."""
+        """Wait for the sync, if one is under way."""
         if self._sync:
             self._sync.join()
 
@@ -163,9 +163,9 @@ class Rewrite:
         self.records += len(pieces)
 
     def _kept(self, ids: Iterable[bytes]) -> Iterator[tuple[bytes, int | None]]:
-        """Yield the changes that make up these sequences, and leave out what has expired."""
+        """Yield the current state of these sequences as changes; remove the expired ones."""
         for sequence_id in ids:
-            # None if it is deleted: perhaps it was written to the new file before.
+            # A deleted sequence gives None: it may be in the new file already.
             packed = self._latest.get(sequence_id)
             if (
                 packed is None
@@ -184,11 +184,11 @@ class Rewrite:
 
 
 class Compaction:
-    """When a log is compacted, and the rewriting under way.
+    """Decide when a log is compacted, and advance it.
 
     Attributes:
-        due_at: The size of the log from which on it is compacted, if that is worthwhile.
-        running: The rewriting under way, or None.
+        due_at: The size from which on the log is compacted, if that is worthwhile.
+        running: The new file of the compaction under way, or None.
     """
 
     def __init__(
@@ -208,20 +208,20 @@ class Compaction:
         self._latest = latest
         self._permanent = permanent
         self._least = self.due_at = least
-        self.running: Rewrite | None = None
+        self.running: CompactedFile | None = None
 
     def is_worthwhile(self, count: int) -> bool:
         """Return whether the log would shrink enough, with ``count`` records now."""
         return count > _RECORDS_PER_SEQUENCE * len(self._latest)
 
     def begin(self, size: int, previous: int, today: int, oldest_day: int) -> None:
-        """Begin to rewrite the log, which has ``size`` bytes; the others as `Rewrite` takes them.
+        """Begin to compact the log of ``size`` bytes; other arguments as for `CompactedFile`.
 
         Raises:
             CompactionFailed: the new file cannot be created; retry when the log has doubled.
         """
         try:
-            self.running = Rewrite(
+            self.running = CompactedFile(
                 self._system,
                 self._path,
                 self._latest,
@@ -234,26 +234,26 @@ class Compaction:
         except OSError as error:
             self._fail(size, error)
 
-    def advance(self, size: int) -> Rewrite | None:
-        """Do a little more, and return the rewriting once its file has the log's name.
+    def advance(self, size: int) -> CompactedFile | None:
+        """Do the next part, and return the new file once it has the log's name.
 
         Raises:
             CompactionFailed: the new file cannot be written; retry when the log has doubled.
         """
-        rewriting = self.running
-        if not rewriting:
+        new = self.running
+        if not new:
             return None
         try:
-            if not rewriting.advance():
+            if not new.advance():
                 return None
-            rewriting.finish()
+            new.finish()
         except OSError as error:
             self.abandon()
             self._fail(size, error)
         self.running = None
-        self.due_at = max(self._least, 2 * rewriting.end)
-        _logger.debug("state log %s is compacted: bytes %d now", self._path, rewriting.end)
-        return rewriting
+        self.due_at = max(self._least, 2 * new.end)
+        _logger.debug("state log %s is compacted: bytes %d now", self._path, new.end)
+        return new
 
     def abandon(self) -> None:
         """Stop, and remove the new file."""
