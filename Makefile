@@ -42,8 +42,8 @@ test-all: $(DEV)  ## run the tests and the campaigns, as CI does
 
 torture: $(DEV)  ## cause twenty times the faults, fuzz, and soak; takes two hours
 	$(VENV)/bin/python -m pytest --torture tests/state tests/numbers tests/power tests/histories \
-	  tests/test_durability.py tests/api/test_large_terms.py tests/shared_store tests/test_fuzz.py \
-	  tests/test_hostile.py tests/test_campaign.py tests/test_soak.py tests/benchmarks $(ARGS)
+	  tests/test_durability.py tests/test_computation.py tests/api/test_large_terms.py tests/shared_store \
+	  tests/test_fuzz.py tests/test_hostile.py tests/test_campaign.py tests/test_soak.py tests/benchmarks $(ARGS)
 
 bench: $(DEV)  ## measure, report, and say where the report is; takes five minutes
 	$(VENV)/bin/python -m benchmarks run $(ARGS)

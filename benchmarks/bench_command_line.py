@@ -17,7 +17,7 @@ def bench_current(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     path = tmp_path / "state.log"
     with Log(path) as log:
         for position in range(1, 1001):
-            log.append(b"shared", position)
+            log.note(b"shared", position)
             log.commit()
     command = [sys.executable, "-m", "bigfib", "current", "-f", str(path)]
     benchmark(_run, command)

@@ -58,7 +58,7 @@ def build(path: Path) -> None:
     with Log(path, Durability.OS, rewrite_bytes=1 << 40) as log:
         for position in (1000, 1001, 1002):
             for number in range(SEQUENCES):
-                log.append(number.to_bytes(16, "big"), position)
+                log.note(number.to_bytes(16, "big"), position)
             log.commit()
         path.with_name("pickle").write_bytes(pickle.dumps(log.latest))
 
@@ -84,7 +84,7 @@ def open_and_append(path: Path) -> tuple[float, int, list[float], float]:
     appends: list[float] = []
     while path.stat().st_ino == inode:
         begin = time.perf_counter()
-        log.append(SHARED, len(appends))
+        log.note(SHARED, len(appends))
         log.commit()
         appends.append(time.perf_counter() - begin)
     log.close()

@@ -34,7 +34,7 @@ def bench_append(benchmark: BenchmarkFixture, path: Path) -> None:
         positions = itertools.count(10**6)
 
         def append() -> None:
-            log.append(SHARED, next(positions))
+            log.note(SHARED, next(positions))
             log.commit()
 
         benchmark(append)
@@ -55,7 +55,7 @@ def bench_append_and_commit(benchmark: BenchmarkFixture, path: Path, appends: in
 
         def batch() -> None:
             for _ in range(appends):
-                log.append(SHARED, next(positions))
+                log.note(SHARED, next(positions))
             log.commit()
 
         benchmark(batch)

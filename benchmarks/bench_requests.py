@@ -92,7 +92,7 @@ def position(digits: int) -> int:
 def app(tmp_path: Path, position: int) -> Iterator[WSGI]:
     jobs = Jobs(DigitCache(tmp_path / "cache", 0), INLINE_LIMIT)
     with Log(tmp_path / "state.log", Durability.OS) as log, closing(jobs):
-        log.append(SHARED, position)
+        log.note(SHARED, position)
         yield create_app(log, Sequences(log), jobs, per_client=False)
 
 

@@ -64,7 +64,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         def start(position: int, *arguments: str) -> Server:
             file = tmp_path / f"{len(list(tmp_path.iterdir()))}.log"
             with Log(file) as log:
-                log.append(SHARED, position)
+                log.note(SHARED, position)
             command = ("-m", "bigfib", "serve", "-p", "0", "-f", str(file))
             cache = ("--cache-dir", str(tmp_path / "cache"))
             service = stack.enter_context(server(*command, *cache, *arguments))

@@ -30,7 +30,7 @@ DEAREST: dict[str, Callable[[], object]] = {
     "term, base 3": lambda: fibonacci.term(INLINE_LIMIT).digits(3),
     "term, base 62": lambda: fibonacci.term(INLINE_LIMIT).digits(62),
     "term, octets": lambda: terms.octets(mpz(INLINE_LIMIT)),
-    "its length": lambda: terms.text_length(mpz(INLINE_LIMIT), 3),
+    "its length": lambda: terms.length(mpz(INLINE_LIMIT), 3, (b"", b"")),
     "index of its value": lambda: terms.indices(VALUE, lambda n: terms.text.__wrapped__(mpz(n))),
     "pair to step from": lambda: DecimalPair(INLINE_LIMIT),
     "summary of the longest index, not the first": lambda: terms.summary(LONGEST, MAX_ENDS),

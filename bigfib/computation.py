@@ -5,9 +5,10 @@ is not enough memory. So a command forks a child (`Computation`), shows its prog
 interrupted. A service starts this module as a program (`StoringProcess`), which puts one term into
 the digit cache. If processor time or memory is short, the child gives way to the service.
 
-Children write lines to their parent: repeatedly ``progress`` and a number from 0 to 1; then
-``done`` and the result, or ``storage`` and why the term cannot be stored (only in a service). A
-child that ends without either has failed, and its exit status says why (`failure_of`).
+Children write lines to their parent: repeatedly ``progress``, a number from 0 to 1 and when that
+was, by the monotonic clock; then ``done`` and the result, or ``storage`` and why the term cannot be
+stored (only in a service). A child that ends without either has failed, and its exit status says
+why (`failure_of`).
 """
 
 import contextlib
@@ -17,12 +18,16 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, NamedTuple, TextIO
 
 from bigfib.digit_cache import DigitCache
 from bigfib.numbers import doubling, fibonacci, kernel
+
+# The most that is shown before the work is done.
+_ALMOST: Final = 0.99
 
 Report = Callable[[float], None]
 """Called with the share of the work that is done, from 0 to 1."""
@@ -44,6 +49,24 @@ _NICENESS: Final = 19
 
 # From <sys/prctl.h>.
 _PR_SET_PDEATHSIG: Final = 1
+
+
+class Expected(NamedTuple):
+    """The seconds that a `StoringProcess` should take for its start, the digits and their storage.
+
+    Other machines are slower or faster, but mostly in all three.
+    """
+
+    start: float
+    digits: float
+    storage: float
+
+
+def expected(n: int) -> Expected:
+    """Return the expected seconds for F(n). Measured at 10^6 .. 10^9, as CPU time."""
+    if kernel.load():
+        return Expected(0.075, n / 380_000_000, 0.012 + n / 1_100_000_000)
+    return Expected(0.075, n / 50_000_000, 0.012 + n / 550_000_000)
 
 
 def digits(n: int, report: Report) -> Text:
@@ -115,7 +138,7 @@ class Computation:
         for line in self._pipe:
             if line == "done\n":
                 return
-            yield float(line.removeprefix("progress "))
+            yield float(line.split()[1])
         self._require_success()
 
     def pieces(self) -> Iterator[str]:
@@ -189,7 +212,7 @@ def _write(pipe: TextIO, n: int, base: int) -> None:
 
 
 def _report_to(pipe: TextIO) -> Report:
-    return lambda done: print("progress", done, file=pipe, flush=True)
+    return lambda done: print("progress", done, time.monotonic(), file=pipe, flush=True)
 
 
 def _exit_status(work: Callable[[], object]) -> int:
@@ -222,6 +245,9 @@ class StoringProcess:
                 stdout=subprocess.PIPE,
                 # Python looks for modules in the working directory first.
                 cwd="/",
+                # Each arena of the C library takes up to 128 MB of the address space, which is
+                # limited; a thread that starts without memory is waited for for ever.
+                env={**os.environ, "MALLOC_ARENA_MAX": "1"},
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -258,15 +284,23 @@ class StoringProcess:
 
 def _store(n: int, cache: DigitCache) -> None:
     """Put F(n) into the digit cache unless it is there, and report to the parent on stdout."""
+    seconds, report = expected(n), _report_to(sys.stdout)
+
+    def report_digits(done: float) -> None:
+        report((seconds.start + done * seconds.digits) / sum(seconds))
+
     try:
         with cache.lock(n):
-            seal = cache.check(n)
-            if seal is None:
-                seal = cache.store(n, digits(n, _report_to(sys.stdout)))
+            kept = cache.check(n)
+            if kept is None:
+                report_digits(0)
+                text = digits(n, report_digits)
+                report_digits(1)
+                kept = cache.store(n, text)
     except (OSError, ValueError) as error:
         print("storage", str(error).replace("\n", " "), flush=True)
     else:
-        print("done", *seal, flush=True)
+        print("done", *kept.seal, *(digest.hex() for digest in kept.digests), flush=True)
 
 
 def _yield_to_parent(parent: int, n: int) -> None:
@@ -285,6 +319,59 @@ def _yield_to_parent(parent: int, n: int) -> None:
     with contextlib.suppress(OSError):
         # If the system runs out of memory, the kernel kills this process and not the service.
         Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+class Pace:
+    """Estimate the share of a computation that is done.
+
+    Between reports, which may be seconds apart, it grows at the pace of the work so far, and waits
+    when it was too fast.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        first: float = 0.0,
+        seconds: float = 1.0,
+    ) -> None:
+        """Start the clock; nothing is done yet.
+
+        The share of the work before its first report, ``first``, should take ``seconds``.
+        """
+        self._clock = clock
+        self._first, self._seconds = first, seconds
+        self._began = self._at = clock()
+        self._done = self._shown = 0.0
+
+    def report(self, done: float, at: float | None = None) -> None:
+        """Note the share that was done ``at`` a time by the clock, by default now."""
+        if not done:
+            # Until now the work has waited in a queue.
+            self._began = self._clock()
+        elif done != self._done:
+            self._at, self._done = self._clock() if at is None else at, done
+
+    def done(self) -> float:
+        """Return the estimated share that is done, which never decreases."""
+        now = self._clock()
+        # Extrapolate for at most as long as the reported work took.
+        if self._done:
+            passed = self._at - self._began
+            ahead = self._done * min((now - self._at) / passed, 1.0) if passed else 0.0
+        else:
+            ahead = self._first * min((now - self._began) / self._seconds, 1.0)
+        self._shown = max(self._shown, min(self._done + ahead, max(self._done, _ALMOST)))
+        return self._shown
+
+    def elapsed(self) -> float:
+        """Return the seconds since the work began."""
+        return self._clock() - self._began
+
+    def seconds_left(self) -> float | None:
+        """Return an estimate of the seconds left, or None if that is unknown."""
+        done = self.done()
+        return self.elapsed() * (1 - done) / done if done else None
 
 
 if __name__ == "__main__":

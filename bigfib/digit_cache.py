@@ -4,11 +4,15 @@ The file of F(n), n > 0, holds its decimal digits and nothing else, so it can be
 is written under a temporary name, checked, and then renamed, so that a file with the final name is
 always complete. A file is trusted only after a check of its length and of its residues modulo two
 random primes of 61 bits. Several services may share the directory.
+
+Each check computes the digests of the term's representations, too. Every process checks a file
+before it sends it, so that no digests need to be kept beside the file, where they might differ.
 """
 
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import stat
@@ -20,6 +24,7 @@ from typing import BinaryIO, Final, NamedTuple
 import gmpy2
 from gmpy2 import mpz
 
+from bigfib import terms
 from bigfib.numbers import doubling, fibonacci, kernel
 
 # Checking 21 million digits takes 0.12 s with pieces of 512 to 2048 digits, longer with others.
@@ -42,6 +47,13 @@ class Seal(NamedTuple):
     inode: int
     size: int
     mtime_ns: int
+
+
+class Kept(NamedTuple):
+    """A checked file: its seal, and the digests of what is sent from it (`digests`)."""
+
+    seal: Seal
+    digests: tuple[bytes, ...]
 
 
 def seal(file: BinaryIO) -> Seal:
@@ -76,6 +88,23 @@ def holds_term(file: BinaryIO, n: int) -> bool:
     return residues == [fibonacci.residue(n, prime) for prime in primes]
 
 
+def digests(file: BinaryIO, n: int) -> tuple[bytes, ...]:
+    """Return the SHA-256 of each of `terms.decimal_frames` around the digits in the file."""
+    frames = terms.decimal_frames(n)
+    # Frames that differ in their end only share the work.
+    begun = {opening: hashlib.sha256(opening) for opening, _ in frames}
+    file.seek(0)
+    while piece := file.read(_WRITTEN_AT_ONCE):
+        for digest in begun.values():
+            digest.update(piece)
+    found = []
+    for opening, closing in frames:
+        digest = begun[opening].copy()
+        digest.update(closing)
+        found.append(digest.digest())
+    return tuple(found)
+
+
 class DigitCache:
     """Store terms in the files of a directory, and delete the least recently used."""
 
@@ -98,20 +127,20 @@ class DigitCache:
             # Change only the access time: the modification time is part of the seal.
             os.utime(file.fileno(), ns=(time.time_ns(), seal(file).mtime_ns))
 
-    def check(self, n: int) -> Seal | None:
-        """Return the seal of the file of F(n) if it holds that term; else delete it, return None.
+    def check(self, n: int) -> Kept | None:
+        """Return the facts of the file of F(n) if it holds that term; else delete it, return None.
 
         A file that cannot be read or deleted is kept until `store` replaces it.
         """
         with contextlib.suppress(OSError):
             with self.open(n) as file:
                 if holds_term(file, n):
-                    return seal(file)
+                    return Kept(seal(file), digests(file, n))
             self._path(n).unlink()
         return None
 
-    def store(self, n: int, digits: str | memoryview) -> Seal:
-        """Store the digits of F(n) and return the seal of their file.
+    def store(self, n: int, text: str | memoryview) -> Kept:
+        """Store the digits of F(n), ``text``, and return the facts of their file.
 
         Delete the least recently used files while the total exceeds ``max_bytes`` or the disk is
         full.
@@ -121,17 +150,17 @@ class DigitCache:
             ValueError: The file written does not hold F(n).
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        total = len(digits) + sum(status.st_size for _, status in self._files())
+        total = len(text) + sum(status.st_size for _, status in self._files())
         while total > self.max_bytes and (freed := self._remove_oldest()):
             total -= freed
         while True:
             try:
-                return self._write(n, digits)
+                return self._write(n, text)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._remove_oldest():
                     raise
 
-    def _write(self, n: int, digits: str | memoryview) -> Seal:
+    def _write(self, n: int, text: str | memoryview) -> Kept:
         part = self.part(n, os.getpid())
         # A process that was killed may have had the same pid.
         part.unlink(missing_ok=True)
@@ -139,14 +168,15 @@ class DigitCache:
             # Read-only: the file never changes again.
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o444)
             with open(descriptor, "w+b") as file:  # noqa: PTH123 - see above
-                for start in range(0, len(digits), _WRITTEN_AT_ONCE):
-                    piece = digits[start : start + _WRITTEN_AT_ONCE]
+                for start in range(0, len(text), _WRITTEN_AT_ONCE):
+                    piece = text[start : start + _WRITTEN_AT_ONCE]
                     file.write(piece.encode() if isinstance(piece, str) else piece)
                 file.seek(0)
                 if not holds_term(file, n):
                     raise ValueError(f"the number written to {part} is not F({n})")
+                kept = Kept(seal(file), digests(file, n))
                 part.rename(self._path(n))
-                return seal(file)
+                return kept
         finally:
             part.unlink(missing_ok=True)
 

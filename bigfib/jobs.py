@@ -12,11 +12,12 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from math import ceil
 from typing import BinaryIO, Final
 
 from bigfib import terms
-from bigfib.computation import StoringProcess, failure_of
-from bigfib.digit_cache import DigitCache, Seal, seal
+from bigfib.computation import Pace, StoringProcess, expected, failure_of
+from bigfib.digit_cache import DigitCache, Kept, Seal, seal
 from bigfib.metrics import Counter, Gauge
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import DecimalPair
@@ -39,9 +40,6 @@ _LONGEST_RETRY: Final = 60
 # Maximum number of files remembered as correct; the oldest are forgotten.
 _CHECKED_KEPT: Final = 10_000
 
-# Measured: F(10^8) takes 1.7 s on two idle cores, F(10^9) ten times that.
-_INDICES_A_SECOND: Final = 60_000_000
-
 
 class State(str, Enum):
     """The state of a job."""
@@ -60,7 +58,7 @@ class Job:
         progress: The share of the work that is done, from 0 to 1.
         failure: Why it failed, or an empty string.
         ended: When it failed, on the monotonic clock.
-        process: The process that computes it; unset before it runs.
+        process, pace: The process that computes it, and how fast; unset before it runs.
     """
 
     n: int
@@ -69,22 +67,28 @@ class Job:
     failure: str = ""
     ended: float = 0.0
     process: StoringProcess = field(init=False, repr=False)
+    pace: Pace = field(init=False, repr=False)
 
     @property
     def seconds_left(self) -> float:
-        """An estimate of the remaining time, if no other job uses the cores."""
-        return (1 - self.progress) * self.n / _INDICES_A_SECOND
+        """An estimate of the remaining time, if no other job uses the cores.
+
+        At first it is the expected time; the more is done, the more the time that this took counts.
+        """
+        left = 1 - self.progress
+        elapsed = self.pace.elapsed() if self.state is State.RUNNING else 0
+        return left * (elapsed + left * sum(expected(self.n)))
 
 
 class TermNotReady(Exception):
     """A large term cannot be shown yet; the message says why.
 
-    ``retry_after`` is the number of seconds after which to ask again.
+    ``retry_after`` is the number of whole seconds after which to ask again, at least 1.
     """
 
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
-        self.retry_after = int(retry_after) + 1
+        self.retry_after = max(ceil(retry_after), 1)
 
 
 class InProgress(TermNotReady):
@@ -113,7 +117,7 @@ class Jobs:
         self._running: list[Job] = []
         # Killed, but not yet ended: the kernel takes a while to free much memory.
         self._dying: list[Job] = []
-        self._checked: dict[int, Seal] = {}
+        self._checked: dict[int, Kept] = {}
         self._busy = False
         self._due = False
         self.queued, self.running = Gauge(), Gauge()
@@ -145,6 +149,14 @@ class Jobs:
             if job.state is State.QUEUED:
                 ahead = [*self._running, *list(self._queue)[: self._queue.index(job)]]
             raise InProgress(job, _retry_after(*ahead, job))
+
+    def digest(self, n: int, frame: terms.Frame) -> bytes | None:
+        """Return the SHA-256 of the digits of F(n), n > 0, in ``frame``.
+
+        Return None unless the file with the digits was checked by this process.
+        """
+        kept = self._checked.get(n)
+        return kept and kept.digests[terms.decimal_frames(n).index(frame)]
 
     def pair(self, position: int) -> DecimalPair:
         """Return the terms at ``position`` >= 0 and after it, to step from.
@@ -247,7 +259,7 @@ class Jobs:
         # The file may have been removed, to make room or by hand.
         with contextlib.suppress(OSError):
             file = self.cache.open(n)
-            if seal(file) == self._checked[n]:
+            if seal(file) == self._checked[n].seal:
                 self.cache.note_use(file)
                 return file
             file.close()
@@ -283,6 +295,8 @@ class Jobs:
             except OSError as error:
                 self._fail(job, f"no process can be started for it ({error.strerror})")
                 return
+            seconds = expected(job.n)
+            job.pace = Pace(first=seconds.start / sum(seconds), seconds=seconds.start)
             job.state = State.RUNNING
             self._running.append(job)
 
@@ -291,12 +305,16 @@ class Jobs:
         status = job.process.poll()
         word, rest = job.process.report
         if word == "progress":
-            job.progress = round(float(rest), 3)
+            job.pace.report(*map(float, rest.split()))
+        job.progress = round(job.pace.done(), 3)
         if status is None:
             return
         self._running.remove(job)
         if word == "done":
-            self._checked[job.n] = Seal(*map(int, rest.split()))
+            inode, size, mtime_ns, *digests = rest.split()
+            self._checked[job.n] = Kept(
+                Seal(int(inode), int(size), int(mtime_ns)), tuple(map(bytes.fromhex, digests))
+            )
             if len(self._checked) > _CHECKED_KEPT:
                 del self._checked[next(iter(self._checked))]
             job.state, job.progress = State.DONE, 1.0

@@ -35,7 +35,7 @@ OTHER: Final = "other"
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", OTHER)
 STATUSES: Final = (
     *("200", "201", "202", "204", "206", "304"),
-    *("400", "403", "404", "405", "406", "409", "411", "412", "413", "415", "416", "422"),
+    *("400", "403", "404", "405", "406", "409", "411", "412", "413", "415", "416", "421", "422"),
     *("500", "503", "507", OTHER),
 )
 
@@ -135,14 +135,16 @@ class RequestHistogram(_Instrument):
         """Count requests by route, each with its methods, and requests without a route."""
         self._methods = {**methods, UNMATCHED: ()}
         self._routes = {route: number for number, route in enumerate(self._methods)}
-        count = len(self._routes) * len(METHODS) * len(STATUSES)
-        super().__init__(count * _REQUEST_VALUES)
+        self._places: dict[tuple[str, str], Places] = {}
+        super().__init__(len(self._routes) * len(METHODS) * len(STATUSES) * _REQUEST_VALUES)
 
     def places(self, route: str, method: str) -> Places:
         """Return where requests of a route and a method are counted."""
-        method = method if method in METHODS else OTHER
-        number = self._routes[route] * len(METHODS) + METHODS.index(method)
-        return Places(number * len(STATUSES) * _REQUEST_VALUES)
+        if (route, method) not in self._places:
+            method = method if method in METHODS else OTHER
+            number = self._routes[route] * len(METHODS) + METHODS.index(method)
+            self._places[route, method] = Places(number * len(STATUSES) * _REQUEST_VALUES)
+        return self._places[route, method]
 
     def count(self, place: int, seconds: float) -> None:
         """Count a request at one of `places`."""
@@ -285,6 +287,10 @@ class Metrics:
             for instrument in (self._process, *histograms, *counters):
                 shared.join(instrument)
 
+    def commit_seconds(self) -> float:
+        """Return how long this process has waited for commits of the store."""
+        return self._commit_seconds.values[0]
+
     def collect(self, position: int | None) -> "Iterator[Metric]":
         """Yield all metrics; ``position`` of the shared sequence is None if the store is down."""
         # Imported when first needed: commands that step do not wait for it.
@@ -326,7 +332,7 @@ class Metrics:
         if log:
             yield "bigfib_log_bytes", log.size
             yield "bigfib_log_records", log.records
-            yield "bigfib_log_rewrites_total", log.rewrites
+            yield "bigfib_log_rewrites_total", log.compactions
             yield "bigfib_log_checks_total", log.checks
             yield "bigfib_log_faults_total", log.faults
         yield "bigfib_digit_cache_bytes", self._jobs.cache.size()

@@ -7,7 +7,7 @@ are flags with a few fixed values, which argparse checks.
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -112,6 +112,18 @@ def _choice(kind: type[Enum], meaning: str) -> Callable[[str], Enum]:
             return kind(text)
         except ValueError:
             raise ValueError(meaning) from None
+
+    return parse
+
+
+def _items(item: str, meaning: str) -> Callable[[str], str]:
+    """Return a parser of items between commas that match ``item``, or of ``*`` alone."""
+
+    def parse(text: str) -> str:
+        items = [each.strip().lower() for each in text.split(",")]
+        if items != ["*"] and not all(re.fullmatch(item, each) for each in items):
+            raise ValueError(meaning)
+        return ",".join(items)
 
     return parse
 
@@ -276,6 +288,19 @@ class Settings:
         LogFormat.TEXT,
         "format of messages on standard error: text, for people; json, a document a line",
     )
+    allowed_host: str = _setting(
+        "--allowed-host",
+        _items(r"[a-z0-9._-]+", "a host is a name, such as fib.example, without a port; or *"),
+        "",
+        "names, between commas, by which clients may address the service, besides localhost and "
+        "any IP address; * allows all, as is the default unless it listens on loopback",
+    )
+    cors_origin: str = _setting(
+        "--cors-origin",
+        _items(r"[a-z][a-z0-9+.-]*://[^/\s]+", "an origin is https://fib.example, or * for all"),
+        "",
+        "origins, between commas, whose pages may read terms; * allows all",
+    )
 
     @classmethod
     def resolve(
@@ -371,15 +396,3 @@ def flag(name: str) -> str:
 def variable(name: str) -> str:
     """Return the environment variable of the setting ``name``."""
     return f"BIGFIB_{name.upper()}"
-
-
-def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield a warning for each ``BIGFIB_*`` variable that is set but is not a setting."""
-    known = [variable(name) for name in (*(s.name for s in dataclasses.fields(Settings)), CONFIG)]
-    for name, value in sorted(environ.items()):
-        if name.startswith(variable("")) and value and name not in known:
-            import difflib
-
-            close = difflib.get_close_matches(name, known, 1, 0.8)
-            advice = f"did you mean {close[0]}?" if close else "see `bigfib settings`"
-            yield f"the variable {name!r:.60} is no setting and is ignored; {advice}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from time import perf_counter
 from typing import Final
 
 from gmpy2 import mpz
@@ -44,6 +45,30 @@ _KERNEL_FROM: Final = 300_000
 _TEXTS_KEPT: Final = 8
 
 
+class Stopwatch:
+    """Sum the seconds of its ``with`` blocks.
+
+    Attributes:
+        seconds: The sum; while it is None, nothing is measured.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: float | None = None
+        self._began = 0.0
+
+    def __enter__(self) -> None:
+        if self.seconds is not None:
+            self._began = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        if self.seconds is not None:
+            self.seconds += perf_counter() - self._began
+
+
+TEXT: Final = Stopwatch()
+"""Of the conversion of terms into text, of the one request that is answered now."""
+
+
 class InvalidModulus(ValueError):
     """The text is not a modulus, which is a whole number of at least 1."""
 
@@ -71,19 +96,53 @@ def text(n: mpz, base: int = 10) -> bytes:
         if found := kernel.load():
             digits = bytes(doubling.digits_by_kernel(found, int(abs(n))))
             return b"-" + digits if fibonacci.is_negative(n) else digits
-    text: str = fibonacci.term(n).digits(base)
-    return text.encode()
+    term = fibonacci.term(n)
+    with TEXT:
+        text: str = term.digits(base)
+        return text.encode()
 
 
-def text_length(n: mpz, base: int = 10) -> int:
-    """Return the length of `text` without computing it."""
-    return int(fibonacci.digit_count(n, base)) + fibonacci.is_negative(n)
+Frame = tuple[bytes, bytes]
+"""The bytes before and after the digits of a term in one of its representations."""
+
+
+def text_frame(n: mpz) -> Frame:
+    """Return what is around the digits of F(n) in its text: perhaps a minus sign."""
+    return b"-" if fibonacci.is_negative(n) else b"", b""
+
+
+def document_frame(n: mpz, base: int = 10, *, names_base: bool = False) -> Frame:
+    """Return what is around the digits of F(n) in its JSON document, which may name the base."""
+    facts = (n, fibonacci.digit_count(n, base), *text_frame(n)[:1])
+    opening = b'{"n":"%d","digits":"%d","value":"%b' % facts
+    return opening, b'","base":"%d"}' % base if names_base else b'"}'
+
+
+def length(n: mpz, base: int, frame: Frame) -> int:
+    """Return the length of F(n) in ``base`` and ``frame`` without computing it."""
+    opening, closing = frame
+    return len(opening) + int(fibonacci.digit_count(n, base)) + len(closing)
+
+
+def decimal_frames(n: int) -> list[Frame]:
+    """Return the frames of all representations of F(n) and F(-n) in decimal, in a fixed order."""
+    return [
+        frame
+        for index in (mpz(n), mpz(-n))
+        for frame in (
+            text_frame(index),
+            document_frame(index),
+            document_frame(index, names_base=True),
+        )
+    ]
 
 
 def octets(n: mpz) -> bytes:
     """Return F(n) in big-endian two's complement, in the fewest bytes that hold it."""
-    octets: bytes = fibonacci.term(n).to_bytes(octets_length(n), "big", signed=True)
-    return octets
+    term = fibonacci.term(n)
+    with TEXT:
+        octets: bytes = term.to_bytes(octets_length(n), "big", signed=True)
+        return octets
 
 
 def octets_length(n: mpz) -> int:

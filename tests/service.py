@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -39,17 +39,22 @@ class Service:
             pass_fds=inherits,
         )
         assert self.process.stderr is not None
+        if not self.listens(self.process.stderr):
+            self.process.communicate()
+            raise AssertionError(f"the service did not start: {self.said}")
+
+    def listens(self, stderr: Iterable[str]) -> bool:
+        """Return whether the service says where it listens."""
         self.said: list[str] = []
-        for line in self.process.stderr:
+        for line in stderr:
             self.said.append(line)
             found = re.search(r"listens on http://(.*):(\d+); .* at position (\d+),", line)
             if found:
                 self.host, self.port = found[1].strip("[]"), int(found[2])
                 self.start_position = int(found[3])
                 self.url = f"http://{found[1]}:{found[2]}"
-                return
-        self.process.communicate()
-        raise AssertionError(f"the service did not start: {self.said}")
+                return True
+        return False
 
     def connect(self) -> "closing[HTTPConnection]":
         return closing(HTTPConnection(self.host, self.port, timeout=TIMEOUT))

@@ -96,7 +96,7 @@ class Client:
         self._asked: tuple[str, int] = ("", 0)
 
     def _request(self, method: str, target: str, *fields: str, body: str = "") -> None:
-        head = "".join(f"{field}\r\n" for field in ("Host: x", *fields))
+        head = "".join(f"{field}\r\n" for field in ("Host: localhost", *fields))
         if body:
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         self._wire.send(f"{method} {target} HTTP/1.1\r\n{head}\r\n{body}".encode())
@@ -178,7 +178,9 @@ class Client:
             target, expected = "/api0/next\0", 400
         elif chance < 0.99:
             self._asked = ("gone", 0)
-            self._wire.send(b"GET /api1/terms/20000 HTTP/1.1\r\nHost: x\r\n" + b"\r\n" * (n & 1))
+            self._wire.send(
+                b"GET /api1/terms/20000 HTTP/1.1\r\nHost: localhost\r\n" + b"\r\n" * (n & 1)
+            )
             return
         else:
             method, target, expected = "DELETE", f"/api1/terms/{n}/job", 404

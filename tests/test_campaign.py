@@ -108,7 +108,7 @@ def test_split_hostile_and_abandoned_requests_cross_no_replies(
 def test_clients_gone_from_a_full_disk_harm_no_other_reply(serve: Serve) -> None:
     service = serve()
     reading = _read_on(service)
-    step = b"POST /api1/sequences/shared/next HTTP/1.1\r\nHost: x\r\n\r\n"
+    step = b"POST /api1/sequences/shared/next HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with full_disk(service), service.connect() as other:
         for turn in range(100):
             with socket.create_connection((service.host, service.port)) as client:

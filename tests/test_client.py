@@ -1,13 +1,16 @@
 """`bigfib.client` with a real service, even if replies are lost on the way."""
 
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 from flint import fmpz, fmpz_mod_ctx, fmpz_mod_mat
 
-from bigfib.client import Client, Moved, Refused, Unanswered, Unreachable
+from bigfib.client import Client, Moved, Refused, Sequence, Unanswered, Unreachable
+from tests.cli.command import answering
 from tests.lossy import LossyProxy, lossy
 from tests.service import Service
 
@@ -121,6 +124,34 @@ def test_residue_summary_and_index_are_exact(client: Client) -> None:
     assert refusal.value.kind == "not-a-term"
 
 
-def test_address_without_a_service_raises_unreachable() -> None:
-    with pytest.raises(Unreachable, match=r"no bigfib answers at http://127\.0\.0\.1:1/"):
-        Client("http://127.0.0.1:1").version()
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://a b", "ftp://x", "x", "http://[x"])
+def test_nothing_there_is_unreachable(url: str) -> None:
+    with pytest.raises(Unreachable, match=f"no bigfib answers at {re.escape(url)}/"):
+        Client(url).version()
+
+
+def test_change_that_a_proxy_has_limited_is_asked_for_again() -> None:
+    limited = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n"
+    elsewhere = b"HTTP/1.1 412 x\r\nContent-Length: 0\r\n\r\n"
+    seen = Sequence("0" * 32, 4, "3", '"4"')
+    with answering(limited, limited, elsewhere) as url, pytest.raises(Moved) as moved:
+        Client(url).step(seen)
+    # None of the attempts before was made.
+    assert not moved.value.in_doubt
+
+
+def test_service_is_asked_again_when_it_expects_to_be_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """But no more often than 20 times a second, and at least once a second."""
+    head = b"Connection: close\r\n\r\n"
+    later = [
+        b'HTTP/1.1 202 Accepted\r\nRetry-After: 2\r\n%b{"progress":0.5,"seconds_left":%b}'
+        % (head, left)
+        for left in (b"0.12", b"0", b"1.7")
+    ]
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    with answering(*later, b"HTTP/1.1 206 Partial Content\r\n%b5" % head) as url:
+        assert list(Client(url).progress(10)) == [0.5] * 3
+    assert pauses == [0.12, 0.05, 1]

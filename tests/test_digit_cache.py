@@ -1,6 +1,7 @@
 """The digit cache as a directory of files; in test_large_term_cache.py services use it."""
 
 import errno
+import hashlib
 import os
 import select
 import socket
@@ -32,9 +33,27 @@ class TestStore:
     def test_stored_term_is_found_again(self, cache: DigitCache) -> None:
         stored = cache.store(N, digits(N))
         with cache.open(N) as file:
-            assert seal(file) == stored
+            assert seal(file) == stored.seal
             assert file.read().decode() == digits(N)
         assert cache.check(N) == stored
+
+    @pytest.mark.parametrize("n", [N, N + 1])
+    def test_digests_are_those_of_all_representations(self, cache: DigitCache, n: int) -> None:
+        """F(-N) is negative, and F(-N - 1) is not."""
+        sign, size = "-" if n == N else "", len(digits(n))
+        expected = [
+            hashlib.sha256(representation.encode()).digest()
+            for index, value in ((n, digits(n)), (-n, sign + digits(n)))
+            for representation in (
+                value,
+                f'{{"n":"{index}","digits":"{size}","value":"{value}"}}',
+                f'{{"n":"{index}","digits":"{size}","value":"{value}","base":"10"}}',
+            )
+        ]
+        assert list(cache.store(n, digits(n)).digests) == expected
+        kept = cache.check(n)
+        assert kept
+        assert list(kept.digests) == expected
 
     @pytest.mark.parametrize("wrong", [digits(N - 1), digits(N)[:-1], digits(N)[:-1] + "7", ""])
     def test_wrong_digits_are_not_stored(self, cache: DigitCache, wrong: str) -> None:

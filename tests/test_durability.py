@@ -19,8 +19,8 @@ from flint import fmpz
 
 from bigfib.sequences import SHARED
 from bigfib.state import floor, reader
+from bigfib.state.compaction import REWRITE_BYTES
 from bigfib.state.log import Durability, Log
-from bigfib.state.rewrite import REWRITE_BYTES
 from tests.service import Serve, Service, until
 
 CLIENTS = 4
@@ -189,7 +189,7 @@ class TestSystemCalls:
             ]
             for _ in range(3):
                 for client in clients:
-                    client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: x\r\n\r\n")
+                    client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 for client in clients:
                     while not client.recv(65536).endswith(b"}"):
                         pass
@@ -301,7 +301,7 @@ class TestSystemCalls:
     ) -> None:
         with Log(path, Durability.OS) as log:
             while log.size < REWRITE_BYTES - 500:
-                log.append(SHARED, 7)
+                log.note(SHARED, 7)
                 log.commit()
         # The syncs of the main thread: two when the log is opened, then that of the directory.
         failure = "inject=fsync:error=EIO:when=3"

@@ -15,7 +15,7 @@ from bigfib.server.bjoern.idle import TIMEOUT
 from tests.hostile import CASES, REFUSED, answer, outcome, refused_table, table
 from tests.service import Serve, Service
 
-ANOTHER = b"GET /api0/next HTTP/1.1\r\nHost: x\r\n\r\n"
+ANOTHER = b"GET /api0/next HTTP/1.1\r\nHost: localhost\r\n\r\n"
 EXPECTING = ANOTHER[:-2] + b"Expect: 100-continue\r\n\r\n"
 
 IN_PARTS = [ANOTHER[:30], ANOTHER[30:]]
@@ -51,7 +51,7 @@ def test_valid_requests_that_bjoern_refuses_are_those_documented(serve: Serve) -
 
 def test_a_client_that_sends_no_more_is_answered(service: Service) -> None:
     with socket.create_connection((service.host, service.port), timeout=20) as client:
-        client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: localhost\r\n\r\n")
         client.shutdown(socket.SHUT_WR)
         received = b""
         while piece := client.recv(1000):
@@ -108,7 +108,7 @@ def test_client_that_does_nothing_is_closed_after_75_seconds(service: Service) -
         silent.settimeout(10)
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect(address)
-        deaf.sendall(b"GET /api1/terms?from=900000&count=100 HTTP/1.1\r\nHost: x\r\n\r\n")
+        deaf.sendall(b"GET /api1/terms?from=900000&count=100 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         began = time.monotonic()
         cut_off = None
         request = iter(b"GET /" + b"x" * 1000)

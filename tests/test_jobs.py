@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from bigfib.computation import Pace
 from bigfib.digit_cache import DigitCache
-from bigfib.jobs import InProgress, Jobs
+from bigfib.jobs import InProgress, Job, Jobs, State, TermNotReady
 
 LONG = 60_000_000
 
@@ -102,3 +103,25 @@ def test_look_when_a_process_ends_meanwhile_notes_that_afterwards(jobs: Jobs, ca
     assert jobs.look(LONG + 1) is None
     assert seen == [0]
     assert (jobs.failed.values[0], jobs.running.values[0]) == (1, 0)
+
+
+@pytest.mark.parametrize(("left", "seconds"), [(0, 1), (0.3, 1), (1, 1), (1.2, 2), (60, 60)])
+def test_retry_after_is_in_whole_seconds_of_which_there_is_one_at_least(
+    left: float, seconds: int
+) -> None:
+    assert TermNotReady("", left).retry_after == seconds
+
+
+def test_seconds_left_come_to_follow_how_fast_a_machine_is() -> None:
+    """One that takes four times as long as expected."""
+    job = Job(LONG)
+    whole = 4 * job.seconds_left
+    assert 0 < whole < 60
+    now = 100.0
+    job.state, job.pace = State.RUNNING, Pace(lambda: now)
+    found = []
+    for done in (0, 0.25, 0.5, 0.75, 0.9, 1):
+        now, job.progress = 100 + done * whole, done
+        found.append(job.seconds_left / whole)
+    # At first a quarter; then ever nearer to what is left.
+    assert found == pytest.approx([0.25, 0.328, 0.313, 0.203, 0.093, 0], abs=0.001)

@@ -1,6 +1,7 @@
 """Behind nginx with ``deploy/nginx.conf``, the attacks of an open network are bearable."""
 
 import contextlib
+import gzip
 import random
 import re
 import signal
@@ -11,13 +12,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPMessage
 from pathlib import Path
 
 import psycopg
 import pytest
 from flint import fmpz
 
+from tests.api.large_terms import NEAR, awaited
 from tests.hostile import CASES, REFUSED, answer, outcome
 from tests.postgres import Cluster, free_port
 from tests.proxies import UNLIMITED, Address, Start, haproxy, nginx
@@ -65,7 +67,7 @@ def slow_readers(address: Address, stop: threading.Event) -> None:
             client = opened.enter_context(socket.socket())
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.connect(address)
-            client.sendall(b"GET /api1/terms/1000000 HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /api1/terms/1000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         stop.wait()
 
 
@@ -81,7 +83,7 @@ def long_bodies(address: Address, stop: threading.Event) -> None:
                 contextlib.suppress(OSError),
                 socket.create_connection(address, timeout=5) as client,
             ):
-                client.sendall(b"POST /api1/sequences HTTP/1.1\r\nHost: x\r\n" + length)
+                client.sendall(b"POST /api1/sequences HTTP/1.1\r\nHost: localhost\r\n" + length)
                 for _ in range(1 << 14):
                     client.sendall(
                         b"10000\r\n" + piece + b"\r\n" if b"chunked" in length else piece
@@ -102,8 +104,8 @@ def idle_connections(address: Address, stop: threading.Event) -> None:
 
 
 def pipelined_requests(address: Address, stop: threading.Event) -> None:
-    """One client after the other sends 100 requests without waiting, and all are answered."""
-    request = b"GET /api1/terms/7 HTTP/1.1\r\nHost: x\r\n"
+    """One client after the other sends 100 requests without waiting, and is answered each."""
+    request = b"GET /api1/terms/7 HTTP/1.1\r\nHost: localhost\r\n"
     while not stop.wait(0.05):
         with socket.create_connection(address, timeout=5) as client:
             client.sendall((request + b"\r\n") * 99 + request + b"Connection: close\r\n\r\n")
@@ -218,7 +220,7 @@ def test_pipelined_requests_behind_a_proxy_leak_nothing(
     serve: Serve, front: Callable[[Path], AbstractContextManager[Start]], tmp_path: Path
 ) -> None:
     service = serve("--durability", "os")
-    requests = b"GET /api1/terms/7 HTTP/1.1\r\nHost: x\r\n\r\n" * 100
+    requests = b"GET /api1/terms/7 HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100
     with front(tmp_path) as start:
         changes = UNLIMITED if front is nginx else None
         with socket.create_connection(start(service, changes), timeout=20) as client:
@@ -285,12 +287,99 @@ def test_page_behind_nginx_is_as_it_was_sent(
     page = service.ask("/")[1].decode()
     with contextlib.closing(HTTPConnection(*address, timeout=20)) as connection:
         for path in ("/", *re.findall(r'(?:href|src)="(/page/[^"]+)"', page)):
-            direct, content = service.ask(path, headers={"Host": "fib.example"})
+            direct, content = service.ask(path, headers={"X-Forwarded-Host": "fib.example"})
             connection.request("GET", path, headers={"Host": "fib.example"})
             reply = connection.getresponse()
             assert (reply.status, reply.read()) == (200, content)
             for name in ("Content-Type", "Content-Security-Policy", "ETag", "Cache-Control"):
                 assert reply.headers[name] == direct.headers[name]
+
+
+class TestCompression:
+    """Of terms, in nginx; `Range`, tags and digests stay right."""
+
+    N = 1_000_000
+
+    def ask(
+        self, address: Address, path: str, method: str = "GET", **headers: str
+    ) -> tuple[HTTPMessage, int, bytes]:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        with contextlib.closing(HTTPConnection(*address, timeout=20)) as connection:
+            connection.request(method, path, headers={"Accept-Encoding": "gzip", **named})
+            reply = connection.getresponse()
+            return reply.headers, reply.status, reply.read()
+
+    def test_digits_and_documents_are_compressed_to_half_for_clients_that_take_it(
+        self, service: Service, proxy: Callable[..., Address]
+    ) -> None:
+        address, path = proxy(service), f"/api1/terms/{self.N}"
+        for asked, accept in (
+            (path, "text/plain"),
+            (path, "application/json"),
+            ("/api1/terms?from=1000&count=100", "application/x-ndjson"),
+            ("/openapi.json", "*/*"),
+        ):
+            plain = service.ask(asked, headers={"Accept": accept})[1]
+            headers, status, content = self.ask(address, asked, Accept=accept)
+            assert (status, headers["Content-Encoding"]) == (200, "gzip")
+            assert "Accept-Encoding" in str(headers.get_all("Vary"))
+            assert gzip.decompress(content) == plain
+            assert len(content) < 0.52 * len(plain)
+            headers, status, content = self.ask(
+                address, asked, Accept=accept, Accept_Encoding="identity"
+            )
+            assert (status, headers["Content-Encoding"], content) == (200, None, plain)
+
+    def test_parts_are_not_compressed_and_tags_of_compressed_terms_are_known(
+        self, service: Service, proxy: Callable[..., Address]
+    ) -> None:
+        address, path = proxy(service), f"/api1/terms/{self.N}"
+        digits = service.ask(path, headers={"Accept": "text/plain"})[1]
+        headers, _, _ = self.ask(address, path, Accept="text/plain")
+        weak = headers["ETag"]
+        assert weak.startswith("W/")
+        known = {"Accept": "text/plain", "If_None_Match": weak}
+        assert self.ask(address, path, **known)[1] == 304
+        part = {"Accept": "text/plain", "Range": "bytes=1000-199999"}
+        headers, status, content = self.ask(address, path, **part)
+        assert (status, content) == (206, digits[1000:200_000])
+        assert headers["Content-Encoding"] is None
+        strong = headers["ETag"]
+        assert weak == f"W/{strong}"
+        assert self.ask(address, path, **part, If_Range=strong)[1] == 206
+        # Part and whole would not fit together.
+        headers, status, content = self.ask(address, path, **part, If_Range=weak)
+        assert (status, gzip.decompress(content)) == (200, digits)
+
+    def test_digest_is_only_with_the_bytes_that_it_is_of(
+        self, service: Service, proxy: Callable[..., Address]
+    ) -> None:
+        address, path = proxy(service), f"/api1/terms/{NEAR}"
+        awaited(service, NEAR)
+        digest = service.ask(path)[0].headers["Repr-Digest"]
+        assert digest
+        found = {
+            (part, encoding): self.ask(
+                address, path, Accept_Encoding=encoding, **({"Range": part} if part else {})
+            )
+            for part in ("", "bytes=5-90000")
+            for encoding in ("gzip", "identity", "br, GZIP;q=0.5")
+        }
+        for (part, encoding), (headers, status, _) in found.items():
+            assert status == (206 if part else 200)
+            is_compressed = not part and encoding != "identity"
+            assert headers["Content-Encoding"] == ("gzip" if is_compressed else None)
+            assert headers.get_all("Repr-Digest") == (None if is_compressed else [digest])
+
+    def test_sequence_keeps_its_strong_tag(
+        self, service: Service, proxy: Callable[..., Address]
+    ) -> None:
+        address = proxy(service)
+        assert self.ask(address, "/api1/sequences/shared/next?by=10000", "POST")[1] == 200
+        headers, _, content = self.ask(address, "/api1/sequences/shared")
+        assert len(content) > 2000
+        assert headers["ETag"].startswith('"')
+        assert headers["Content-Encoding"] is None
 
 
 LIMITS = "max_conns=500 max_fails=1 fail_timeout=10s;"

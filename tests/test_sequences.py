@@ -112,17 +112,42 @@ class TestOwn:
             sequences = Sequences(log)
             sequence = sequences.create()
             assert len(sequence) == 16
-            assert sequences.existing(sequence).position == 0
+            assert sequences.place(sequence).position == 0
             sequences.step(sequence, 10)
             sequences.delete(sequence)
             with pytest.raises(UnknownSequence):
-                sequences.existing(sequence)
+                sequences.place(sequence)
         with Log(path) as log, pytest.raises(UnknownSequence):
-            Sequences(log).existing(sequence)
+            Sequences(log).place(sequence)
+
+    @pytest.mark.parametrize("way", ["forward", "back"])
+    @pytest.mark.parametrize("is_cached", [True, False])
+    def test_step_without_creation_leaves_what_is_deleted_deleted(
+        self, path: Path, way: str, is_cached: bool
+    ) -> None:
+        """As another server deletes it, or the expiry does."""
+        with Log(path) as log:
+            sequences = Sequences(log)
+            step = getattr(sequences, way)
+            sequence = sequences.create()
+            for server in (sequences, Sequences(log)):
+                server.step(sequence, 5)
+            assert step(sequence, creates=False).position == (11 if way == "forward" else 9)
+            log.delete(sequence)
+            if not is_cached:
+                sequences.forget(sequence)
+            changes = log.changes
+            for _ in range(2):
+                with pytest.raises(UnknownSequence):
+                    step(sequence, creates=False)
+            assert log.find(sequence) is None
+            assert log.changes == changes
+            # The shared one is never missing.
+            assert sequences.forward(SHARED, creates=False).position == 1
 
     def test_the_shared_one_needs_no_creation(self, path: Path) -> None:
         with Log(path) as log:
-            assert Sequences(log).existing(SHARED).position == 0
+            assert Sequences(log).place(SHARED).position == 0
 
     def test_as_many_as_there_may_be(self, path: Path) -> None:
         with Log(path) as log:
@@ -141,7 +166,7 @@ class TestOwn:
             assert sequences.forward(SHARED).position == 1
             sequences.delete(first)
             sequences.delete(bytes(16))
-            assert sequences.existing(sequences.create()).position == 0
+            assert sequences.place(sequences.create()).position == 0
 
     def test_id_as_text_is_32_hexadecimal_digits(self) -> None:
         assert parse_id("shared") == SHARED
@@ -184,7 +209,7 @@ class TestMemory:
             sequences = Sequences(log, cache_bytes=8 << 20)
             ids = [secrets.token_bytes(16) for _ in range(100_000)]
             for sequence_id in ids:
-                log.append(sequence_id, 0)
+                log.note(sequence_id, 0)
             before = resident_bytes()
             for sequence_id in itertools.chain(ids, ids):
                 sequences.forward(sequence_id)

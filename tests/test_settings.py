@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from bigfib.cli import settings_file
+from bigfib.cli.arguments import unknown_variables
 from bigfib.settings import (
     Durability,
     InvalidSetting,
     LogFormat,
     Settings,
-    unknown_variables,
 )
-from bigfib.state import log, rewrite
+from bigfib.state import compaction, log
 
 
 def test_a_flag_goes_before_the_variable_and_that_before_the_default() -> None:
@@ -45,12 +45,15 @@ def test_every_setting_has_a_variable(tmp_path: Path) -> None:
         "BIGFIB_ACCESS_LOG": "yes",
         "BIGFIB_DEBUG": "True",
         "BIGFIB_LOG_FORMAT": "json",
+        "BIGFIB_ALLOWED_HOST": "Fib.example, b.example",
+        "BIGFIB_CORS_ORIGIN": "https://fib.example:8443",
     }
     # Both say where positions are kept, so only one may be given.
     file = Settings.resolve({}, {"BIGFIB_FILE": environ.pop("BIGFIB_FILE")}).file
     expected = Settings(
         *(0, "h", Settings().file, "postgresql://db/fib", Durability.OS, 1000, 7, 5, 2000),
         *(12_345_678, tmp_path / "cache", 3000, True, 4, True, True, True, LogFormat.JSON),
+        *("fib.example,b.example", "https://fib.example:8443"),
     )
     assert Settings.resolve({}, environ) == expected
     assert file == tmp_path
@@ -59,7 +62,7 @@ def test_every_setting_has_a_variable(tmp_path: Path) -> None:
 
 def test_settings_of_the_log_are_those_that_the_log_knows() -> None:
     assert {each.value for each in Durability} == {each.value for each in log.Durability}
-    assert Settings().rewrite_bytes == rewrite.REWRITE_BYTES
+    assert Settings().rewrite_bytes == compaction.REWRITE_BYTES
 
 
 def test_settings_import_neither_a_store_nor_logging() -> None:

@@ -43,19 +43,19 @@ class TestText:
             text = terms.text(mpz(n))
             sign = "-" if expected(n) < 0 else ""
             assert text.decode() == sign + fmpz.fib_ui(fmpz(abs(n))).str(base=10)
-            assert terms.text_length(mpz(n)) == len(text)
+            assert terms.length(mpz(n), 10, terms.text_frame(mpz(n))) == len(text)
 
     @pytest.mark.parametrize("base", terms.BASES)
     def test_text_in_other_bases_is_that_of_flint(self, base: int) -> None:
         for n in (0, 1, 2, -2, 10, -300, 1001, 9_999, 10_000, -10_002):
             text = terms.text(mpz(n), base)
             assert text.decode() == digits_in(expected(n), base)
-            assert terms.text_length(mpz(n), base) == len(text)
+            assert terms.length(mpz(n), base, terms.text_frame(mpz(n))) == len(text)
 
     def test_text_of_the_millionth_term_is_exact(self) -> None:
         n = terms.INLINE_LIMIT
         assert terms.text(mpz(n)) == fmpz.fib_ui(fmpz(n)).str(base=10).encode()
-        assert terms.text_length(mpz(-n)) == 208_989
+        assert terms.length(mpz(-n), 10, terms.text_frame(mpz(-n))) == 208_989
 
 
 class TestOctets:

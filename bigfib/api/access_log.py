@@ -1,11 +1,13 @@
 """Log a line for every request, if ``--access-log`` asks for it.
 
-A line has the Common Log Format and the milliseconds that the request took. It has no query and
-only the beginning of an id, because a client that knows the id of a sequence can step it.
+A line has the Common Log Format, the milliseconds that the request took, and the ids by which it is
+followed: ``X-Request-Id``, drawn here if the client sends none, and ``traceparent``. It has no
+query and only the beginning of an id of a sequence, because a client that knows it can step it.
 """
 
 import logging
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -13,6 +15,7 @@ from urllib.parse import quote
 
 from bigfib.api.commit import Committer
 from bigfib.api.representations import Body
+from bigfib.api.tracing import REQUEST_ID, ids
 
 _logger = logging.getLogger("bigfib.access")
 
@@ -23,12 +26,18 @@ _LONG: Final = re.compile(r"([0-9a-fA-F]{6})[0-9a-fA-F]{10,}")
 
 _LONGEST_PATH: Final = 200
 
+_REQUEST_ID: Final = "X-Request-Id"
+
 
 def logged(app: Application, committer: Committer) -> Application:
     """Return ``app`` with a line in the log for every reply, once ``committer`` lets it leave."""
 
     def logged_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         began, status, sent = time.perf_counter(), "", 0
+        known = ids(environ)
+        if _REQUEST_ID not in known:
+            # Returned to the client, who can name it.
+            environ[REQUEST_ID] = known[_REQUEST_ID] = secrets.token_hex(8)
 
         def start(status_line: str, headers: list[tuple[str, str]]) -> Any:
             nonlocal status
@@ -42,7 +51,7 @@ def logged(app: Application, committer: Committer) -> Application:
             return piece
 
         def log() -> None:
-            _log(environ, int(status), sent, time.perf_counter() - began)
+            _log(environ, int(status), sent, time.perf_counter() - began, known)
 
         body = app(environ, start)
         if not isinstance(body, list | tuple):
@@ -57,7 +66,9 @@ def logged(app: Application, committer: Committer) -> Application:
     return logged_app
 
 
-def _log(environ: dict[str, Any], status: int, sent: int, seconds: float) -> None:
+def _log(
+    environ: dict[str, Any], status: int, sent: int, seconds: float, known: dict[str, str]
+) -> None:
     members = {
         "client": environ["REMOTE_ADDR"],
         "method": environ["REQUEST_METHOD"],
@@ -66,11 +77,13 @@ def _log(environ: dict[str, Any], status: int, sent: int, seconds: float) -> Non
         "status": status,
         "bytes": sent,
         "milliseconds": round(seconds * 1000, 3),
+        "request_id": known[_REQUEST_ID],
+        "traceparent": known.get("traceparent", "-"),
     }
     now = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime())
     _logger.info(
         f'%(client)s - - [{now}] "%(method)s %(path)s %(protocol)s" %(status)d %(bytes)d '
-        "%(milliseconds).3f",
+        "%(milliseconds).3f %(request_id)s %(traceparent)s",
         members,
         extra={"members": members},
     )

@@ -5,12 +5,14 @@ Falcon application takes 4.2 us in process, bare WSGI 0.1, and through Falcon ``
 to 0.66 of its speed. So `Stepping` answers ``/api0`` here. Falcon answers all other paths, refusals
 under ``/api0``, and unforeseen errors.
 
-Two kinds of requests never reach a resource:
+Three kinds of requests never reach a resource:
 
 * **Bodies in chunks.** bjoern drops them, and takes their trailers for headers.
 * **Changes requested by a page of another site.** Such a page needs only an image with the address
   of ``/api0/next``, and could step sequences that only its visitors can reach. Browsers send where
   a request comes from (W3C, Fetch Metadata Request Headers); other clients need not.
+* **Requests for another host** than `Hosts` allows: a page may have its name resolve to this
+  service, which then is the page's own site to a browser.
 """
 
 import re
@@ -22,9 +24,12 @@ from typing import Any, Final
 import falcon
 
 from bigfib.api.commit import Committer
+from bigfib.api.hosts import Hosts
 from bigfib.api.problems import Problem
 from bigfib.api.representations import Answer, Body, CommonHeaders, Header
 from bigfib.api.stepping import Environ, Stepping
+from bigfib.api.timing import PREFER, Timing
+from bigfib.api.tracing import REQUEST_ID, TRACEPARENT, ids
 from bigfib.metrics import UNMATCHED, Places, RequestHistogram
 
 # Browsers must believe the Content-Type. Not under `/api0`: its replies stay as they were.
@@ -50,16 +55,20 @@ class Front:
         committer: Committer,
         requests: RequestHistogram,
         draining: Event,
+        hosts: Hosts,
+        timing: Timing,
     ) -> None:
         """Answer by ``stepping`` or ``routed``, the Falcon application; count in ``requests``.
 
-        Replies have ``Connection: close`` once ``draining`` is set.
+        Replies have ``Connection: close`` once ``draining`` is set. Only requests for ``hosts`` are
+        answered. Those by Falcon have their ``timing`` if they ask for it.
         """
         self.routed = routed
         self.committer = committer
         self._stepping = stepping
         self._requests = requests
         self._is_draining = draining.is_set
+        self._hosts = hosts
         self._headers_of_all = CommonHeaders()
         self._answers: dict[str, dict[str, tuple[Callable[[Environ], Answer], Places]]] = {
             path: {
@@ -70,7 +79,7 @@ class Front:
         }
         # Place and start time of each request whose reply leaves after this loop iteration.
         self._answered: list[tuple[int, float]] = []
-        routed.add_middleware(_Guard())
+        routed.add_middleware(_Guard(hosts, timing))
         routed.add_sink(self._refuse, "|".join(rf"{re.escape(path)}\Z" for path in self._answers))
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
@@ -84,6 +93,7 @@ class Front:
         found = methods.get(environ["REQUEST_METHOD"]) if methods else None
         if (
             found is None
+            or not self._hosts[environ.get("HTTP_HOST", "")]
             or "HTTP_TRANSFER_ENCODING" in environ
             or (
                 environ.get("HTTP_SEC_FETCH_SITE") == _CROSS_SITE
@@ -101,6 +111,8 @@ class Front:
                 return self._answer_by_falcon(environ, start_response, began)
             status, headers, body = unavailable
         headers += self._headers_of_all.headers
+        if REQUEST_ID in environ or TRACEPARENT in environ:
+            headers += ids(environ).items()
         start_response(status, headers)
         return self._counted(places[status], began, body)
 
@@ -112,7 +124,10 @@ class Front:
         def start(status_line: str, headers: list[Header]) -> Any:
             nonlocal status
             status = status_line
-            headers += (*self._headers_of_all.headers, _NOSNIFF)
+            headers += self._headers_of_all.headers
+            headers.append(_NOSNIFF)
+            if REQUEST_ID in environ or TRACEPARENT in environ:
+                headers += ids(environ).items()
             return start_response(status_line, headers)
 
         body = self.routed(environ, start)
@@ -152,17 +167,33 @@ class Front:
 class _Guard:
     """Refuse requests before Falcon calls a resource, and note the route of each."""
 
+    def __init__(self, hosts: Hosts, timing: Timing) -> None:
+        self._hosts = hosts
+        self._timing = timing
+
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        """Refuse a body in chunks, before any header is used."""
-        if req.get_header("Transfer-Encoding") is not None:
+        """Refuse another host, and a body in chunks, before any other header is used."""
+        if PREFER in req.env:
+            self._timing.begin(req)
+        host = req.env.get("HTTP_HOST", "")
+        if not self._hosts[host]:
+            raise Problem(
+                421,
+                f"This service is not to be addressed as {host!r:.80}: a page may have given that "
+                "name its address (DNS rebinding). Use localhost or its IP address, or allow the "
+                "name by --allowed-host.",
+            )
+        if "HTTP_TRANSFER_ENCODING" in req.env:
             raise Problem(411, "Send the body with a Content-Length, not in chunks.")
 
     def process_resource(self, req: falcon.Request, *_: object) -> None:
         """Refuse cross-site changes, once the route is known, so that it counts them."""
         _refuse_other_sites(req)
 
-    def process_response(self, req: falcon.Request, *_: object) -> None:
+    def process_response(self, req: falcon.Request, resp: falcon.Response, *_: object) -> None:
         """Note the route in the environment, also of a request that is refused."""
+        if PREFER in req.env:
+            self._timing.end(resp)
         req.env[_ROUTE] = req.uri_template or UNMATCHED
 
 
@@ -171,7 +202,7 @@ def _refuse_other_sites(req: falcon.Request, *, changes: bool = False) -> None:
 
     If it ``changes`` something, even a GET is not safe.
     """
-    if req.get_header("Sec-Fetch-Site") == _CROSS_SITE and (changes or req.method not in _SAFE):
+    if req.env.get("HTTP_SEC_FETCH_SITE") == _CROSS_SITE and (changes or req.method not in _SAFE):
         raise Problem(
             403,
             "Cross-site requests may not change state (Sec-Fetch-Site): a page of another site has "

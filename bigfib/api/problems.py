@@ -35,6 +35,7 @@ TITLES: Final = {
     "not-a-term": "Not a Fibonacci number",
     "start": "Before the start of the sequence",
     "moved": "A condition is not met",
+    "misdirected": "Not a name of this service",
     "busy": "Not now",
     "unknown-outcome": "The outcome is unknown",
     "full": "There is no room",
@@ -50,6 +51,7 @@ _KINDS: Final = {
     409: "start",
     412: "moved",
     413: "limit",
+    421: "misdirected",
     422: "malformed",
     503: "busy",
     507: "full",
@@ -142,8 +144,8 @@ _PROBLEMS: Final[dict[type[Exception], _Row]] = {
     OutcomeUnknown: _Row(
         503,
         "The connection to the store was lost during the change, so that it is unknown whether the "
-        "change was made. Get the sequence before you change it again. A request with If-Match is "
-        "safe to send again as it was: its change is made at most once.",
+        "change was made. Get the sequence before you change it again. A request with its ETag in "
+        "If-Match is safe to send again as it was: its change is made at most once.",
         _SOON,
         kind="unknown-outcome",
     ),

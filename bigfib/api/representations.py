@@ -6,8 +6,10 @@ from email.utils import formatdate
 from typing import Final
 
 import falcon
+from gmpy2 import mpz
 
 from bigfib.api.commit import Committer, WaitingStep
+from bigfib.state.store import Place
 
 Header = tuple[str, str]
 
@@ -27,6 +29,7 @@ JOINED_UP_TO: Final = 1 << 16
 
 _JSON_TYPE: Final = ("Content-Type", JSON)
 _NO_STORE: Final = ("Cache-Control", "no-store")
+_FOR_EVER: Final = (("Cache-Control", "public, max-age=31536000, immutable"), ("Vary", "Accept"))
 
 
 class Body:
@@ -145,7 +148,17 @@ def _after_step(waiting: WaitingStep) -> Iterator[bytes]:
         yield MADE
 
 
+def tag(position: int, version: int | None) -> str:
+    """Return the tag of a sequence: its position, and its version if the store keeps versions."""
+    digits: str = mpz(position).digits()
+    return digits if version is None else f"{digits}-{version}"
+
+
+def tags(place: Place) -> tuple[str, str]:
+    """Return the tag of a sequence at this place, and that of the position alone."""
+    return tag(*place), tag(place.position, None)
+
+
 def keep_for_ever(resp: falcon.Response) -> None:
     """Let any cache keep the reply for ever: a term never changes."""
-    resp.cache_control = ["public", "max-age=31536000", "immutable"]
-    resp.vary = ["Accept"]
+    resp.set_headers(_FOR_EVER)

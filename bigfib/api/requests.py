@@ -1,4 +1,8 @@
-"""Read requests beyond their path: parameters, media type, preconditions, range, body."""
+"""Read requests beyond their path: parameters, media type, preconditions, range, body.
+
+Headers that most requests lack are looked up in ``req.env``: `falcon.Request.get_header` takes 15
+times as long to find that one is absent, 0.6 us.
+"""
 
 import json
 import os
@@ -13,11 +17,13 @@ from bigfib.api.problems import Problem
 from bigfib.api.representations import JSON
 from bigfib.numbers.fibonacci import InvalidIndex, parse_index
 from bigfib.numbers.notation import suggestion
+from bigfib.state.store import Place
 
 MAX_BODY_BYTES: Final = 1 << 20
 """Maximum size of a body; the document of a sequence with a million digits fits."""
 
-_POSITION: Final = re.compile(r"0|[1-9][0-9]*", re.ASCII)
+# The tag of a sequence, as `representations.tags` writes it. A database counts up to 2^63.
+_PLACE: Final = re.compile(r"(0|[1-9][0-9]*)(?:-(0|[1-9][0-9]{0,17}))?", re.ASCII)
 
 # The value of If-None-Match other than `*`. Commas are optional: bjoern joins lines without one.
 _TAG: Final = re.compile(r'"([^"]*)"')
@@ -39,7 +45,9 @@ _RANGE: Final = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.A
 
 def parameters(req: falcon.Request, *names: str) -> dict[str, str]:
     """Return the query parameters; raise a 422 unless they are ``names``, each at most once."""
-    given = {}
+    given: dict[str, str] = {}
+    if not req.query_string:
+        return given
     for name, value in req.params.items():
         if name not in names:
             known = " and ".join(names) or "none"
@@ -71,8 +79,13 @@ def media_type(req: falcon.Request, *offered: str) -> str:
     Raises:
         Problem: 406, none of those ``offered``, which are in lower case, is acceptable.
     """
+    header: str = req.env.get("HTTP_ACCEPT", "*/*")
+    if header == "*/*":
+        return offered[0]
+    if header in offered:
+        return header
     # Quoted values, which may have commas, belong to parameters, and no offered type has any.
-    unquoted = _QUOTED.sub('""', req.accept.lower())
+    unquoted = _QUOTED.sub('""', header.lower())
     ranges = _END_OF_LINE.sub(r"\1,", unquoted).split(",")
     accept = ",".join(one for one in ranges if one.strip())
     try:
@@ -84,40 +97,47 @@ def media_type(req: falcon.Request, *offered: str) -> str:
     return chosen
 
 
-def meets_if_match(req: falcon.Request, etag: str) -> bool:
-    """Return whether ``If-Match`` (RFC 9110, 13.1.1) allows the request."""
-    if req.get_header("If-Match", default="*").strip() == "*":
+def is_conditional(req: falcon.Request) -> bool:
+    """Return whether the request has ``If-Match`` or ``If-None-Match``."""
+    return "HTTP_IF_MATCH" in req.env or "HTTP_IF_NONE_MATCH" in req.env
+
+
+def meets_if_match(req: falcon.Request, *etags: str) -> bool:
+    """Return whether ``If-Match`` (RFC 9110, 13.1.1) names one of these, and so allows it."""
+    if req.env.get("HTTP_IF_MATCH", "*").strip() == "*":
         return True
     # A malformed value matches nothing: such a client wants a condition, so nothing may change. Nor
     # does the quoted tag `"*"` match, which Falcon takes for a bare `*`.
     return any(
-        isinstance(tag, falcon.ETag) and tag.strong_compare(falcon.ETag(etag))
+        isinstance(tag, falcon.ETag) and not tag.is_weak and tag in etags
         for tag in req.if_match or ()
     )
 
 
-def positions_to_match(req: falcon.Request) -> list[int]:
-    """Return the positions that ``If-Match`` names; other tags match no position."""
-    tags = req.if_match or ()
+def places_to_match(req: falcon.Request) -> list[Place]:
+    """Return the places that ``If-Match`` names; other tags match no place."""
+    tags = [tag for tag in req.if_match or () if tag != "*" and not tag.is_weak]
     return [
-        int(mpz(tag)) for tag in tags if tag != "*" and not tag.is_weak and _POSITION.fullmatch(tag)
+        Place(int(mpz(found[1])), int(found[2]) if found[2] else None)
+        for found in map(_PLACE.fullmatch, tags)
+        if found
     ]
 
 
-def meets_if_none_match(req: falcon.Request, etag: str) -> bool:
+def meets_if_none_match(req: falcon.Request, *etags: str) -> bool:
     """Return whether ``If-None-Match`` (RFC 9110, 13.1.2) allows a change of this version.
 
     Tags are compared weakly. A malformed value matches every tag, as ``*`` does: such a client
     wants a condition, so nothing may change.
     """
-    header = req.get_header("If-None-Match", default="")
-    return bool(_TAGS.fullmatch(header)) and etag not in _TAG.findall(header)
+    header = req.env.get("HTTP_IF_NONE_MATCH", "")
+    return bool(_TAGS.fullmatch(header)) and not set(etags) & set(_TAG.findall(header))
 
 
 def is_known(req: falcon.Request, etag: str) -> bool:
     """Return whether the client has this version, by ``If-None-Match``: a GET is then 304."""
-    header = req.get_header("If-None-Match", default="")
-    return header.strip() == "*" or etag in (req.if_none_match or ())
+    header = req.env.get("HTTP_IF_NONE_MATCH", "")
+    return bool(header) and (header.strip() == "*" or etag in (req.if_none_match or ()))
 
 
 def byte_range(req: falcon.Request, etag: str, length: int) -> tuple[int, int] | None:
@@ -128,11 +148,8 @@ def byte_range(req: falcon.Request, etag: str, length: int) -> tuple[int, int] |
     Raises:
         HTTPRangeNotSatisfiable: the range begins after the end.
     """
-    if_range = req.get_header("If-Range")
-    if if_range is not None and if_range.strip() != f'"{etag}"':
-        return None
-    asked = _RANGE.fullmatch(req.get_header("Range") or "")
-    if not asked:
+    asked = _RANGE.fullmatch(req.env.get("HTTP_RANGE", ""))
+    if not asked or req.env.get("HTTP_IF_RANGE", f'"{etag}"').strip() != f'"{etag}"':
         return None
     if not asked[1]:
         first, last = max(length - int(asked[3]), 0), length - 1

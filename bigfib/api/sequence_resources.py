@@ -1,8 +1,10 @@
 """Serve private sequences and the shared one: ``/api1/sequences``.
 
 An id is a capability: a client that knows it may step the sequence, and no resource lists ids. The
-position is the ``ETag``, so that a change with ``If-Match`` is made at most once, however often it
-is sent. ``If-None-Match`` is a condition on changes, too (RFC 9110, 13.2.2); PUT with `*` creates.
+``ETag`` is ``"position-version"``, and each change makes it one that never was. So a change with it
+in ``If-Match`` is made at most once, however often it is sent; the position alone, ``"position"``,
+is a condition that may come true again. ``If-None-Match`` is a condition on changes, too (RFC 9110,
+13.2.2); PUT with `*` creates.
 """
 
 from collections.abc import Callable
@@ -14,19 +16,29 @@ from gmpy2 import mpz
 from bigfib.api import requests
 from bigfib.api.commit import Committer
 from bigfib.api.problems import CreationUnknown, Problem
-from bigfib.api.representations import JOINED_UP_TO, JSON
+from bigfib.api.representations import JOINED_UP_TO, JSON, tag, tags
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
+from bigfib.numbers.fibonacci import require_steps
 from bigfib.sequences import (
     SHARED,
     Sequences,
     format_id,
     parse_id,
     parse_position,
-    require_steps,
 )
-from bigfib.state.store import OutcomeUnknown, PositionMismatch, SequenceExists, Unavailable
+from bigfib.state.store import (
+    OutcomeUnknown,
+    Place,
+    PositionMismatch,
+    SequenceExists,
+    Unavailable,
+)
+from bigfib.terms import TEXT
 
 _Made = TypeVar("_Made")
+
+# The last is the value and the end of the document.
+_SHOWN: Final = b'{"id":"%b","position":"%d","digits":"%d","value":"%b'
 
 # Each attempt after the first means that another client has just moved the sequence to another
 # position that the conditions allow.
@@ -36,7 +48,7 @@ _ATTEMPTS: Final = 20
 class _Sequences:
     """Show a sequence as the document ``{"id","position","digits","value"}``.
 
-    The sequence is committed before the reply begins: the headers have its position as ``ETag``.
+    The sequence is committed before the reply begins: the headers have its place as ``ETag``.
     """
 
     def __init__(self, committer: Committer, sequences: Sequences) -> None:
@@ -44,26 +56,26 @@ class _Sequences:
         self._sequences = sequences
 
     def _show(self, resp: falcon.Response, sequence_id: bytes, pair: DecimalPair) -> None:
-        self._show_unchanged(resp, pair)
-        value = pair.digits(b'"}')
-        facts = (format_id(sequence_id).encode(), pair.position, pair.digit_count)
-        opening = b'{"id":"%b","position":"%d","digits":"%d","value":"' % facts
+        self._describe(resp, pair.position, self._sequences.version(sequence_id))
         resp.content_type = JSON
+        with TEXT:
+            value = pair.digits(b'"}')
+        facts = (format_id(sequence_id).encode(), pair.position, pair.digit_count)
         if len(value) <= JOINED_UP_TO:
-            resp.data = opening + value
+            resp.data = _SHOWN % (*facts, value)
         else:
+            opening = _SHOWN % (*facts, b"")
             resp.content_length = len(opening) + len(value)
             resp.stream = iter((opening, value))
 
-    def _show_unchanged(self, resp: falcon.Response, pair: DecimalPair) -> None:
+    def _describe(self, resp: falcon.Response, position: int, version: int | None) -> None:
         """Give ``resp`` the headers of a 304, which describe no content.
 
         If they state the length of a document that does not follow, Node's ``fetch`` waits for it
         and opens another connection for the next request.
         """
         self._committer.commit()
-        resp.etag = str(pair.position)
-        resp.cache_control = ["no-cache"]
+        resp.set_headers((("ETag", f'"{tag(position, version)}"'), ("Cache-Control", "no-cache")))
 
 
 class SequenceCollection(_Sequences):
@@ -85,42 +97,47 @@ class _OneSequence(_Sequences):
     """Change one sequence under the conditions of a request."""
 
     def _change(
-        self, req: falcon.Request, sequence_id: bytes, change: Callable[[int | None], _Made]
+        self, req: falcon.Request, sequence_id: bytes, change: Callable[[Place | None], _Made]
     ) -> _Made:
-        """Make a change from a position that If-Match and If-None-Match allow, or raise a 412.
+        """Make a change from a place that If-Match and If-None-Match allow, or raise a 412.
 
-        ``change`` makes it from the position that it is given, or from any if that is None. The
-        store compares positions when it makes the change, so that the conditions hold then.
+        ``change`` makes it from the place that it is given, or from any if that is None. The store
+        compares places when it makes the change, so that the conditions hold then.
         """
-        excludes = req.get_header("If-None-Match") is not None
-        if not excludes and req.get_header("If-Match", default="*").strip() == "*":
-            return change(None)  # From any position.
-        # With If-Match alone, the first position is tried without a look-up: the store reports
-        # another one.
-        named = [] if excludes else requests.positions_to_match(req)
-        expected = named[0] if named else self._sequences.position(sequence_id)
+        excludes = "HTTP_IF_NONE_MATCH" in req.env
+        if not excludes and req.env.get("HTTP_IF_MATCH", "*").strip() == "*":
+            return change(None)  # From any place.
+        # With If-Match alone, the first place is tried without a look-up: the store reports another
+        # one.
+        named = [] if excludes else requests.places_to_match(req)
+        place = named[0] if named else self._allowed(req, self._sequences.place(sequence_id))
         for _ in range(_ATTEMPTS):
-            self._require_match(req, expected)
-            if not requests.meets_if_none_match(req, mpz(expected).digits()):
-                raise self._unchanged(412, expected, "If-None-Match excludes where it is")
             try:
-                return change(expected)
+                return change(place)
             except PositionMismatch as mismatch:
-                expected = mismatch.position
+                found = self._sequences.place_at(sequence_id, mismatch.position)
+                place = self._allowed(req, found)
         raise Unavailable("other clients keep changing this sequence")
 
-    def _require_match(self, req: falcon.Request, position: int) -> None:
-        if not requests.meets_if_match(req, mpz(position).digits()):
-            raise self._unchanged(412, position, "the sequence is not where If-Match has it")
+    def _allowed(self, req: falcon.Request, place: Place) -> Place:
+        """Return the place if If-Match and If-None-Match allow a change from it, or raise a 412."""
+        self._require_match(req, place)
+        if not requests.meets_if_none_match(req, *tags(place)):
+            raise self._unchanged(412, place, "If-None-Match excludes where it is")
+        return place
 
-    def _unchanged(self, status: int, position: int, what: str) -> Problem:
-        """Return an error that shows the position of the sequence, which is committed first."""
+    def _require_match(self, req: falcon.Request, place: Place) -> None:
+        if not requests.meets_if_match(req, *tags(place)):
+            raise self._unchanged(412, place, "the sequence is not as If-Match has it")
+
+    def _unchanged(self, status: int, place: Place, what: str) -> Problem:
+        """Return an error that shows where the sequence is, which is committed first."""
         self._committer.commit()
-        digits = mpz(position).digits()
+        digits = tags(place)[-1]
         return Problem(
             status,
             f"Nothing has changed: {what}; it is at position {digits}.",
-            headers={"ETag": f'"{digits}"'},
+            headers={"ETag": f'"{tag(*place)}"'},
             position=digits,
         )
 
@@ -129,16 +146,18 @@ class SequenceResource(_OneSequence):
     """Serve ``/api1/sequences/{sequence_id}``."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
-        """Show the sequence, or send 304 if the client has its position."""
+        """Show the sequence, or send 304 if the client has its tag."""
         requests.parameters(req)
         one = parse_id(sequence_id)
-        pair = self._sequences.existing(one)
-        self._require_match(req, pair.position)
-        if requests.is_known(req, str(pair.position)):
-            self._show_unchanged(resp, pair)
-            resp.status = falcon.HTTP_304
-        else:
-            self._show(resp, one, pair)
+        position = self._sequences.position(one)
+        if requests.is_conditional(req):
+            place = self._sequences.place_at(one, position)
+            self._require_match(req, place)
+            if requests.is_known(req, tag(*place)):
+                self._describe(resp, *place)
+                resp.status = falcon.HTTP_304
+                return
+        self._show(resp, one, self._sequences.at(one, position))
 
     on_head = on_get
 
@@ -146,8 +165,8 @@ class SequenceResource(_OneSequence):
         """Move the sequence to the position in the body, or create it there."""
         requests.parameters(req)
         one = parse_id(sequence_id)
-        creates = req.get_header("If-None-Match", default="").strip() == "*"
-        if creates and req.get_header("If-Match") is None:
+        creates = req.env.get("HTTP_IF_NONE_MATCH", "").strip() == "*"
+        if creates and "HTTP_IF_MATCH" not in req.env:
             self._create(req, resp, one)
             return
         position = int(_position(requests.document(req)))
@@ -162,7 +181,7 @@ class SequenceResource(_OneSequence):
         try:
             pair = self._sequences.create_as(sequence_id, position)
         except SequenceExists:
-            found = self._sequences.position(sequence_id)
+            found = self._sequences.place(sequence_id)
             raise self._unchanged(412, found, "If-None-Match excludes what is there") from None
         except OutcomeUnknown as error:
             raise CreationUnknown from error
@@ -191,17 +210,24 @@ class SequenceStep(_OneSequence):
         """Step forward (1) or back (-1)."""
         super().__init__(committer, sequences)
         self._direction = direction
+        self._step_by_one = sequences.forward if direction > 0 else sequences.back
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, sequence_id: str) -> None:
         """Step the sequence, by ``by`` terms at once."""
-        steps = require_steps(requests.number(requests.parameters(req, "by"), "by", 1))
-        by = int(self._direction * steps)
+        given = requests.parameters(req, "by")
+        by = self._direction
+        if given:
+            by *= int(require_steps(requests.number(given, "by", 1)))
         one = parse_id(sequence_id)
         try:
-            pair = self._change(req, one, lambda expected: self._sequences.step(one, by, expected))
+            if not given and not requests.is_conditional(req):
+                pair = self._step_by_one(one, creates=False)
+            else:
+                pair = self._change(req, one, lambda place: self._sequences.step(one, by, place))
         except StartOfSequence as start:
             # Not where it is by now: with a shared store others may have stepped it meanwhile.
-            raise self._unchanged(409, start.position, str(start)) from None
+            place = self._sequences.place_at(one, start.position)
+            raise self._unchanged(409, place, str(start)) from None
         self._show(resp, one, pair)
 
 

@@ -6,6 +6,7 @@ A term never changes, so that every reply with one may be kept for ever.
 import hashlib
 import json
 import os
+from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Final
 
@@ -137,22 +138,15 @@ def _show_term(
     req: falcon.Request, resp: falcon.Response, n: mpz, parameters: dict[str, str], jobs: Jobs
 ) -> None:
     base, media_type = _form(req, n, parameters, jobs)
-    opening, closing = b"", b""
-    if media_type == OCTETS:
-        length = terms.octets_length(n)
-    else:
-        length = terms.text_length(n, base)
-        if media_type == JSON:
-            digits = length - fibonacci.is_negative(n)
-            opening = b'{"n":"%d","digits":"%d","value":"' % (n, digits)
-            closing = b'","base":"%d"}' % base if "base" in parameters else b'"}'
-            length += len(opening) + len(closing)
+    opening, closing = frame = _frame(n, media_type, base, names_base="base" in parameters)
+    length = terms.octets_length(n) if media_type == OCTETS else terms.length(n, base, frame)
     # The document has the base only if the request has one, even the default.
     etag = f"{n.digits()}.{parameters.get('base', '')}.{media_type.rpartition('/')[2]}"
     wanted = _is_wanted(req, etag)
     part = requests.byte_range(req, etag, length) if wanted else None
     first, last = part or (0, length - 1)
-    if wanted and abs(n) > terms.decimal_limit():
+    is_large = abs(n) > terms.decimal_limit()
+    if wanted and is_large:
         try:
             file = jobs.open(int(abs(n)))
         except InProgress as reason:
@@ -161,17 +155,27 @@ def _show_term(
             resp.retry_after = reason.retry_after
             _show_job(resp, n, reason.job)
             return
-        sign = b"-" if fibonacci.is_negative(n) else b""
-        _send(resp, opening + sign, file, closing, first, last)
+        _send(resp, opening, file, closing, first, last)
     elif wanted:
-        value = terms.octets(n) if media_type == OCTETS else terms.text(n, base)
-        body = opening + value + closing
+        body = terms.octets(n) if media_type == OCTETS else terms.text(n, base)
+        if media_type == JSON:
+            body = opening + body.lstrip(b"-") + closing
         resp.data = body[first : last + 1] if part else body
     resp.accept_ranges = "bytes"
     _describe(req, resp, etag, media_type, length)
     if part:
         resp.status = falcon.HTTP_206
         resp.content_range = (first, last, length)
+    digest = jobs.digest(int(abs(n)), frame) if is_large else None
+    if digest and resp.status != falcon.HTTP_304:
+        # RFC 9530: of the whole representation, of which this may be a part.
+        resp.set_header("Repr-Digest", f"sha-256=:{b64encode(digest).decode()}:")
+
+
+def _frame(n: mpz, media_type: str, base: int, *, names_base: bool) -> terms.Frame:
+    if media_type == JSON:
+        return terms.document_frame(n, base, names_base=names_base)
+    return terms.text_frame(n) if media_type == TEXT else (b"", b"")
 
 
 def _form(req: falcon.Request, n: mpz, parameters: dict[str, str], jobs: Jobs) -> tuple[int, str]:
@@ -186,7 +190,9 @@ def _form(req: falcon.Request, n: mpz, parameters: dict[str, str], jobs: Jobs) -
     if abs(n) > terms.INLINE_LIMIT and (media_type == OCTETS or base != _DECIMAL):
         raise Problem(
             422,
-            f"Beyond F({terms.INLINE_LIMIT}) terms are given in decimal only, as {JSON} or {TEXT}.",
+            f"Beyond F({terms.INLINE_LIMIT}) terms are given in decimal only, as {JSON} or {TEXT}: "
+            "they are computed and kept in decimal, and all other requests would wait for the "
+            "conversion. Get the digits and convert them.",
             kind="limit",
             headers=_link_to_summary(n),
         )

@@ -3,7 +3,7 @@
 import argparse
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,8 @@ def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
     from bigfib.settings import CONFIG, Settings, variable
 
     def described(meaning: str, name: str, default: object) -> str:
-        text = f"{meaning} [{variable(name)}, default: {default}]"
+        shown = "none" if default == "" else default
+        text = f"{meaning} [{variable(name)}, default: {shown}]"
         # argparse would expand a bare %.
         return text.replace("%", "%%")
 
@@ -136,7 +137,21 @@ def settings_of(command: argparse.Namespace, *, warn: bool = True) -> "Settings"
 
 def warn_of_unknown_variables() -> None:
     """Log a warning for each ``BIGFIB_*`` variable that is not a setting."""
-    from bigfib.settings import unknown_variables
-
     for warning in unknown_variables(os.environ):
         _logger.warning("%s", warning)
+
+
+def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield a warning for each ``BIGFIB_*`` variable that is set but is not a setting."""
+    import dataclasses
+
+    from bigfib.settings import CONFIG, Settings, variable
+
+    known = [variable(name) for name in (*(s.name for s in dataclasses.fields(Settings)), CONFIG)]
+    for name, value in sorted(environ.items()):
+        if name.startswith(variable("")) and value and name not in known:
+            import difflib
+
+            close = difflib.get_close_matches(name, known, 1, 0.8)
+            advice = f"did you mean {close[0]}?" if close else "see `bigfib settings`"
+            yield f"the variable {name!r:.60} is no setting and is ignored; {advice}"

@@ -134,7 +134,7 @@ def _compact(command: argparse.Namespace) -> None:
     # Otherwise opening a large log would already compact it.
     command.rewrite_bytes = str(1 << 40)
     with explain_lock(), open_log(settings_of(command, warn=False), expire=False) as opened:
-        opened.rewrite()
+        opened.compact()
     print(f"{path}: bytes {before} before, {path.stat().st_size} now")
 
 

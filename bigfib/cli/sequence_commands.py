@@ -20,8 +20,8 @@ from bigfib.cli.arguments import (
 from bigfib.cli.log_commands import explain_lock, require_log
 from bigfib.cli.output import Failure, print_json, print_note, shortened
 from bigfib.numbers.decimals import StartOfSequence
-from bigfib.numbers.fibonacci import parse_index
-from bigfib.sequences import SHARED, format_id, parse_position, require_steps
+from bigfib.numbers.fibonacci import parse_index, require_steps
+from bigfib.sequences import SHARED, format_id, parse_position
 
 if TYPE_CHECKING:
     from bigfib.cli.arguments import Commands

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import bigfib
-from bigfib.cli.arguments import add_command, add_settings, add_url
+from bigfib.cli.arguments import add_command, add_settings, add_url, unknown_variables
 from bigfib.cli.output import print_json, print_table
 from bigfib.sequences import SHARED
-from bigfib.settings import Durability, Settings, resolve, unknown_variables, without_password
+from bigfib.settings import Durability, Settings, resolve, without_password
 from bigfib.state.errors import LogError, Unusable
 from bigfib.state.store import StoreError, TablesMissing
 

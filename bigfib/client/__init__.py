@@ -185,11 +185,10 @@ class Client:
         """Have the service compute F(n); yield the share that is done until it has the term."""
         # A request for one byte starts the computation, and shows whether the term is there.
         headers = {"Accept": "text/plain", "Range": "bytes=0-0"}
-        pause = FIRST_PAUSE
-        while (done := self._exchange.ask("GET", _term_path(n, base), _share, headers)) is not None:
+        while job := self._exchange.ask("GET", _term_path(n, base), _job, headers):
+            done, seconds_left = job
             yield done
-            time.sleep(pause)
-            pause = min(2 * pause, LAST_PAUSE)
+            time.sleep(min(max(seconds_left, FIRST_PAUSE), LAST_PAUSE))
 
     def terms(
         self, first: int, count: int, form: Literal["text", "bfile", "json"] = "text"
@@ -292,11 +291,12 @@ def _term_path(n: Number, base: int = _DECIMAL) -> str:
     return f"{_TERMS}/{n}" if base == _DECIMAL else f"{_TERMS}/{n}?base={base}"
 
 
-def _share(reply: HTTPResponse) -> float | None:
-    """Return the share of a term that is computed, or None if it is there."""
+def _job(reply: HTTPResponse) -> tuple[float, float] | None:
+    """Return the share of a term that is computed and the seconds left, or None if it is there."""
     if reply.status != HTTPStatus.ACCEPTED:
         return None
-    return float(json.load(reply)["progress"])
+    job = json.load(reply)
+    return float(job["progress"]), float(job["seconds_left"])
 
 
 def _indices(reply: HTTPResponse) -> list[int]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, InvalidURL
 from typing import Final, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -15,12 +15,16 @@ JSON: Final = {"Accept": "application/json"}
 
 FIRST_PAUSE: Final = 0.05
 LAST_PAUSE: Final = 1.0
-"""Seconds between two attempts, or two polls: the pause doubles from the first to the last."""
+"""Seconds between two attempts, or two polls, at least and at most: between attempts the pause
+doubles, and a poll comes when the term is expected."""
 
 # A service that wants to be asked again later than in so many seconds is not waited for.
 _LONGEST_WAIT: Final = 5
 
-_LATER: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+_LATER: Final = (
+    *(HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY),
+    *(HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT),
+)
 
 _PROBLEM: Final = "urn:bigfib:problem:"
 
@@ -142,13 +146,13 @@ class Exchange:
             raise _refusal(error, address) from error
         except URLError as error:
             raise Unreachable(f"no bigfib answers at {address}: {error.reason}") from error
+        except (InvalidURL, *_MALFORMED) as error:
+            raise Unreachable(f"no bigfib answers at {address}: {error}") from error
         except (OSError, HTTPException) as error:
             lost = f"the reply of {address} is lost: {error}"
             if method not in ("GET", "HEAD") and "/sequences" in path:
                 lost += "; look at the sequence to see whether it has changed"
             raise Unanswered(lost) from error
-        except _MALFORMED as error:
-            raise Unreachable(f"no bigfib answers at {address}: {error}") from error
 
 
 def _refusal(error: HTTPError, address: str) -> ServiceError:
@@ -162,6 +166,8 @@ def _refusal(error: HTTPError, address: str) -> ServiceError:
     if error.code in _LATER:
         seconds = re.fullmatch("[0-9]{1,9}", error.headers.get("Retry-After", ""))
         retry_after = float(seconds[0]) if seconds else None
-        return Unanswered(message, is_unchanged=kind == "busy", retry_after=retry_after)
+        # A proxy that limits requests passes none of these on.
+        is_unchanged = kind == "busy" or error.code == HTTPStatus.TOO_MANY_REQUESTS
+        return Unanswered(message, is_unchanged=is_unchanged, retry_after=retry_after)
     refused = Moved if error.code == HTTPStatus.PRECONDITION_FAILED else Refused
     return refused(message, error.code, kind)

@@ -68,6 +68,13 @@ def parse_index(text: str) -> mpz:
     return mpz(text)
 
 
+def require_steps(steps: mpz) -> mpz:
+    """Return ``steps``, or raise `InvalidIndex` if it is less than 1."""
+    if steps < 1:
+        raise InvalidIndex("the number of steps must be at least 1")
+    return steps
+
+
 def parse_value(text: str) -> str:
     """Return ``text``, a value in ASCII decimal: ``0|-?[1-9][0-9]*``; raise `InvalidValue`."""
     if not _INDEX.fullmatch(text):

@@ -13,7 +13,7 @@ import { Work, complain, say } from "./notice.js";
 import { grouped, read, requireNumber } from "./numbers.js";
 import { LONGEST_PAUSE_MS, Outage } from "./outage.js";
 import { SHARED, forget, named, randomId, remember, remembered } from "./private.js";
-import { Lost, Problem, ask, isAborted, retryAfter, watch } from "./service.js";
+import { Lost, Problem, ask, isAborted, phases, retryAfter, watch } from "./service.js";
 import { TermView, parts } from "./term.js";
 
 // If a click has no result after this time, the controls show that it is being handled.
@@ -132,6 +132,7 @@ function unknown() {
     at(fact).textContent = "…";
   }
   at("took").textContent = "–";
+  at("phases").textContent = "";
   at("said").textContent = "";
 }
 
@@ -309,7 +310,7 @@ function change(method, path, body) {
     }
     at("problem").replaceChildren();
     const from = position;
-    const headers = id === SHARED ? {} : { "If-Match": tag };
+    const headers = { Prefer: "timing", ...(id === SHARED ? {} : { "If-Match": tag }) };
     if (body) {
       headers["Content-Type"] = "application/json";
     }
@@ -319,6 +320,7 @@ function change(method, path, body) {
       show(answer);
       lookTook = answer.ms;
       at("took").textContent = `${milliseconds(answer.ms * 1000)} ms`;
+      at("phases").textContent = phases(answer.headers);
       chart.add(answer.body.position, answer.body.digits, answer.ms);
     } catch (error) {
       if (signal.aborted) {

@@ -10,6 +10,10 @@ import { grouped } from "./numbers.js";
 const BEGIN_MS = 10_000;
 const END_MS = 120_000;
 
+// Time between two polls of a computation, at least and at most: it says how long it still takes.
+const LEAST_PAUSE_MS = 100;
+const LONGEST_PAUSE_MS = 1000;
+
 // Titles for people, instead of the names of HTTP statuses.
 const TITLES = {
   409: "The sequence starts at F(0)",
@@ -118,6 +122,12 @@ function sleep(ms, signal) {
   });
 }
 
+/** Return the milliseconds of each phase that the service reports (`Prefer: timing`). */
+export function phases(headers) {
+  const found = (headers.get("Server-Timing") ?? "").matchAll(/(\w+);dur=([\d.]+)/g);
+  return [...found].map(([, name, ms]) => `${name} ${Number(ms).toFixed(2)}`).join(", ");
+}
+
 export const retryAfter = (headers) => Number(headers.get("Retry-After") ?? 1);
 
 /**
@@ -129,11 +139,13 @@ export const retryAfter = (headers) => Number(headers.get("Retry-After") ?? 1);
  */
 export async function watch(path, seconds, show, signal) {
   const end = performance.now() + seconds * 1000;
-  for (let pause = 250; performance.now() < end; pause = 1000) {
+  let pause = LEAST_PAUSE_MS;
+  while (performance.now() < end) {
     await sleep(pause, signal);
     try {
       const job = (await ask("GET", path, { read: "json", signal })).body;
       show(job);
+      pause = Math.min(Math.max(job.seconds_left * 1000, LEAST_PAUSE_MS), LONGEST_PAUSE_MS);
       if (job.state === "failed" || job.state === "done") {
         return;
       }

@@ -20,6 +20,7 @@ import bigfib
 from bigfib.api.access_log import logged
 from bigfib.api.app import create_app
 from bigfib.api.commit import NotMade
+from bigfib.api.hosts import Hosts
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import Jobs, TermNotReady
 from bigfib.numbers import kernel
@@ -170,6 +171,8 @@ class _Server:
             shared_store=opened.store.shared,
             shared=self.place.shared if self.place else None,
             draining=stop.draining,
+            hosts=self._hosts(),
+            cors_origin=settings.cors_origin,
         )
         # An attribute, because the hook must outlive the loop.
         self._hook = IterationHook(self.listening, app.committer.end_iteration)
@@ -179,6 +182,13 @@ class _Server:
         if settings.access_log or settings.debug:
             return guarded(with_client_address(logged(app, app.committer)))
         return guarded(app)
+
+    def _hosts(self) -> Hosts:
+        """Return the names by which the service may be addressed."""
+        if self.settings.allowed_host:
+            return Hosts(self.settings.allowed_host)
+        # To those who connect from elsewhere it may have any name.
+        return Hosts(self.settings.host) if listener.is_loopback(self.listening) else Hosts()
 
     def _announce(self, opened: _Opened) -> None:
         """Log where the service listens, and what it serves."""

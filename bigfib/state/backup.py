@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 from bigfib.state import files, reader
+from bigfib.state.compaction import CompactedFile
 from bigfib.state.reader import Contents
-from bigfib.state.rewrite import Rewrite
 
 
 def backup(log: Path, target: Path) -> Contents:
@@ -40,7 +40,7 @@ def write_log(
     Raises:
         OSError: it cannot be written, or its content differs when it is read again.
     """
-    rewrite = Rewrite(
+    copy = CompactedFile(
         *(os, target, latest),
         previous=previous,
         access=access,
@@ -49,15 +49,15 @@ def write_log(
         permanent=b"",
     )
     try:
-        while not rewrite.advance():
-            rewrite.wait()
-        _require_same(rewrite.new_path, latest)
-        rewrite.finish()
+        while not copy.advance():
+            copy.wait()
+        _require_same(copy.new_path, latest)
+        copy.finish()
         files.sync_directory(os, target.parent)
     except BaseException:
-        rewrite.abandon()
+        copy.abandon()
         raise
-    os.close(rewrite.fd)
+    os.close(copy.fd)
 
 
 def _require_same(path: Path, latest: dict[bytes, int]) -> None:

@@ -1,7 +1,7 @@
 r"""The durable floor: a small file next to a state log that says how far the log must be whole.
 
 The records of the log prove only what was durable before the last sync. The floor is written after
-each sync, but synced only when the log is closed or rewritten, or has not changed for a second. So
+each sync, but synced only when the log is closed or compacted, or has not changed for a second. So
 a power failure may leave an older floor; it is still true, and nothing relies on its being new.
 After a crash of the process alone, the floor is that of the last commit. ::
 

@@ -23,19 +23,18 @@ import time
 from collections.abc import Callable, Iterable
 from enum import Enum
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from bigfib.state import files, records
+from bigfib.state.compaction import REWRITE_BYTES, Compaction, logging_failure
 from bigfib.state.errors import Locked, Unusable
 from bigfib.state.files import System
 from bigfib.state.floor import FloorFile
 from bigfib.state.logfile import LogFile
 from bigfib.state.opening import open_file, typical_day
-from bigfib.state.packed import MAX_DAY, changed
+from bigfib.state.packed import MAX_DAY, changed, pack, version_of
 from bigfib.state.positions import Positions
 from bigfib.state.reader import require_log_or_nothing
-from bigfib.state.rewrite import REWRITE_BYTES, Compaction, logging_failure
 from bigfib.state.scrub import INTERVAL, Scrub
 from bigfib.state.store import LogFacts, OnCommit, ignore_commit
 
@@ -83,7 +82,7 @@ class Log(Positions):
         committed: How many of them are as durable as asked for.
         records: The number of records.
         on_commit: Called after every sync; without `Durability.FSYNC` there are none.
-        rewrites: The number of compactions.
+        compactions: The number of compactions.
     """
 
     def __init__(
@@ -118,9 +117,8 @@ class Log(Positions):
         self._clock = clock
         # The changes since the last commit: position and day as in `latest`, None if deleted.
         self._waiting: dict[bytes, int | None] = {}
-        self.changes = self.committed = 0
+        self.changes = self.committed = self.compactions = 0
         self.on_commit: OnCommit = ignore_commit
-        self.rewrites = 0
         try:
             # Before anything is created next to a file that is not a log.
             require_log_or_nothing(self.path)
@@ -164,7 +162,7 @@ class Log(Positions):
         if self.size > rewrite_bytes and self._compaction.is_worthwhile(self.records):
             try:
                 with logging_failure():
-                    self.rewrite()
+                    self.compact()
             except BaseException:
                 self._release()
                 raise
@@ -177,7 +175,7 @@ class Log(Positions):
     def log_facts(self) -> LogFacts:
         """Return what there is to count; see `Store.log_facts`."""
         scrub = self._scrub
-        return LogFacts(self.size, self.records, self.rewrites, scrub.checks, scrub.faults)
+        return LogFacts(self.size, self.records, self.compactions, scrub.checks, scrub.faults)
 
     def is_lost(self) -> bool:
         """Return False: a log is never out of reach; see `Store.is_lost`."""
@@ -191,8 +189,12 @@ class Log(Positions):
         """
         self._file.check()
 
-    def append(self, sequence_id: bytes, position: int | None) -> None:
-        """Note the position of the sequence, None to delete it, for the next commit.
+    def version(self, sequence_id: bytes) -> int | None:
+        """Return the version of the sequence, None in a log of the old format, which has none."""
+        return None if self._header.is_old else version_of(self.latest.get(sequence_id, 0))
+
+    def note(self, sequence_id: bytes, position: int | None, version: int = 0) -> None:
+        """Note position and version of the sequence for the next commit; see `Positions.append`.
 
         Raises:
             AppendFailed: a full disk, a quota, a limit or an I/O error; the log is unchanged.
@@ -205,7 +207,10 @@ class Log(Positions):
             self._set_day()
         packed = None
         if position is not None:
-            packed = changed(self.latest.get(sequence_id, 0), position, self._day)
+            if version:
+                packed = pack(position, version, self._day)
+            else:
+                packed = changed(self.latest.get(sequence_id, 0), position, self._day)
         if file.coalesces:
             if not self._waiting:
                 self._room = file.room()
@@ -280,7 +285,7 @@ class Log(Positions):
             elif self._scrub.advance(now) and not self._compaction.running:
                 self._begin_compaction()
 
-    def rewrite(self) -> None:
+    def compact(self) -> None:
         """Compact the log at once.
 
         Raises:
@@ -322,12 +327,7 @@ class Log(Positions):
     def __enter__(self) -> "Log":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _day_of_clock(self) -> int:
@@ -385,12 +385,12 @@ class Log(Positions):
         self._header = new.header
         self.records = new.records
         self._durable = new.end
-        self.rewrites += 1
+        self.compactions += 1
         self._scrub.follow(new.fd)
         self._file.replace(new.fd, new.end, self._move_floor)
 
     def _move_floor(self) -> None:
-        # Durably: the log after the next rewriting knows this one, and no earlier.
+        # Durably: the log after the next compaction knows this one, and no earlier.
         self._floor.write(self._header.seed, self._durable, self._file.size)
         self._floor.sync()
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from bigfib.state import files, header
+from bigfib.state.compaction import new_path
 from bigfib.state.files import System
 from bigfib.state.packed import MAX_DAY
 from bigfib.state.reader import Contents, inspect
 from bigfib.state.recovery import Decision
-from bigfib.state.rewrite import new_path
 
 _logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ def pack(position: int, version: int, day: int) -> int:
 
     Args:
         position: The position, of any size.
-        version: How many changes the sequence has had.
+        version: Its version, one more after each change.
         day: The day on which it was last touched, at most `MAX_DAY`.
     """
     return (position << _VERSION_BITS | version) << _DAY_BITS | day

@@ -6,7 +6,14 @@ The half of a log that knows no files: it checks what a change requires, and a s
 from abc import ABC, abstractmethod
 
 from bigfib.state.packed import POSITION_SHIFT, version_of
-from bigfib.state.store import PositionMismatch, SequenceExists, SequenceNotFound
+from bigfib.state.store import (
+    Place,
+    PositionMismatch,
+    SequenceExists,
+    SequenceNotFound,
+    first_version,
+    require_place,
+)
 
 
 class Positions(ABC):
@@ -29,15 +36,18 @@ class Positions(ABC):
         self._permanent = permanent
 
     @abstractmethod
-    def append(self, sequence_id: bytes, position: int | None) -> None:
-        """Record the position of the sequence, None to delete it, until the next commit."""
+    def note(self, sequence_id: bytes, position: int | None, version: int = 0) -> None:
+        """Record the position of the sequence, None to delete it, until the next commit.
+
+        ``version`` is its version; without it, the next one.
+        """
 
     def position(self, sequence_id: bytes) -> int:
         """Return the position of the sequence, 0 if it has never been stepped."""
         return self.latest.get(sequence_id, 0) >> POSITION_SHIFT
 
-    def version(self, sequence_id: bytes) -> int:
-        """Return how many changes the sequence has had, its creation included; 0 if none."""
+    def version(self, sequence_id: bytes) -> int | None:
+        """Return the version of the sequence, 0 if there is none; see `Store.version`."""
         return version_of(self.latest.get(sequence_id, 0))
 
     def find(self, sequence_id: bytes) -> int | None:
@@ -45,7 +55,9 @@ class Positions(ABC):
         packed = self.latest.get(sequence_id)
         return None if packed is None else packed >> POSITION_SHIFT
 
-    def step(self, sequence_id: bytes, by: int, lowest: int, highest: int) -> int:
+    def step(
+        self, sequence_id: bytes, by: int, lowest: int, highest: int, version: int | None = None
+    ) -> int:
         """Move the sequence by ``by`` positions; see `Store.step`.
 
         Raises:
@@ -55,20 +67,22 @@ class Positions(ABC):
         if packed is None:
             raise SequenceNotFound
         position = packed >> POSITION_SHIFT
-        if not lowest <= position <= highest:
+        if not lowest <= position <= highest or (
+            version is not None and version != self.version(sequence_id)
+        ):
             raise PositionMismatch(position)
         position += by
-        self.append(sequence_id, position)
+        self.note(sequence_id, position)
         return position
 
-    def put(self, sequence_id: bytes, position: int, expected: int | None = None) -> None:
+    def put(self, sequence_id: bytes, position: int, expected: Place | None = None) -> None:
         """Move the sequence to ``position``; see `Store.put`.
 
         Raises:
             AppendFailed, CommitFailed: as `append`.
         """
         self._require(sequence_id, expected)
-        self.append(sequence_id, position)
+        self.note(sequence_id, position)
 
     def create(self, sequence_id: bytes, position: int) -> None:
         """Create the sequence at ``position``; see `Store.create`.
@@ -78,24 +92,25 @@ class Positions(ABC):
         """
         if sequence_id in self.latest:
             raise SequenceExists
-        self.append(sequence_id, position)
+        # The permanent one is never deleted, and is stepped most: its versions stay short.
+        version = 1 if sequence_id == self._permanent else first_version()
+        self.note(sequence_id, position, version)
 
-    def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
+    def delete(self, sequence_id: bytes, expected: Place | None = None) -> None:
         """Delete the sequence; see `Store.delete`.
 
         Raises:
             AppendFailed, CommitFailed: as `append`.
         """
         self._require(sequence_id, expected)
-        self.append(sequence_id, None)
+        self.note(sequence_id, None)
 
     def holds(self, count: int) -> bool:
         """Return whether there are at least ``count`` sequences besides the permanent one."""
         return len(self.latest) - (self._permanent in self.latest) >= count
 
-    def _require(self, sequence_id: bytes, expected: int | None) -> None:
+    def _require(self, sequence_id: bytes, expected: Place | None) -> None:
         position = self.find(sequence_id)
         if position is None:
             raise SequenceNotFound
-        if expected is not None and position != expected:
-            raise PositionMismatch(position)
+        require_place(expected, Place(position, self.version(sequence_id)))

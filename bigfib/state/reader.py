@@ -266,7 +266,7 @@ def inspect(path: Path, *, synced: bool = False) -> Contents:
     contents = _inspect(path, synced=synced)
     if contents.case.decision in (Decision.REPAIR, Decision.REFUSE):
         # Nothing is locked: between the reads of two pieces a writer may have replaced a failed
-        # append by another, or rewritten the log. Read again; that hardly happens twice.
+        # append by another, or compacted the log. Read again; that hardly happens twice.
         contents = _inspect(path, synced=synced)
     return contents
 

@@ -15,7 +15,7 @@ After the header, which `header` draws, a log is records, with nothing between t
                 durable   offset in this log up to which everything was known to be on disk when
                           the record was written
                 day       when the sequence was last touched, in days since 1970-01-01 (UTC)
-                version   how many changes made the sequence what it is, its creation included
+                version   one more with each change; that of a creation is `store.first_version`
                 checksum  little-endian, CRC-32 of all bytes from length to position, started from
                           (checksum of the header + offset of the record) mod 2^32
 
@@ -28,7 +28,7 @@ Example, ``shared`` at position 300 after 301 changes, on day 20000 (2024-10-04)
 
     11  B3  16  02 4E 20  AD 02  06 73 68 61 72 65 64  02 01 2C  FD 33 4C AD
 
-In a log of format version 1, which stays one until it is rewritten, the kinds are B1 and B2,
+In a log of format version 1, which stays one until it is compacted, the kinds are B1 and B2,
 `durable` is an integer, and there is no version: each record counts as one change.
 
 Why so:
@@ -48,6 +48,7 @@ begin one, and CRC-32 detects damage, not malice.
 
 import re
 from collections.abc import Generator, Iterable
+from contextlib import suppress
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -83,7 +84,7 @@ class Record(NamedTuple):
     Attributes:
         sequence_id: The sequence.
         position: Its position, or None if it is deleted.
-        version: How many changes it has had; 0 if the record does not say so.
+        version: Its version; 0 if the record does not say so.
         day: The day on which it was last touched.
         durable: The offset up to which the log was known to be on disk.
     """
@@ -116,7 +117,7 @@ def encode(
     Args:
         sequence_id: The sequence.
         position: Its position, or None if it is deleted.
-        version: How many changes it has had; 0 in a log of version 1.
+        version: Its version; 0 in a log of version 1.
         stamp: The fields encoded by `stamp`.
         offset: Offset in the log of the record.
         seed: The seed of the log, from its header.
@@ -262,7 +263,7 @@ def replay(
     integer = int.from_bytes
     begin = seed + offset - start
     limit = len(buffer) - CHECKSUM_SIZE
-    try:
+    with suppress(IndexError, BadRecord):
         while True:
             end = start + 1 + buffer[start]
             if end > limit or buffer[start] >= 0x80:
@@ -295,8 +296,6 @@ def replay(
             )
             start = end + CHECKSUM_SIZE
             count += 1
-    except (IndexError, BadRecord):
-        pass
     return start, count
 
 
@@ -366,7 +365,9 @@ def _string(value: bytes) -> bytes:
 def _count(value: int) -> bytes:
     if value < 0x80:
         return _SMALL_COUNTS[value]
-    return bytes([value & 0x7F | 0x80]) + _count(value >> 7)
+    if value < 1 << 14:
+        return bytes((value & 0x7F | 0x80, value >> 7))
+    return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80)) + _count(value >> 14)
 
 
 _SMALL_COUNTS: Final = [bytes([value]) for value in range(0x80)]

@@ -8,6 +8,7 @@ it. It names the positions from which it may be made. This keeps positions at or
 conditional changes, and limits steps to terms that are ready.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -40,7 +41,7 @@ class SequenceExists(Exception):
 
 
 class PositionMismatch(Exception):
-    """The sequence is at a position from which the change may not be made; nothing has changed.
+    """The sequence is not where the change may be made from; nothing has changed.
 
     Attributes:
         position: Its position.
@@ -49,6 +50,24 @@ class PositionMismatch(Exception):
     def __init__(self, position: int) -> None:
         super().__init__(f"the sequence is at position {mpz(position).digits()}")
         self.position = position
+
+
+class Place(NamedTuple):
+    """Where a sequence is, and which of its changes has led there.
+
+    Attributes:
+        position: Its position.
+        version: Its version, as `Store.version` returns it; None for any.
+    """
+
+    position: int
+    version: int | None = None
+
+
+def require_place(expected: Place | None, found: Place) -> None:
+    """Raise `PositionMismatch` unless a sequence that is found there is where it is expected."""
+    if expected is not None and expected not in (found, Place(found.position)):
+        raise PositionMismatch(found.position)
 
 
 class NoRoom(Exception):
@@ -76,6 +95,15 @@ class OutcomeUnknown(Exception):
     """
 
 
+def first_version() -> int:
+    """Return the version at which a sequence begins.
+
+    It is random, because nothing is kept of an earlier sequence of this id: that one had the same
+    version at the same position with a probability of 4e-9.
+    """
+    return 1 + (int.from_bytes(os.urandom(4), "big") >> 4)
+
+
 OnCommit = Callable[[float | None, int], None]
 """Called by a store after a commit, with its seconds and the number of changes it made durable.
 
@@ -94,14 +122,14 @@ class LogFacts(NamedTuple):
     Attributes:
         size: Its bytes.
         records: Its records.
-        rewrites: How often it has been rewritten.
+        compactions: How often it has been compacted.
         checks: How often the whole of it has been read and found whole.
         faults: How often damage has been found in it.
     """
 
     size: int
     records: int
-    rewrites: int
+    compactions: int
     checks: int
     faults: int
 
@@ -137,25 +165,35 @@ class Store(Protocol):
     def find(self, sequence_id: bytes) -> int | None:
         """Return the position of the sequence, or None if there is no such sequence."""
 
-    def step(self, sequence_id: bytes, by: int, lowest: int, highest: int) -> int:
+    def version(self, sequence_id: bytes) -> int | None:
+        """Return the version of the sequence, 0 if there is none; None if versions are not kept.
+
+        It grows with each change, and begins anew with `first_version`. It is the one at the
+        position that was last returned or set, if that was the sequence's.
+        """
+
+    def step(
+        self, sequence_id: bytes, by: int, lowest: int, highest: int, version: int | None = None
+    ) -> int:
         """Move the sequence by ``by`` positions, forward or back, and return its position.
 
         Raises:
             SequenceNotFound: there is no such sequence.
-            PositionMismatch: its position is not in ``lowest`` .. ``highest``.
+            PositionMismatch: its position is not in ``lowest`` .. ``highest``, or it has another
+                version than this one.
         """
 
-    def put(self, sequence_id: bytes, position: int, expected: int | None = None) -> None:
+    def put(self, sequence_id: bytes, position: int, expected: Place | None = None) -> None:
         """Move the sequence to ``position``.
 
         Args:
             sequence_id: The sequence.
             position: The new position.
-            expected: The only position from which to move it; None for any.
+            expected: The only place from which to move it; None for any.
 
         Raises:
             SequenceNotFound: there is no such sequence.
-            PositionMismatch: it is not at the expected position.
+            PositionMismatch: it is not at the expected place.
         """
 
     def create(self, sequence_id: bytes, position: int) -> None:
@@ -165,7 +203,7 @@ class Store(Protocol):
             SequenceExists: there is a sequence of this id.
         """
 
-    def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
+    def delete(self, sequence_id: bytes, expected: Place | None = None) -> None:
         """Delete the sequence; arguments and errors as `put`."""
 
     def holds(self, count: int) -> bool:

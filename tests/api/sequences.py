@@ -1,6 +1,7 @@
 """Create, move and read sequences of a real service."""
 
 import json
+import re
 from http.client import HTTPResponse
 
 from flint import fmpz
@@ -34,6 +35,13 @@ def created(service: Service) -> str:
 
 def put(service: Service, path: str, position: int | str) -> tuple[HTTPResponse, bytes]:
     return service.ask(path, "PUT", JSON, json.dumps({"position": str(position)}).encode())
+
+
+def tagged(reply: HTTPResponse) -> int:
+    """Return the position in the tag of a reply, which has a version, too."""
+    found = re.fullmatch('"([0-9]+)-([0-9]+)"', reply.headers["ETag"])
+    assert found, reply.headers["ETag"]
+    return int(found[1])
 
 
 def position(service: Service, path: str) -> int:

@@ -14,8 +14,10 @@ import pytest
 from bigfib.api.access_log import shown
 from tests.service import Serve, Service, exchange
 
-# The Common Log Format, and milliseconds.
-LINE = re.compile(r'^(\S+) - - \[([^]]+)\] "([^"\n]*)" (\d{3}) (\d+) (\d+\.\d{3})$', re.MULTILINE)
+# The Common Log Format, milliseconds, and the ids of the request.
+LINE = re.compile(
+    r'^(\S+) - - \[([^]]+)\] "([^"\n]*)" (\d{3}) (\d+) (\d+\.\d{3}) [0-9a-f]{16} -$', re.MULTILINE
+)
 
 
 def lines(service: Service) -> list[tuple[str, ...]]:
@@ -124,7 +126,7 @@ def test_line_of_a_client_that_has_reset_its_connection(
     service = serve("--host", host, "--access-log")
     service.process.send_signal(signal.SIGSTOP)
     with socket.create_connection((address, service.port)) as connection:
-        connection.sendall(b"GET /api0/current HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /api0/current HTTP/1.1\r\nHost: localhost\r\n\r\n")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     service.process.send_signal(signal.SIGCONT)
     # This request comes later, and so is answered later.

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bigfib.api.commit import Committer
+from bigfib.state.errors import CommitFailed
 from bigfib.state.log import Log
 
 
@@ -40,7 +41,7 @@ class TestWhereIterationsAreFollowed:
             committer.end_iteration()
             assert disk.syncs == 0, "nothing was to be committed"
             for position in (1, 2):
-                log.append(b"a", position)
+                log.note(b"a", position)
                 committer.commit()
             assert disk.syncs == 0
             assert log.committed < log.changes
@@ -55,7 +56,7 @@ class TestWhereIterationsAreFollowed:
         with Log(path, system=disk) as log:
             committer = Committer(log)
             committer.end_iteration()
-            log.append(b"a", 1)
+            log.note(b"a", 1)
             committer.on_commit.append(lambda: seen.append(disk.syncs))
             committer.end_iteration()
             assert seen == [1]
@@ -67,12 +68,14 @@ class TestWhereIterationsAreFollowed:
         log = Log(path, system=disk)
         committer = Committer(log)
         committer.end_iteration()
-        log.append(b"a", 1)
+        log.note(b"a", 1)
         committer.on_commit.append(lambda: seen.append("a reply may leave"))
         disk.fails = True
         with pytest.raises(SystemExit, match=r"^1$"):
             committer.end_iteration()
         assert not seen
+        with pytest.raises(CommitFailed):
+            log.close()
 
 
 class TestWhereIterationsAreNotFollowed:
@@ -80,7 +83,7 @@ class TestWhereIterationsAreNotFollowed:
         with Log(path, system=disk) as log:
             committer = Committer(log)
             for position in (1, 2):
-                log.append(b"a", position)
+                log.note(b"a", position)
                 committer.commit()
                 assert disk.syncs == position
                 assert log.committed == log.changes
@@ -89,7 +92,7 @@ class TestWhereIterationsAreNotFollowed:
 
     def test_failed_commit_ends_the_process(self, path: Path, disk: Disk) -> None:
         log = Log(path, system=disk)
-        log.append(b"a", 1)
+        log.note(b"a", 1)
         disk.fails = True
         with pytest.raises(SystemExit, match=r"^1$"):
             Committer(log).commit()

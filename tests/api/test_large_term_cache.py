@@ -1,5 +1,7 @@
 """Services use the digit cache, even if its files are harmed."""
 
+import base64
+import hashlib
 import json
 import os
 import random
@@ -15,6 +17,7 @@ import pytest
 
 from bigfib.digit_cache import DigitCache
 from tests.api.large_terms import (
+    JSON,
     NEAR,
     TEXT,
     accepted,
@@ -27,6 +30,57 @@ from tests.api.large_terms import (
     workers,
 )
 from tests.service import Serve, Service, until
+
+
+def digest(content: bytes) -> str:
+    """Return the value of Repr-Digest for a representation, by RFC 9530 and RFC 8941."""
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(content).digest()).decode()}:"
+
+
+class TestDigest:
+    @pytest.mark.parametrize("n", [NEAR, NEAR + 1, -NEAR, -NEAR - 1])
+    def test_large_term_has_the_digest_of_the_whole_representation(
+        self, service: Service, n: int
+    ) -> None:
+        awaited(service, n)
+        json_with_base = document(n)[:-1] + b',"base":"10"}'
+        for query, headers, whole in (
+            ("", TEXT, expected(n)),
+            ("?base=10", TEXT, expected(n)),
+            ("", JSON, document(n)),
+            ("?base=10", JSON, json_with_base),
+        ):
+            for method, more, status, body in (
+                ("GET", {}, 200, whole),
+                ("HEAD", {}, 200, b""),
+                ("GET", {"Range": "bytes=100-119"}, 206, whole[100:120]),
+                ("GET", {"Range": "bytes=-1"}, 206, whole[-1:]),
+            ):
+                reply, content = service.ask(
+                    f"/api1/terms/{n}{query}", method, headers=headers | more
+                )
+                assert (reply.status, content) == (status, body)
+                assert reply.headers["Repr-Digest"] == digest(whole)
+            known = {"If-None-Match": reply.headers["ETag"]}
+            reply, _ = service.ask(f"/api1/terms/{n}{query}", headers=headers | known)
+            assert (reply.status, reply.headers["Repr-Digest"]) == (304, None)
+
+    def test_digest_is_there_when_the_term_is_also_after_a_restart(self, serve: Serve) -> None:
+        for _ in range(2):
+            service = serve()
+            path = f"/api1/terms/{NEAR}"
+            assert service.ask(path, "HEAD", TEXT)[0].headers["Repr-Digest"] is None
+            reply, body = service.ask(path, headers=TEXT)
+            accepted((reply, body), NEAR)
+            assert reply.headers["Repr-Digest"] is None
+            reply, body = awaited(service, NEAR, TEXT)
+            assert body == expected(NEAR)
+            assert reply.headers["Repr-Digest"] == digest(body)
+            service.stop(signal.SIGTERM)
+
+    def test_terms_that_are_sent_at_once_have_no_digest(self, service: Service) -> None:
+        for n in ("7", "1000000"):
+            assert service.ask(f"/api1/terms/{n}")[0].headers["Repr-Digest"] is None
 
 
 class TestCache:
@@ -176,7 +230,7 @@ class TestCache:
             assert files(service) == []
             written = another.store(NEAR, expected(NEAR).decode())
         assert awaited(service, NEAR, TEXT)[1] == expected(NEAR)
-        assert cached(service, NEAR).stat().st_ino == written.inode
+        assert cached(service, NEAR).stat().st_ino == written.seal.inode
 
     @pytest.mark.campaign
     def test_two_services_on_one_cache_both_give_exact_digits(

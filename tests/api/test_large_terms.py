@@ -85,7 +85,7 @@ class TestShown:
             ("-6000001", JSON, "F(-6000000) to F(6000000)"),
             ("6000000", TEXT, "1253926 digits, and the service keeps 1200000"),
             (f"{NEAR}?base=16", TEXT, "in decimal only"),
-            (f"{NEAR}", {"Accept": "application/octet-stream"}, "in decimal only"),
+            (f"{NEAR}", {"Accept": "application/octet-stream"}, "would wait for the conversion"),
         ):
             reply, body = service.ask(f"/api1/terms/{path}", headers=headers)
             assert reply.status == 422
@@ -141,7 +141,9 @@ class TestParts:
         for accept in ("text/plain", "application/json"):
             for _ in range(5):
                 with socket.create_connection((service.host, service.port)) as client:
-                    request = f"GET /api1/terms/{NEAR} HTTP/1.1\r\nHost: x\r\nAccept: {accept}"
+                    request = (
+                        f"GET /api1/terms/{NEAR} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}"
+                    )
                     client.sendall(f"{request}\r\n\r\n".encode())
                     assert client.recv(100)
 

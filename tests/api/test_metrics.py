@@ -303,7 +303,7 @@ class TestState:
                 (10**30, 1e30, 2.0898764024997872e29),
                 (10**400, float("inf"), float("inf")),
             ):
-                log.append(SHARED, position)
+                log.note(SHARED, position)
                 scraped = Scraped(client.simulate_get("/metrics").text)
                 assert scraped["bigfib_shared_position"] == shown
                 assert scraped["bigfib_shared_digits"] == pytest.approx(digits)

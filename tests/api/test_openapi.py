@@ -142,7 +142,7 @@ def as_many_streams_as_there_may_be(service: Service) -> Iterator[None]:
             client = connections.enter_context(
                 closing(socket.create_connection((service.host, service.port)))
             )
-            client.sendall(b"GET /api1/terms?from=900000 HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /api1/terms?from=900000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert client.recv(12) == b"HTTP/1.1 200"
         yield
 
@@ -260,7 +260,7 @@ class TestAnswers:
     def test_every_documented_answer_is_given_and_no_other(self, serve: Serve, path: Path) -> None:
         away = secrets.token_bytes(16)
         with Log(path) as log:
-            log.append(away, FAR)
+            log.note(away, FAR)
         cache = path.with_name("cache")
         # Nothing can be stored in this cache.
         cache.write_text("")
@@ -291,8 +291,9 @@ class TestAnswers:
                     n="1",
                     name="page.css",
                 )
-        # A state log has no unknown outcome; see tests/shared_store.
-        assert ask.kinds == {*TITLES, "blank"} - {"unknown-outcome"}
+        # A state log has no unknown outcome; see tests/shared_store. Any request may be
+        # misdirected; see test_hosts.py.
+        assert ask.kinds == {*TITLES, "blank"} - {"unknown-outcome", "misdirected"}
         # A failure of the service itself is not had by asking; see test_stepping.py. A state log is
         # not lost while the service runs; see tests/shared_store.
         lost = {(SEQUENCES, "post"), (SEQUENCE, "delete"), ("/readyz", "get")}
@@ -344,7 +345,7 @@ class TestAnswers:
         stale = {"If-Match": '"7"'}
         for method in ("GET", "HEAD"):
             ask("200", method, SEQUENCE, sequence_id=one)
-            ask("304", method, SEQUENCE, {"If-None-Match": '"0"'}, sequence_id=one)
+            ask("304", method, SEQUENCE, {"If-None-Match": "*"}, sequence_id=one)
             ask("404", method, SEQUENCE, sequence_id=none)
             ask("412", method, SEQUENCE, stale, sequence_id=one)
             ask("422", method, SEQUENCE, query="?x=1", sequence_id=one)
@@ -487,7 +488,7 @@ def test_schemathesis_finds_nothing(serve: Serve, times: int) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", CONFIGURATION, "run"),
-            *("--checks", "all", "--max-examples", str(15 * times), "--no-color"),
+            *("--checks", "all", "--max-examples", str(8 * times), "--no-color"),
             f"{service.url}/openapi.json",
         ],
         cwd=service.file.parent,

@@ -22,7 +22,7 @@ class TestValueReply:
             committer = Committer(log)
             if by_iterations:
                 committer.end_iteration()
-            log.append(b"a", 7)
+            log.note(b"a", 7)
             reply = ValueReply(committer)
             status, headers, body = reply("409 Conflict", rest)
             whole = b"".join(body)

@@ -99,7 +99,7 @@ class TestRow:
 def far_stream(service: Service) -> socket.socket:
     """Ask for 10,000 terms of 188 thousand digits each."""
     client = socket.create_connection((service.host, service.port), timeout=20)
-    client.sendall(b"GET /api1/terms?from=900000 HTTP/1.1\r\nHost: x\r\n\r\n")
+    client.sendall(b"GET /api1/terms?from=900000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert client.recv(12) == b"HTTP/1.1 200"
     return client
 
@@ -113,7 +113,9 @@ def streams() -> Iterator[ExitStack]:
 class TestStreaming:
     def test_row_is_sent_in_small_chunks(self, service: Service) -> None:
         with closing(socket.create_connection((service.host, service.port), timeout=20)) as client:
-            client.sendall(b"GET /api1/terms?from=100&count=9900 HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(
+                b"GET /api1/terms?from=100&count=9900 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            )
             received = b""
             while not received.endswith(b"\r\n0\r\n\r\n"):
                 received += client.recv(1 << 20)

@@ -28,7 +28,7 @@ JSON_HEADERS = (
 
 
 def request(method: str, path: str) -> bytes:
-    return f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
 
 
 def test_session_of_the_contract_gives_its_values(service: Service) -> None:
@@ -80,7 +80,7 @@ def test_terms_of_a_million_and_beyond_are_exact_in_one_piece(serve: Serve) -> N
     service = serve()
     service.stop(15)
     with Log(service.file) as log:
-        log.append(b"shared", 10**6)
+        log.note(b"shared", 10**6)
     service = serve()
     for name, n in (
         ("current", 10**6),
@@ -179,7 +179,7 @@ def test_unexpected_error_is_a_problem_document(path: Path) -> None:
 def test_position_beyond_computing_is_503_without_retry(serve: Serve, path: Path) -> None:
     client = "0" * 32
     with Log(path) as log:
-        log.append(bytes(16), 10**12)
+        log.note(bytes(16), 10**12)
     service = serve("--per-client")
     reply, body = service.ask("/api0/current", headers={"Cookie": f"bigfib={client}"})
     assert (reply.status, body) == (503, b'{"value":"-3","status":"503"}')

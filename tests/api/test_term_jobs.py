@@ -17,6 +17,7 @@ import pytest
 
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import FAILURE_SECONDS, MAX_QUEUED, MAX_RUNNING
+from bigfib.numbers import kernel
 from bigfib.state.log import Log
 from tests.api.large_terms import (
     LONG,
@@ -31,11 +32,16 @@ from tests.api.large_terms import (
     job,
     workers,
 )
-from tests.service import Serve, until
+from tests.service import Serve, Service, until
 
 # From <sys/ptrace.h> and <sys/wait.h>.
 PTRACE_SEIZE = 0x4206
 WALL = 0x40000000
+
+
+def is_computing(service: Service) -> bool:
+    """Return whether more of F(LONG) is done than the start of its process."""
+    return float((job(service, LONG) or {})["progress"]) > 0.05
 
 
 class TestProcesses:
@@ -76,7 +82,7 @@ class TestProcesses:
     def test_cancel_ends_the_processes_of_a_term(self, serve: Serve) -> None:
         service = serve("--max-term", str(LONG + 1_000))
         accepted(service.ask(f"/api1/terms/{LONG}"), LONG)
-        until(lambda: float((job(service, LONG) or {}).get("progress", 0)) > 0)
+        until(lambda: is_computing(service))
         (pid,) = workers(service)
         assert service.ask(f"/api1/terms/{LONG}/job", "DELETE")[0].status == 204
         assert job(service, LONG) is None
@@ -186,7 +192,7 @@ class TestProcesses:
         )
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
         with Log(path) as log:
-            log.append(b"shared", LONG)
+            log.note(b"shared", LONG)
         service = serve(before=["setsid"])
         until(marker.exists)
         # A terminal sends Ctrl-C to all processes of the group.
@@ -215,11 +221,26 @@ class TestProcesses:
         assert 0.75 * LONG < limit() - mapped < LONG + 200_000_000
         assert awaited(service, NEAR)[0].status == 200
 
+    def test_threads_of_a_process_leave_room_below_its_memory_limit(self, serve: Serve) -> None:
+        service = serve("--max-term", str(LONG))
+        service.ask(f"/api1/terms/{LONG}")
+        (pid,) = workers(service)
+
+        def threads() -> int:
+            return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+        if kernel.load() is None:
+            pytest.skip(kernel.description())
+        until(lambda: is_computing(service) and threads() > 1)
+        peak = re.search(r"VmPeak:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        assert peak
+        assert int(peak[1]) * 1024 < 0.75 * LONG + 100_000_000
+
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
     def test_process_ends_with_the_service(self, serve: Serve, number: int) -> None:
         service = serve("--max-term", str(LONG + 1_000))
         service.ask(f"/api1/terms/{LONG}")
-        until(lambda: float((job(service, LONG) or {}).get("progress", 0)) > 0)
+        until(lambda: is_computing(service))
         (pid,) = workers(service)
         # Stopped, so that it does not notice by itself that its pipe is closed.
         os.kill(pid, signal.SIGSTOP)
@@ -297,8 +318,7 @@ class TestLooks:
         found = json.loads(service.ask(f"/api1/terms/{LONG}")[1])
         before = found["seconds_left"]
         assert before > 1
-        until(lambda: (job(service, LONG) or {}).get("progress", 0) != 0)
-        assert (job(service, LONG) or {})["seconds_left"] < before
+        until(lambda: (job(service, LONG) or {})["seconds_left"] < before)
 
     def test_cancelled_term_is_not_started_again_by_a_look(self, serve: Serve) -> None:
         service = serve("--max-term", str(LONG + 1_000))

@@ -36,7 +36,7 @@ class Request(NamedTuple):
 def encoded(
     line: bytes, *fields: bytes, body: bytes | None = None, version: bytes = b"1.1"
 ) -> bytes:
-    lines = [line + b" HTTP/" + version, b"Host: x", *fields]
+    lines = [line + b" HTTP/" + version, b"Host: localhost", *fields]
     if body is not None:
         lines += [b"Content-Type: application/json", b"Content-Length: %d" % len(body)]
     return b"\r\n".join(lines) + b"\r\n\r\n" + (body or b"")

@@ -134,7 +134,8 @@ class TestBesideAService:
         "answer",
         [
             b"HTTP/1.1 202 Accepted\r\n\r\n{}",
-            b'HTTP/1.1 202 Accepted\r\n\r\n{"progress":"x"}',
+            b'HTTP/1.1 202 Accepted\r\n\r\n{"progress":"x","seconds_left":1}',
+            b'HTTP/1.1 202 Accepted\r\n\r\n{"progress":0.5}',
             b"HTTP/1.1 202 Accepted\r\n\r\nx",
         ],
     )

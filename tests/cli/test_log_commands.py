@@ -39,7 +39,7 @@ class TestLog:
         with Log(bigfib.file, clock=lambda: 20_000 * 86_400) as opened:
             ends = [opened.size]
             for sequence_id, position in ((b"shared", 1), (other, 10**30), (other, None)):
-                opened.append(sequence_id, position)
+                opened.note(sequence_id, position)
                 opened.commit()
                 ends.append(opened.size)
         assert bigfib.prints("log", "dump").splitlines() == [
@@ -52,9 +52,9 @@ class TestLog:
         other = b"\xab" * 16
         with Log(bigfib.file, clock=lambda: 20_000 * 86_400) as opened:
             start = opened.size
-            opened.append(other, 10**30)
+            opened.note(other, 10**30)
             opened.commit()
-            opened.append(other, None)
+            opened.note(other, None)
         lines = [json.loads(line) for line in bigfib.prints("log", "dump", "--json").splitlines()]
         assert [(line["id"], line["position"], line["day"]) for line in lines] == [
             ("ab" * 16, str(10**30), 20_000),
@@ -67,7 +67,7 @@ class TestLog:
         def peak(count: int) -> int:
             with Log(bigfib.file, Durability.OS) as opened:
                 for n in range(count):
-                    opened.append(n.to_bytes(16, "big"), n)
+                    opened.note(n.to_bytes(16, "big"), n)
             arguments = [sys.executable, "-m", "bigfib", "log", "dump", "--json"]
             with subprocess.Popen(
                 arguments, stdout=subprocess.PIPE, env=bigfib.environ, text=True
@@ -108,7 +108,7 @@ class TestLog:
         with Log(bigfib.file, Durability.OS, clock=lambda: time.time() - 100 * 86_400) as log:
             for position in range(1, 10):
                 for name in (SHARED, bytes(16)):
-                    log.append(name, position)
+                    log.note(name, position)
                 log.commit()
         if command == ["log", "repair"]:
             harmed = bytearray(bigfib.file.read_bytes())
@@ -135,7 +135,7 @@ class TestLog:
     ) -> None:
         with Log(bigfib.file, Durability.OS) as log:
             for position in range(1, 10):
-                log.append(SHARED, position)
+                log.note(SHARED, position)
                 log.commit()
         bigfib.environ["BIGFIB_REWRITE_BYTES"] = "1"
         before = bigfib.file.read_bytes()
@@ -176,7 +176,7 @@ class TestLog:
         with Log(bigfib.file) as opened:
             ends = []
             for position in range(1, 11):
-                opened.append(b"shared", position)
+                opened.note(b"shared", position)
                 opened.commit()
                 ends.append(opened.size)
         harmed = bytearray(bigfib.file.read_bytes())
@@ -206,7 +206,7 @@ class TestLog:
         bigfib = Command(file)
         with Log(file) as opened:
             for position in (1, 2):
-                opened.append(b"shared", position)
+                opened.note(b"shared", position)
                 opened.commit()
         harmed = bytearray(file.read_bytes())
         harmed[opened.size // 2] ^= 1

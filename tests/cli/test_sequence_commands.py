@@ -65,7 +65,7 @@ class TestStepping:
         trace = tmp_path / "trace"
         # Without syncs, a commit leaves its record as a service does just before a sync.
         with Log(bigfib.file, Durability.OS) as log:
-            log.append(SHARED, 7)
+            log.note(SHARED, 7)
             log.commit()
             bigfib.before = [
                 *(require("strace"), "-f", "-y", "-s", "50", "-o", str(trace)),
@@ -129,7 +129,7 @@ class TestStepping:
 
     def test_long_term_is_shortened_on_a_terminal_only(self, bigfib: Command) -> None:
         with Log(bigfib.file) as opened:
-            opened.append(b"shared", 50_000)
+            opened.note(b"shared", 50_000)
         whole = str(fmpz.fib_ui(fmpz(50_000)))
         assert bigfib.prints("current") == whole + "\n"
         shown = bigfib.on_terminal("current")
@@ -138,7 +138,7 @@ class TestStepping:
 
     def test_reader_that_closes_the_pipe_causes_no_message(self, bigfib: Command) -> None:
         with Log(bigfib.file) as opened:
-            opened.append(b"shared", 5_000_000)
+            opened.note(b"shared", 5_000_000)
         with subprocess.Popen(
             [sys.executable, "-m", "bigfib", "current"],
             stdout=subprocess.PIPE,

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import falcon
 
-from bigfib.api import problems, requests
+from bigfib.api import problems, representations, requests
 from bigfib.api.representations import Answer, ValueReply
 from bigfib.api.stepping import Stepping
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex, parse_index
@@ -97,17 +97,23 @@ def _tags(text: str) -> None:
     assert not known or "*" in header or etag in header
     changes = requests.meets_if_none_match(_request(HTTP_IF_NONE_MATCH=header), etag)
     assert not (changes and known)
-    positions = requests.positions_to_match(_request(HTTP_IF_MATCH=header))
-    assert all(str(position) in header for position in positions)
+    places = requests.places_to_match(_request(HTTP_IF_MATCH=header))
+    named = [representations.tags(place)[0] for place in places]
+    assert all(tag in header for tag in named)
     simple = [tag.strip(" \t") for tag in header.split(",")]
-    if all(re.fullmatch('(W/)?"[0-9]*"', tag) for tag in simple):
+    if all(re.fullmatch('(W/)?"[0-9]*(-[0-9]+)?"', tag) for tag in simple):
         assert met == (f'"{etag}"' in simple)
-        # A position has only one notation.
+        # A number is written in one way only, and no version has 19 digits.
         written = [tag[1:-1] for tag in simple if tag[0] == '"']
-        expected = [tag for tag in written if tag == "0" or (tag and tag[0] != "0")]
-        assert [str(position) for position in positions] == expected
+        assert named == [tag for tag in written if _is_place(tag)]
         assert known == bool({f'"{etag}"', f'W/"{etag}"'} & set(simple))
         assert changes != known
+
+
+def _is_place(tag: str) -> bool:
+    position, _, version = tag.partition("-")
+    numbers = [position, version] if "-" in tag else [position]
+    return len(version) < 19 and all(n == "0" or (n and n[0] != "0") for n in numbers)
 
 
 def _range(text: str) -> None:

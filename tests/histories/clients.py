@@ -42,6 +42,7 @@ class Client:
         self._number = number
         self._recorder = recorder
         self._connection = HTTPConnection(address.host, address.port, timeout=20)
+        self._seen: dict[str, str] = {}
         self.retry_after = 0
 
     def close(self) -> None:
@@ -73,27 +74,28 @@ class Client:
         self._note(sequence, Request(Kind.CREATE), _by_position(reply, body), invoked)
         return sequence
 
-    def read(self, sequence: str, known: int | None = None) -> Reply | None:
-        """Request the position; ``known`` is a position that need not be sent again (304)."""
-        headers = {} if known is None else {"If-None-Match": f'"{known}"'}
+    def read(self, sequence: str) -> Reply | None:
+        """Ask where it is, unless it is where this client saw it last (304)."""
+        headers = {"If-None-Match": self._seen.get(sequence, '"none"')}
         path = f"/api1/sequences/{sequence}"
         return self._ask(sequence, Request(Kind.READ), "GET", path, _by_position, headers)
 
-    def step(self, sequence: str, by: int = 1, expected: int | None = None) -> Reply | None:
+    def step(self, sequence: str, by: int = 1, *expected: int | None) -> Reply | None:
+        """Step; ``expected`` is the position, and perhaps the version, of which it may be done."""
         way = "next" if by > 0 else "previous"
         path = f"/api1/sequences/{sequence}/{way}?by={abs(by)}"
-        request = Request(Kind.STEP, by, expected)
+        request = Request(Kind.STEP, by, *expected)
         return self._ask(sequence, request, "POST", path, _by_position)
 
-    def put(self, sequence: str, position: int, expected: int | None = None) -> Reply | None:
-        request = Request(Kind.PUT, position, expected)
+    def put(self, sequence: str, position: int, *expected: int | None) -> Reply | None:
+        request = Request(Kind.PUT, position, *expected)
         path = f"/api1/sequences/{sequence}"
         body = b'{"position":"%d"}' % position
         headers = {"Content-Type": "application/json"}
         return self._ask(sequence, request, "PUT", path, _by_position, headers, body)
 
-    def delete(self, sequence: str, expected: int | None = None) -> Reply | None:
-        request = Request(Kind.DELETE, 0, expected)
+    def delete(self, sequence: str, *expected: int | None) -> Reply | None:
+        request = Request(Kind.DELETE, 0, *expected)
         return self._ask(sequence, request, "DELETE", f"/api1/sequences/{sequence}", _by_position)
 
     # ---------------------------------------------------------------------------------------------
@@ -141,7 +143,8 @@ class Client:
         """Send a request, record its outcome, and return the reply, or None if it was refused."""
         headers = headers or {}
         if request.expected is not None:
-            headers = {**headers, "If-Match": f'"{request.expected}"'}
+            version = "" if request.version is None else f"-{request.version}"
+            headers = {**headers, "If-Match": f'"{request.expected}{version}"'}
         connection = self._connected()
         invoked = self._recorder.now()
         try:
@@ -153,6 +156,8 @@ class Client:
             self._recorder.refused()
             return None
         answered = shown(reply, received)
+        if "ETag" in reply.headers:
+            self._seen[sequence] = reply.headers["ETag"]
         self._note(sequence, request, answered, invoked)
         return answered
 
@@ -172,11 +177,11 @@ def _by_position(reply: HTTPResponse, body: bytes) -> Reply:
     status = _STATUSES[reply.status]
     if reply.status in (204, 404):
         return Reply(status)
-    if reply.status == 304:
-        position = int(re.split('[-"]', reply.headers["ETag"])[1])
-    else:
-        position = int(json.loads(body)["position"])
-    return Reply(status, frozenset([position]))
+    found = re.fullmatch('"([0-9]+)-([0-9]+)"', reply.headers["ETag"])
+    assert found, reply.headers["ETag"]
+    position, version = map(int, found.groups())
+    assert reply.status == 304 or int(json.loads(body)["position"]) == position, body
+    return Reply(status, frozenset([position]), version)
 
 
 def _stepping(reply: HTTPResponse, body: bytes) -> Reply:

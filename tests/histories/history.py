@@ -3,11 +3,11 @@
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from tests.histories.model import Answer, Kind, Request, Status
+from tests.histories.model import At, Kind, Request, State, Status, answers
 
 NEVER = 1 << 63
 """The return of an operation whose effect may show at any later time."""
@@ -20,16 +20,17 @@ class Reply(NamedTuple):
         status: Whether it was done.
         positions: The positions that the reply may mean, as 1 is both F(1) and F(2); None if it
             shows none.
+        version: The version that it shows, None if it shows none.
     """
 
     status: Status
     positions: frozenset[int] | None = None
+    version: int | None = None
 
-    def agrees_with(self, answer: Answer) -> bool:
-        """Return whether this answer is consistent with the reply to a client."""
-        if self.status is not answer.status:
-            return False
-        return self.positions is None or answer.position in self.positions
+    @property
+    def place(self) -> tuple[int, int | None] | None:
+        """Position and version, where it shows one position."""
+        return (min(self.positions), self.version) if self.positions else None
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,31 @@ class Operation:
             self.reply is not None and self.reply.status is not Status.DONE
         )
 
+    def outcomes(self, state: State) -> Iterator[State]:
+        """Yield the states after it is done in this one, where it may be answered as it was."""
+        for status, after in answers(state, self.request):
+            if not self.reply:
+                yield after
+            elif status is not self.reply.status:
+                pass
+            elif after is None or self.reply.positions is None:
+                yield after
+            elif after.position in self.reply.positions:
+                if self.reply.version is None:
+                    yield after
+                elif after.may_have(self.reply.version):
+                    yield At(after.position, self.reply.version)
+
     def __str__(self) -> str:
         took = "never" if self.returned == NEVER else f"{(self.returned - self.invoked) / 1e6:.3f}"
         asked = f"{self.request.kind.value} {self.request.amount}"
         if self.request.expected is not None:
-            asked += f" if at {self.request.expected}"
+            asked += f" if at {self.request.expected}-{self.request.version}"
         shown = "unknown"
         if self.reply:
             at = self.reply.positions
-            shown = f"{self.reply.status.value} {sorted(at) if at is not None else ''}"
+            where = f"{sorted(at)}-{self.reply.version}" if at is not None else ""
+            shown = f"{self.reply.status.value} {where}"
         sent = f"{self.invoked / 1e6:.3f} ms + {took}"
         return f"{sent}: client {self.client} asks {self.sequence} to {asked}: {shown}"
 

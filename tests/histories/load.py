@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from tests.histories.clients import SHARED, Client, Gone
-from tests.histories.history import Reply
 from tests.histories.model import Status
 
 Task = Callable[[Client], None]
@@ -51,7 +50,7 @@ class Anything:
         elif kind < 0.9:
             client.step(SHARED, 5 if kind < 0.85 else -2)
         elif kind < 0.98:
-            client.read(SHARED, 7)
+            client.read(SHARED)
         else:
             client.put(SHARED, 10)
 
@@ -59,17 +58,22 @@ class Anything:
         if kind < 0.4:
             client.step(sequence, 1 if kind < 0.3 else -1)
             return
-        seen = _position(client.read(sequence))
-        if seen is None:
+        reply = client.read(sequence)
+        seen = reply.place if reply else None
+        if reply and not seen:
             with self._lock:
                 self.sequences = [one for one in self.sequences if one != sequence]
-        # If others have moved it since, the request is refused.
+        elif not seen:
+            pass
+        # Others may have moved it since: then it is refused.
+        elif kind < 0.6:
+            client.step(sequence, 1 if kind < 0.5 else -1, seen[0])
         elif kind < 0.8:
-            client.step(sequence, 1 if kind < 0.7 else -1, seen)
+            client.step(sequence, 1 if kind < 0.7 else -1, *seen)
         elif kind < 0.9:
-            client.put(sequence, round(1000 * kind), seen if kind < 0.85 else None)
+            client.put(sequence, round(1000 * kind), *(seen if kind < 0.85 else ()))
         elif kind < 0.95:
-            client.delete(sequence, seen if kind < 0.93 else None)
+            client.delete(sequence, *(seen if kind < 0.93 else ()))
 
     def look(self, client: Client) -> None:
         """Read the positions of all sequences."""
@@ -83,19 +87,23 @@ class NotOnce(AssertionError):
 
 
 class Owner:
-    """Steps of a sequence that nobody else changes, each of them made exactly once.
+    """Steps of a sequence, each of them made once at most.
 
-    A step whose reply is lost is sent again with the same ``If-Match``, until there is an answer.
+    A step whose reply is lost is sent again with the same ``If-Match``, position and version, until
+    there is an answer. If nobody else changes the sequence, each is made exactly once.
 
     Attributes:
+        sequence: Its sequence, empty before it is created.
         steps: How many are known to be made.
         retries: How many of these were sent more than once.
     """
 
-    def __init__(self) -> None:
-        self._sequence = ""
+    def __init__(self, *, alone: bool = True) -> None:
+        self._alone = alone
+        self.sequence = ""
         self._may_be_made = False
         self.steps = self.retries = 0
+        self._at: tuple[int, int | None] = 0, None
 
     def __call__(self, client: Client) -> None:
         """Send one request.
@@ -103,24 +111,31 @@ class Owner:
         Raises:
             NotOnce: the reply shows something else than one step.
         """
-        if not self._sequence:
-            self._sequence = client.create() or ""
+        if not self.sequence:
+            if created := client.create():
+                reply = client.read(created)
+                assert reply
+                assert reply.place
+                self._at, self.sequence = reply.place, created
             return
         sent_before, self._may_be_made = self._may_be_made, True
-        reply = client.step(self._sequence, expected=self.steps)
+        reply = client.step(self.sequence, 1, *self._at)
         if reply is None:
             self._may_be_made = sent_before
             return
-        position = _position(reply)
-        if position != self.steps + 1 or (reply.status is not Status.DONE and not sent_before):
+        assert reply.place
+        before, self._at = self._at, reply.place
+        done = reply.status is Status.DONE
+        if (done or self._alone) and (self._at[0] != before[0] + 1 or not (done or sent_before)):
             raise NotOnce(f"after {self.steps} steps, this one sent before: {sent_before}: {reply}")
-        self.steps = position
+        self.steps += done or self._alone
         self.retries += sent_before
         self._may_be_made = False
 
-
-def _position(reply: Reply | None) -> int | None:
-    return min(reply.positions) if reply and reply.positions else None
+    def push_back(self, client: Client) -> None:
+        """Step its sequence back, as another client that knows it."""
+        if self.sequence:
+            client.step(self.sequence, -1)
 
 
 class Worker(threading.Thread):

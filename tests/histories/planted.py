@@ -1,6 +1,7 @@
 """A proxy that breaks a promise now and then, to show that histories reveal it."""
 
 import random
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -16,6 +17,7 @@ class Fault(Enum):
     DOUBLE_STEP = "a step is made twice, and the first reply is passed on"
     STALE_READ = "the reply to an earlier look is sent again"
     LOST_REPLY = "a request is passed on, and its reply is not"
+    POSITION_ONLY = "the same, and conditions are compared with the position only"
 
 
 @contextmanager
@@ -38,7 +40,7 @@ def proxy(upstream: Address, fault: Fault) -> Iterator[Address]:
                 earlier = looks.setdefault(self.path, reply)
                 if strikes and fault is Fault.STALE_READ:
                     reply = earlier
-            if strikes and fault is Fault.LOST_REPLY:
+            if strikes and fault in (Fault.LOST_REPLY, Fault.POSITION_ONLY):
                 self.close_connection = True
                 return
             self.wfile.write(reply)
@@ -48,7 +50,10 @@ def proxy(upstream: Address, fault: Fault) -> Iterator[Address]:
         def _ask(self, body: bytes) -> bytes:
             """Return the reply of the upstream, as bytes."""
             with closing(HTTPConnection(*upstream, timeout=20)) as connection:
-                connection.request(self.command, self.path, body, dict(self.headers))
+                headers = dict(self.headers)
+                if fault is Fault.POSITION_ONLY and "If-Match" in headers:
+                    headers["If-Match"] = re.sub("-[0-9]+", "", headers["If-Match"])
+                connection.request(self.command, self.path, body, headers)
                 reply = connection.getresponse()
                 head = f"HTTP/1.1 {reply.status} {reply.reason}\r\n"
                 for name, value in reply.getheaders():

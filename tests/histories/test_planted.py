@@ -10,6 +10,7 @@ from tests.histories.checker import NotLinearizable, check
 from tests.histories.clients import SHARED, Address, Client, Gone, indices
 from tests.histories.history import Recorder
 from tests.histories.load import Anything, Owner, work
+from tests.histories.model import At
 from tests.histories.planted import Fault, proxy
 from tests.service import Serve
 
@@ -32,18 +33,18 @@ def record(address: Address, requests: int) -> Recorder:
 def test_planted_fault_is_found_and_without_it_nothing(upstream: Address, fault: Fault) -> None:
     with proxy(upstream, Fault.NONE) as address:
         recorder = record(address, 100)
-    check(recorder.histories(), {SHARED: 0})
-    # Earlier operations are no longer checked, only their result is used.
+    check(recorder.histories(), {SHARED: At(0)})
+    # What went before is checked no more, but where it has led.
     reader = Recorder()
     client = Client(9, upstream, reader)
     reply = client.read(SHARED)
     client.close()
     assert reply is not None
-    assert reply.positions is not None
+    assert reply.place
     with proxy(upstream, fault) as address:
         recorder = record(address, 100)
     with pytest.raises(NotLinearizable):
-        check(recorder.histories(), {SHARED: min(reply.positions)})
+        check(recorder.histories(), {SHARED: At(reply.place[0], reply.version or 0)})
 
 
 def test_step_with_if_match_sent_again_until_answered_is_made_once(upstream: Address) -> None:
@@ -57,6 +58,27 @@ def test_step_with_if_match_sent_again_until_answered_is_made_once(upstream: Add
         client.close()
     assert owner.retries > 5
     check(recorder.histories(), {})
+
+
+@pytest.mark.parametrize("fault", [Fault.LOST_REPLY, Fault.POSITION_ONLY])
+def test_step_sent_again_after_others_pushed_back_is_made_once_by_its_whole_tag(
+    upstream: Address, fault: Fault
+) -> None:
+    recorder = Recorder()
+    owner = Owner(alone=False)
+    with proxy(upstream, fault) as address:
+        client, other = (Client(number, address, recorder) for number in range(2))
+        while owner.retries < 10:
+            for act in (owner, owner.push_back):
+                with suppress(Gone):
+                    act(client if act is owner else other)
+        client.close()
+        other.close()
+    if fault is Fault.LOST_REPLY:
+        check(recorder.histories(), {})
+    else:
+        with pytest.raises(NotLinearizable):
+            check(recorder.histories(), {})
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from tests.histories.checker import check
 from tests.histories.clients import SHARED, Address, Client
 from tests.histories.history import Recorder
 from tests.histories.load import Anything, Owner, Task, work, working
+from tests.histories.model import At
 from tests.postgres import Cluster, free_port, synchronous_standby
 from tests.service import Serve, Service, full_disk, until
 from tests.shared_store.test_workers import await_children
@@ -29,10 +30,12 @@ class History:
         self.recorder = Recorder()
         self.anything = Anything(random.Random(seed))
         self.owner = Owner()
+        self.pushed = Owner(alone=False)
 
     def clients(self, services: list[Service]) -> list[tuple[Client, Task]]:
-        """Return clients of the services in turn, and their tasks."""
-        tasks: list[Task] = [self.owner, *[self.anything] * (CLIENTS - 1)]
+        """Return clients of the services by turns, and what each does."""
+        tasks: list[Task] = [self.owner, self.pushed, self.pushed.push_back]
+        tasks += [self.anything] * (CLIENTS - len(tasks))
         return [
             (Client(number, address(services[number % len(services)]), self.recorder), task)
             for number, task in enumerate(tasks)
@@ -51,7 +54,7 @@ class History:
     def check(self, service: Service, tried: Counter[str], what: str) -> None:
         """Read all positions, and check the history."""
         work([(Client(CLIENTS, address(service), self.recorder), self.anything.look)], 1)
-        check(self.recorder.histories(), {SHARED: 0})
+        check(self.recorder.histories(), {SHARED: At(0)})
         tried[f"operations in histories: {what}"] += self.recorder.counts()["answered"]
 
 

@@ -31,8 +31,10 @@ expect.set_options(timeout=1000 * TIMEOUT)
 def browser(require: Callable[[str], str]) -> Iterator[Browser]:
     program = require("chromium")
     with sync_playwright() as playwright:
-        # As root, Chromium refuses to start with its sandbox.
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        # Names that a page of another site may have.
+        arguments = ["--host-resolver-rules=MAP *.example 127.0.0.1"]
+        # As root Chromium refuses to start with its sandbox.
+        arguments += ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = playwright.chromium.launch(executable_path=program, args=arguments)
         yield browser
         browser.close()

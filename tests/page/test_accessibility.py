@@ -94,7 +94,9 @@ def _check_refusals_and_progress(page: Page) -> None:
     page.route("**/api1/terms/7", answer)
     page.route(
         "**/api1/terms/7/job",
-        lambda route: route.fulfill(json={"n": "7", "state": "running", "progress": 0.5}),
+        lambda route: route.fulfill(
+            json={"n": "7", "state": "running", "progress": 0.5, "seconds_left": 1}
+        ),
     )
     show(page, "7")
     expect(page.locator("#computation .percent")).to_have_text("50 %")

@@ -29,6 +29,10 @@ class TestChart:
         expect(chart.locator("circle")).to_have_count(3)
         expect(chart.locator(".micros path")).to_have_count(3)
         expect(page.locator("#took")).to_have_text(re.compile(r"[\d.]+ ms"))
+        # What the service did of that.
+        ms = r"\d+\.\d\d"
+        shown = re.compile(rf"^commit {ms}, text {ms}, compute {ms}$")
+        expect(page.locator("#phases")).to_have_text(shown)
         picture = chart.get_by_role("img")
         expect(picture).to_have_accessible_name(
             re.compile(

@@ -102,7 +102,9 @@ def test_cancelling_what_is_cancelled_already_is_no_error(serve: Serve, open_pag
         lambda route: (
             route.continue_()
             if route.request.method == "DELETE"
-            else route.fulfill(json={"n": "99999999", "state": "running", "progress": 0.5})
+            else route.fulfill(
+                json={"n": "99999999", "state": "running", "progress": 0.5, "seconds_left": 1}
+            )
         ),
     )
     show(page, "99999999")

@@ -1,7 +1,6 @@
 """Cut the power of one service again and again, and record the history of its clients."""
 
 import random
-import shlex
 import signal
 import uuid
 from collections import Counter
@@ -13,12 +12,12 @@ from tests.histories.checker import check
 from tests.histories.clients import SHARED, Address, Client, Gone
 from tests.histories.history import Recorder
 from tests.histories.load import Anything, Owner, Task, work
+from tests.histories.model import At
 from tests.power.machine import Machine
 from tests.service import Service
 
 _CLIENTS = 4
 _MOST_REQUESTS = 60
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 class Refused(AssertionError):
@@ -88,9 +87,6 @@ class Episode:
         # A power cut ends a boot of the machine, so the service must see another boot id; a file
         # takes the place of the kernel's.
         self._boot = 0
-        self._boot_id = machine.directory.with_name("boot_id")
-        mounting = f"mount --bind {shlex.quote(str(self._boot_id))} {_BOOT_ID}"
-        self._before = ["unshare", "--mount", "sh", "-c", f'{mounting} && exec "$@"', "sh"]
         self.recorder = Recorder()
         self.tried: Counter[str] = Counter()
 
@@ -100,8 +96,8 @@ class Episode:
         return self._machine.directory / "var" / "lib" / "state.log"
 
     def check(self) -> None:
-        """Check that the history of the clients is linearizable."""
-        check(self.recorder.histories(), {SHARED: 0})
+        """Return if the history of the clients is linearizable."""
+        check(self.recorder.histories(), {SHARED: At(0)})
         self.tried["operations in histories"] += self.recorder.counts()["answered"]
         self.tried["steps retried, and made once"] += self._owner.retries
 
@@ -115,8 +111,7 @@ class Episode:
         machine = self._machine
         machine.arm(end.call, kind=end.kind, then=end.then)
         if service := self._start():
-            with service.process:
-                self._use(service, end)
+            self._use(service, end)
         self.recorder.settle()
         if end.loses:
             self.tried[f"power cuts: {self._where()}"] += 1
@@ -133,13 +128,13 @@ class Episode:
     def _start(self) -> Service | None:
         """Return the service, or None if it died before it printed where it listens."""
         cache = self._machine.directory.with_name("cache")
-        self._boot_id.write_text(f"{uuid.UUID(int=self._boot, version=4)}\n")
+        self._machine.boot_id.write_text(f"{uuid.UUID(int=self._boot, version=4)}\n")
         rewrites = self._chance.random() < 0.5 if self._rewrites is None else self._rewrites
         arguments = ["--cache-dir", str(cache), "--durability", self._durability]
         if rewrites:
             arguments += ["--rewrite-bytes", "1000"]
         try:
-            return Service(arguments, self.log, self._before)
+            return self._machine.serve(arguments, self.log)
         except AssertionError as failure:
             self._machine.look()
             if not self._machine.cut_at:
@@ -164,9 +159,10 @@ class Episode:
         finally:
             self._machine.limit(None)
             stops = end.stops and not self._machine.cut_at
-            if not self._machine.cut_at:
-                service.process.send_signal(signal.SIGTERM if stops else signal.SIGKILL)
-            status = service.wait()
+            if self._machine.cut_at:
+                status = service.wait()
+            else:
+                status = service.stop(signal.SIGTERM if stops else signal.SIGKILL)
         said = "".join(service.said)
         # The power may still be cut while it stops.
         assert status in (-signal.SIGKILL, 0 if stops else -signal.SIGKILL), (status, said)

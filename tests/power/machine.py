@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.power.forks import Forked, Forks
+
 _FUSE = Path("/dev/fuse")
 
 
@@ -37,6 +39,7 @@ class Machine:
 
     Attributes:
         directory: Where.
+        boot_id: A file with what tells this boot of the machine from others.
         cut_at: The call at which the power was cut last, empty if it was not since `arm`.
         syncs: How often each kind of sync was made since the disk was formatted.
     """
@@ -55,9 +58,25 @@ class Machine:
         self.syncs: dict[str, int] = {}
         assert self._process.stdout is not None
         assert self._process.stdout.readline(), "it was not mounted"
+        self.boot_id = directory.with_name("boot_id")
+        self._forks: Forks | None = None
+
+    def serve(self, arguments: list[str], log: Path) -> Forked:
+        """Return a service that runs there.
+
+        Raises:
+            AssertionError: it does not start.
+        """
+        if not self._forks:
+            # Here, to be after the mounting.
+            self.boot_id.touch()
+            self._forks = Forks(self.boot_id)
+        return Forked(self._forks, arguments, log)
 
     def remove(self) -> None:
-        """Unmount the disk, which is no longer in use."""
+        """Unmount the disk, which nobody uses any more."""
+        if self._forks:
+            self._forks.remove()
         subprocess.run(["umount", "-l", str(self.directory)], check=True)
         self._process.communicate(timeout=20)
 

@@ -13,7 +13,7 @@ from tests.power.machine import Machine
 from tests.power.syncs import is_listed
 from tests.service import Serve
 
-LIVES = 10
+LIVES = 12
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def cut_power(machine: Machine, seed: int, lives: int) -> Counter[str]:
 def test_acknowledged_steps_survive_power_cuts(
     machine: Machine, tried: Counter[str], seed: int
 ) -> None:
-    tried.update(cut_power(machine, seed, LIVES))
+    tried.update(cut_power(machine, seed, 2 * LIVES))
 
 
 @pytest.mark.campaign
@@ -62,8 +62,8 @@ def test_service_starts_after_power_cuts_with_durability_os(
 def test_acknowledged_steps_survive_many_power_cuts(
     machine: Machine, tried: Counter[str], seed: int, part: int, times: int
 ) -> None:
-    # In about every eighth life, the service is only killed.
-    lives, least = (60, 40) if times == 1 else (3_000, 2_500)
+    # In every eighth life or so the service is only killed.
+    lives, least = (192, 140) if times == 1 else (3_000, 2_500)
     done = cut_power(machine, seed + (1 + part) * 1_000_000, lives)
     tried.update(done)
     assert sum(count for what, count in done.items() if "power cuts" in what) >= least

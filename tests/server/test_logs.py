@@ -154,7 +154,7 @@ class TestService:
         with Log(path) as log:
             ids = [secrets.token_bytes(16) for _ in range(5)]
             for one in ids:
-                log.append(one, 7)
+                log.note(one, 7)
             sequences = Sequences(log)
             sequences.pair_at = fail
             app = create_app(log, sequences, jobs(path), per_client=False)

@@ -127,7 +127,7 @@ def serve_large_term(
         for n, digits in large_terms.items():
             cache.store(n, digits)
         with Log(path) as log:
-            log.append(b"shared", LARGE)
+            log.note(b"shared", LARGE)
         service = serve()
         # The file is being checked.
         until(lambda: service.ask("/api0/current")[0].status == 200)
@@ -226,7 +226,7 @@ class TestStopping:
     ) -> None:
         service = serve_large_term()
         with slow_client(service) as client:
-            client.sendall(b"GET /api0/current HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /api0/current HTTP/1.1\r\nHost: localhost\r\n\r\n")
             received = client.recv(1000)
             service.process.send_signal(number)
             assert service.process.stderr is not None
@@ -244,7 +244,7 @@ class TestStopping:
     ) -> None:
         service = serve_large_term()
         with slow_client(service) as client:
-            client.sendall(b"GET /api0/current HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /api0/current HTTP/1.1\r\nHost: localhost\r\n\r\n")
             select.select([client], [], [])
             # The reply is never read: the deadline of 5 seconds ends it.
             assert service.stop(signal.SIGTERM) == 0
@@ -269,7 +269,7 @@ class TestGarbage:
             b"G" * 100_000,
             b"GET /api0/next HTTP/1.1\r\nX: " + b"x" * 200_000,
             b"POST /api0/next HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-            b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"CONNECT x:80 HTTP/1.1\r\nHost: localhost\r\n\r\n",
         ],
     )
     def test_garbage_is_refused_and_the_service_goes_on(self, serve: Serve, garbage: bytes) -> None:
@@ -293,7 +293,7 @@ class TestGarbage:
         service = serve()
         for _ in range(50):
             with socket.create_connection((service.host, service.port)) as client:
-                client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: x\r\n\r\n")
+                client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         # F(50) is the last term that can have been requested.
         assert service.value("current") <= 12_586_269_025
@@ -304,7 +304,7 @@ class TestGarbage:
 
 def test_position_beyond_computing_is_refused_at_start(path: Path) -> None:
     with Log(path) as log:
-        log.append(b"shared", 10**12)
+        log.note(b"shared", 10**12)
     refused = run("-p", "0", "-f", path)
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1

@@ -19,7 +19,7 @@ class TestReplies:
         for expected in (1, 1, 2):
             assert service.value("next") == expected
         with socket.create_connection((service.host, service.port), timeout=20) as client:
-            client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: localhost\r\n\r\n")
             received = b""
             while not received.endswith(b"0\r\n\r\n"):
                 received += client.recv(65536)
@@ -28,7 +28,7 @@ class TestReplies:
         assert body == b'1\r\n{\r\n1b\r\n"value":"3","status":"200"}\r\n0\r\n\r\n'
 
     @pytest.mark.parametrize(
-        "request_line", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"]
+        "request_line", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"]
     )
     def test_reply_on_a_connection_that_closes_has_a_length(
         self, serve: Serve, database: str, request_line: bytes
@@ -54,7 +54,7 @@ class TestReplies:
                 # The first batch waits for the row; by then all others have sent their requests.
                 other.execute("SELECT * FROM bigfib_sequences FOR UPDATE")
                 for client in clients:
-                    client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: x\r\n\r\n")
+                    client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 cluster.await_lock()
             bodies = []
             for client in clients:

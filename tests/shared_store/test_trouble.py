@@ -190,7 +190,7 @@ class TestTrouble:
             socket.create_connection((service.host, service.port), timeout=20) as client,
         ):
             other.execute("SELECT * FROM bigfib_sequences FOR UPDATE")
-            client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /api0/next HTTP/1.1\r\nHost: localhost\r\n\r\n")
             received = client.recv(65536)
             assert received.startswith(b"HTTP/1.1 200")
             cluster.kill()

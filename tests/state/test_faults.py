@@ -68,12 +68,12 @@ class TestPowerLoss:
                 if chance.random() < 0.1:
                     position = chance.choice([None, 2**64, 2 ** chance.randrange(9_000)])
                 recorder.append(sequence_id, position)
-                log.append(sequence_id, position)
+                log.note(sequence_id, position)
                 if chance.random() < 0.4:
                     log.commit()
                     recorder.acknowledge({name: log.position(name) for name in IDS})
                 if chance.random() < 0.03:
-                    log.rewrite()
+                    log.compact()
         recorder.acknowledge({name: log.position(name) for name in IDS})
 
     def test_no_acknowledged_step_is_lost(
@@ -115,7 +115,7 @@ class TestPowerLoss:
                 honest = disk.honest(sequence_id)
                 assert log.position(sequence_id) in honest
                 assert shown.position(sequence_id) in honest
-            log.append(b"shared", 12345)
+            log.note(b"shared", 12345)
         assert reader.read(path).position(b"shared") == 12345
 
     def test_loss_on_a_disk_without_powersafe_overwrite_is_small_and_reported(
@@ -167,7 +167,7 @@ class TestPowerLoss:
         path = tmp_path / "state.log"
         with Log(path, system=Unsynced()) as log:
             for position in range(1, 60):
-                log.append(b"shared", position)
+                log.note(b"shared", position)
                 log.commit()
             whole = log.size
         # Three ends are kept already, so that the oldest is removed.
@@ -177,7 +177,7 @@ class TestPowerLoss:
         put(tmp_path, files)
         recorder = Recorder()
         with Log(path, system=recorder) as log:
-            log.append(b"shared", 60)
+            log.note(b"shared", 60)
             log.commit()
         disk = Disk(files)
         cut = 0
@@ -200,7 +200,7 @@ class TestPowerLoss:
         recorder = Recorder()
         with Log(work / "state.log", system=recorder) as log:
             for position in range(1, 4):
-                log.append(b"shared", position)
+                log.note(b"shared", position)
                 log.commit()
                 log.tend(position)
             # Not before a second has passed.
@@ -230,7 +230,7 @@ class TestDamage:
             for number in range(1, 13):
                 # Not twice between two commits: both would share one record.
                 sequence_id = IDS[number % 3]
-                log.append(sequence_id, number * 1000)
+                log.note(sequence_id, number * 1000)
                 history.append({**history[-1], sequence_id: number * 1000})
                 if number % 3 == 0:
                     log.commit()
@@ -375,7 +375,7 @@ class TestDamage:
         other = tmp_path / "other.log"
         with Log(other) as log:
             for position in range(1, 50):
-                log.append(b"shared", position)
+                log.note(b"shared", position)
                 log.commit()
         assert self.present(path, content + other.read_bytes()) == history[-1]
         assert self.present(path, content + content) == history[-1]
@@ -468,7 +468,7 @@ class TestCallsThatFail:
                     sequence_id = IDS[number % 3]
                     before = log.latest.copy(), log.changes
                     try:
-                        log.append(sequence_id, log.position(sequence_id) + 1)
+                        log.note(sequence_id, log.position(sequence_id) + 1)
                     except AppendFailed:
                         assert (log.latest, log.changes) == before
                         continue
@@ -477,10 +477,10 @@ class TestCallsThatFail:
                         acknowledged = {name: log.position(name) for name in IDS}
                     if number % 10 == 0:
                         with contextlib.suppress(CompactionFailed):
-                            log.rewrite()
+                            log.compact()
         except CommitFailed as final:
             with pytest.raises(CommitFailed, match=str(final).split(";")[0]):
-                log.append(b"shared", 1)
+                log.note(b"shared", 1)
         except LogError:
             assert not acknowledged
         return acknowledged

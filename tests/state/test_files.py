@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from bigfib.state import reader
+from bigfib.state.compaction import new_path
 from bigfib.state.errors import Unusable
 from bigfib.state.log import Log
 from bigfib.state.repair import repair
-from bigfib.state.rewrite import new_path
 
 UID, GID = 12345, 23456
 
@@ -55,7 +55,7 @@ def path() -> Iterator[Path]:
 def make_log(path: Path, uid: int, gid: int, mode: int) -> None:
     with Log(path) as log:
         for position in range(1, 10):
-            log.append(b"shared", position)
+            log.note(b"shared", position)
             log.commit()
     for each in (path, floor_of(path)):
         os.chown(each, uid, gid)
@@ -69,7 +69,7 @@ def test_compaction_by_root_keeps_owner_group_and_mode(path: Path, mode: int) ->
     make_log(path, UID, GID, mode)
     inode = path.stat().st_ino
     with Log(path) as log:
-        log.rewrite()
+        log.compact()
     assert path.stat().st_ino != inode, "it was not compacted"
     assert access(path) == (UID, GID, mode)
 
@@ -118,9 +118,9 @@ def test_service_opens_its_log_after_maintenance_by_root(path: Path) -> None:
     def step() -> None:
         with Log(path) as log:
             assert log.position(b"shared") == 10
-            log.append(b"shared", 11)
+            log.note(b"shared", 11)
             log.commit()
-            log.rewrite()
+            log.compact()
 
     run_as(UID, GID, [], step)
     assert access(path) == (UID, GID, 0o600)
@@ -146,7 +146,7 @@ def run_as(uid: int, gid: int, groups: list[int], work: Callable[[], None]) -> N
 
 def compact(path: Path) -> None:
     with Log(path) as log:
-        log.rewrite()
+        log.compact()
 
 
 @as_root
@@ -183,9 +183,9 @@ def test_reader_without_write_permission_can_sync(path: Path, directory_mode: in
 
 def test_compaction_by_the_owner_keeps_the_mode(path: Path) -> None:
     with Log(path) as log:
-        log.append(b"shared", 1)
+        log.note(b"shared", 1)
         path.chmod(0o640)
-        log.rewrite()
+        log.compact()
     assert access(path)[2] == 0o640
 
 
@@ -195,9 +195,9 @@ def test_links_in_place_of_new_files_are_not_followed(path: Path, tmp_path: Path
     precious.write_text("mine")
     before = access(precious)
     with Log(path) as log:
-        log.append(b"shared", 1)
+        log.note(b"shared", 1)
         new_path(path).symlink_to(precious)
-        log.rewrite()
+        log.compact()
     lock_of(path).unlink()
     lock_of(path).symlink_to(precious)
     with pytest.raises(Unusable):

@@ -43,7 +43,7 @@ def file_size_limit(limit: int) -> Iterator[None]:
 
 def store(log: Log, sequence_id: bytes, position: int | None) -> int:
     """Append and commit the position, and return the size of the log."""
-    log.append(sequence_id, position)
+    log.note(sequence_id, position)
     log.commit()
     return log.size
 
@@ -72,9 +72,9 @@ class TestReplay:
     def test_the_last_position_of_each_sequence_comes_back(self, path: Path) -> None:
         with Log(path) as opened:
             for sequence_id, position in ((SHARED, 1), (b"a", 7), (SHARED, 2), (b"b", 2**5000)):
-                opened.append(sequence_id, position)
+                opened.note(sequence_id, position)
                 opened.commit()
-            opened.append(b"a", 6)
+            opened.note(b"a", 6)
         with Log(path) as opened:
             assert positions(opened) == {SHARED: 2, b"a": 6, b"b": 2**5000}
             assert opened.records == 5
@@ -84,7 +84,7 @@ class TestReplay:
         sizes = [1 << bits for bits in range(0, 2_400_000, 60_000)]
         with Log(path, Durability.OS) as opened:
             for number, position in enumerate(sizes):
-                opened.append(b"%d" % number, position)
+                opened.note(b"%d" % number, position)
         assert path.stat().st_size > 5_000_000
         expected = {b"%d" % number: position for number, position in enumerate(sizes)}
         assert positions(reader.read(path)) == expected
@@ -93,7 +93,7 @@ class TestReplay:
         link = tmp_path / "link.log"
         link.symlink_to(path)
         with Log(link) as opened:
-            opened.append(SHARED, 5)
+            opened.note(SHARED, 5)
         assert link.is_symlink()
         assert positions(reader.read(path)) == {SHARED: 5}
 
@@ -126,8 +126,8 @@ class TestCommit:
 
         monkeypatch.setattr(os, "fdatasync", fdatasync)
         with Log(path) as opened:
-            opened.append(SHARED, 1)
-            opened.append(b"a", 2)
+            opened.note(SHARED, 1)
+            opened.note(b"a", 2)
             assert (opened.changes, opened.committed) == (2, 0)
             opened.commit()
             first = opened.size
@@ -135,7 +135,7 @@ class TestCommit:
             assert opened.committed == 2
             opened.commit()
             assert synced == [first], "what is durable is not synced again"
-            opened.append(SHARED, 3)
+            opened.note(SHARED, 3)
         assert synced == [first, path.stat().st_size], "closing commits"
 
     def test_commit_without_fsync_writes_and_does_not_sync(
@@ -144,14 +144,14 @@ class TestCommit:
         with Log(path, Durability.OS) as opened:
             with monkeypatch.context() as patched:
                 patched.setattr(os, "fdatasync", None)
-                opened.append(SHARED, 1)
+                opened.note(SHARED, 1)
                 opened.commit()
             assert opened.committed == 1
             assert reader.read(path).position(SHARED) == 1
 
     def test_a_record_says_what_was_durable_before_it(self, path: Path) -> None:
         with Log(path) as opened:
-            opened.append(SHARED, 1)
+            opened.note(SHARED, 1)
             second = store(opened, b"others", 2)
             store(opened, SHARED, 3)
         with path.open("rb") as file:
@@ -186,13 +186,13 @@ class TestCommit:
 
     def test_a_failed_sync_is_final(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         opened = Log(path)
-        opened.append(SHARED, 1)
+        opened.note(SHARED, 1)
         with monkeypatch.context() as patched:
             patched.setattr(os, "fdatasync", _fail_with(errno.EIO))
             with pytest.raises(CommitFailed, match="Input/output error"):
                 opened.commit()
-        # The disk works again, but it is unknown what was lost.
-        for use in (opened.commit, lambda: opened.append(SHARED, 2), opened.close):
+        # The disk works again, but what was lost is not known.
+        for use in (opened.commit, lambda: opened.note(SHARED, 2), opened.close):
             with pytest.raises(CommitFailed):
                 use()
         Log(path).close()  # the lock was released
@@ -241,7 +241,7 @@ class TestWaiting:
             for _ in range(300):
                 for _ in range(chance.randrange(1, 20)):
                     name = b"%d" % chance.randrange(5)
-                    opened.append(name, chance.choice([None, 1, 2, 2**3000]))
+                    opened.note(name, chance.choice([None, 1, 2, 2**3000]))
                     assert len(system.written) == commits + 1, "a change was written by itself"
                 opened.commit()
                 commits += 1
@@ -255,7 +255,7 @@ class TestWaiting:
     def test_steps_before_a_commit_share_one_record(self, path: Path) -> None:
         with Log(path) as opened:
             for position in range(1, 100):
-                opened.append(SHARED, position)
+                opened.note(SHARED, position)
             assert reader.read(path).records == 0
             opened.commit()
             contents = reader.read(path)
@@ -265,22 +265,22 @@ class TestWaiting:
 
     def test_coalesced_steps_need_no_room(self, path: Path) -> None:
         with Log(path) as opened:
-            opened.append(SHARED, 1)
-            # As many bytes as the record of one step may take, and no more.
+            opened.note(SHARED, 1)
+            # What the record of one step may take, and no more.
             with file_size_limit(path.stat().st_size + 80):
                 for position in range(2, 1000):
-                    opened.append(SHARED, position)
+                    opened.note(SHARED, position)
                 opened.commit()
         assert reader.read(path).position(SHARED) == 999
 
     def test_what_is_removed_stays_removed(self, path: Path) -> None:
         with Log(path) as opened:
             for position in (1, 2, None):
-                opened.append(b"a", position)
+                opened.note(b"a", position)
             opened.commit()
             assert positions(reader.read(path)) == {}
             for position in (1, 2, None, 3, 4):
-                opened.append(b"a", position)
+                opened.note(b"a", position)
             opened.commit()
             assert positions(reader.read(path)) == {b"a": 4}
 
@@ -289,10 +289,10 @@ class TestWaiting:
         now = 255.0 * 86_400
         with Log(path, clock=lambda: now) as opened:
             for name in (SHARED, b"a", b"b"):
-                opened.append(name, 1)
+                opened.note(name, 1)
             now += 86_400
-            opened.append(SHARED, 2)
-            opened.append(b"b", None)
+            opened.note(SHARED, 2)
+            opened.note(b"b", None)
             opened.commit()
         with path.open("rb") as file:
             found = [(each.sequence_id, each.position, each.day) for _, each in reader.Reader(file)]
@@ -300,12 +300,12 @@ class TestWaiting:
 
     def test_a_failed_write_is_final(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         opened = Log(path)
-        opened.append(SHARED, 1)
+        opened.note(SHARED, 1)
         with monkeypatch.context() as patched:
             patched.setattr(os, "pwrite", _fail_with(errno.EIO))
             with pytest.raises(CommitFailed, match="Input/output error while writing"):
                 opened.commit()
-        for use in (opened.commit, lambda: opened.append(SHARED, 3), opened.close):
+        for use in (opened.commit, lambda: opened.note(SHARED, 3), opened.close):
             with pytest.raises(CommitFailed):
                 use()
 
@@ -329,9 +329,9 @@ class TestReservedRoom:
             with monkeypatch.context() as patched:
                 patched.setattr(files, "reserve", _fail_with(errno.ENOSPC))
                 with pytest.raises(AppendFailed, match="No space left"):
-                    opened.append(SHARED, 2)
+                    opened.note(SHARED, 2)
             assert (opened.changes, positions(opened)) == (1, {SHARED: 1})
-            opened.append(SHARED, 2)
+            opened.note(SHARED, 2)
         assert positions(reader.read(path)) == {SHARED: 2}
 
     def test_many_changes_of_one_commit_reserve_a_few_times(
@@ -347,7 +347,7 @@ class TestReservedRoom:
         monkeypatch.setattr(files, "reserve", reserve)
         with Log(path, Durability.OS) as opened:
             for number in range(30_000):
-                opened.append(b"%d" % number, 1)
+                opened.note(b"%d" % number, 1)
         assert len(reserved) < 10
         assert reader.read(path).records == 30_000
 
@@ -362,10 +362,10 @@ class TestReservedRoom:
 
         monkeypatch.setattr(files, "reserve", reserve)
         with Log(path) as opened:
-            opened.append(SHARED, 1)
+            opened.note(SHARED, 1)
             with pytest.raises(AppendFailed):
-                opened.append(b"a", 2**8000)
-            opened.append(b"a", 2)
+                opened.note(b"a", 2**8000)
+            opened.note(b"a", 2)
         assert positions(reader.read(path)) == {SHARED: 1, b"a": 2}
 
 
@@ -381,7 +381,7 @@ class TestWithoutReservedRoom:
         system = Watched()
         with Log(path, system=system) as opened:
             for position in range(1, 5):
-                opened.append(SHARED, position)
+                opened.note(SHARED, position)
                 assert (reader.read(path).position(SHARED), system.syncs) == (position, 0)
             opened.commit()
             assert system.syncs == 1
@@ -390,15 +390,15 @@ class TestWithoutReservedRoom:
 
     def test_append_without_room_changes_nothing_and_it_resumes(self, path: Path) -> None:
         with Log(path) as opened:
-            opened.append(SHARED, 1)
+            opened.note(SHARED, 1)
             size = path.stat().st_size
             for room in range(17):
                 with file_size_limit(size + room):
                     with pytest.raises(AppendFailed, match="File too large"):
-                        opened.append(b"others", 2)
+                        opened.note(b"others", 2)
                     assert (opened.changes, positions(opened)) == (1, {SHARED: 1})
                     assert path.stat().st_size == size, "a part of the record stayed"
-            opened.append(b"others", 2)
+            opened.note(b"others", 2)
         assert positions(reader.read(path)) == {SHARED: 1, b"others": 2}
 
     @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
@@ -409,7 +409,7 @@ class TestWithoutReservedRoom:
             with monkeypatch.context() as patched:
                 patched.setattr(os, "pwrite", _fail_with(code))
                 with pytest.raises(AppendFailed, match=os.strerror(code)):
-                    opened.append(SHARED, 1)
+                    opened.note(SHARED, 1)
             assert positions(opened) == {}
 
 
@@ -420,18 +420,18 @@ class TestAppend:
             for room in range(17):
                 with file_size_limit(size + room):
                     with pytest.raises(AppendFailed, match="File too large"):
-                        opened.append(b"others", 2)
+                        opened.note(b"others", 2)
                     assert (opened.changes, positions(opened)) == (1, {SHARED: 1})
                     opened.commit()
                     assert path.stat().st_size == size
-            opened.append(b"others", 2)
+            opened.note(b"others", 2)
         assert positions(reader.read(path)) == {SHARED: 1, b"others": 2}
 
     def test_short_writes_are_completed(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         real = os.pwrite
         monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:1], offset))
         with Log(path) as opened:
-            opened.append(SHARED, 12345)
+            opened.note(SHARED, 12345)
         assert positions(reader.read(path)) == {SHARED: 12345}
 
 
@@ -464,8 +464,8 @@ class TestLock:
             path.with_name("state.log.lock").unlink()
             with pytest.raises(Locked):
                 Log(path)
-            log.append(SHARED, 1)
-            log.rewrite()
+            log.note(SHARED, 1)
+            log.compact()
             path.with_name("state.log.lock").unlink()
             with pytest.raises(Locked):
                 Log(path)
@@ -480,7 +480,7 @@ class TestLock:
     def test_lock_of_a_killed_process_is_released(self, path: Path) -> None:
         program = (
             "import os, sys, pathlib; from bigfib.state.log import Log;"
-            "log = Log(pathlib.Path(sys.argv[1])); log.append(b'shared', 5); log.commit();"
+            "log = Log(pathlib.Path(sys.argv[1])); log.note(b'shared', 5); log.commit();"
             "os.kill(os.getpid(), 9)"
         )
         killed = subprocess.run([sys.executable, "-c", program, path], check=False)
@@ -491,7 +491,7 @@ class TestLock:
     def test_reading_a_locked_log_needs_no_lock(self, path: Path) -> None:
         with Log(path) as opened:
             for position in (1, 2):
-                opened.append(SHARED, position)
+                opened.note(SHARED, position)
                 opened.commit()
                 assert positions(reader.read(path)) == {SHARED: position}
 

@@ -44,7 +44,7 @@ class ChangesBeforeWrite:
 
 
 def append_and_commit(log: Log, position: int) -> None:
-    log.append(SHARED, position)
+    log.note(SHARED, position)
     log.commit()
 
 
@@ -65,7 +65,7 @@ class TestChangedByAnother:
     ) -> None:
         log = Log(path, durability)
         for position in range(1, 20):
-            log.append(SHARED, position)
+            log.note(SHARED, position)
             log.commit()
         change(path)
         for position in (20, 21):
@@ -78,9 +78,9 @@ class TestChangedByAnother:
         self, path: Path, change: Callable[[Path], None], message: str
     ) -> None:
         log = Log(path)
-        log.append(b"a", 1)
+        log.note(b"a", 1)
         log.commit()
-        log.append(SHARED, 1)
+        log.note(SHARED, 1)
         change(path)
         with pytest.raises(CommitFailed, match=message):
             log.commit()
@@ -93,7 +93,7 @@ class TestChangedByAnother:
     ) -> None:
         system = ChangesBeforeWrite(lambda: change(path))
         log = Log(path, durability, system=system)
-        log.append(b"a", 1)
+        log.note(b"a", 1)
         log.commit()
         system.armed = True
         with pytest.raises(CommitFailed, match=message):
@@ -106,7 +106,7 @@ class TestChangedByAnother:
         self, path: Path, change: Callable[[Path], None], message: str, durability: Durability
     ) -> None:
         log = Log(path, durability)
-        log.append(SHARED, 1)
+        log.note(SHARED, 1)
         log.commit()
         change(path)
         with pytest.raises(CommitFailed, match=message):
@@ -121,12 +121,12 @@ def test_append_without_room_to_a_truncated_log_does_not_extend_it(
     path: Path, change: Callable[[Path], None], durability: Durability
 ) -> None:
     log = Log(path, durability)
-    log.append(SHARED, 1)
+    log.note(SHARED, 1)
     log.commit()
     change(path)
     size = path.stat().st_size
     with file_size_limit(size), pytest.raises(CommitFailed, match="truncated"):
-        log.append(b"others", 2**1000)
+        log.note(b"others", 2**1000)
     assert path.stat().st_size == size
     with pytest.raises(CommitFailed):
         log.close()
@@ -138,7 +138,7 @@ def test_close_of_a_log_that_is_no_longer_at_its_path_fails(
     path: Path, durability: Durability, replaced: bool
 ) -> None:
     log = Log(path, durability)
-    log.append(SHARED, 1)
+    log.note(SHARED, 1)
     log.commit()
     content = path.read_bytes()
     path.unlink()

@@ -44,7 +44,7 @@ class LogMachine(RuleBasedStateMachine):
     @rule(sequence_id=ids, position=positions)
     def seek(self, sequence_id: bytes, position: int) -> None:
         self.changes(sequence_id, position)
-        self.opened.append(sequence_id, position)
+        self.opened.note(sequence_id, position)
         self.model[sequence_id] = position
 
     @rule(sequence_id=ids)
@@ -54,7 +54,7 @@ class LogMachine(RuleBasedStateMachine):
     @rule(sequence_id=ids)
     def delete(self, sequence_id: bytes) -> None:
         self.changes(sequence_id, None)
-        self.opened.append(sequence_id, None)
+        self.opened.note(sequence_id, None)
         self.model.pop(sequence_id, None)
 
     def changes(self, sequence_id: bytes, position: int | None) -> None:
@@ -67,7 +67,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule()
     def rewrite(self) -> None:
-        self.opened.rewrite()
+        self.opened.compact()
 
     @rule()
     def reopen(self) -> None:

@@ -17,17 +17,17 @@ class TestReadingBesideAWriter:
         The second piece then has records that promise what the first has not.
         """
         with Log(path) as log:
-            log.append(SHARED, 1)
+            log.note(SHARED, 1)
             log.commit()
         torn = path.stat().st_size
         before = path.read_bytes()
         with Log(path) as log:
             for position in range(2, 5):
-                log.append(SHARED, position)
+                log.note(SHARED, position)
                 log.commit()
             for number in range(70_000):
-                log.append(b"%d" % number, number)
-            log.append(SHARED, 5)
+                log.note(b"%d" % number, number)
+            log.note(SHARED, 5)
             log.commit()
         after = path.read_bytes()
         assert len(after) > 1 << 20, "it is read in more than one piece"

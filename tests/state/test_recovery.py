@@ -13,6 +13,7 @@ from bigfib.state.errors import Damaged, LogError, Unreadable, Unusable
 from bigfib.state.floor import Floor
 from bigfib.state.log import Durability, Log
 from bigfib.state.recovery import CASES, Case, Decision
+from bigfib.state.store import Place, PositionMismatch
 from tests.state.test_log import positions, store
 
 SHARED = b"shared"
@@ -93,7 +94,7 @@ def older_copy_from_before_a_rewriting(path: Path) -> int:
     copy = path.read_bytes()
     for _ in range(2):
         with Log(path) as log:
-            log.rewrite()
+            log.compact()
     path.write_bytes(copy)
     return -1
 
@@ -199,7 +200,7 @@ def killed_between_renaming_and_floor(path: Path) -> int:
     make(path)
     before = floor.path_of(path).read_bytes()
     with Log(path) as log:
-        log.rewrite()
+        log.compact()
     floor.path_of(path).write_bytes(before)
     return 5
 
@@ -349,7 +350,7 @@ class TestTornEnd:
             assert path.stat().st_size == length, "reading changed the file"
             with Log(path) as opened:
                 assert opened.position(SHARED) == expected
-                opened.append(SHARED, 1000)
+                opened.note(SHARED, 1000)
             assert positions(reader.read(path)) == {SHARED: 1000}
 
     def test_the_warning_names_file_offset_and_where_the_end_is_kept(
@@ -390,7 +391,7 @@ class TestTornEnd:
         other = tmp_path / "other.log"
         for where, position in ((path, 1), (other, 99)):
             with Log(where) as opened:
-                opened.append(SHARED, position)
+                opened.note(SHARED, position)
         with path.open("ab") as file:
             file.write(other.read_bytes()[header.SIZE :])
         assert positions(reader.read(path)) == {SHARED: 1}
@@ -400,7 +401,7 @@ class TestTornEnd:
         remove_floor(path)
         path.write_bytes(path.read_bytes()[:-1])
         with Log(path) as opened:
-            opened.append(SHARED, 2)
+            opened.note(SHARED, 2)
         contents = reader.read(path)
         assert (positions(contents), contents.records, contents.fault) == ({SHARED: 2}, 1, None)
 
@@ -461,18 +462,19 @@ class TestOldFormat:
     ) -> None:
         path.write_bytes(OLD.read_bytes())
         with Log(path) as log:
-            assert (log.position(SHARED), log.version(SHARED)) == (3, 3)
+            assert (log.position(SHARED), log.version(SHARED)) == (3, None)
             for position in (4, 5):
-                log.append(SHARED, position)
+                log.note(SHARED, position)
             log.commit()
-            assert log.version(SHARED) == 5
-        # An older program still reads it, and each change has its own record, which is counted.
+            with pytest.raises(PositionMismatch):
+                log.put(SHARED, 6, Place(5, 5))
+        # An older program still reads it, and each change has its record, which is counted.
         assert path.read_bytes().startswith(OLD.read_bytes())
         with path.open("rb") as file:
             assert [each.position for _, each in reader.Reader(file)] == [1, 2, 3, 4, 5]
         with Log(path) as log:
+            log.compact()
             assert log.version(SHARED) == 5
-            log.rewrite()
             store(log, SHARED, 6)
         assert path.read_bytes()[8:10] == b"\x02\x00"
         with Log(path) as log:

@@ -130,7 +130,7 @@ class TestThroughALink:
         self, path: Path, tmp_path: Path
     ) -> None:
         with Log(path) as log:
-            log.append(b"a", 1)
+            log.note(b"a", 1)
             other = tmp_path / "other.log"
             other.hardlink_to(path)
             with pytest.raises(files.Held):
@@ -222,7 +222,7 @@ class TestBadSector:
     ) -> None:
         with Log(path) as log:
             for number in range(3000):
-                log.append(b"%d" % number, number)
+                log.note(b"%d" % number, number)
         with path.open("rb") as file:
             ends = [offset for offset, _ in reader.Reader(file)] + [path.stat().st_size]
         content = path.read_bytes()
@@ -300,7 +300,7 @@ class TestSparseTail:
     def test_repair_of_a_long_hole_takes_no_memory(self, path: Path, usual: int) -> None:
         with Log(path) as log:
             for position in range(1000, 1003):
-                log.append(b"shared", position)
+                log.note(b"shared", position)
                 log.commit()
         harmed = bytearray(path.read_bytes())
         harmed[100] ^= 1

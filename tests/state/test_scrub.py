@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from bigfib.state import header, reader
+from bigfib.state.compaction import new_path
 from bigfib.state.errors import CommitFailed, Damaged, Unusable
 from bigfib.state.log import Durability, Log
-from bigfib.state.rewrite import new_path
 from tests.service import TIMEOUT
 from tests.state.test_log import positions, store
 from tests.state.test_recovery import OLD
@@ -51,7 +51,7 @@ class Ticks:
 def fill(log: Log, count: int) -> None:
     """Store this many sequences."""
     for number in range(count):
-        log.append(b"%d" % number, number)
+        log.note(b"%d" % number, number)
     log.commit()
 
 
@@ -77,8 +77,8 @@ class TestWhole:
     def test_records_of_any_length_are_followed(self, path: Path) -> None:
         with Log(path, Durability.OS) as log:
             for number, bits in enumerate(range(0, 1_200_000, 30_000)):
-                log.append(b"%d" % number, 1 << bits)
-                log.append(b"removed", None if number % 2 else number)
+                log.note(b"%d" % number, 1 << bits)
+                log.note(b"removed", None if number % 2 else number)
             log.commit()
             Ticks(log).until_checked(2)
             assert log.log_facts().faults == 0
@@ -94,7 +94,7 @@ class TestWhole:
             for number in range(1200):
                 store(log, b"%d" % chance.randrange(100), number)
                 ticks.tend()
-            assert log.rewrites > 1
+            assert log.compactions > 1
             assert log.log_facts().checks > 3
             assert log.log_facts().faults == 0
 
@@ -131,7 +131,7 @@ class TestHarmed:
             with pytest.raises((Damaged, Unusable)):
                 reader.read(path)
             ticks = Ticks(log)
-            ticks.until(lambda: log.rewrites)
+            ticks.until(lambda: log.compactions)
             assert log.log_facts().faults == 1
             harmed, whole = (record.getMessage() for record in caplog.records)
             assert f"{path} is damaged on its disk" in harmed
@@ -153,7 +153,7 @@ class TestHarmed:
             ticks.tend()
             store(log, b"24999", None)
             store(log, SHARED, 5)
-            ticks.until(lambda: log.rewrites)
+            ticks.until(lambda: log.compactions)
             store(log, b"8", 2000)
             expected = {b"%d" % number: number for number in range(24_999)}
             expected |= {b"7": 1000, b"8": 2000, SHARED: 5}
@@ -171,7 +171,7 @@ class TestHarmed:
             ticks.until(lambda: log.log_facts().faults == 3)
             assert caplog.text.count("cannot be compacted now") == 3
             in_the_way.rmdir()
-            ticks.until(lambda: log.rewrites)
+            ticks.until(lambda: log.compactions)
             assert reader.read(path).position(b"6") == 6
 
 
@@ -201,5 +201,5 @@ def test_harm_below_the_page_cache_is_found(image: tuple[Path, Path]) -> None:
         # A record in the middle, on the disk.
         flip(disk, 8 * disk.read_bytes().index(content[30_000:30_020]))
         assert path.read_bytes() == content, "the page cache does not know it"
-        Ticks(log).until(lambda: log.rewrites)
+        Ticks(log).until(lambda: log.compactions)
         assert len(positions(reader.read(path))) == 3000

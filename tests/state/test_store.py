@@ -10,7 +10,7 @@ from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.sequences import SHARED, Sequences, TooManySequences, UnknownSequence
 from bigfib.state.log import Log
 from bigfib.state.postgres.store import Postgres
-from bigfib.state.store import PositionMismatch, SequenceExists, SequenceNotFound, Store
+from bigfib.state.store import Place, PositionMismatch, SequenceExists, SequenceNotFound, Store
 from bigfib.terms import INLINE_LIMIT
 
 ONE = bytes(range(16))
@@ -63,7 +63,7 @@ class TestStore:
     def test_positions_have_no_ceiling(self, store: Store) -> None:
         store.create(ONE, FAR)
         assert store.step(ONE, 1, 0, FAR) == FAR + 1
-        store.put(ONE, FAR * FAR, FAR + 1)
+        store.put(ONE, FAR * FAR, Place(FAR + 1))
         assert store.find(ONE) == FAR * FAR
 
     def test_change_of_a_missing_sequence_raises(self, store: Store) -> None:
@@ -78,15 +78,44 @@ class TestStore:
     def test_put_and_delete_from_the_position_expected_only(self, store: Store) -> None:
         store.create(ONE, 5)
         with pytest.raises(PositionMismatch) as mismatch:
-            store.put(ONE, 9, 4)
+            store.put(ONE, 9, Place(4))
         assert mismatch.value.position == 5
         with pytest.raises(PositionMismatch) as mismatch:
-            store.delete(ONE, 6)
+            store.delete(ONE, Place(6))
         assert mismatch.value.position == 5
-        store.put(ONE, 9, 5)
+        store.put(ONE, 9, Place(5))
         assert store.find(ONE) == 9
-        store.delete(ONE, 9)
+        store.delete(ONE, Place(9))
         assert store.find(ONE) is None
+
+    def test_change_of_one_version_is_refused_although_the_position_is_back(
+        self, store: Store
+    ) -> None:
+        store.create(ONE, 5)
+        seen = Place(5, store.version(ONE))
+        store.step(ONE, 1, 5, 5, seen.version)
+        store.put(ONE, 5)
+        for change in (
+            lambda: store.step(ONE, 1, 5, 5, seen.version),
+            lambda: store.put(ONE, 9, seen),
+            lambda: store.delete(ONE, seen),
+        ):
+            with pytest.raises(PositionMismatch) as mismatch:
+                change()
+            assert mismatch.value.position == 5
+        now = Place(5, store.version(ONE))
+        assert now == Place(5, (seen.version or 0) + 2)
+        store.put(ONE, 5, now)
+        store.delete(ONE, Place(5, store.version(ONE)))
+        assert (store.find(ONE), store.version(ONE)) == (None, 0)
+
+    def test_sequence_created_again_has_other_versions(self, store: Store) -> None:
+        seen = set()
+        for _ in range(20):
+            store.create(ONE, 5)
+            seen.add(store.version(ONE))
+            store.delete(ONE)
+        assert len(seen) == 20
 
     def test_store_counts_its_sequences(self, store: Store) -> None:
         store.create(SHARED, 1)
@@ -122,17 +151,32 @@ class TestSequences:
     def test_a_step_from_the_position_expected_only(self, store: Store) -> None:
         sequences = Sequences(store)
         one = sequences.create()
-        assert sequences.step(one, 3, 0).position == 3
+        assert sequences.step(one, 3, Place(0)).position == 3
         with pytest.raises(PositionMismatch) as mismatch:
-            sequences.step(one, 1, 0)
+            sequences.step(one, 1, Place(0))
         assert mismatch.value.position == 3
         with pytest.raises(PositionMismatch):
-            sequences.seek(one, 9, 0)
+            sequences.seek(one, 9, Place(0))
         with pytest.raises(PositionMismatch):
-            sequences.delete(one, 0)
-        sequences.delete(one, 3)
+            sequences.delete(one, Place(0))
+        sequences.delete(one, Place(3))
         with pytest.raises(UnknownSequence):
             sequences.step(one, 1)
+
+    def test_shared_sequence_of_which_there_is_nothing_yet_has_version_0(
+        self, store: Store
+    ) -> None:
+        sequences = Sequences(store)
+        for change in (sequences.step, sequences.seek):
+            assert sequences.place(SHARED) == Place(0, 0)
+            for expected in (Place(0, 1), Place(1, 0), Place(1)):
+                with pytest.raises(PositionMismatch):
+                    change(SHARED, 3, expected)
+            assert change(SHARED, 3, Place(0, 0)).position == 3
+            assert sequences.place(SHARED) == Place(3, 1)
+            with pytest.raises(PositionMismatch):
+                change(SHARED, 3, Place(0, 0))
+            store.delete(SHARED)
 
     def test_as_many_as_there_may_be(self, store: Store) -> None:
         sequences = Sequences(store, max_sequences=2)
@@ -202,4 +246,4 @@ class TestManyOnOneDatabase:
         with pytest.raises(UnknownSequence):
             b.seek(one, 2)
         with pytest.raises(UnknownSequence):
-            b.existing(one)
+            b.place(one)

@@ -1,8 +1,8 @@
 """Copy every sequence from a state log to a database, or back: all of them, or none.
 
 Before the copy is committed, source and target are compared: the number of sequences, and the
-position and day of each. A copy that fails leaves the target empty. No server may run meanwhile:
-the lock of a log ensures that, but a database has no such lock.
+position, version and day of each. A copy that fails leaves the target empty. No server may run
+meanwhile: the lock of a log ensures that, but a database has no such lock.
 """
 
 import contextlib
@@ -30,10 +30,10 @@ _WAITING: Final = 1000
 _DAY_SECONDS: Final = 86_400
 
 # By day, as in a log, so that the day seldom changes between records.
-_ROWS: Final = b"SELECT id, position, day FROM bigfib_sequences ORDER BY day, id"
+_ROWS: Final = b"SELECT id, position, version, day FROM bigfib_sequences ORDER BY day, id"
 
-_Row = tuple[bytes, int, int]
-"""Id, position and day of last touch."""
+_Row = tuple[bytes, int, int, int]
+"""Id, position, version and day of last touch."""
 
 
 def log_to_database(path: Path, conninfo: str) -> int:
@@ -48,12 +48,12 @@ def log_to_database(path: Path, conninfo: str) -> int:
             raise StoreError("the database has sequences already; copy into an empty one")
         with (
             connection.cursor() as cursor,
-            cursor.copy(b"COPY bigfib_sequences (id, position, day) FROM STDIN") as copy,
+            cursor.copy(b"COPY bigfib_sequences (id, position, version, day) FROM STDIN") as copy,
         ):
             for sequence_id, packed in log.latest.items():
-                position, _, day = unpack(packed)
+                position, version, day = unpack(packed)
                 # As text, because Python itself, and so psycopg, writes at most 4,300 digits.
-                copy.write_row((sequence_id, mpz(position).digits(), day))
+                copy.write_row((sequence_id, mpz(position).digits(), version, day))
         _require_same(_rows(connection), log.latest)
         return len(log.latest)
 
@@ -88,8 +88,8 @@ def _write(path: Path, rows: Iterator[_Row]) -> None:
     today = 0
     # The log takes the day of each record from its clock.
     with Log(path, clock=lambda: today * _DAY_SECONDS) as log:
-        for number, (sequence_id, position, today) in enumerate(rows):  # noqa: B007 - the clock's
-            log.append(sequence_id, position)
+        for number, (sequence_id, position, version, today) in enumerate(rows):  # noqa: B007
+            log.note(sequence_id, position, version)
             if number % _WAITING == 0:
                 log.commit()
 
@@ -113,8 +113,8 @@ def _transaction(conninfo: str) -> Iterator["psycopg.Connection[tuple[object, ..
 def _rows(connection: "psycopg.Connection[tuple[object, ...]]") -> Iterator[_Row]:
     with connection.cursor("rows") as cursor:
         cursor.itersize = _FETCHED
-        for sequence_id, position, day in cursor.execute(_ROWS):
-            yield bytes(sequence_id), int(position), day  # type: ignore[call-overload, misc]
+        for sequence_id, position, version, day in cursor.execute(_ROWS):
+            yield bytes(sequence_id), int(position), version, day  # type: ignore[call-overload, misc]
 
 
 def _require_same(rows: Iterator[_Row], latest: dict[bytes, int]) -> None:
@@ -124,10 +124,9 @@ def _require_same(rows: Iterator[_Row], latest: dict[bytes, int]) -> None:
         StoreError: They differ; with the first sequence that does, or the numbers of sequences.
     """
     count = 0
-    for sequence_id, position, day in rows:
+    for sequence_id, *row in rows:
         count += 1
-        position_there, _, day_there = unpack(latest.get(sequence_id, 0))
-        if sequence_id not in latest or (position_there, day_there) != (position, day):
+        if sequence_id not in latest or unpack(latest[sequence_id]) != tuple(row):
             raise StoreError(f"nothing is copied: {sequence_id.hex()} would differ")
     if count != len(latest):
         raise StoreError(f"nothing is copied: {count} sequences instead of {len(latest)}")

@@ -30,12 +30,14 @@ from bigfib.state.store import (
     LOCKED,
     WAIT_SECONDS,
     OnCommit,
+    Place,
     PositionMismatch,
     SequenceExists,
     SequenceLocked,
     SequenceNotFound,
     Steps,
     Unavailable,
+    first_version,
     ignore_commit,
 )
 
@@ -57,32 +59,25 @@ _COUNT_REST_FACTOR: Final = 50
 _TRY_LOCK: Final = (
     b"SELECT id FROM bigfib_sequences WHERE id = $1::bytea FOR NO KEY UPDATE SKIP LOCKED"
 )
+_FROM: Final = b" AND position = $%d::numeric"
+_OF_VERSION: Final = b" AND version = $%d::bigint"
+_RETURNING: Final = b" RETURNING " + PLACE
 _STEP: Final = (
     b"UPDATE bigfib_sequences SET position = position + $2::numeric, version = version + 1, "
     b"day = greatest(day, " + TODAY + b") "
-    b"WHERE id = $1::bytea AND position >= $3::numeric AND position <= $4::numeric "
-    b"RETURNING " + PLACE
+    b"WHERE id = $1::bytea AND position >= $3::numeric AND position <= $4::numeric"
 )
+_STEP_ANY: Final = _STEP + _RETURNING
 _PUT: Final = (
     b"UPDATE bigfib_sequences SET position = $2::numeric, version = version + 1, "
-    b"day = greatest(day, " + TODAY + b") "
-    b"WHERE id = $1::bytea RETURNING " + PLACE
-)
-_PUT_FROM: Final = (
-    b"UPDATE bigfib_sequences SET position = $2::numeric, version = version + 1, "
-    b"day = greatest(day, " + TODAY + b") "
-    b"WHERE id = $1::bytea AND position = $3::numeric RETURNING " + PLACE
+    b"day = greatest(day, " + TODAY + b") WHERE id = $1::bytea"
 )
 _CREATE: Final = (
-    b"INSERT INTO bigfib_sequences (id, position, day) "
-    b"VALUES ($1::bytea, $2::numeric, " + TODAY + b") "
+    b"INSERT INTO bigfib_sequences (id, position, version, day) "
+    b"VALUES ($1::bytea, $2::numeric, $3::bigint, " + TODAY + b") "
     b"ON CONFLICT (id) DO NOTHING RETURNING " + PLACE
 )
-_DELETE: Final = b"DELETE FROM bigfib_sequences WHERE id = $1::bytea RETURNING position"
-_DELETE_FROM: Final = (
-    b"DELETE FROM bigfib_sequences WHERE id = $1::bytea AND position = $2::numeric "
-    b"RETURNING position"
-)
+_DELETE: Final = b"DELETE FROM bigfib_sequences WHERE id = $1::bytea"
 _LIMIT_COUNT: Final = Statement(b"SET LOCAL statement_timeout = %d" % (_COUNT_LIMIT_SECONDS * 1000))
 _COUNT: Final = b"SELECT count(*) FROM bigfib_sequences WHERE id <> $1::bytea"
 _READ_ONLY: Final = Statement(b"SELECT current_setting('transaction_read_only')")
@@ -155,18 +150,19 @@ class Postgres:
         return self._found(sequence_id, self._read(self._look(sequence_id))[0])
 
     def version(self, sequence_id: bytes) -> int:
-        """Return how many changes the sequence has had, its creation included; 0 if none.
-
-        It is the version at the position that was last returned or set, if that was the sequence's.
-        """
+        """Return the version of the sequence, 0 if there is none; see `Store.version`."""
         if self._place[0] != sequence_id:
             self.find(sequence_id)
         return self._place[1]
 
-    def step(self, sequence_id: bytes, by: int, lowest: int, highest: int) -> int:
+    def step(
+        self, sequence_id: bytes, by: int, lowest: int, highest: int, version: int | None = None
+    ) -> int:
         """Move the sequence by so many terms; see `Store.step`."""
-        steps = Steps(sequence_id, by, lowest, highest)
-        position = self._at(sequence_id, self._change(sequence_id, self._step(steps)))
+        statement = self._step(Steps(sequence_id, by, lowest, highest))
+        if version is not None:
+            statement = _only_from(_STEP, statement.parameters, version=version)
+        position = self._at(sequence_id, self._change(sequence_id, statement))
         if position is None:
             raise self._reason(sequence_id)
         return position
@@ -208,30 +204,25 @@ class Postgres:
             # Without the id: it is the only right that stepping a sequence takes.
             _logger.warning("store at %s: others hold a sequence locked", self.host)
 
-    def put(self, sequence_id: bytes, position: int, expected: int | None = None) -> None:
+    def put(self, sequence_id: bytes, position: int, expected: Place | None = None) -> None:
         """Put the sequence at ``position``; see `Store.put`."""
         parameters = (bytea(sequence_id), numeric(position))
-        if expected is None:
-            statement = Statement(_PUT, parameters)
-        else:
-            statement = Statement(_PUT_FROM, (*parameters, numeric(expected)))
+        statement = _only_from(_PUT, parameters, *(expected or ()))
         if self._at(sequence_id, self._change(sequence_id, statement)) is None:
             raise self._reason(sequence_id)
 
     def create(self, sequence_id: bytes, position: int) -> None:
         """Create the sequence; see `Store.create`."""
-        parameters = (bytea(sequence_id), numeric(position))
+        version = 1 if sequence_id == self._permanent else first_version()
+        parameters = (bytea(sequence_id), numeric(position), numeric(version))
         rows = self._change(sequence_id, Statement(_CREATE, parameters), more=1)
         if self._at(sequence_id, rows) is None:
             self.find(sequence_id)  # Nobody may be told so before a standby has it.
             raise SequenceExists
 
-    def delete(self, sequence_id: bytes, expected: int | None = None) -> None:
+    def delete(self, sequence_id: bytes, expected: Place | None = None) -> None:
         """Delete the sequence; see `Store.delete`."""
-        if expected is None:
-            statement = Statement(_DELETE, (bytea(sequence_id),))
-        else:
-            statement = Statement(_DELETE_FROM, (bytea(sequence_id), numeric(expected)))
+        statement = _only_from(_DELETE, (bytea(sequence_id),), *(expected or ()))
         if not self._change(sequence_id, statement, more=-1):
             raise self._reason(sequence_id)
         self._at(sequence_id, [])
@@ -282,7 +273,7 @@ class Postgres:
 
     def _step(self, steps: Steps) -> Statement:
         one, *numbers = steps
-        return Statement(_STEP, (bytea(one), *map(numeric, numbers)))
+        return Statement(_STEP_ANY, (bytea(one), *map(numeric, numbers)))
 
     def _look(self, sequence_id: bytes) -> Statement:
         return Statement(self._find, (bytea(sequence_id),))
@@ -382,3 +373,17 @@ class Postgres:
             _logger.warning("store at %s: cannot count the sequences: %s", self.host, error)
         now = time.monotonic()
         self._count_due = now + max(COUNT_SECONDS, _COUNT_REST_FACTOR * (now - began))
+
+
+def _only_from(
+    sql: bytes,
+    parameters: Sequence[bytes],
+    position: int | None = None,
+    version: int | None = None,
+) -> Statement:
+    """Return the statement that makes a change at this position and version only."""
+    for condition, value in ((_FROM, position), (_OF_VERSION, version)):
+        if value is not None:
+            parameters = (*parameters, numeric(value))
+            sql += condition % len(parameters)
+    return Statement(sql + _RETURNING, parameters)

@@ -65,7 +65,7 @@ def start() -> Iterator[Start]:
 
 def ask(port: int, path: str) -> socket.socket:
     client = socket.create_connection(("127.0.0.1", port), timeout=20)
-    client.sendall(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode())
+    client.sendall(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode())
     return client
 
 
@@ -124,7 +124,7 @@ def test_open_connections_are_served_while_descriptors_are_exhausted(
             assert process.poll() is None
         before = trace.stat().st_size
         for _ in range(100):
-            client.sendall(b"GET /again HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /again HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert client.recv(1000).endswith(b"told")
     process.kill()
     process.wait()

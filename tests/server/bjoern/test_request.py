@@ -12,7 +12,7 @@ import pytest
 from bigfib.server.bjoern.request import PartOfRequest, guarded
 from tests.service import Serve, Service, seconds_of_work, until
 
-NEXT = b"GET /api0/next HTTP/1.1\r\nHost: x\r\n"
+NEXT = b"GET /api0/next HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKS = b"2\r\nab\r\n0\r\n"
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
 
@@ -60,7 +60,7 @@ def test_upgrade_is_answered_once_and_the_connection_is_closed(serve: Serve, fie
 
 def test_connect_is_refused_and_the_connection_is_closed(serve: Serve) -> None:
     service = serve()
-    request = b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n"
+    request = b"CONNECT x:80 HTTP/1.1\r\nHost: localhost:80\r\n\r\n"
     received = replies(service, request[:20], request[20:], NEXT + b"\r\n", NEXT + b"\r\n")
     assert received.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n")
     assert received.count(b"HTTP/1.1 ") == 1
@@ -88,7 +88,7 @@ def test_connect_is_refused_and_the_connection_is_closed(serve: Serve) -> None:
 def test_body_in_chunks_is_refused_whatever_its_trailer(
     service: Service, request_: bytes, trailer: bytes
 ) -> None:
-    close = b"GET /api0/current HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    close = b"GET /api0/current HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     received = replies(service, request_ + CHUNKS + trailer + b"\r\n", close)
     assert received.startswith(b"HTTP/1.1 411 Length Required\r\n")
     assert b"Content-Length, not in chunks" in received
@@ -113,8 +113,8 @@ def test_reset_before_a_large_term_is_sent_harms_no_other_reply(serve: Serve, un
     as_text = {"Accept": "text/plain"}
     until(lambda: service.ask("/api1/terms/6000000", headers=as_text)[0].status == 200)
     _, expected = service.ask("/api1/terms/6000000", headers=as_text)
-    current = b"GET /api0/current HTTP/1.1\r\nHost: x\r\n\r\n"
-    request = b"GET /api1/terms/6000000 HTTP/1.1\r\nHost: x\r\nAccept: text/plain\r\n\r\n"
+    current = b"GET /api0/current HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    request = b"GET /api1/terms/6000000 HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain\r\n\r\n"
     for trial in range(60):
         with socket.create_connection((service.host, service.port), timeout=20) as client:
             if unread:

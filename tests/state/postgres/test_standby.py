@@ -6,7 +6,7 @@ import pytest
 
 from bigfib.state.postgres import lookup
 from bigfib.state.postgres.store import Postgres
-from bigfib.state.store import PositionMismatch, SequenceExists, SequenceNotFound, Steps
+from bigfib.state.store import Place, PositionMismatch, SequenceExists, SequenceNotFound, Steps
 from tests.postgres import Cluster, free_port, synchronous_standby
 from tests.state.postgres.stores import ONE, OTHER, opened
 
@@ -33,8 +33,8 @@ def reads(store: Postgres, url: str) -> list[Callable[[], object]]:
         lambda: store.step_all([Steps(OTHER, 1, 0, 9)], [ONE]),
         lambda: refused(lambda: store.step(ONE, 1, 7, 9)),
         lambda: refused(lambda: store.step(OTHER, 1, 7, 9)),
-        lambda: refused(lambda: store.put(ONE, 1, 3)),
-        lambda: refused(lambda: store.delete(ONE, 3)),
+        lambda: refused(lambda: store.put(ONE, 1, Place(3))),
+        lambda: refused(lambda: store.delete(ONE, Place(3))),
         lambda: refused(lambda: store.create(ONE, 3)),
         store.check,
         lambda: lookup.find(url, ONE),

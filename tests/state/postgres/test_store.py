@@ -9,6 +9,7 @@ import pytest
 from bigfib.sequences import SHARED
 from bigfib.state.postgres import store as postgres_store
 from bigfib.state.store import (
+    Place,
     PositionMismatch,
     Steps,
 )
@@ -59,9 +60,9 @@ class TestPositions:
             store.create(ONE, far)
             assert store.step(ONE, 1, 0, far) == far + 1
             with pytest.raises(PositionMismatch) as mismatch:
-                store.put(ONE, 0, far)
+                store.put(ONE, 0, Place(far))
             assert mismatch.value.position == far + 1
-            store.put(ONE, far * 7, far + 1)
+            store.put(ONE, far * 7, Place(far + 1))
             assert store.step_all([Steps(ONE, -1, far, far * 7)], [ONE]) == [far * 7 - 1] * 2
 
     def test_position_with_a_fraction_of_zero_counts_as_whole(self, database: str) -> None:
@@ -69,7 +70,7 @@ class TestPositions:
             run(database, rf"INSERT INTO bigfib_sequences VALUES ('\x{ONE.hex()}', 5.00, 0)")
             assert store.find(ONE) == 5
             assert store.step(ONE, 1, 5, 5) == 6
-            store.put(ONE, 7, 6)
+            store.put(ONE, 7, Place(6))
             assert store.step_all([Steps(ONE, 1, 0, 9)], [ONE]) == [8, 8]
 
 
@@ -177,17 +178,19 @@ def test_version_grows_with_each_change_though_the_position_returns(database: st
     with opened(database) as store, opened(database) as another:
         assert store.version(ONE) == 0
         store.create(ONE, 5)
-        assert store.version(ONE) == 1
+        first = store.version(ONE)
         assert [(store.step(ONE, by, 0, 9), store.version(ONE)) for by in (1, -1)] == [
-            (6, 2),
-            (5, 3),
+            (6, first + 1),
+            (5, first + 2),
         ]
-        store.put(ONE, 5, 5)
-        assert store.version(ONE) == 4
+        store.put(ONE, 5, Place(5))
+        assert store.version(ONE) == first + 3
         with pytest.raises(PositionMismatch):
-            store.put(ONE, 5, 6)
+            store.put(ONE, 5, Place(6))
         assert another.step_all([Steps(ONE, 2, 0, 9)]) == [7]
-        assert (another.version(ONE), another.version(OTHER), another.version(ONE)) == (5, 0, 5)
-        assert (store.version(ONE), store.find(ONE), store.version(ONE)) == (4, 7, 5)
+        found = [another.version(one) for one in (ONE, OTHER, ONE)]
+        assert found == [first + 4, 0, first + 4]
+        assert store.version(ONE) == first + 3, "at the position last returned here"
+        assert (store.find(ONE), store.version(ONE)) == (7, first + 4)
         store.delete(ONE)
         assert store.version(ONE) == 0

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from bigfib.state.postgres import schema
-from bigfib.state.store import LOCKED, OutcomeUnknown, PositionMismatch, Steps, Unavailable
+from bigfib.state.store import LOCKED, OutcomeUnknown, Place, PositionMismatch, Steps, Unavailable
 from tests.postgres import Cluster
 from tests.service import until
 from tests.state.postgres.stores import ONE, OTHER, opened
@@ -70,7 +70,7 @@ def test_store_steps_waits_for_rows_and_shows_only_what_a_standby_has(
         store.create(OTHER, 10**5000)
         assert store.step(ONE, 1, 0, 9) == 6
         with pytest.raises(PositionMismatch):
-            store.put(ONE, 1, 5)
+            store.put(ONE, 1, Place(5))
         steps = [Steps(ONE, 1, 0, 9), Steps(OTHER, 1, 0, 10**5001)]
         with psycopg.connect(versioned.url()) as other:
             other.execute("SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [ONE])

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from bigfib.state import floor, header, reader
+from bigfib.state.compaction import new_path
 from bigfib.state.errors import CommitFailed, CompactionFailed
 from bigfib.state.log import Durability, Log
-from bigfib.state.rewrite import new_path
 from tests.state.test_log import file_size_limit, store
 
 SHARED = b"shared"
@@ -27,10 +27,10 @@ class TestRewrite:
             for number in range(3000):
                 store(log, b"%d" % (number % 10), 2**number)
             before = store(log, b"3", None)
-            log.rewrite()
+            log.compact()
             assert path.stat().st_size < before / 50
             assert log.records == 9
-            log.append(SHARED, 5)
+            log.note(SHARED, 5)
             log.commit()
         expected = {b"%d" % digit: 2 ** (2990 + digit) for digit in range(10) if digit != 3}
         assert positions(path) == {**expected, SHARED: 5}
@@ -64,11 +64,11 @@ class TestRewrite:
     def test_compaction_commits_what_waits(self, path: Path) -> None:
         with Log(path) as log:
             for number in range(100):
-                log.append(b"%d" % number, 1)
-            log.rewrite()
+                log.note(b"%d" % number, 1)
+            log.compact()
             assert log.committed == log.changes == 100
             assert len(positions(path)) == 100
-            log.append(SHARED, 100)
+            log.note(SHARED, 100)
             assert (log.committed, log.changes) == (100, 101)
             log.commit()
             assert log.committed == 101
@@ -82,7 +82,7 @@ class TestRewrite:
                 # Three slices.
                 for _ in range(4):
                     for number in range(1200):
-                        log.append(b"%d" % number, 1)
+                        log.note(b"%d" % number, 1)
                     log.commit()
                 expected = {b"%d" % number: 1 for number in range(1200)}
                 for number in range(stop):
@@ -102,14 +102,14 @@ class TestRewrite:
             with Log(path, rewrite_bytes=1) as log:
                 for _ in range(4):
                     for number in range(1200):
-                        log.append(b"%d" % number, 300)
+                        log.note(b"%d" % number, 300)
                     log.commit()
                 expected = {b"%d" % number: 300 for number in range(1200)}
                 for number in range(stop):
                     for name in (SHARED, b"%d" % (number * 37 % 1200), b"new %d" % number):
                         for _ in range(2):
                             expected[name] = expected.get(name, 300) + 1
-                            log.append(name, expected[name])
+                            log.note(name, expected[name])
                     log.commit()
                 assert positions(path) == expected
             assert positions(path) == expected
@@ -148,14 +148,14 @@ class TestRewrite:
         link = tmp_path / "link.log"
         link.symlink_to(path)
         with Log(link) as log:
-            log.append(SHARED, 5)
-            log.rewrite()
+            log.note(SHARED, 5)
+            log.compact()
         assert link.is_symlink()
         assert positions(path) == {SHARED: 5}
 
     def test_compaction_keeps_the_mode(self, path: Path) -> None:
         with Log(path) as log:
-            log.rewrite()
+            log.compact()
         assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -164,16 +164,16 @@ class TestExpiry:
         now = 20_000.0 * DAY
         with Log(path, clock=lambda: now, days_kept=90, permanent=SHARED) as log:
             for name in (SHARED, b"old", b"touched", b"removed"):
-                log.append(name, 7)
+                log.note(name, 7)
             now += 50 * DAY
-            log.append(b"touched", 8)
-            log.append(b"young", 9)
-            log.append(b"removed", None)
+            log.note(b"touched", 8)
+            log.note(b"young", 9)
+            log.note(b"removed", None)
             now += 40 * DAY
-            log.rewrite()
+            log.compact()
             assert set(log.latest) == {SHARED, b"old", b"touched", b"young"}, "90 days are kept"
             now += DAY
-            log.rewrite()
+            log.compact()
             assert set(log.latest) == {SHARED, b"touched", b"young"}
             assert log.position(b"old") == 0
         assert positions(path) == {SHARED: 7, b"touched": 8, b"young": 9}
@@ -181,33 +181,33 @@ class TestExpiry:
     def test_days_are_kept_by_a_rewriting_and_a_restart(self, path: Path) -> None:
         now = 20_000.0 * DAY
         with Log(path, clock=lambda: now) as log:
-            log.append(b"old", 7)
+            log.note(b"old", 7)
             now += 80 * DAY
-            log.rewrite()
+            log.compact()
         now += 11 * DAY
         with Log(path, clock=lambda: now, days_kept=90) as log:
-            log.append(b"new", 1)
-            log.rewrite()
+            log.note(b"new", 1)
+            log.compact()
             assert set(log.latest) == {b"new"}
 
     def test_compaction_without_a_number_of_days_expires_nothing(self, path: Path) -> None:
         now = 0.0
         with Log(path, clock=lambda: now) as log:
-            log.append(b"old", 7)
+            log.note(b"old", 7)
             now += 10**6 * DAY
-            log.rewrite()
+            log.compact()
             assert log.position(b"old") == 7
 
     def test_a_clock_set_back_makes_nothing_older(self, path: Path) -> None:
         now = 20_000.0 * DAY
         with Log(path, clock=lambda: now, days_kept=90) as log:
-            log.append(b"a", 1)
+            log.note(b"a", 1)
             now -= 1000 * DAY
-            log.append(b"b", 2)
+            log.note(b"b", 2)
         with Log(path, clock=lambda: now, days_kept=90) as log:
-            log.append(b"c", 3)
+            log.note(b"c", 3)
             now += 1050 * DAY
-            log.rewrite()
+            log.compact()
             assert set(log.latest) == {b"a", b"b", b"c"}
 
     @pytest.mark.parametrize("reopened", [True, False])
@@ -221,24 +221,24 @@ class TestExpiry:
 
         log = opened()
         for name in (SHARED, b"a", b"b", b"c"):
-            log.append(name, 7)
+            log.note(name, 7)
         for now in (47_000.0 * DAY, 20_001.0 * DAY):
             if reopened:
                 log.close()
                 log = opened()
-            log.append(SHARED, 8)
+            log.note(SHARED, 8)
             if now > 20_001 * DAY:
-                log.append(b"a", 8)
-        log.append(b"b", 9)
-        log.append(b"new", 1)
-        log.rewrite()
+                log.note(b"a", 8)
+        log.note(b"b", 9)
+        log.note(b"new", 1)
+        log.compact()
         assert set(log.latest) == {SHARED, b"a", b"b", b"c", b"new"}
         # By the correct clock, they do expire.
         now = 20_091.0 * DAY
-        log.rewrite()
+        log.compact()
         assert set(log.latest) == {SHARED, b"a", b"b", b"new"}
         now = 20_092.0 * DAY
-        log.rewrite()
+        log.compact()
         assert set(log.latest) == {SHARED, b"a"}
         log.close()
 
@@ -251,14 +251,14 @@ class TestExpiry:
 
         log = Log(path, clock=clock, days_kept=90)
         for name in (b"a", b"b", b"c"):
-            log.append(name, 7)
+            log.note(name, 7)
         for now in (0.0, 20_001.0 * DAY):
             if reopened:
                 log.close()
                 log = Log(path, clock=clock, days_kept=90)
-            log.append(b"a", 8)
-            log.append(b"at %d" % now, 8)
-            log.rewrite()
+            log.note(b"a", 8)
+            log.note(b"at %d" % now, 8)
+            log.compact()
         assert set(log.latest) == {b"a", b"b", b"c", b"at 0", b"at 1728086400"}
         log.close()
 
@@ -269,14 +269,14 @@ class TestExpiry:
             return now
 
         with Log(path, clock=clock) as log:
-            log.append(b"ahead", 1)
+            log.note(b"ahead", 1)
         for now in (21_000.0 * DAY, 21_001.0 * DAY):
             with Log(path, clock=clock) as log:
-                log.append(b"at %d" % (now // DAY), 1)
+                log.note(b"at %d" % (now // DAY), 1)
         now = 21_100.0 * DAY
         with Log(path, clock=clock, days_kept=30) as log:
-            log.append(b"new", 1)
-            log.rewrite()
+            log.note(b"new", 1)
+            log.compact()
             assert set(log.latest) == {b"ahead", b"new"}
 
     def test_a_log_of_the_shared_sequence_alone_trusts_the_clock(self, path: Path) -> None:
@@ -286,36 +286,36 @@ class TestExpiry:
             return now
 
         with Log(path, clock=clock, permanent=SHARED) as log:
-            log.append(SHARED, 8)
+            log.note(SHARED, 8)
         now = 20_000.0 * DAY
         with Log(path, clock=clock, days_kept=90, permanent=SHARED) as log:
-            log.append(b"a", 1)
+            log.note(b"a", 1)
             now += 91 * DAY
-            log.rewrite()
+            log.compact()
             assert set(log.latest) == {SHARED}
 
     def test_a_clock_before_1970_is_no_obstacle(self, path: Path) -> None:
         with Log(path, clock=lambda: -5.0 * DAY, days_kept=90) as log:
-            log.append(b"a", 1)
-            log.rewrite()
+            log.note(b"a", 1)
+            log.compact()
         assert positions(path) == {b"a": 1}
 
     def test_rewriting_that_fails_drops_nothing(self, path: Path) -> None:
         now = 20_000.0 * DAY
         with Log(path, clock=lambda: now, days_kept=90) as log:
             for number in range(2000):
-                log.append(b"old %d" % number, 7)
+                log.note(b"old %d" % number, 7)
             log.commit()
             now += 91 * DAY
             for number in range(2000):
-                log.append(b"new %d" % number, 7)
+                log.note(b"new %d" % number, 7)
             log.commit()
             everything = dict(log.latest)
             with file_size_limit(10_000), pytest.raises(CompactionFailed, match="File too large"):
-                log.rewrite()
+                log.compact()
             assert log.latest == everything
             log.commit()
-            log.rewrite()
+            log.compact()
             assert set(log.latest) == {b"new %d" % number for number in range(2000)}
 
     def test_sequence_touched_while_it_expires_is_kept(self, path: Path) -> None:
@@ -323,12 +323,12 @@ class TestExpiry:
         with Log(path, clock=lambda: now, days_kept=90, rewrite_bytes=1) as log:
             for _ in range(4):
                 for number in range(2000):
-                    log.append(b"%d" % number, 1)
+                    log.note(b"%d" % number, 1)
                 log.commit()
             now += 91 * DAY
             for number in range(2000):
                 store(log, b"%d" % (number % 10), 2)
-            log.rewrite()
+            log.compact()
             assert set(log.latest) == {b"%d" % number for number in range(10)}
         assert positions(path) == {b"%d" % number: 2 for number in range(10)}
 
@@ -336,10 +336,10 @@ class TestExpiry:
 class TestTakenAway:
     def test_a_removed_log_is_the_end(self, path: Path) -> None:
         log = Log(path)
-        log.append(SHARED, 1)
+        log.note(SHARED, 1)
         log.commit()
         path.unlink()
-        log.append(SHARED, 2)
+        log.note(SHARED, 2)
         with pytest.raises(CommitFailed, match="removed"):
             log.commit()
         with pytest.raises(CommitFailed):
@@ -350,7 +350,7 @@ class TestTakenAway:
         Log(other).close()
         log = Log(path)
         other.replace(path)
-        log.append(SHARED, 2)
+        log.note(SHARED, 2)
         with pytest.raises(CommitFailed, match="replaced"):
             log.commit()
         with pytest.raises(CommitFailed):

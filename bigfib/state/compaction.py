@@ -1,6 +1,6 @@
 """Compact a state log: write its live records to a new file, while appends go on.
 
-`Rewrite` makes the new file in slices, one after each commit of the log:
+`CompactedFile` makes the new file in slices, one after each commit of the log:
 
 1. Write the position of every sequence to a new file next to the log, slice by slice.
 2. Sync the new file in a thread, because that may take long.
@@ -42,7 +42,7 @@ def new_path(path: Path) -> Path:
     return path.with_name(path.name + ".new")
 
 
-class Rewrite:
+class CompactedFile:
     """The new file of a log that is being compacted.
 
     Attributes:
@@ -184,11 +184,11 @@ class Rewrite:
 
 
 class Compaction:
-    """Decide when a log is compacted, and advance the rewriting.
+    """Decide when a log is compacted, and advance it.
 
     Attributes:
         due_at: The size from which on the log is compacted, if that is worthwhile.
-        running: The rewriting under way, or None.
+        running: The new file of the compaction under way, or None.
     """
 
     def __init__(
@@ -208,20 +208,20 @@ class Compaction:
         self._latest = latest
         self._permanent = permanent
         self._least = self.due_at = least
-        self.running: Rewrite | None = None
+        self.running: CompactedFile | None = None
 
     def is_worthwhile(self, count: int) -> bool:
         """Return whether the log would shrink enough, with ``count`` records now."""
         return count > _RECORDS_PER_SEQUENCE * len(self._latest)
 
     def begin(self, size: int, previous: int, today: int, oldest_day: int) -> None:
-        """Begin to rewrite the log, which has ``size`` bytes; other arguments as for `Rewrite`.
+        """Begin to compact the log of ``size`` bytes; other arguments as for `CompactedFile`.
 
         Raises:
             CompactionFailed: the new file cannot be created; retry when the log has doubled.
         """
         try:
-            self.running = Rewrite(
+            self.running = CompactedFile(
                 self._system,
                 self._path,
                 self._latest,
@@ -234,26 +234,26 @@ class Compaction:
         except OSError as error:
             self._fail(size, error)
 
-    def advance(self, size: int) -> Rewrite | None:
-        """Do the next part, and return the rewriting once its file has the log's name.
+    def advance(self, size: int) -> CompactedFile | None:
+        """Do the next part, and return the new file once it has the log's name.
 
         Raises:
             CompactionFailed: the new file cannot be written; retry when the log has doubled.
         """
-        rewriting = self.running
-        if not rewriting:
+        new = self.running
+        if not new:
             return None
         try:
-            if not rewriting.advance():
+            if not new.advance():
                 return None
-            rewriting.finish()
+            new.finish()
         except OSError as error:
             self.abandon()
             self._fail(size, error)
         self.running = None
-        self.due_at = max(self._least, 2 * rewriting.end)
-        _logger.debug("state log %s is compacted: bytes %d now", self._path, rewriting.end)
-        return rewriting
+        self.due_at = max(self._least, 2 * new.end)
+        _logger.debug("state log %s is compacted: bytes %d now", self._path, new.end)
+        return new
 
     def abandon(self) -> None:
         """Stop, and remove the new file."""

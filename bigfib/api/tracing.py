@@ -1,0 +1,28 @@
+"""Know the ids by which clients and proxies follow a request: to return them, and to log them."""
+
+import re
+from typing import Any, Final
+
+REQUEST_ID: Final = "HTTP_X_REQUEST_ID"
+TRACEPARENT: Final = "HTTP_TRACEPARENT"
+
+# By its key in the environment: the header, and what it may be. What is anything else is ignored,
+# so that logs and replies have no long or odd text of a client. `traceparent` is as W3C has it.
+_IDS: Final = {
+    REQUEST_ID: ("X-Request-Id", re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")),
+    TRACEPARENT: (
+        "traceparent",
+        re.compile(
+            r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}",
+        ),
+    ),
+}
+
+
+def ids(environ: dict[str, Any]) -> dict[str, str]:
+    """Return the valid ids of a request, by the name of their header."""
+    found = {}
+    for key, (name, pattern) in _IDS.items():
+        if pattern.fullmatch(environ.get(key, "")):
+            found[name] = environ[key]
+    return found
