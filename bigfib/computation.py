@@ -100,10 +100,7 @@ def die_with(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
     Raises:
         SystemExit: The parent has ended already.
     """
-    # If the C library has no prctl, an orphan runs until it writes to its closed pipe.
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl:
-        prctl(_PR_SET_PDEATHSIG, number)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         raise SystemExit(1)
 

@@ -177,10 +177,10 @@ def decimal_length(n: int) -> int:
     answer, use `digit_count`. F(n) is the integer nearest to the formula without its vanishing
     part, and no power of ten is between the two.
     """
-    reckoned = n * _LOG10_PHI - _HALF_LOG10_5
-    error = reckoned * 2**-50
-    digits = int(reckoned + error) + 1
-    return digits if digits == int(reckoned - error) + 1 else int(digit_count(n))
+    logarithm = n * _LOG10_PHI - _HALF_LOG10_5
+    error = logarithm * 2**-50
+    digits = int(logarithm + error) + 1
+    return digits if digits == int(logarithm - error) + 1 else int(digit_count(n))
 
 
 def leading_digits(n: int | mpz, count: int) -> str:

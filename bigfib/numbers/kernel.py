@@ -145,7 +145,7 @@ class Buffer:
         except OSError as error:
             raise MemoryError(f"there are no {size} bytes of memory") from error
         # With small pages, the operating system would take a tenth of the computing time.
-        if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        if size >= _HUGE:
             memory.madvise(mmap.MADV_HUGEPAGE)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         self.view = memoryview(memory)

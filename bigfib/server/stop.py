@@ -29,8 +29,8 @@ from bigfib.server.bjoern.idle import ConnectionWatch
 
 _logger = logging.getLogger(__name__)
 
-_LOOK_SECONDS: Final = 0.05
-_MOST_LOOKS: Final = 10
+_RETRY_SECONDS: Final = 0.05
+_MOST_ATTEMPTS: Final = 10
 
 
 class Stop:
@@ -42,8 +42,8 @@ class Stop:
         self._listener = listener
         self._watch = watch
         self._inherited = inherited
-        self._taken_by_python = self._begins = False
-        self._looks = 0
+        self._taken_by_python = self._is_trying = False
+        self._attempts = 0
         self._waiting = select.poll()
         self._waiting.register(listener, select.POLLIN)
 
@@ -52,8 +52,8 @@ class Stop:
         """Let signals stop the loop that runs in this context; SIGINT is blocked already."""
         # A shell without job control starts commands in the background with SIGINT ignored.
         ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        signal.signal(signal.SIGINT, self._interrupt)
-        signal.signal(signal.SIGTERM, self._begin)
+        signal.signal(signal.SIGINT, self._on_sigint)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
         if not ignored:
             threading.Thread(target=self._turn_interrupt_into_termination, daemon=True).start()
         try:
@@ -62,20 +62,20 @@ class Stop:
             # Python restores the default action at exit: a second SIGTERM would then kill.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
-    def _begin(self, _signal: int, _frame: object) -> None:
-        if self.draining.is_set() or self._begins:
+    def _on_sigterm(self, _signal: int, _frame: object) -> None:
+        if self.draining.is_set() or self._is_trying:
             return
-        self._begins = True
-        begun = self._has_begun()
+        self._is_trying = True
+        stopping = self._try_to_stop()
         # Reset before the timer can send the next signal.
-        self._begins = False
-        if not begun:
-            threading.Timer(_LOOK_SECONDS, self._terminate).start()
+        self._is_trying = False
+        if not stopping:
+            threading.Timer(_RETRY_SECONDS, self._terminate).start()
 
-    def _has_begun(self) -> bool:
-        """Begin to stop, unless clients are waiting; return whether the stop has begun."""
-        if self._looks < _MOST_LOOKS and self._waiting.poll(0):
-            self._looks += 1
+    def _try_to_stop(self) -> bool:
+        """Stop the loop, unless clients are waiting; return whether the stop has begun."""
+        if self._attempts < _MOST_ATTEMPTS and self._waiting.poll(0):
+            self._attempts += 1
             return False
         self._taken_by_python = False
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -94,8 +94,8 @@ class Stop:
         self._watch.drain()
         return True
 
-    def _interrupt(self, _signal: int, _frame: object) -> None:
-        # Runs if `_begin` raises SIGINT before libev handles it, and when bjoern returns.
+    def _on_sigint(self, _signal: int, _frame: object) -> None:
+        # Runs if `_on_sigterm` raises SIGINT before libev handles it, and when bjoern returns.
         self._taken_by_python = True
 
     def _turn_interrupt_into_termination(self) -> None:

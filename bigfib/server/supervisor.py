@@ -56,14 +56,14 @@ class Worker:
     Attributes:
         pid: Its process id, or 0 while it does not run.
         due: When it is started next, on the monotonic clock.
-        heard: When it last reported; before the first report, when `STARTING_SECONDS` end. None if
-            no report is expected.
+        last_report: When it last reported; before the first report, when `STARTING_SECONDS` end.
+            None if no report is expected.
     """
 
     def __init__(self) -> None:
         self.pid = 0
         self.due = 0.0
-        self.heard: float | None = None
+        self.last_report: float | None = None
         self._started = 0.0
         self._pause = _FIRST_PAUSE
 
@@ -71,12 +71,12 @@ class Worker:
         """Note that the worker runs as process ``pid``."""
         self.pid = pid
         self._started = time.monotonic()
-        self.heard = self._started + STARTING_SECONDS
+        self.last_report = self._started + STARTING_SECONDS
 
     def note_end(self) -> None:
         """Note that the worker has ended, and schedule its restart."""
         self.pid = 0
-        self.heard = None
+        self.last_report = None
         if time.monotonic() - self._started > _LONGEST_PAUSE:
             self._pause = _FIRST_PAUSE
         self.delay()
@@ -88,9 +88,9 @@ class Worker:
 
     def kill_if_silent(self, timeout: float) -> None:
         """Kill the worker if it has not reported for ``timeout`` seconds."""
-        if self.heard is not None and time.monotonic() - self.heard > timeout:
+        if self.last_report is not None and time.monotonic() - self.last_report > timeout:
             _logger.error("worker %d has not answered for %g s; it is killed", self.pid, timeout)
-            self.heard = None
+            self.last_report = None
             os.kill(self.pid, signal.SIGKILL)
 
 
@@ -196,7 +196,7 @@ class Supervisor:
     def _note_report(self, pid: int) -> None:
         for worker in self._workers:
             if worker.pid == pid:
-                worker.heard = time.monotonic()
+                worker.last_report = time.monotonic()
         if not self._ready:
             self._ready = True
             systemd.notify("READY=1", f"STATUS={len(self._workers)} workers")

@@ -90,7 +90,7 @@ class CompactedFile:
         self._permanent = permanent
         self._remaining = iter(list(latest))
         self._touched: set[bytes] = set()
-        self._left_out: dict[bytes, int] = {}
+        self._expired: dict[bytes, int] = {}
         self._durable = header.SIZE
         self._sync: threading.Thread | None = None
         self._sync_error: OSError | None = None
@@ -141,7 +141,7 @@ class CompactedFile:
     def abandon(self) -> None:
         """Remove the new file, and restore the expired sequences."""
         self.wait()
-        for sequence_id, packed in self._left_out.items():
+        for sequence_id, packed in self._expired.items():
             if sequence_id not in self._touched:
                 self._latest[sequence_id] = packed
         with contextlib.suppress(OSError):
@@ -151,7 +151,7 @@ class CompactedFile:
     def _write(self, ids: Iterable[bytes]) -> None:
         """Write the positions of these sequences, in one piece."""
         pieces = records.encode_changes(
-            self._kept(ids),
+            self._changes(ids),
             durable=self._durable,
             today=self._today,
             at=self.end,
@@ -162,7 +162,7 @@ class CompactedFile:
         self.end += len(piece)
         self.records += len(pieces)
 
-    def _kept(self, ids: Iterable[bytes]) -> Iterator[tuple[bytes, int | None]]:
+    def _changes(self, ids: Iterable[bytes]) -> Iterator[tuple[bytes, int | None]]:
         """Yield the current state of these sequences as changes; remove the expired ones."""
         for sequence_id in ids:
             # A deleted sequence gives None: it may be in the new file already.
@@ -174,7 +174,7 @@ class CompactedFile:
             ):
                 yield sequence_id, packed
             else:
-                self._left_out[sequence_id] = self._latest.pop(sequence_id)
+                self._expired[sequence_id] = self._latest.pop(sequence_id)
 
     def _sync_new_file(self) -> None:
         try:

@@ -23,11 +23,8 @@ _PIECE: Final = 1 << 20
 # From <linux/falloc.h>.
 _KEEP_SIZE: Final = 1
 
-_libc: Any = ctypes.CDLL(None, use_errno=True)
-# glibc's `fallocate` takes 32-bit offsets on 32-bit machines; musl's takes 64 everywhere.
-_fallocate: Any = getattr(_libc, "fallocate64", getattr(_libc, "fallocate", None))
-if _fallocate:
-    _fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_fallocate: Any = ctypes.CDLL(None, use_errno=True).fallocate
+_fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 
 class System(Protocol):
@@ -57,13 +54,13 @@ def write(system: System, fd: int, data: bytes, offset: int) -> None:
         written += system.pwrite(fd, data[written:], offset + written)
 
 
-def set_appending(fd: int, *, appending: bool) -> None:
-    """Make `pwrite` append to the file regardless of its offset, or stop doing so.
+def make_append_only(fd: int) -> None:
+    """Make `pwrite` append to the file open as ``fd``, regardless of its offset.
 
     If another program truncates the file, a write at the former end would restore its size, with
     zeros in place of the lost records. Appending leaves it too short, which is then noticed.
     """
-    fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND if appending else 0)
+    fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
 
 
 def reserve(fd: int, offset: int, size: int) -> None:
@@ -75,8 +72,6 @@ def reserve(fd: int, offset: int, size: int) -> None:
     Raises:
         OSError: there is no room, or the file system cannot reserve any.
     """
-    if not _fallocate:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     while _fallocate(fd, _KEEP_SIZE, offset, size):
         code = ctypes.get_errno()
         if code != errno.EINTR:
@@ -149,7 +144,7 @@ def create(system: System, path: Path, access: Access, previous: int) -> tuple[i
     try:
         grant(fd, access)
         write(system, fd, encoded, 0)
-        set_appending(fd, appending=True)
+        make_append_only(fd)
     except OSError:
         system.close(fd)
         raise

@@ -48,7 +48,7 @@ def open_file(system: System, path: Path, name: Path) -> tuple[int, Contents]:
     try:
         with contextlib.suppress(FileNotFoundError):
             fd = system.open(path, os.O_RDWR | os.O_CLOEXEC)
-            files.set_appending(fd, appending=True)
+            files.make_append_only(fd)
             # Under another name the log has another lock file, so lock the log itself, too.
             files.lock_open(fd)
         contents = inspect(path)

@@ -97,10 +97,10 @@ class Reader:
                 if self._read_on():
                     continue
                 if self._at < len(self._piece):
-                    self._find_promise(str(error))
+                    self._note_fault(str(error))
                 return None
             except records.BadRecord as error:
-                self._find_promise(str(error))
+                self._note_fault(str(error))
                 return None
             self.end += after - self._at
             self._at = after
@@ -116,7 +116,7 @@ class Reader:
             self._piece, self._at = read_at(self._file, self.end, size), 0
         return len(self._piece) - self._at > known
 
-    def _find_promise(self, found: str) -> None:
+    def _note_fault(self, found: str) -> None:
         self.fault = Fault(self.end, found)
         if not self._judges:
             return

@@ -165,8 +165,8 @@ class ConnectionWatch:
             return False
         self._next = 0
         self._highest = max(self._seen, default=0)
-        self._share_memory()
-        self._save_descriptors()
+        self._close_largest()
+        self._adapt_timeout()
         return True
 
     def _look_at(self, fd: int, now: float) -> None:
@@ -241,7 +241,7 @@ class ConnectionWatch:
         finally:
             os.dup2(self._nothing.fileno(), self._duplicate.fileno(), inheritable=False)
 
-    def _share_memory(self) -> None:
+    def _close_largest(self) -> None:
         excess = sum(seen.held for seen in self._seen.values()) - MOST_HELD_BY_ALL
         if excess <= 0:
             return
@@ -251,7 +251,7 @@ class ConnectionWatch:
             if excess <= 0:
                 break
 
-    def _save_descriptors(self) -> None:
+    def _adapt_timeout(self) -> None:
         timeout = SHORT_TIMEOUT if len(self._seen) > self._most else TIMEOUT
         if timeout < self._timeout:
             _logger.warning(
