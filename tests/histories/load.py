@@ -123,7 +123,8 @@ class Owner:
         if reply is None:
             self._may_be_made = sent_before
             return
-        assert reply.place
+        if not reply.place:
+            raise NotOnce(f"after {self.steps} steps the sequence is gone: {reply}")
         before, self._at = self._at, reply.place
         done = reply.status is Status.DONE
         if (done or self._alone) and (self._at[0] != before[0] + 1 or not (done or sent_before)):
