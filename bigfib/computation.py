@@ -358,7 +358,7 @@ class Pace:
         # Extrapolate for at most as long as the reported work took.
         if self._done:
             passed = self._at - self._began
-            ahead = self._done * min((now - self._at) / passed, 1.0) if passed else 0.0
+            ahead = self._done * min((now - self._at) / passed, 1.0) if passed > 0 else 0.0
         else:
             ahead = self._first * min((now - self._began) / self._seconds, 1.0)
         self._shown = max(self._shown, min(self._done + ahead, max(self._done, _ALMOST)))

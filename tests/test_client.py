@@ -112,6 +112,21 @@ def test_terms_that_are_cut_off_are_continued(proxy: LossyProxy) -> None:
     assert lines == [f"{n} {'-' * (n == -2)}{term(abs(n))}" for n in range(-3, 10_007)]
 
 
+def test_term_that_is_cut_off_within_its_digits_is_asked_for_again() -> None:
+    head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    # F(17) = 1597, of which two digits arrive.
+    with answering(head % 9 + b"987\n15", head % 5 + b"1597\n") as url:
+        assert list(Client(url).terms(16, 2)) == ["987", "1597"]
+
+
+def test_term_whose_reply_is_cut_off_behind_the_last_digit_is_whole() -> None:
+    digits = b"1" * (1 << 16)
+    head = b"HTTP/1.1 206 Partial Content\r\nTransfer-Encoding: chunked\r\n\r\n"
+    beyond = b"HTTP/1.1 416 x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    with answering(head + b"10000\r\n" + digits, beyond) as url:
+        assert Client(url).term(313_589) == digits.decode()
+
+
 def test_residue_summary_and_index_are_exact(client: Client) -> None:
     n = "1" + "0" * 9000
     modulus = 10**9 + 7

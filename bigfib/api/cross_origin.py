@@ -31,9 +31,8 @@ class CrossOriginReads(falcon.CORSMiddleware[Any, Any]):
         """Add the headers of CORS to the reply, and answer a preflight."""
         if req.uri_template not in _READ or req.method not in _METHODS:
             return
-        if self.allow_origins != "*":
-            # Caches must not show one origin the reply to another.
-            resp.append_header("Vary", "Origin")
+        # Caches must not show one origin, or all, the reply to another, or to none.
+        resp.append_header("Vary", "Origin")
         super().process_response(req, resp, resource, req_succeeded)
         if resp.get_header("Access-Control-Allow-Methods"):
             resp.set_header("Access-Control-Allow-Methods", "GET, HEAD")

@@ -2,7 +2,8 @@
 
 The reply has ``Server-Timing`` (W3C) with the milliseconds of three phases: ``commit``, waiting for
 the store; ``text``, converting terms into digits; ``compute``, all the rest until the reply begins.
-Such a request commits at once, and shares no commit with others. ``/api0`` has none of this.
+Such a request commits at once, and shares no commit with others. Answers of ``/api0`` have none of
+this, its refusals have.
 """
 
 import re

@@ -166,16 +166,22 @@ class Client:
             nonlocal got
             while True:
                 headers = {"Accept": media_type, "Range": f"bytes={got}-"}
-                with self._exchange.reply("GET", path, headers) as reply:
-                    if reply.status != HTTPStatus.ACCEPTED:
-                        if reply.status == HTTPStatus.OK:
-                            reply.read(got)  # Something on the way ignores Range.
-                        while piece := reply.read(_PIECE):
-                            got += len(piece)
-                            yield piece.decode()
-                        if reply.length:
-                            raise IncompleteRead(b"", reply.length)
+                try:
+                    with self._exchange.reply("GET", path, headers) as reply:
+                        if reply.status != HTTPStatus.ACCEPTED:
+                            if reply.status == HTTPStatus.OK:
+                                reply.read(got)  # Something on the way ignores Range.
+                            while piece := reply.read(_PIECE):
+                                got += len(piece)
+                                yield piece.decode()
+                            if reply.length:
+                                raise IncompleteRead(b"", reply.length)
+                            return
+                except Refused as error:
+                    # The reply was cut off behind the last digit.
+                    if got and error.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                         return
+                    raise
                 for _ in self.progress(n, base):
                     pass
 
@@ -205,6 +211,8 @@ class Client:
                 path, before = f"{_TERMS}?{urlencode(given)}", done
                 with self._exchange.reply("GET", path, {"Accept": media_type}) as reply:
                     for line in reply:
+                        if not line.endswith(b"\n"):
+                            raise IncompleteRead(line)
                         done += 1
                         yield line.decode().rstrip("\n")
                     if done == before:

@@ -185,10 +185,10 @@ class _Server:
 
     def _hosts(self) -> Hosts:
         """Return the names by which the service may be addressed."""
-        if self.settings.allowed_host:
-            return Hosts(self.settings.allowed_host)
-        # To those who connect from elsewhere it may have any name.
-        return Hosts(self.settings.host) if listener.is_loopback(self.listening) else Hosts()
+        names = self.settings.allowed_host
+        if names or listener.is_loopback(self.listening):
+            return Hosts(f"{names},{self.settings.host}")
+        return Hosts()  # To those who connect from elsewhere it may have any name.
 
     def _announce(self, opened: _Opened) -> None:
         """Log where the service listens, and what it serves."""

@@ -1,4 +1,4 @@
-"""The append-only state log: open, append, commit, close. `records` draws its bytes.
+"""The append-only state log: open, note changes, commit, close. `records` draws its bytes.
 
 What it promises, and `tests/state` show:
 
@@ -194,7 +194,7 @@ class Log(Positions):
         return None if self._header.is_old else version_of(self.latest.get(sequence_id, 0))
 
     def note(self, sequence_id: bytes, position: int | None, version: int = 0) -> None:
-        """Note position and version of the sequence for the next commit; see `Positions.append`.
+        """Note position and version of the sequence for the next commit; see `Positions.note`.
 
         Raises:
             AppendFailed: a full disk, a quota, a limit or an I/O error; the log is unchanged.

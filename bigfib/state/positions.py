@@ -61,7 +61,7 @@ class Positions(ABC):
         """Move the sequence by ``by`` positions; see `Store.step`.
 
         Raises:
-            AppendFailed, CommitFailed: as `append`.
+            AppendFailed, CommitFailed: as `note`.
         """
         packed = self.latest.get(sequence_id)
         if packed is None:
@@ -79,7 +79,7 @@ class Positions(ABC):
         """Move the sequence to ``position``; see `Store.put`.
 
         Raises:
-            AppendFailed, CommitFailed: as `append`.
+            AppendFailed, CommitFailed: as `note`.
         """
         self._require(sequence_id, expected)
         self.note(sequence_id, position)
@@ -88,7 +88,7 @@ class Positions(ABC):
         """Create the sequence at ``position``; see `Store.create`.
 
         Raises:
-            AppendFailed, CommitFailed: as `append`.
+            AppendFailed, CommitFailed: as `note`.
         """
         if sequence_id in self.latest:
             raise SequenceExists
@@ -100,7 +100,7 @@ class Positions(ABC):
         """Delete the sequence; see `Store.delete`.
 
         Raises:
-            AppendFailed, CommitFailed: as `append`.
+            AppendFailed, CommitFailed: as `note`.
         """
         self._require(sequence_id, expected)
         self.note(sequence_id, None)

@@ -85,6 +85,7 @@ class Scrub:
                 file = open(f"/proc/self/fd/{self._fd}", "rb", buffering=0)  # noqa: PTH123, SIM115
             except OSError as error:
                 _logger.warning("state log %s cannot be checked: %s", self._path, error.strerror)
+                self._begins_at = now + _PAUSE
                 return False
             self._file = file
         self.fault = ""

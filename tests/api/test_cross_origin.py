@@ -49,6 +49,12 @@ def test_named_origin_reads_terms_and_nothing_else(serve: Serve, origins: str) -
         assert allowed(service, target) is None, target
 
 
+def test_caches_know_that_a_reply_to_no_origin_is_another(serve: Serve) -> None:
+    # The one without Access-Control-Allow-Origin would be kept for a year, for pages too.
+    reply, _ = serve("--cors-origin", "*").ask("/api1/terms/10")
+    assert "Origin" in reply.headers["Vary"]
+
+
 def test_other_origin_reads_nothing_and_caches_know_that(serve: Serve) -> None:
     service = serve("--cors-origin", "https://a.example")
     assert [allowed(service, target) for target in READABLE] == [None] * len(READABLE)

