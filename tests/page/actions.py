@@ -48,6 +48,12 @@ def is_at(page: Page, n: int) -> None:
     assert digits(page.locator("#current")) == fib(n)
 
 
+def own_path(page: Page) -> str:
+    """Return the path of the private sequence that the page shows, once it does."""
+    expect(page).to_have_url(re.compile("#[0-9a-f]{32}$"))
+    return f"/api1/sequences/{page.url.rpartition('#')[2]}"
+
+
 def seek(page: Page, n: str) -> None:
     page.get_by_label("to position").fill(n)
     page.get_by_role("button", name="Go").click()

@@ -11,6 +11,7 @@ from tests.page.actions import (
     hide_changes,
     is_at,
     later,
+    own_path,
     paused,
     position,
     put,
@@ -113,7 +114,7 @@ class TestOwnSequence:
         page = open_page(service)
         page.get_by_role("button", name="Private").click()
         is_at(page, 0)
-        path = f"/api1/sequences/{page.url.rpartition('#')[2]}"
+        path = own_path(page)
         page.get_by_role("button", name="Remove…").click()
         page.get_by_role("dialog").get_by_role("button", name=choice).click()
         expect(page.get_by_role("dialog")).to_be_hidden()
@@ -141,7 +142,7 @@ class TestOwnSequence:
         page.get_by_role("button", name="Private").click()
         expect(page.locator("#keep")).to_be_visible()
         is_at(page, 0)
-        assert created == [(201, f"/api1/sequences/{page.url.rpartition('#')[2]}")]
+        assert created == [(201, own_path(page))]
 
     def test_private_sequence_that_is_gone_is_reported_and_replaced(
         self, service: Service, open_page: Open
@@ -182,7 +183,7 @@ class TestOwnSequence:
         page = open_page(service)
         page.get_by_role("button", name="Private").click()
         is_at(page, 0)
-        path = f"/api1/sequences/{page.url.rpartition('#')[2]}"
+        path = own_path(page)
         hide_changes(page, path)
         service.ask(f"{path}/next?by=5000", "POST")
         page.get_by_role("button", name="Next").click()

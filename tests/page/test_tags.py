@@ -4,7 +4,7 @@ import json
 
 from playwright.sync_api import Route, expect
 
-from tests.page.actions import is_at, later
+from tests.page.actions import is_at, later, own_path
 from tests.page.conftest import Open
 from tests.service import Service
 
@@ -14,7 +14,7 @@ def test_the_tag_of_a_sequence_is_sent_back_as_it_came(service: Service, open_pa
     page = open_page(service)
     page.get_by_role("button", name="Private").click()
     is_at(page, 0)
-    path = f"/api1/sequences/{page.url.rpartition('#')[2]}"
+    path = own_path(page)
     stepped: list[str | None] = []
 
     def answer(route: Route) -> None:
