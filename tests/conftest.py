@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -213,3 +215,16 @@ def require() -> Callable[[str], str]:
         return found
 
     return find
+
+
+@pytest.fixture(scope="session")
+def wrong_clock(require: Callable[[str], str]) -> Iterator[Callable[[int], list[str]]]:
+    """Return a command that runs a process whose clock is this many days ahead."""
+    with tempfile.TemporaryDirectory() as name:
+        library = Path(name) / "clock.so"
+        source = Path(__file__).with_name("clock.c")
+        command = [require("cc"), "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
+        subprocess.run(command, check=True)
+        # PostgreSQL is run by another user.
+        Path(name).chmod(0o755)
+        yield lambda days: ["env", f"LD_PRELOAD={library}", f"DAYS_AHEAD={days}"]

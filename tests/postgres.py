@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -63,7 +63,10 @@ class Cluster:
 
     Attributes:
         port: Where it listens on 127.0.0.1.
+        before: A command that runs the server, such as one that sets its clock; empty for none.
     """
+
+    before: Sequence[str] = ()
 
     def __init__(
         self, template: "Cluster | None" = None, programs: Callable[[str], Path] = program
@@ -112,8 +115,8 @@ class Cluster:
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 self.as_user(
-                    *(str(self._program("postgres")), "-D", str(self.data), "-p", str(self.port)),
-                    *("-k", str(self.directory), *options),
+                    *(*self.before, str(self._program("postgres")), "-D", str(self.data)),
+                    *("-p", str(self.port), "-k", str(self.directory), *options),
                 ),
                 stdout=log,
                 stderr=log,
@@ -180,6 +183,11 @@ class Cluster:
     def promote(self) -> None:
         """Promote the standby to a primary, and wait until it is one."""
         self._run(str(program("pg_ctl")), "promote", "-w", "-D", str(self.data))
+
+    def cancel_waits(self) -> int:
+        """Cancel all waits for a standby, as an administrator might; return how many."""
+        waits = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        return len(self.sql(f"SELECT pg_cancel_backend(pid) {waits}"))
 
     def await_lock(self) -> None:
         """Wait until a statement waits for a lock that another holds."""
@@ -268,9 +276,16 @@ def _listens(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def synchronous_standby(primary: Cluster, port: int) -> Cluster:
-    """Return a running standby that gets every commit before the primary reports it."""
+def synchronous_standby(primary: Cluster, port: int, before: Sequence[str] = ()) -> Cluster:
+    """Return a running standby that gets every commit before the primary reports it.
+
+    Args:
+        primary: The primary, which is running.
+        port: Where the standby listens.
+        before: See `Cluster`.
+    """
     standby = primary.standby(port)
+    standby.before = before
     # Once promoted, it waits for no standby.
     with (standby.data / "postgresql.auto.conf").open("a") as settings:
         settings.write("synchronous_standby_names = ''\n")

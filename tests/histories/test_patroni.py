@@ -28,6 +28,14 @@ def kill_node(cluster: Patroni) -> None:
     node.start()
 
 
+def freeze_primary(cluster: Patroni) -> None:
+    """Freeze PostgreSQL alone for longer than the leader's key lasts; its Patroni goes on."""
+    node = cluster.leader()
+    node.signal_postgres(signal.SIGSTOP)
+    threading.Event().wait(15)
+    node.signal_postgres(signal.SIGCONT)
+
+
 def switch_over(cluster: Patroni) -> None:
     cluster.switch_over()
 
@@ -48,7 +56,7 @@ def freeze_node(cluster: Patroni) -> None:
 
 
 EVENTS: list[Callable[[Patroni], None]] = [
-    *(kill_primary, kill_node, switch_over, stop_etcd, freeze_node)
+    *(kill_primary, freeze_primary, kill_node, freeze_node, switch_over, stop_etcd)
 ]
 
 

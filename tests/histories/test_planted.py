@@ -1,18 +1,19 @@
 """Histories of real clients reveal the faults of a proxy, and none without it."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
 
 from tests.histories.checker import NotLinearizable, check
 from tests.histories.clients import SHARED, Address, Client, Gone, indices
-from tests.histories.history import Recorder
+from tests.histories.history import Recorder, Reply
 from tests.histories.load import Anything, Owner, work
 from tests.histories.model import At
 from tests.histories.planted import Fault, proxy
-from tests.service import Serve
+from tests.postgres import Cluster, free_port, synchronous_standby
+from tests.service import Serve, until
 
 
 @pytest.fixture
@@ -79,6 +80,77 @@ def test_step_sent_again_after_others_pushed_back_is_made_once_by_its_whole_tag(
     else:
         with pytest.raises(NotLinearizable):
             check(recorder.histories(), {})
+
+
+def show_a_cancelled_step(
+    primary: Cluster, standby: Cluster, reader: Client, _stepper: Client
+) -> None:
+    """Let a client see a step that no standby has, and the standby take over."""
+    standby.kill()
+    with suppress(Gone):
+        reader.next()
+    until(primary.cancel_waits)
+    for _ in range(3):
+        reader.read(SHARED)
+    primary.kill()
+    standby.start()
+    standby.promote()
+
+
+def wake_the_old_primary(
+    primary: Cluster, standby: Cluster, reader: Client, stepper: Client
+) -> None:
+    """Let a client ask the primary again after another has stepped at the one that replaces it."""
+    primary.pause()
+    standby.promote()
+    until(lambda: answer(stepper.next))
+    primary.resume()
+    reader.read(SHARED)
+
+
+def answer(ask: Callable[[], Reply | None]) -> Reply | None:
+    with suppress(Gone):
+        return ask()
+    return None
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("happens", [show_a_cancelled_step, wake_the_old_primary])
+@pytest.mark.parametrize("confirms", [True, False])
+def test_read_that_no_standby_confirms_is_found(
+    serve: Serve,
+    cluster: Cluster,
+    happens: Callable[[Cluster, Cluster, Client, Client], None],
+    confirms: bool,
+) -> None:
+    standby = synchronous_standby(cluster, free_port())
+    try:
+        if not confirms:
+            # Without this function the database is taken for one that needs no confirmation.
+            for (function,) in cluster.sql(
+                "SELECT oid::regprocedure::text FROM pg_proc "
+                "WHERE proname = 'pg_logical_emit_message'"
+            ):
+                cluster.sql(f"ALTER FUNCTION {function} RENAME TO unknown")
+        hosts = f"127.0.0.1:{cluster.port},127.0.0.1:{standby.port}"
+        recorder = Recorder()
+        clients = []
+        for number in range(2):
+            service = serve("--store", f"postgresql://postgres@{hosts}/postgres")
+            clients.append(Client(number, Address(service.host, service.port), recorder))
+        for each in clients:
+            each.next()
+        happens(cluster, standby, *clients)
+        until(lambda: answer(clients[1].current))
+        for each in clients:
+            each.close()
+    finally:
+        standby.remove()
+    if confirms:
+        check(recorder.histories(), {SHARED: At(0)})
+    else:
+        with pytest.raises(NotLinearizable):
+            check(recorder.histories(), {SHARED: At(0)})
 
 
 @pytest.mark.parametrize(

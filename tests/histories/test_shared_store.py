@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from itertools import cycle
 
 from tests.histories.load import working
 from tests.histories.test_services import History
@@ -18,18 +19,31 @@ from tests.shared_store.test_workers import children
 class Pair:
     """A primary with a synchronous standby, two servers, and what their clients are answered.
 
-    Each method is something that happens; after it there is a primary with a standby again.
+    The clock of one server is 91 days ahead, that of the other 91 days behind, and so are those of
+    standbys. Each method is something that happens; after it there is a primary with a standby
+    again.
     """
 
-    def __init__(self, cluster: Cluster, serve: Serve, history: History) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        serve: Serve,
+        history: History,
+        wrong_clock: Callable[[int], list[str]],
+    ) -> None:
         self._opened = ExitStack()
+        ahead, behind = (wrong_clock(days) for days in (91, -91))
+        self._clocks = cycle([ahead, behind, []])
         self._ports = [cluster.port, free_port()]
         self._history = history
         self._primary = cluster
         self._renew_standby()
         hosts = ",".join(f"127.0.0.1:{port}" for port in self._ports)
         url = f"postgresql://postgres@{hosts}/postgres"
-        self.services = [serve("--store", url), serve("--store", url, "--workers", "2")]
+        self.services = [
+            serve("--store", url, before=ahead),
+            serve("--store", url, "--workers", "2", before=behind),
+        ]
 
     def close(self) -> None:
         self._opened.close()
@@ -67,16 +81,21 @@ class Pair:
 
     def cut_network(self) -> None:
         self._cut()
-        primary = f"host=127.0.0.1 port={self._primary.port} user=postgres"
-        setting = f"ALTER SYSTEM SET primary_conninfo = '{primary}'"
-        self._standby.sql(setting, "SELECT pg_reload_conf()")
+        self._mend()
 
     def cut_network_and_fail_over(self) -> None:
         self._cut()
-        self._standby.promote()
-        # The old primary goes on, and takes connections.
-        self._history.more(100)
-        self._fail_over(promote=False)
+        self._replace_running_primary()
+
+    def cancel_commits(self) -> None:
+        self._cut()
+        self._cancel()
+        self._mend()
+
+    def cancel_commits_and_fail_over(self) -> None:
+        self._cut()
+        self._cancel()
+        self._replace_running_primary()
 
     def kill_worker(self) -> None:
         parent = self.services[1].process.pid
@@ -103,6 +122,23 @@ class Pair:
         self._standby.sql("ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()")
         self._history.failures(3)
 
+    def _cancel(self) -> None:
+        """Make changes visible that no standby has, and let clients look for them."""
+        for _ in range(3):
+            until(self._primary.cancel_waits)
+            self._history.failures(3)
+
+    def _mend(self) -> None:
+        primary = f"host=127.0.0.1 port={self._primary.port} user=postgres"
+        setting = f"ALTER SYSTEM SET primary_conninfo = '{primary}'"
+        self._standby.sql(setting, "SELECT pg_reload_conf()")
+
+    def _replace_running_primary(self) -> None:
+        self._standby.promote()
+        # The old primary goes on, and takes connections.
+        self._history.more(100)
+        self._fail_over(promote=False)
+
     def _fail_over(self, *, promote: bool = True) -> None:
         if promote:
             self._standby.promote()
@@ -115,26 +151,30 @@ class Pair:
 
     def _renew_standby(self) -> None:
         (port,) = {*self._ports} - {self._primary.port}
-        self._standby = synchronous_standby(self._primary, port)
+        self._standby = synchronous_standby(self._primary, port, next(self._clocks))
         self._opened.callback(self._standby.remove)
 
 
 EVENTS: list[Callable[[Pair], None]] = [
     *(Pair.kill_primary, Pair.switch_over, Pair.wake_old_primary, Pair.pause_primary),
     *(Pair.kill_standby, Pair.pause_standby, Pair.cut_network, Pair.cut_network_and_fail_over),
-    Pair.kill_worker,
+    *(Pair.cancel_commits, Pair.cancel_commits_and_fail_over, Pair.kill_worker),
 ]
 
 
 def test_history_over_troubles_of_primary_and_standby_is_linearizable(
-    serve: Serve, cluster: Cluster, tried: Counter[str], times: int
+    serve: Serve,
+    cluster: Cluster,
+    wrong_clock: Callable[[int], list[str]],
+    tried: Counter[str],
+    times: int,
 ) -> None:
     chance = random.Random(3)
-    events: list[Callable[[Pair], None]] = [Pair.kill_primary, Pair.cut_network]
+    events: list[Callable[[Pair], None]] = [Pair.kill_primary, Pair.cancel_commits_and_fail_over]
     if times > 1:
         events = [event for _ in range(times // 2) for event in chance.sample(EVENTS, len(EVENTS))]
     history = History(3)
-    pair = Pair(cluster, serve, history)
+    pair = Pair(cluster, serve, history, wrong_clock)
     try:
         with working(history.clients(pair.services)):
             pair.go_on()

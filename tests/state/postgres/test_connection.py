@@ -160,20 +160,7 @@ class TestRetries:
         with opened(cluster.url()) as store:
             store.create(ONE, 0)
             require_a_standby_that_is_not_there(cluster)
-            cancelled: list[object] = []
-
-            def cancel() -> None:
-                deadline = time.monotonic() + 20
-                while not cancelled:
-                    assert time.monotonic() < deadline
-                    cancelled.extend(
-                        cluster.sql(
-                            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity "
-                            "WHERE wait_event = 'SyncRep'"
-                        )
-                    )
-
-            canceller = threading.Thread(target=cancel)
+            canceller = threading.Thread(target=until, args=[cluster.cancel_waits])
             canceller.start()
             with pytest.raises(OutcomeUnknown, match="synchronous replication"):
                 store.step(ONE, 1, 0, 9)

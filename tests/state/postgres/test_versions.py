@@ -86,8 +86,7 @@ def test_store_steps_waits_for_rows_and_shows_only_what_a_standby_has(
         assert store.find(ONE) == 7
         # If the wait is cancelled, the change becomes visible here, and nowhere else.
         require_a_standby(versioned, "*")
-        cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-        canceller = threading.Thread(target=until, args=[lambda: versioned.sql(cancel)])
+        canceller = threading.Thread(target=until, args=[versioned.cancel_waits])
         canceller.start()
         with pytest.raises(OutcomeUnknown, match="synchronous replication"):
             repeat(lambda: store.step(ONE, 1, 0, 10**9))
