@@ -29,11 +29,16 @@ def kill_node(cluster: Patroni) -> None:
 
 
 def freeze_primary(cluster: Patroni) -> None:
-    """Freeze PostgreSQL alone for longer than the leader's key lasts; its Patroni goes on."""
+    """Freeze PostgreSQL alone for longer than the leader's key lasts; its Patroni goes on.
+
+    It keeps the key, so that nobody takes over.
+    """
     node = cluster.leader()
     node.signal_postgres(signal.SIGSTOP)
     threading.Event().wait(15)
     node.signal_postgres(signal.SIGCONT)
+    # Patroni 3.0 fails to assign the standby again: "key updated by someone else", for ever.
+    node.restart_patroni()
 
 
 def switch_over(cluster: Patroni) -> None:
