@@ -29,16 +29,17 @@ def kill_node(cluster: Patroni) -> None:
 
 
 def freeze_primary(cluster: Patroni) -> None:
-    """Freeze PostgreSQL alone for longer than the leader's key lasts; its Patroni goes on.
+    """Freeze PostgreSQL alone until the standby has taken over.
 
-    It keeps the key, so that nobody takes over.
+    Its Patroni hangs with it. When PostgreSQL wakes, Patroni 3.0 goes on as the leader that it was,
+    and the steps made meanwhile are lost, unless a watchdog has ended it.
     """
     node = cluster.leader()
     node.signal_postgres(signal.SIGSTOP)
-    threading.Event().wait(15)
-    node.signal_postgres(signal.SIGCONT)
-    # Patroni 3.0 fails to assign the standby again: "key updated by someone else", for ever.
+    (other,) = (each for each in cluster.nodes if each is not node)
+    until(lambda: other.state().get("role") == "master")
     node.restart_patroni()
+    node.signal_postgres(signal.SIGCONT)
 
 
 def switch_over(cluster: Patroni) -> None:

@@ -80,6 +80,8 @@ class Connection:
             StoreError: No server can be connected to, or the database lacks the tables.
         """
         self._conninfo = conninfo
+        # The newest timeline of each database cluster that this has been connected to.
+        self._timelines: dict[bytes, int] = {}
         self._session: Session | None = self._connect()
         self.host = self._session.host
         self._trouble = ""
@@ -212,9 +214,21 @@ class Connection:
             self.can_confirm = standby.can_confirm(session)
             if self.can_confirm:
                 standby.require_answers(session)
+                self._require_newest_timeline(session)
             self.synchronous_commit, self.has_standby = _warn_of_weak_durability(session)
             failed.pop_all()
         return session
+
+    def _require_newest_timeline(self, session: Session) -> None:
+        cluster, timeline = standby.timeline(session)
+        newest = self._timelines.get(cluster, 0)
+        if timeline < newest:
+            raise Unavailable(
+                f"{session.host} is on timeline {timeline}, but this service has used timeline "
+                f"{newest}: it lacks acknowledged steps; find the server that has them, or restart "
+                "bigfib to go on without them"
+            )
+        self._timelines[cluster] = timeline
 
     def _replace_lost(self) -> None:
         """Reconnect whenever the connection is lost. Runs in a thread."""
