@@ -16,7 +16,7 @@ from typing import Final
 from gmpy2 import mpz
 
 from bigfib.metrics import Counter, Gauge
-from bigfib.numbers.decimals import DecimalPair, StartOfSequence
+from bigfib.numbers.decimals import DecimalPair, StartOfSequence, numbers_held
 from bigfib.numbers.fibonacci import MAX_INDEX, IndexTooLarge, InvalidIndex, parse_index
 from bigfib.settings import Settings
 from bigfib.state.store import (
@@ -40,10 +40,8 @@ _ATTEMPTS: Final = 20
 
 _BEFORE_LIMIT: Final = INLINE_LIMIT - 1
 
-# Measured: a sequence at a small position takes 710 bytes, and each number of a long pair takes the
-# length of its terms.
+# Measured: what a sequence at a small position takes besides the numbers of its pair.
 _SEQUENCE_BYTES: Final = 800
-_NUMBERS_HELD: Final = 6
 
 # 1 / log10(phi): indices after which a term is longer by one digit.
 _INDICES_A_DIGIT: Final = 4.784971966781666
@@ -183,15 +181,15 @@ class Sequences:
             position = self._store.step(sequence_id, by, lowest, highest)
         except (SequenceNotFound, PositionMismatch):
             return self.step(sequence_id, by, creates=creates)
-        length = pair.length
+        before = pair.memory
         if by > 0:
             self.steps_forward.values[0] += 1
             pair.forward()
         else:
             self.steps_back.values[0] += 1
             pair.back()
-        if pair.length != length:
-            self._resize(_NUMBERS_HELD * (pair.length - length))
+        if pair.memory != before:
+            self._resize(pair.memory - before)
         return pair if pair.position == position else self._caught_up(sequence_id, pair, position)
 
     def step(
@@ -363,11 +361,11 @@ class Sequences:
         """Return the terms at ``position``: ``pair`` moved there, or new ones."""
         if not _walks(pair, position):
             return self._hold(sequence_id, self.pair_at(position))
-        length = pair.length
+        before = pair.memory
         move = pair.forward if position > pair.position else pair.back
         for _ in range(abs(position - pair.position)):
             move()
-        self._resize(_NUMBERS_HELD * (pair.length - length))
+        self._resize(pair.memory - before)
         return pair
 
     def _resize(self, by: int) -> None:
@@ -379,7 +377,7 @@ class Sequences:
 
 
 def _memory(pair: DecimalPair) -> int:
-    return _SEQUENCE_BYTES + _NUMBERS_HELD * pair.length
+    return _SEQUENCE_BYTES + pair.memory
 
 
 def _walks(pair: DecimalPair, position: int) -> bool:
@@ -394,4 +392,4 @@ def _walks(pair: DecimalPair, position: int) -> bool:
 
 def farthest_within(cache_bytes: int) -> int:
     """Return the farthest position at which the terms of a sequence fit in ``cache_bytes``."""
-    return int(cache_bytes / _NUMBERS_HELD * _INDICES_A_DIGIT)
+    return int(cache_bytes / numbers_held() * _INDICES_A_DIGIT)

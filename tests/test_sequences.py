@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from flint import fmpz
 
+from bigfib.numbers import kernel
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import (
@@ -202,6 +203,19 @@ class TestMemory:
             for sequence_id in ids:
                 sequences.delete(sequence_id)
             assert sequences.cached_bytes == 0
+
+    def test_cache_keeps_as_many_long_sequences_as_it_has_room_for(self, path: Path) -> None:
+        # Measured as memory of the process: what a sequence at 20 thousand digits takes.
+        each = 40_700 if kernel.load() else 125_900
+        with Log(path, Durability.OS) as log:
+            sequences = Sequences(log, cache_bytes=50 * each)
+            ids = [sequences.create() for _ in range(60)]
+            for sequence_id in ids:
+                sequences.seek(sequence_id, 95_700)
+                assert len(sequences.forward(sequence_id).digits()) == 20_000
+            kept = [each for each in ids if sequences.last_seen(each) is not None]
+            assert kept == ids[-len(kept) :]
+            assert len(kept) == pytest.approx(50, abs=3)
 
     @pytest.mark.campaign
     def test_a_hundred_thousand_clients_taking_turns(self, path: Path) -> None:
