@@ -426,7 +426,7 @@ def test_shared_memory_has_room_for_more_than_a_worker_counts(path: Path) -> Non
     """A service of several workers starts even with more routes and statuses than it has now."""
     shared = SharedMemory(2)
     with Log(path) as log:
-        create_app(log, Sequences(log), jobs(path), per_client=False, shared=shared)
+        create_app(log, Sequences(log), jobs(path), per_client=False, worker_memory=shared)
     shared.join(Histogram(range(1 << 16)))
 
 
