@@ -120,6 +120,13 @@ class DigitCache:
             self._path(n), "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)
         )
 
+    def has_file(self, n: int) -> bool:
+        """Return whether there is a file of F(n), which may not have been checked."""
+        with contextlib.suppress(OSError):
+            self.open(n).close()
+            return True
+        return False
+
     def note_use(self, file: BinaryIO) -> None:
         """Mark an open file as the most recently used."""
         # This fails if the file belongs to another user, or the disk is read-only.

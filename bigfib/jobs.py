@@ -105,7 +105,8 @@ class Jobs:
     Attributes:
         max_term: The largest |n| that clients may request.
         queued, running, done, failed, cancelled: Numbers of terms, for the metrics.
-        hits, misses: Numbers of requested terms that were or were not in the digit cache.
+        hits: How often digits were opened in the digit cache.
+        misses: Jobs that began without a file there. Asking for their progress counts as neither.
     """
 
     def __init__(self, cache: DigitCache, max_term: int) -> None:
@@ -140,7 +141,6 @@ class Jobs:
             if file:
                 self.hits.add()
                 return file
-            self.misses.add()
             job = self._jobs.get(n) or self._enqueue(n)
             if job.state is State.FAILED:
                 left = max(job.ended + FAILURE_SECONDS - time.monotonic(), 0)
@@ -284,6 +284,8 @@ class Jobs:
             )
         job = self._jobs[n] = Job(n)
         self._queue.append(job)
+        if not self.cache.has_file(n):
+            self.misses.add()
         self._start_queued()
         return job
 

@@ -234,8 +234,8 @@ _FAMILIES: Final[dict[str, tuple[str, ...]]] = {
     "bigfib_log_faults_total": ("Counter", "Damage found in the state log while it is open."),
     "bigfib_jobs": ("Gauge", "Large terms being computed.", "state"),
     "bigfib_jobs_ended_total": ("Counter", "Computations of large terms that ended.", "state"),
-    "bigfib_digit_cache_hits_total": ("Counter", "Requested large terms found on disk."),
-    "bigfib_digit_cache_misses_total": ("Counter", "Requested large terms not on disk."),
+    "bigfib_digit_cache_hits_total": ("Counter", "Large terms read from disk."),
+    "bigfib_digit_cache_misses_total": ("Counter", "Large terms that had to be computed."),
     "bigfib_digit_cache_bytes": ("Gauge", "Bytes of digits on disk, of all services."),
 }
 
