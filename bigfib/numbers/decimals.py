@@ -103,6 +103,11 @@ class DecimalPair:
         self.memory = self._terms.NUMBERS * self.length
 
     @property
+    def uses_kernel(self) -> bool:
+        """Whether the C kernel steps this pair."""
+        return type(self._terms) is _Ascii
+
+    @property
     def digit_count(self) -> int:
         """Decimal digits of F(position)."""
         return self._terms.digit_count
@@ -129,11 +134,14 @@ class DecimalPair:
 
     def _note_length(self, length: int) -> None:
         self.length = length
-        is_packed = type(self._terms) is _Packed
-        if (length >= _KERNEL_FROM and _kernel()) if is_packed else length < _PACKED_BELOW:
-            self._set(self.position, *self._terms.both())
+        terms = self._terms
+        self.memory = terms.NUMBERS * length
+        if type(terms) is _Ascii:
+            fits = length >= _PACKED_BELOW
         else:
-            self.memory = self._terms.NUMBERS * length
+            fits = length < _KERNEL_FROM or not _kernel()
+        if not fits:
+            self._set(self.position, *terms.both())
 
 
 def numbers_held() -> int:

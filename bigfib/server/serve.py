@@ -150,8 +150,8 @@ class _Server:
                 farthest=max(
                     min(settings.max_term, farthest_within(settings.cache_bytes)), INLINE_LIMIT
                 ),
+                pair_at=jobs.pair,
             )
-            sequences.pair_at = jobs.pair
             try:
                 position = sequences.position(SHARED)
                 # Start computing a large term now, so that the first client waits less.
