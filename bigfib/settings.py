@@ -17,6 +17,8 @@ import platformdirs
 
 from bigfib.numbers.fibonacci import MAX_INDEX
 
+# The state log has this and `Durability`, too, and a test compares them. To import it here would
+# delay commands that open none.
 REWRITE_BYTES: Final = 1 << 20
 """Default of ``rewrite_bytes``: a log of 50 thousand records, which is read in less than 0.1 s."""
 
@@ -236,7 +238,7 @@ class Settings:
     max_sequences: int = _setting(
         "--max-sequences",
         Number(0, 10**18, "the maximum is a whole number, in digits"),
-        1_000_000,  # A service with as many takes 152 MB.
+        1_000_000,
         "maximum number of sequences, not counting the shared one",
     )
     cache_bytes: int = _setting(
@@ -302,16 +304,6 @@ class Settings:
         "",
         "origins, between commas, whose pages may read terms; * allows all",
     )
-
-    @classmethod
-    def resolve(
-        cls,
-        flags: Mapping[str, str | None],
-        environ: Mapping[str, str],
-        file: "SettingsFile | None" = None,
-    ) -> "Settings":
-        """Return the settings; arguments and errors as `resolve`."""
-        return resolve(flags, environ, file)[0]
 
 
 class SettingsFile(NamedTuple):

@@ -39,7 +39,7 @@ def add_group(commands: "Commands", name: str, meaning: str, names: str) -> "Com
 def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
     """Add flags for the settings ``names`` (default: all) and for the settings file.
 
-    Their values stay text, which `Settings.resolve` parses.
+    Their values stay text, which `settings.resolve` parses.
     """
     # Imported here and below: commands without settings start in two thirds of the time.
     import dataclasses
@@ -129,10 +129,10 @@ def settings_of(command: argparse.Namespace, *, warn: bool = True) -> "Settings"
     if warn:
         warn_of_unknown_variables()
     from bigfib.cli import settings_file
-    from bigfib.settings import Settings
+    from bigfib.settings import resolve
 
     file = settings_file.read(command.config, os.environ)
-    return Settings.resolve(vars(command), os.environ, file)
+    return resolve(vars(command), os.environ, file)[0]
 
 
 def warn_of_unknown_variables() -> None:
