@@ -306,6 +306,10 @@ class Settings:
     )
 
 
+FIELDS: Final = {setting.name: setting for setting in dataclasses.fields(Settings)}
+"""The field of each setting, by name."""
+
+
 class SettingsFile(NamedTuple):
     """The text of each setting in a settings file, by field name."""
 
@@ -327,10 +331,9 @@ def resolve(
     Raises:
         InvalidSetting: A text is not a valid value of its setting.
     """
-    names = [setting.name for setting in dataclasses.fields(Settings)]
     layers = [
-        {n: (flag(n), text) for n in names if (text := flags.get(n)) is not None},
-        {n: (variable(n), text) for n in names if (text := environ.get(variable(n)))},
+        {n: (flag(n), text) for n in FIELDS if (text := flags.get(n)) is not None},
+        {n: (variable(n), text) for n in FIELDS if (text := environ.get(variable(n)))},
         {n: (f"{file.path}: {n}", text) for n, text in file.values.items()} if file else {},
     ]
     given: dict[str, tuple[str, str]] = {}
@@ -343,11 +346,10 @@ def resolve(
                 f"{layer['file'][0]} and {layer['store'][0]} both name the store; give one"
             )
         given |= {n: layer[n] for n in layer if n not in given}
-    parsers = {setting.name: setting.metadata["parse"] for setting in dataclasses.fields(Settings)}
     values = {}
     for name, (origin, text) in given.items():
         try:
-            values[name] = parsers[name](text)
+            values[name] = FIELDS[name].metadata["parse"](text)
         except ValueError as error:
             raise InvalidSetting(f"{origin} {without_password(text)!r:.60}: {error}") from None
     sources = {name: origin.removesuffix(f": {name}") for name, (origin, _) in given.items()}
@@ -382,8 +384,7 @@ def _hide_secret(found: re.Match[str]) -> str:
 
 def flag(name: str) -> str:
     """Return the long flag of the setting ``name``."""
-    fields = {setting.name: setting for setting in dataclasses.fields(Settings)}
-    return str(fields[name].metadata["flags"]).rpartition(" ")[2]
+    return str(FIELDS[name].metadata["flags"]).rpartition(" ")[2]
 
 
 def variable(name: str) -> str:
