@@ -26,9 +26,6 @@ from typing import Final, NamedTuple, TextIO
 from bigfib.digit_cache import DigitCache
 from bigfib.numbers import doubling, fibonacci, kernel
 
-# The most that is shown before the work is done.
-_ALMOST: Final = 0.99
-
 Report = Callable[[float], None]
 """Called with the share of the work that is done, from 0 to 1."""
 
@@ -291,16 +288,16 @@ def _store(n: int, cache: DigitCache) -> None:
 
     try:
         with cache.lock(n):
-            kept = cache.check(n)
-            if kept is None:
+            checked = cache.check(n)
+            if checked is None:
                 report_digits(0)
                 text = digits(n, report_digits)
                 report_digits(1)
-                kept = cache.store(n, text)
+                checked = cache.store(n, text)
     except (OSError, ValueError) as error:
         print("storage", str(error).replace("\n", " "), flush=True)
     else:
-        print("done", *kept.seal, *(digest.hex() for digest in kept.digests), flush=True)
+        print("done", *checked.seal, *(digest.hex() for digest in checked.digests), flush=True)
 
 
 def _yield_to_parent(parent: int, n: int) -> None:
@@ -327,6 +324,9 @@ class Pace:
     Between reports, which may be seconds apart, the estimate grows at the pace of the work so far,
     and pauses if it was too fast.
     """
+
+    # The most that is shown before the work is done.
+    _ALMOST: Final = 0.99
 
     def __init__(
         self,
@@ -361,7 +361,7 @@ class Pace:
             ahead = self._done * min((now - self._at) / passed, 1.0) if passed > 0 else 0.0
         else:
             ahead = self._first * min((now - self._began) / self._seconds, 1.0)
-        self._shown = max(self._shown, min(self._done + ahead, max(self._done, _ALMOST)))
+        self._shown = max(self._shown, min(self._done + ahead, max(self._done, self._ALMOST)))
         return self._shown
 
     def elapsed(self) -> float:

@@ -49,8 +49,8 @@ class Seal(NamedTuple):
     mtime_ns: int
 
 
-class Kept(NamedTuple):
-    """A checked file: its seal, and the digests of what is sent from it (`digests`)."""
+class CheckedFile(NamedTuple):
+    """The seal of a file that has passed its check, and the digests of what is sent from it."""
 
     seal: Seal
     digests: tuple[bytes, ...]
@@ -89,7 +89,7 @@ def holds_term(file: BinaryIO, n: int) -> bool:
 
 
 def digests(file: BinaryIO, n: int) -> tuple[bytes, ...]:
-    """Return the SHA-256 of each of `terms.decimal_frames` around the digits in the file."""
+    """Return the SHA-256 of the digits in the file in each of `terms.decimal_frames`, in order."""
     frames = terms.decimal_frames(n)
     # Frames that differ in their end only share the work.
     begun = {opening: hashlib.sha256(opening) for opening, _ in frames}
@@ -120,6 +120,13 @@ class DigitCache:
             self._path(n), "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)
         )
 
+    def has_file(self, n: int) -> bool:
+        """Return whether there is a file of F(n), which may not have been checked."""
+        with contextlib.suppress(OSError):
+            self.open(n).close()
+            return True
+        return False
+
     def note_use(self, file: BinaryIO) -> None:
         """Mark an open file as the most recently used."""
         # This fails if the file belongs to another user, or the disk is read-only.
@@ -127,7 +134,7 @@ class DigitCache:
             # Change only the access time: the modification time is part of the seal.
             os.utime(file.fileno(), ns=(time.time_ns(), seal(file).mtime_ns))
 
-    def check(self, n: int) -> Kept | None:
+    def check(self, n: int) -> CheckedFile | None:
         """Return the facts of the file of F(n) if it holds that term; else delete it, return None.
 
         A file that cannot be read or deleted is kept until `store` replaces it.
@@ -135,11 +142,11 @@ class DigitCache:
         with contextlib.suppress(OSError):
             with self.open(n) as file:
                 if holds_term(file, n):
-                    return Kept(seal(file), digests(file, n))
+                    return CheckedFile(seal(file), digests(file, n))
             self._path(n).unlink()
         return None
 
-    def store(self, n: int, text: str | memoryview) -> Kept:
+    def store(self, n: int, text: str | memoryview) -> CheckedFile:
         """Store the digits of F(n), ``text``, and return the facts of their file.
 
         Delete the least recently used files while the total exceeds ``max_bytes`` or the disk is
@@ -160,7 +167,7 @@ class DigitCache:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._remove_oldest():
                     raise
 
-    def _write(self, n: int, text: str | memoryview) -> Kept:
+    def _write(self, n: int, text: str | memoryview) -> CheckedFile:
         part = self.part(n, os.getpid())
         # A process that was killed may have had the same pid.
         part.unlink(missing_ok=True)
@@ -174,9 +181,9 @@ class DigitCache:
                 file.seek(0)
                 if not holds_term(file, n):
                     raise ValueError(f"the number written to {part} is not F({n})")
-                kept = Kept(seal(file), digests(file, n))
+                checked = CheckedFile(seal(file), digests(file, n))
                 part.rename(self._path(n))
-                return kept
+                return checked
         finally:
             part.unlink(missing_ok=True)
 
@@ -233,8 +240,8 @@ class DigitCache:
 
     def _remove_oldest(self) -> int:
         """Delete the least recently used term; return its size, or 0 if there is none."""
-        terms = [(s.st_atime_ns, s.st_size, p) for p, s in self._files() if p.suffix == ".digits"]
-        for _, length, path in sorted(terms):
+        found = [(s.st_atime_ns, s.st_size, p) for p, s in self._files() if p.suffix == ".digits"]
+        for _, length, path in sorted(found):
             with contextlib.suppress(OSError):
                 path.unlink()
                 return length

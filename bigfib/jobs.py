@@ -1,6 +1,6 @@
 """Compute large terms in the background: a queue, a few processes, and the digit cache.
 
-bjoern's loop has one thread and no timers, so nothing here waits. `Jobs.advance` reads what the
+All requests share one thread, so nothing here waits for a process. `Jobs.advance` reads what the
 processes report; it runs with every request for a large term, and on SIGCHLD. If SIGCHLD
 arrives while another method of `Jobs` runs, `advance` only sets a flag, and runs after that method.
 """
@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 
 from bigfib import terms
 from bigfib.computation import Pace, StoringProcess, expected, failure_of
-from bigfib.digit_cache import DigitCache, Kept, Seal, seal
+from bigfib.digit_cache import CheckedFile, DigitCache, Seal, seal
 from bigfib.metrics import Counter, Gauge
 from bigfib.numbers import fibonacci
 from bigfib.numbers.decimals import DecimalPair
@@ -57,7 +57,7 @@ class Job:
     Attributes:
         progress: The share of the work that is done, from 0 to 1.
         failure: Why it failed, or an empty string.
-        ended: When it failed, on the monotonic clock.
+        failed_at: When it failed, on the monotonic clock.
         process, pace: The process that computes it, and how fast; unset before it runs.
     """
 
@@ -65,7 +65,7 @@ class Job:
     state: State = State.QUEUED
     progress: float = 0.0
     failure: str = ""
-    ended: float = 0.0
+    failed_at: float = 0.0
     process: StoringProcess = field(init=False, repr=False)
     pace: Pace = field(init=False, repr=False)
 
@@ -105,7 +105,8 @@ class Jobs:
     Attributes:
         max_term: The largest |n| that clients may request.
         queued, running, done, failed, cancelled: Numbers of terms, for the metrics.
-        hits, misses: Numbers of requested terms that were or were not in the digit cache.
+        hits: How often digits were opened in the digit cache.
+        misses: Jobs that began without a file there. Asking for their progress counts as neither.
     """
 
     def __init__(self, cache: DigitCache, max_term: int) -> None:
@@ -117,7 +118,7 @@ class Jobs:
         self._running: list[Job] = []
         # Killed, but not yet ended: the kernel takes a while to free much memory.
         self._dying: list[Job] = []
-        self._checked: dict[int, Kept] = {}
+        self._checked: dict[int, CheckedFile] = {}
         self._busy = False
         self._due = False
         self.queued, self.running = Gauge(), Gauge()
@@ -140,10 +141,9 @@ class Jobs:
             if file:
                 self.hits.add()
                 return file
-            self.misses.add()
             job = self._jobs.get(n) or self._enqueue(n)
             if job.state is State.FAILED:
-                left = max(job.ended + FAILURE_SECONDS - time.monotonic(), 0)
+                left = max(job.failed_at + FAILURE_SECONDS - time.monotonic(), 0)
                 raise TermNotReady(f"F({n}) could not be computed: {job.failure}", left)
             ahead: list[Job] = []
             if job.state is State.QUEUED:
@@ -155,8 +155,8 @@ class Jobs:
 
         Return None unless the file with the digits was checked by this process.
         """
-        kept = self._checked.get(n)
-        return kept and kept.digests[terms.decimal_frames(n).index(frame)]
+        checked = self._checked.get(n)
+        return checked and checked.digests[terms.decimal_frames(n).index(frame)]
 
     def pair(self, position: int) -> DecimalPair:
         """Return the terms at ``position`` >= 0 and at the next one, to step from.
@@ -237,7 +237,7 @@ class Jobs:
             self._start_queued()
             forgotten = time.monotonic() - FAILURE_SECONDS
             for job in list(self._jobs.values()):
-                if job.state is State.FAILED and job.ended <= forgotten:
+                if job.state is State.FAILED and job.failed_at <= forgotten:
                     del self._jobs[job.n]
 
     @contextlib.contextmanager
@@ -284,6 +284,8 @@ class Jobs:
             )
         job = self._jobs[n] = Job(n)
         self._queue.append(job)
+        if not self.cache.has_file(n):
+            self.misses.add()
         self._start_queued()
         return job
 
@@ -312,7 +314,7 @@ class Jobs:
         self._running.remove(job)
         if word == "done":
             inode, size, mtime_ns, *digests = rest.split()
-            self._checked[job.n] = Kept(
+            self._checked[job.n] = CheckedFile(
                 Seal(int(inode), int(size), int(mtime_ns)), tuple(map(bytes.fromhex, digests))
             )
             if len(self._checked) > _CHECKED_KEPT:
@@ -333,7 +335,7 @@ class Jobs:
     def _fail(self, job: Job, failure: str) -> None:
         _logger.error("F(%d) could not be computed: %s", job.n, failure)
         self.failed.add()
-        job.state, job.failure, job.ended = State.FAILED, failure, time.monotonic()
+        job.state, job.failure, job.failed_at = State.FAILED, failure, time.monotonic()
 
     def _kill(self, job: Job) -> None:
         """Kill the process of a running job; `_reap` handles its end later."""

@@ -59,7 +59,6 @@ _REQUEST_VALUES: Final = len(_REQUEST_SECONDS) + 2
 # 1 MiB for each worker, of which the system allocates only what is used.
 _VALUES_OF_A_WORKER: Final = 1 << 17
 
-
 # The values of one process: a list, or a part of the memory that workers share.
 Values: TypeAlias = "list[float] | memoryview[float]"
 
@@ -109,7 +108,7 @@ class Histogram(_Instrument):
         return _buckets(self._edges[1:], _sums([values[:] for values in self.of_workers]))
 
 
-class Places(dict[str, int]):
+class Offsets(dict[str, int]):
     """Map a status line to the start of its histogram, for one route and method."""
 
     def __init__(self, start: int) -> None:
@@ -119,8 +118,8 @@ class Places(dict[str, int]):
     def __missing__(self, status_line: str) -> int:
         status = status_line[:3]
         number = STATUSES.index(status if status in STATUSES else OTHER)
-        place = self[status_line] = self._start + number * _REQUEST_VALUES
-        return place
+        offset = self[status_line] = self._start + number * _REQUEST_VALUES
+        return offset
 
 
 class RequestHistogram(_Instrument):
@@ -135,22 +134,22 @@ class RequestHistogram(_Instrument):
         """Count requests by route, each with its methods, and requests without a route."""
         self._methods = {**methods, UNMATCHED: ()}
         self._routes = {route: number for number, route in enumerate(self._methods)}
-        self._places: dict[tuple[str, str], Places] = {}
+        self._offsets: dict[tuple[str, str], Offsets] = {}
         super().__init__(len(self._routes) * len(METHODS) * len(STATUSES) * _REQUEST_VALUES)
 
-    def places(self, route: str, method: str) -> Places:
+    def offsets(self, route: str, method: str) -> Offsets:
         """Return where requests of a route and a method are counted."""
-        if (route, method) not in self._places:
+        if (route, method) not in self._offsets:
             method = method if method in METHODS else OTHER
             number = self._routes[route] * len(METHODS) + METHODS.index(method)
-            self._places[route, method] = Places(number * len(STATUSES) * _REQUEST_VALUES)
-        return self._places[route, method]
+            self._offsets[route, method] = Offsets(number * len(STATUSES) * _REQUEST_VALUES)
+        return self._offsets[route, method]
 
-    def count(self, place: int, seconds: float) -> None:
-        """Count a request at one of `places`."""
+    def count(self, offset: int, seconds: float) -> None:
+        """Count a request at one of `offsets`."""
         values = self.values
-        values[place] += seconds
-        values[place + bisect_left(_EDGES, seconds)] += 1
+        values[offset] += seconds
+        values[offset + bisect_left(_EDGES, seconds)] += 1
 
     def collect(self) -> Iterator[tuple[tuple[str, ...], list[float]]]:
         """Yield labels and values of each histogram that counted anything, and of all failures."""
@@ -191,52 +190,53 @@ class SharedMemory:
         self._joined = end
         instrument.of_workers = [part[start:end] for part in self._parts]
         own = instrument.of_workers[self.worker]
-        for place, value in enumerate(instrument.values[:]):
+        for offset, value in enumerate(instrument.values[:]):
             if isinstance(instrument, Gauge):
-                own[place] = value
+                own[offset] = value
             elif value:
-                own[place] += value
+                own[offset] += value
         instrument.values = own
 
 
 _OF_REQUESTS: Final = ("route", "method", "status")
 
-# Kind, labels and help text of each metric, by name.
-_FAMILIES: Final[dict[str, tuple[str, tuple[str, ...], str]]] = {
-    "bigfib_build_info": ("Gauge", ("version", "kernel"), "What is running."),
-    "bigfib_http_requests_total": ("Counter", _OF_REQUESTS, "Requests answered."),
+# Kind, help text and labels of each metric, by name.
+_FAMILIES: Final[dict[str, tuple[str, ...]]] = {
+    "bigfib_build_info": ("Gauge", "What is running.", "version", "kernel"),
+    "bigfib_http_requests_total": ("Counter", "Requests answered.", *_OF_REQUESTS),
     "bigfib_http_request_seconds": (
-        *("Histogram", _OF_REQUESTS),
+        "Histogram",
         "Time from the call of the application until the reply, or its last piece, may be sent.",
+        *_OF_REQUESTS,
     ),
-    "bigfib_steps_total": ("Counter", ("direction",), "Steps made, of any sequence."),
-    "bigfib_sequence_cache_bytes": ("Gauge", (), "Memory of the cached terms of sequences."),
-    "bigfib_store_up": ("Gauge", (), "Whether the store answers."),
+    "bigfib_steps_total": ("Counter", "Steps made, of any sequence.", "direction"),
+    "bigfib_sequence_cache_bytes": ("Gauge", "Memory of the cached terms of sequences."),
+    "bigfib_store_up": ("Gauge", "Whether the store answers."),
     "bigfib_store_standby": (
-        *("Gauge", ()),
+        "Gauge",
         "Whether commits of the database wait for a synchronous standby.",
     ),
-    "bigfib_shared_position": ("Gauge", (), "Position of the shared sequence, as a double."),
-    "bigfib_shared_digits": ("Gauge", (), "Digits of the shared term, as a double."),
+    "bigfib_shared_position": ("Gauge", "Position of the shared sequence, as a double."),
+    "bigfib_shared_digits": ("Gauge", "Digits of the shared term, as a double."),
     "bigfib_commit_seconds": (
-        *("Histogram", ()),
+        "Histogram",
         "Time of a commit: a sync of the state log (only with --durability fsync), or a "
         "transaction of the database.",
     ),
-    "bigfib_commit_replies": ("Histogram", (), "Changes that one commit has made durable."),
-    "bigfib_log_bytes": ("Gauge", (), "Size of the state log."),
-    "bigfib_log_records": ("Gauge", (), "Records in the state log."),
-    "bigfib_log_rewrites_total": ("Counter", (), "Compactions of the state log."),
+    "bigfib_commit_replies": ("Histogram", "Changes that one commit has made durable."),
+    "bigfib_log_bytes": ("Gauge", "Size of the state log."),
+    "bigfib_log_records": ("Gauge", "Records in the state log."),
+    "bigfib_log_rewrites_total": ("Counter", "Compactions of the state log."),
     "bigfib_log_checks_total": (
-        *("Counter", ()),
+        "Counter",
         "Complete checks of the state log that found no damage.",
     ),
-    "bigfib_log_faults_total": ("Counter", (), "Damage found in the state log while it is open."),
-    "bigfib_jobs": ("Gauge", ("state",), "Large terms being computed."),
-    "bigfib_jobs_ended_total": ("Counter", ("state",), "Computations of large terms that ended."),
-    "bigfib_digit_cache_hits_total": ("Counter", (), "Requested large terms found on disk."),
-    "bigfib_digit_cache_misses_total": ("Counter", (), "Requested large terms not on disk."),
-    "bigfib_digit_cache_bytes": ("Gauge", (), "Bytes of digits on disk, of all services."),
+    "bigfib_log_faults_total": ("Counter", "Damage found in the state log while it is open."),
+    "bigfib_jobs": ("Gauge", "Large terms being computed.", "state"),
+    "bigfib_jobs_ended_total": ("Counter", "Computations of large terms that ended.", "state"),
+    "bigfib_digit_cache_hits_total": ("Counter", "Large terms read from disk."),
+    "bigfib_digit_cache_misses_total": ("Counter", "Large terms that had to be computed."),
+    "bigfib_digit_cache_bytes": ("Gauge", "Bytes of digits on disk, of all services."),
 }
 
 
@@ -249,12 +249,12 @@ class Metrics:
         sequences: "Sequences",
         jobs: "Jobs",
         requests: RequestHistogram,
-        shared: SharedMemory | None = None,
+        worker_memory: SharedMemory | None = None,
         shared_store: "SharedStore | None" = None,
     ) -> None:
         """Collect the counts of these objects, and set ``on_commit`` of the store.
 
-        If there are several workers, the values move to their ``shared`` memory.
+        If there are several workers, the values move to ``worker_memory``.
         ``shared_store`` is the same store, if servers share it.
         """
         self._store = store
@@ -281,11 +281,11 @@ class Metrics:
             "bigfib_digit_cache_hits_total": {(): jobs.hits},
             "bigfib_digit_cache_misses_total": {(): jobs.misses},
         }
-        if shared:
+        if worker_memory:
             counters = chain.from_iterable(each.values() for each in self._counters.values())
             histograms = (requests, self._commit_seconds, self._commit_changes)
             for instrument in (self._process, *histograms, *counters):
-                shared.join(instrument)
+                worker_memory.join(instrument)
 
     def commit_seconds(self) -> float:
         """Return how long this process has waited for commits of the store."""
@@ -371,7 +371,7 @@ def _family(name: str, members: Mapping[tuple[str, ...], tuple[Any, ...]]) -> "M
     # Imported when first needed: the import takes longer than the whole of `bigfib current`.
     from prometheus_client import core
 
-    kind, labels, meaning = _FAMILIES[name]
+    kind, meaning, *labels = _FAMILIES[name]
     family: Any = getattr(core, f"{kind}MetricFamily")(name, meaning, labels=labels)
     for values_of_labels, value in members.items():
         family.add_metric(values_of_labels, *value)

@@ -16,7 +16,7 @@ from typing import Final
 from gmpy2 import mpz
 
 from bigfib.metrics import Counter, Gauge
-from bigfib.numbers.decimals import DecimalPair, StartOfSequence
+from bigfib.numbers.decimals import DecimalPair, StartOfSequence, numbers_held
 from bigfib.numbers.fibonacci import MAX_INDEX, IndexTooLarge, InvalidIndex, parse_index
 from bigfib.settings import Settings
 from bigfib.state.store import (
@@ -40,10 +40,11 @@ _ATTEMPTS: Final = 20
 
 _BEFORE_LIMIT: Final = INLINE_LIMIT - 1
 
-# Measured: a sequence at a small position takes 710 bytes, and each number of a long pair takes the
-# length of its terms.
+# Measured at small positions: what a sequence takes besides the numbers of its pair.
 _SEQUENCE_BYTES: Final = 800
-_NUMBERS_HELD: Final = 6
+
+# As long as batches of a shared store may be. At F(100,000,000) other requests wait for 4 s then.
+_LARGE_WALK: Final = 320
 
 # 1 / log10(phi): indices after which a term is longer by one digit.
 _INDICES_A_DIGIT: Final = 4.784971966781666
@@ -82,16 +83,14 @@ def parse_position(text: str) -> mpz:
 class Sequences:
     """Step, move and read the sequences of a store, and cache the terms of those used last.
 
-    Methods return the current terms of a sequence, which only the methods here may step. They raise
-    `UnknownSequence` if the sequence is neither the shared one nor in the store, and the errors of
-    the `Store` methods that they call.
+    Only the methods here may step the terms that they return. They raise `UnknownSequence` if the
+    sequence is neither the shared one nor in the store, and the errors of the `Store` methods that
+    they call.
 
     Attributes:
         steps_forward, steps_back: Steps made by this process.
-        cached_bytes, memory: The memory that the cache takes, as a number and as a metric.
+        memory: The bytes that the cache takes.
         version: Returns the version of a sequence, as `Store.version`.
-        pair_at: Returns the terms at a position. Beyond `INLINE_LIMIT` it may raise errors; the
-            methods here pass them on, and then nothing has changed.
     """
 
     def __init__(
@@ -101,17 +100,18 @@ class Sequences:
         cache_bytes: int = Settings.cache_bytes,
         max_sequences: int = Settings.max_sequences,
         farthest: int = MAX_INDEX - 1,
+        pair_at: Callable[[int], DecimalPair] = DecimalPair,
     ) -> None:
         """Serve the sequences in ``store``, at most ``max_sequences`` besides the shared one.
 
         The cache takes ``cache_bytes``, or more if the terms used last alone need more. One move
-        may lead up to ``farthest``, which is at least `INLINE_LIMIT`.
+        may lead up to ``farthest``, which is at least `INLINE_LIMIT`. ``pair_at`` returns the terms
+        at a position, and may raise errors beyond `INLINE_LIMIT`; then nothing has changed.
         """
         self.steps_forward, self.steps_back = Counter(), Counter()
-        self.cached_bytes = 0
         self.memory = Gauge()
         self.farthest = farthest
-        self.pair_at: Callable[[int], DecimalPair] = DecimalPair
+        self.pair_at = pair_at
         self.version = store.version
         self._store = store
         self._max_sequences = max_sequences
@@ -183,15 +183,15 @@ class Sequences:
             position = self._store.step(sequence_id, by, lowest, highest)
         except (SequenceNotFound, PositionMismatch):
             return self.step(sequence_id, by, creates=creates)
-        length = pair.length
+        before = pair.memory
         if by > 0:
             self.steps_forward.values[0] += 1
             pair.forward()
         else:
             self.steps_back.values[0] += 1
             pair.back()
-        if pair.length != length:
-            self._resize(_NUMBERS_HELD * (pair.length - length))
+        if pair.memory != before:
+            self._resize(pair.memory - before)
         return pair if pair.position == position else self._caught_up(sequence_id, pair, position)
 
     def step(
@@ -283,7 +283,7 @@ class Sequences:
         pair = self._cached.get(sequence_id)
         if pair is None or pair.position + most <= INLINE_LIMIT:
             return max(0, -least), INLINE_LIMIT - most
-        walkable = isqrt(pair.length // 2) - max(abs(least), abs(most))
+        walkable = _walkable(pair) - max(abs(least), abs(most))
         return pair.position - walkable, pair.position + walkable
 
     def forget(self, sequence_id: bytes) -> None:
@@ -294,10 +294,7 @@ class Sequences:
 
     def count_steps(self, by: int) -> None:
         """Count ``by`` steps, back if it is negative."""
-        if by > 0:
-            self.steps_forward.add(by)
-        else:
-            self.steps_back.add(-by)
+        (self.steps_forward if by > 0 else self.steps_back).add(abs(by))
 
     def _step_as_found(
         self, sequence_id: bytes, by: int, expected: Place | None, *, creates: bool
@@ -363,35 +360,41 @@ class Sequences:
         """Return the terms at ``position``: ``pair`` moved there, or new ones."""
         if not _walks(pair, position):
             return self._hold(sequence_id, self.pair_at(position))
-        length = pair.length
+        before = pair.memory
         move = pair.forward if position > pair.position else pair.back
         for _ in range(abs(position - pair.position)):
             move()
-        self._resize(_NUMBERS_HELD * (pair.length - length))
+        self._resize(pair.memory - before)
         return pair
 
     def _resize(self, by: int) -> None:
         """Count ``by`` more bytes, and drop the least recently used terms beyond the limit."""
-        self.cached_bytes += by
-        while self.cached_bytes > self._cache_bytes and len(self._cached) > 1:
-            self.cached_bytes -= _memory(self._cached.popitem(last=False)[1])
-        self.memory.set(self.cached_bytes)
+        taken = self.memory.values
+        taken[0] += by
+        while taken[0] > self._cache_bytes and len(self._cached) > 1:
+            taken[0] -= _memory(self._cached.popitem(last=False)[1])
 
 
 def _memory(pair: DecimalPair) -> int:
-    return _SEQUENCE_BYTES + _NUMBERS_HELD * pair.length
+    return _SEQUENCE_BYTES + pair.memory
 
 
 def _walks(pair: DecimalPair, position: int) -> bool:
-    """Return whether stepping to ``position`` is cheaper than computing the terms there.
+    """Return whether stepping to ``position`` is cheaper than computing the terms there."""
+    return abs(position - pair.position) <= _walkable(pair)
 
-    Measured: computing a pair of 200, 20 thousand and 200 thousand digits takes as long as 10, 107
-    and 315 steps.
+
+def _walkable(pair: DecimalPair) -> int:
+    """Return over how many positions the pair is stepped, at most.
+
+    Measured: computing a pair of 5, 20, 60 and 209 thousand digits takes as long as 33, 194, 630
+    and 1,400 steps by the kernel; 55, 127, 240 and 340 without it, and 11 at 200 digits.
     """
-    distance = position - pair.position
-    return distance * distance <= pair.length // 2
+    if pair.position > INLINE_LIMIT:
+        return _LARGE_WALK
+    return pair.length // 120 if pair.uses_kernel else isqrt(pair.length // 2)
 
 
 def farthest_within(cache_bytes: int) -> int:
     """Return the farthest position at which the terms of a sequence fit in ``cache_bytes``."""
-    return int(cache_bytes / _NUMBERS_HELD * _INDICES_A_DIGIT)
+    return int(cache_bytes / numbers_held() * _INDICES_A_DIGIT)

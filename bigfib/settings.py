@@ -17,6 +17,8 @@ import platformdirs
 
 from bigfib.numbers.fibonacci import MAX_INDEX
 
+# The state log has this and `Durability`, too, and a test compares them. To import it here would
+# delay commands that open none.
 REWRITE_BYTES: Final = 1 << 20
 """Default of ``rewrite_bytes``: a log of 50 thousand records, which is read in less than 0.1 s."""
 
@@ -236,13 +238,14 @@ class Settings:
     max_sequences: int = _setting(
         "--max-sequences",
         Number(0, 10**18, "the maximum is a whole number, in digits"),
-        1_000_000,  # A service with as many takes 152 MB.
+        1_000_000,
         "maximum number of sequences, not counting the shared one",
     )
     cache_bytes: int = _setting(
         "--cache-bytes",
         _size,
-        64 << 20,  # 80 thousand sequences at small terms, 500 at 20 thousand digits.
+        # 80 thousand sequences at small terms, 1,600 at 20 thousand digits, 500 without the kernel.
+        64 << 20,
         "memory, such as 64MiB, for terms of recently used sequences; others are computed on "
         "request",
     )
@@ -302,15 +305,9 @@ class Settings:
         "origins, between commas, whose pages may read terms; * allows all",
     )
 
-    @classmethod
-    def resolve(
-        cls,
-        flags: Mapping[str, str | None],
-        environ: Mapping[str, str],
-        file: "SettingsFile | None" = None,
-    ) -> "Settings":
-        """Return the settings; arguments and errors as `resolve`."""
-        return resolve(flags, environ, file)[0]
+
+FIELDS: Final = {setting.name: setting for setting in dataclasses.fields(Settings)}
+"""The field of each setting, by name."""
 
 
 class SettingsFile(NamedTuple):
@@ -334,10 +331,9 @@ def resolve(
     Raises:
         InvalidSetting: A text is not a valid value of its setting.
     """
-    names = [setting.name for setting in dataclasses.fields(Settings)]
     layers = [
-        {n: (flag(n), text) for n in names if (text := flags.get(n)) is not None},
-        {n: (variable(n), text) for n in names if (text := environ.get(variable(n)))},
+        {n: (flag(n), text) for n in FIELDS if (text := flags.get(n)) is not None},
+        {n: (variable(n), text) for n in FIELDS if (text := environ.get(variable(n)))},
         {n: (f"{file.path}: {n}", text) for n, text in file.values.items()} if file else {},
     ]
     given: dict[str, tuple[str, str]] = {}
@@ -350,11 +346,10 @@ def resolve(
                 f"{layer['file'][0]} and {layer['store'][0]} both name the store; give one"
             )
         given |= {n: layer[n] for n in layer if n not in given}
-    parsers = {setting.name: setting.metadata["parse"] for setting in dataclasses.fields(Settings)}
     values = {}
     for name, (origin, text) in given.items():
         try:
-            values[name] = parsers[name](text)
+            values[name] = FIELDS[name].metadata["parse"](text)
         except ValueError as error:
             raise InvalidSetting(f"{origin} {without_password(text)!r:.60}: {error}") from None
     sources = {name: origin.removesuffix(f": {name}") for name, (origin, _) in given.items()}
@@ -389,8 +384,7 @@ def _hide_secret(found: re.Match[str]) -> str:
 
 def flag(name: str) -> str:
     """Return the long flag of the setting ``name``."""
-    fields = {setting.name: setting for setting in dataclasses.fields(Settings)}
-    return str(fields[name].metadata["flags"]).rpartition(" ")[2]
+    return str(FIELDS[name].metadata["flags"]).rpartition(" ")[2]
 
 
 def variable(name: str) -> str:

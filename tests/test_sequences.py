@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from flint import fmpz
 
-from bigfib.numbers.decimals import StartOfSequence
+from bigfib.numbers import kernel
+from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import (
     SHARED,
@@ -99,6 +100,21 @@ class TestMoves:
             assert sequences.step(SHARED, 1).digits() == term(FARTHEST + 1)
             assert sequences.step(SHARED, -2).digits() == term(FARTHEST - 1)
 
+    def test_move_beyond_the_inline_limit_steps_only_so_far_that_others_wait_for_seconds(
+        self, path: Path
+    ) -> None:
+        computed: list[int] = []
+
+        def pair_at(position: int) -> DecimalPair:
+            computed.append(position)
+            return DecimalPair(position)
+
+        with Log(path) as log:
+            sequences = Sequences(log, pair_at=pair_at)
+            for position in (4_000_000, 4_000_300, 4_000_800, 4_000_790):
+                assert sequences.seek(SHARED, position).position == position
+        assert computed == [4_000_000, 4_000_800]
+
     def test_a_move_is_in_the_log(self, path: Path) -> None:
         with Log(path) as log:
             Sequences(log).seek(SHARED, 300)
@@ -185,7 +201,7 @@ class TestMemory:
             for step in (1, 2):
                 for number in range(1000):
                     assert sequences.forward(b"%d" % number).position == step
-            assert sequences.cached_bytes <= 100_000
+            assert sequences.memory.values[0] <= 100_000
 
     def test_cached_bytes_after_deleting_all_sequences_are_zero(self, path: Path) -> None:
         # However its terms grew and shrank, a deleted sequence frees as much room as it took.
@@ -198,10 +214,23 @@ class TestMemory:
                 sequences.step(sequence_id, 5 + int(10 ** randomness.uniform(0, 3)))
                 for _ in range(5):
                     sequences.back(sequence_id)
-                assert sequences.cached_bytes <= 200_000
+                assert sequences.memory.values[0] <= 200_000
             for sequence_id in ids:
                 sequences.delete(sequence_id)
-            assert sequences.cached_bytes == 0
+            assert sequences.memory.values[0] == 0
+
+    def test_cache_keeps_as_many_long_sequences_as_it_has_room_for(self, path: Path) -> None:
+        # Measured as memory of the process: what a sequence at 20 thousand digits takes.
+        each = 40_700 if kernel.load() else 125_900
+        with Log(path, Durability.OS) as log:
+            sequences = Sequences(log, cache_bytes=50 * each)
+            ids = [sequences.create() for _ in range(60)]
+            for sequence_id in ids:
+                sequences.seek(sequence_id, 95_700)
+                assert len(sequences.forward(sequence_id).digits()) == 20_000
+            kept = [each for each in ids if sequences.last_seen(each) is not None]
+            assert kept == ids[-len(kept) :]
+            assert len(kept) == pytest.approx(50, abs=3)
 
     @pytest.mark.campaign
     def test_a_hundred_thousand_clients_taking_turns(self, path: Path) -> None:
@@ -224,5 +253,5 @@ class TestMemory:
             for _ in range(10_000):
                 sequence = sequences.seek(sequences.create(), 95_700)
                 assert len(sequence.digits()) == 20_000
-            assert sequences.cached_bytes <= 16 << 20
+            assert sequences.memory.values[0] <= 16 << 20
             assert resident_bytes() - before < 32 << 20

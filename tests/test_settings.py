@@ -3,24 +3,27 @@
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from bigfib.cli import settings_file
 from bigfib.cli.arguments import unknown_variables
-from bigfib.settings import (
-    Durability,
-    InvalidSetting,
-    LogFormat,
-    Settings,
-)
+from bigfib.settings import Durability, InvalidSetting, LogFormat, Settings, SettingsFile, resolve
 from bigfib.state import compaction, log
+
+
+def resolved(
+    flags: Mapping[str, str | None], environ: Mapping[str, str], file: SettingsFile | None = None
+) -> Settings:
+    """Return the settings without their sources."""
+    return resolve(flags, environ, file)[0]
 
 
 def test_a_flag_goes_before_the_variable_and_that_before_the_default() -> None:
     environ = {"BIGFIB_PORT": "1111", "BIGFIB_HOST": "::1", "OTHER": "x"}
-    settings = Settings.resolve({"port": "2222", "host": None, "unrelated": "x"}, environ)
+    settings = resolved({"port": "2222", "host": None, "unrelated": "x"}, environ)
     assert (settings.port, settings.host) == (2222, "::1")
     assert settings.durability is Durability.FSYNC
 
@@ -49,13 +52,13 @@ def test_every_setting_has_a_variable(tmp_path: Path) -> None:
         "BIGFIB_CORS_ORIGIN": "https://fib.example:8443",
     }
     # Both say where positions are kept, so only one may be given.
-    file = Settings.resolve({}, {"BIGFIB_FILE": environ.pop("BIGFIB_FILE")}).file
+    file = resolved({}, {"BIGFIB_FILE": environ.pop("BIGFIB_FILE")}).file
     expected = Settings(
         *(0, "h", Settings().file, "postgresql://db/fib", Durability.OS, 1000, 7, 5, 2000),
         *(12_345_678, tmp_path / "cache", 3000, True, 4, True, True, True, LogFormat.JSON),
         *("fib.example,b.example", "https://fib.example:8443"),
     )
-    assert Settings.resolve({}, environ) == expected
+    assert resolved({}, environ) == expected
     assert file == tmp_path
     assert len(environ) + 1 == len(dataclasses.fields(Settings))
 
@@ -80,26 +83,26 @@ def test_the_state_log_is_in_the_state_directory(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_store_is_a_path_or_a_database() -> None:
-    assert Settings.resolve({"store": "a/log"}, {}).file == Path("a/log")
-    assert Settings.resolve({"store": "a/log"}, {}).store == ""
-    assert Settings.resolve({"store": "host=a,b dbname=fib"}, {}).store == "host=a,b dbname=fib"
+    assert resolved({"store": "a/log"}, {}).file == Path("a/log")
+    assert resolved({"store": "a/log"}, {}).store == ""
+    assert resolved({"store": "host=a,b dbname=fib"}, {}).store == "host=a,b dbname=fib"
     environ = {"BIGFIB_STORE": "postgresql://db/fib"}
-    assert Settings.resolve({}, environ).store == "postgresql://db/fib"
+    assert resolved({}, environ).store == "postgresql://db/fib"
     # The flag overrides the variable, even if it is the variable of the other setting.
-    named = Settings.resolve({"file": "a/log"}, environ)
+    named = resolved({"file": "a/log"}, environ)
     assert (named.file, named.store) == (Path("a/log"), "")
     with pytest.raises(InvalidSetting, match="give one"):
-        Settings.resolve({"file": "a/log", "store": "b/log"}, {})
+        resolved({"file": "a/log", "store": "b/log"}, {})
     with pytest.raises(InvalidSetting, match=r"BIGFIB_FILE and BIGFIB_STORE both .*give one"):
-        Settings.resolve({}, {**environ, "BIGFIB_FILE": "a/log"})
-    assert Settings.resolve({}, {**environ, "BIGFIB_FILE": ""}).store == "postgresql://db/fib"
+        resolved({}, {**environ, "BIGFIB_FILE": "a/log"})
+    assert resolved({}, {**environ, "BIGFIB_FILE": ""}).store == "postgresql://db/fib"
 
 
 @pytest.mark.parametrize("name", ["file", "store", "cache_dir"])
 def test_an_empty_path_is_a_mistake_by_flag_and_none_by_variable(name: str) -> None:
     with pytest.raises(InvalidSetting, match="path"):
-        Settings.resolve({name: ""}, {})
-    assert Settings.resolve({}, {f"BIGFIB_{name.upper()}": ""}) == Settings()
+        resolved({name: ""}, {})
+    assert resolved({}, {f"BIGFIB_{name.upper()}": ""}) == Settings()
 
 
 @pytest.mark.parametrize(
@@ -125,16 +128,16 @@ def test_size_or_time_with_a_unit_is_the_same_by_flag_variable_and_file(
     file = tmp_path / "bigfib.toml"
     file.write_text(f'{name} = "{text}"\n')
     for settings in (
-        Settings.resolve({name: text}, {}),
-        Settings.resolve({}, {f"BIGFIB_{name.upper()}": text}),
-        Settings.resolve({}, {}, settings_file.read(str(file), {})),
+        resolved({name: text}, {}),
+        resolved({}, {f"BIGFIB_{name.upper()}": text}),
+        resolved({}, {}, settings_file.read(str(file), {})),
     ):
         assert getattr(settings, name) == value
 
 
 @pytest.mark.parametrize("off", ["0", "no", "FALSE"])
 def test_switch_can_be_off_by_variable(off: str) -> None:
-    assert Settings.resolve({}, {"BIGFIB_DEBUG": off}).debug is False
+    assert resolved({}, {"BIGFIB_DEBUG": off}).debug is False
 
 
 @pytest.mark.parametrize(
@@ -166,7 +169,7 @@ def test_switch_can_be_off_by_variable(off: str) -> None:
 )
 def test_wrong_value_of_a_variable_is_refused_by_name(name: str, text: str, says: str) -> None:
     with pytest.raises(InvalidSetting, match=f"BIGFIB_{name} .*{says}") as refusal:
-        Settings.resolve({}, {f"BIGFIB_{name}": text})
+        resolved({}, {f"BIGFIB_{name}": text})
     assert len(str(refusal.value)) < 200
 
 

@@ -31,7 +31,7 @@ def create_app(
     *,
     per_client: bool,
     shared_store: SharedStore | None = None,
-    shared: SharedMemory | None = None,
+    worker_memory: SharedMemory | None = None,
     draining: Event | None = None,
     hosts: Hosts | None = None,
     cors_origin: str = "",
@@ -39,9 +39,9 @@ def create_app(
     """Return the application over the sequences in a store.
 
     ``per_client`` makes the sequences of ``/api0`` private. ``shared_store`` is the same store, if
-    servers share it; workers have ``shared`` metrics; ``draining`` is set when the service stops.
-    Only requests for ``hosts``, by default any, are answered. Pages of ``cors_origin`` may read
-    terms.
+    servers share it; workers count in ``worker_memory``; ``draining`` is set when the service
+    stops. Only requests for ``hosts``, by default any, are answered. Pages of ``cors_origin`` may
+    read terms.
     """
     draining = draining or Event()
     hosts = Hosts() if hosts is None else hosts
@@ -56,7 +56,7 @@ def create_app(
             "/metrics": map_http_methods(Scrape),
         }
     )
-    metrics = Metrics(store, sequences, jobs, measured, shared, shared_store)
+    metrics = Metrics(store, sequences, jobs, measured, worker_memory, shared_store)
     resources["/metrics"] = Scrape(metrics, store, committer, sequences)
     timing = Timing(committer, metrics.commit_seconds)
     routed = falcon.App(middleware=[CrossOriginReads(cors_origin)] if cors_origin else None)

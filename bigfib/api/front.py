@@ -30,7 +30,7 @@ from bigfib.api.representations import Answer, Body, CommonHeaders, Header
 from bigfib.api.stepping import Environ, Stepping
 from bigfib.api.timing import PREFER, Timing
 from bigfib.api.tracing import REQUEST_ID, TRACEPARENT, ids
-from bigfib.metrics import UNMATCHED, Places, RequestHistogram
+from bigfib.metrics import UNMATCHED, Offsets, RequestHistogram
 
 # Browsers must not sniff the content type. Not under `/api0`: its replies stay as they were.
 _NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
@@ -70,14 +70,14 @@ class Front:
         self._is_draining = draining.is_set
         self._hosts = hosts
         self._headers_of_all = CommonHeaders()
-        self._answers: dict[str, dict[str, tuple[Callable[[Environ], Answer], Places]]] = {
+        self._answers: dict[str, dict[str, tuple[Callable[[Environ], Answer], Offsets]]] = {
             path: {
-                method: (answer, requests.places(path, method))
+                method: (answer, requests.offsets(path, method))
                 for method, answer in methods.items()
             }
             for path, methods in stepping.routes.items()
         }
-        # Place and start time of each request whose reply leaves after this loop iteration.
+        # Offset and start time of each request whose reply leaves after this loop iteration.
         self._answered: list[tuple[int, float]] = []
         routed.add_middleware(_Guard(hosts, timing))
         routed.add_sink(self._refuse, "|".join(rf"{re.escape(path)}\Z" for path in self._answers))
@@ -101,7 +101,7 @@ class Front:
             )
         ):
             return self._answer_by_falcon(environ, start_response, began)
-        answer, places = found
+        answer, offsets = found
         try:
             status, headers, body = answer(environ)
         except Exception as error:
@@ -114,7 +114,7 @@ class Front:
         if REQUEST_ID in environ or TRACEPARENT in environ:
             headers += ids(environ).items()
         start_response(status, headers)
-        return self._counted(places[status], began, body)
+        return self._counted(offsets[status], began, body)
 
     def _answer_by_falcon(
         self, environ: Environ, start_response: Any, began: float
@@ -131,28 +131,28 @@ class Front:
             return start_response(status_line, headers)
 
         body = self.routed(environ, start)
-        places = self._requests.places(environ[_ROUTE], environ["REQUEST_METHOD"])
-        return self._counted(places[status], began, body)
+        offsets = self._requests.offsets(environ[_ROUTE], environ["REQUEST_METHOD"])
+        return self._counted(offsets[status], began, body)
 
-    def _counted(self, place: int, began: float, body: Iterable[bytes]) -> Iterable[bytes]:
+    def _counted(self, offset: int, began: float, body: Iterable[bytes]) -> Iterable[bytes]:
         """Return ``body``, and count its request when the server may send the last piece.
 
-        ``place`` is one of `RequestHistogram.places`; ``began`` is by `perf_counter`.
+        ``offset`` is one of `RequestHistogram.offsets`; ``began`` is by `perf_counter`.
         """
         if body.__class__ is not list:
-            return Body(body, lambda: self._requests.count(place, perf_counter() - began))
+            return Body(body, lambda: self._requests.count(offset, perf_counter() - began))
         if self.committer.by_iterations:
             if not self._answered:
                 self.committer.on_commit.append(self._count_answered)
-            self._answered.append((place, began))
+            self._answered.append((offset, began))
         else:
-            self._requests.count(place, perf_counter() - began)
+            self._requests.count(offset, perf_counter() - began)
         return body
 
     def _count_answered(self) -> None:
         now = perf_counter()
-        for place, began in self._answered:
-            self._requests.count(place, now - began)
+        for offset, began in self._answered:
+            self._requests.count(offset, now - began)
         self._answered.clear()
 
     def _refuse(self, req: falcon.Request, *_: Any, **__: Any) -> None:

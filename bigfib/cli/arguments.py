@@ -39,13 +39,11 @@ def add_group(commands: "Commands", name: str, meaning: str, names: str) -> "Com
 def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
     """Add flags for the settings ``names`` (default: all) and for the settings file.
 
-    Their values stay text, which `Settings.resolve` parses.
+    Their values stay text, which `settings.resolve` parses.
     """
     # Imported here and below: commands without settings start in two thirds of the time.
-    import dataclasses
-
     from bigfib.cli import settings_file
-    from bigfib.settings import CONFIG, Settings, variable
+    from bigfib.settings import CONFIG, FIELDS, variable
 
     def described(meaning: str, name: str, default: object) -> str:
         shown = "none" if default == "" else default
@@ -59,25 +57,24 @@ def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
         help=described("settings file, in TOML", CONFIG, settings_file.default_path() or "none"),
     )
     complete(config, "FILE")
-    for setting in dataclasses.fields(Settings):
-        if names and setting.name not in names:
-            continue
+    for name in names or FIELDS:
+        setting = FIELDS[name]
         default = setting.default
         shown = getattr(default, "value", default)
-        options: dict[str, Any] = {"metavar": setting.name.upper()}
+        options: dict[str, Any] = {"metavar": name.upper()}
         if default is False:
             shown, options = "off", {"action": _Switch}
         elif isinstance(default, Enum):
             options["choices"] = [member.value for member in type(default)]
         added = parser.add_argument(
             *setting.metadata["flags"].split(),
-            dest=setting.name,
-            help=described(setting.metadata["meaning"], setting.name, shown),
+            dest=name,
+            help=described(setting.metadata["meaning"], name, shown),
             **options,
         )
-        if setting.name in ("file", "store"):
+        if name in ("file", "store"):
             complete(added, "FILE")
-        elif setting.name == "cache_dir":
+        elif name == "cache_dir":
             complete(added, "DIRECTORY")
 
 
@@ -128,11 +125,16 @@ def settings_of(command: argparse.Namespace, *, warn: bool = True) -> "Settings"
     """Return the settings of the command, and log unknown variables if ``warn``."""
     if warn:
         warn_of_unknown_variables()
+    return settings_and_sources(command)[0]
+
+
+def settings_and_sources(command: argparse.Namespace) -> "tuple[Settings, dict[str, str]]":
+    """Return the settings of the command, and their sources as `settings.resolve`."""
     from bigfib.cli import settings_file
-    from bigfib.settings import Settings
+    from bigfib.settings import resolve
 
     file = settings_file.read(command.config, os.environ)
-    return Settings.resolve(vars(command), os.environ, file)
+    return resolve(vars(command), os.environ, file)
 
 
 def warn_of_unknown_variables() -> None:
@@ -143,11 +145,9 @@ def warn_of_unknown_variables() -> None:
 
 def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
     """Yield a warning for each ``BIGFIB_*`` variable that is set but is not a setting."""
-    import dataclasses
+    from bigfib.settings import CONFIG, FIELDS, variable
 
-    from bigfib.settings import CONFIG, Settings, variable
-
-    known = [variable(name) for name in (*(s.name for s in dataclasses.fields(Settings)), CONFIG)]
+    known = [variable(name) for name in (*FIELDS, CONFIG)]
     for name, value in sorted(environ.items()):
         if name.startswith(variable("")) and value and name not in known:
             import difflib

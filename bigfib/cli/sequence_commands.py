@@ -127,9 +127,7 @@ def _move(command: argparse.Namespace, move: "Callable[[Sequences], DecimalPair]
 
     settings = settings_of(command)
     with explain_lock(), closing(open_store(settings, expire=False).store) as store:
-        sequences = Sequences(store)
-        sequences.pair_at = large_terms.pair
-        pair = move(sequences)
+        pair = move(Sequences(store, pair_at=large_terms.pair))
         store.commit()
         # From memory: the step is made, even if the log cannot be read again.
         log = store.log_facts()

@@ -1,19 +1,17 @@
 """Define the command ``settings``, which shows every setting and its source."""
 
 import argparse
-import dataclasses
-import os
 import sys
 from typing import TYPE_CHECKING
 
-from bigfib.cli import settings_file
 from bigfib.cli.arguments import (
     add_command,
     add_settings,
+    settings_and_sources,
     warn_of_unknown_variables,
 )
 from bigfib.cli.output import print_json, print_table
-from bigfib.settings import InvalidSetting, Settings, resolve, without_password
+from bigfib.settings import FIELDS, InvalidSetting, without_password
 
 if TYPE_CHECKING:
     from bigfib.cli.arguments import Commands
@@ -51,10 +49,9 @@ def _settings(command: argparse.Namespace) -> None:
 
 def rows(command: argparse.Namespace) -> list[tuple[str, str | int, str]]:
     """Return name, value and source of each setting."""
-    file = settings_file.read(command.config, os.environ)
-    settings, sources = resolve(vars(command), os.environ, file)
+    settings, sources = settings_and_sources(command)
     found: list[tuple[str, str | int, str]] = []
-    for name in (setting.name for setting in dataclasses.fields(Settings)):
+    for name in FIELDS:
         source = sources.get(name, "default")
         try:
             value = getattr(settings, name)

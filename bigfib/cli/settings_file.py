@@ -4,7 +4,6 @@ Its keys are the settings' names, such as ``cache_bytes``; its values are TOML's
 and strings. Sizes and times may be strings with a unit.
 """
 
-import dataclasses
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, Final
 
 import platformdirs
 
-from bigfib.settings import CONFIG, InvalidSetting, Settings, SettingsFile, user_path, variable
+from bigfib.settings import CONFIG, FIELDS, InvalidSetting, SettingsFile, user_path, variable
 
 _MOST_BYTES: Final = 1 << 20
 
@@ -85,11 +84,9 @@ def _parse(text: str) -> dict[str, Any]:
 
 def _text(path: Path, name: str, value: Any) -> str:
     """Return the value as text for the parser of the setting ``name``."""
-    for setting in dataclasses.fields(Settings):
-        if setting.name == name:
-            break
-    else:
+    if name not in FIELDS:
         raise InvalidSetting(f"{path}: {name!r:.60} is no setting; `bigfib settings` lists them")
+    setting = FIELDS[name]
     default = setting.default
     if isinstance(default, bool):
         fits, meaning = isinstance(value, bool), "true or false"

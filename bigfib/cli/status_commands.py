@@ -11,10 +11,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import bigfib
-from bigfib.cli.arguments import add_command, add_settings, add_url, unknown_variables
+from bigfib.cli.arguments import (
+    add_command,
+    add_settings,
+    add_url,
+    settings_and_sources,
+    unknown_variables,
+)
 from bigfib.cli.output import print_json, print_table
 from bigfib.sequences import SHARED
-from bigfib.settings import Durability, Settings, resolve, without_password
+from bigfib.settings import Durability, Settings, without_password
 from bigfib.state.errors import LogError, Unusable
 from bigfib.state.store import StoreError, TablesMissing
 
@@ -84,12 +90,9 @@ def _rows(findings: list[Finding]) -> Iterator[tuple[str, str, str]]:
 
 
 def _findings(command: argparse.Namespace) -> Iterator[Finding]:
-    from bigfib.cli import settings_file
-
     yield Finding("bigfib", OK, f"{bigfib.__version__}, Python {sys.version.split()[0]}")
     yield _kernel()
-    file = settings_file.read(command.config, os.environ)
-    settings, sources = resolve(vars(command), os.environ, file)
+    settings, sources = settings_and_sources(command)
     yield from _settings(settings, sources)
     yield _store(settings) if settings.store else _log(settings)
     if not settings.store:

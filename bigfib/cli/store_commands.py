@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from bigfib.cli.arguments import add_command, add_group, add_settings, complete, settings_of
 from bigfib.cli.log_commands import require_log
 from bigfib.cli.output import Failure
-from bigfib.settings import Settings
+from bigfib.settings import resolve
 
 if TYPE_CHECKING:
     from bigfib.cli.arguments import Commands
@@ -40,9 +40,7 @@ def _init(command: argparse.Namespace) -> None:
 
 
 def _copy(command: argparse.Namespace) -> None:
-    source, target = (
-        Settings.resolve({"store": text}, {}) for text in (command.source, command.target)
-    )
+    source, target = (resolve({"store": text}, {})[0] for text in (command.source, command.target))
     if bool(source.store) == bool(target.store):
         raise Failure("name a state log and a database (postgresql://...), in either order")
     from bigfib.state.postgres import copy

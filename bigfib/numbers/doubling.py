@@ -6,11 +6,11 @@ without the kernel `digits` with Python's ``decimal``, which multiplies by exact
 transforms and writes text in linear time.
 
 Compared with ``gmpy2.fib(n).digits()`` on one core, ``decimal`` is 0.8 times as fast at 10^6, 1.4
-times at 10^7, 1.55 times at 10^8, 1.7 times at 2 * 10^8, with a sixth more memory. Its transforms
+times at 10^7, 1.5 to 1.8 times at 10^8 (from run to run), with a sixth more memory. Its transforms
 grow in steps by a factor of 4/3 or 3/2; it gains least just after a step (3.0, 6.0, 12 million).
 
-Two formulas compared at 10^8, in the same unit: F and L (Lucas) by a product and a square, 1.43;
-F(n) and F(n-1) by two squares, as here, 1.55.
+Two formulas compared in one run at 10^8, in the same unit: F and L (Lucas) by a product and a
+square, 1.43; F(n) and F(n-1) by two squares, as here, 1.55.
 """
 
 import decimal

@@ -25,7 +25,7 @@ decimal digits at 850 MB.
 """
 
 MAX_INDEX_DIGITS: Final = 10_000
-"""Maximum decimal digits of an index; a residue by a short modulus then takes 0.1 s."""
+"""Maximum decimal digits of an index; a residue by a short modulus then takes 10 ms."""
 
 _INDEX = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
 

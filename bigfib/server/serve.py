@@ -31,7 +31,7 @@ from bigfib.server.bjoern.idle import ConnectionWatch
 from bigfib.server.bjoern.loop import IterationHook
 from bigfib.server.bjoern.request import WSGI, PartOfRequest, guarded, with_client_address
 from bigfib.server.stop import Stop
-from bigfib.server.supervisor import Place, Supervisor
+from bigfib.server.supervisor import Seat, Supervisor
 from bigfib.settings import Settings
 from bigfib.stores import Opened, open_store
 from bigfib.terms import INLINE_LIMIT
@@ -70,14 +70,14 @@ def serve(settings: Settings) -> None:
     with contextlib.closing(
         inherited or listener.reserve(settings.host, settings.port)
     ) as reserved:
-        place = Supervisor(settings.workers, timeout).run()
-        if place is None:
+        seat = Supervisor(settings.workers, timeout).run()
+        if seat is None:
             return
         host, port = reserved.getsockname()[:2]
         # All workers accept from an inherited socket; one that is free gets the connection.
         with contextlib.closing(inherited or listener.bind(host, port, shared=True)) as listening:
             listener.listen(listening)
-            _Server(settings, listening, timeout, place, inherited=bool(inherited)).serve()
+            _Server(settings, listening, timeout, seat, inherited=bool(inherited)).serve()
 
 
 class _Opened(NamedTuple):
@@ -95,14 +95,14 @@ class _Server:
 
     Attributes:
         timeout: Within how many seconds systemd or the supervisor expects each report, if at all.
-        place: The place of this worker, if there are several.
+        seat: What the supervisor gave this worker, if there are several.
         inherited: Whether another program handed the socket over; it then listens beyond the end.
     """
 
     settings: Settings
     listening: socket.socket
     timeout: float | None
-    place: Place | None = None
+    seat: Seat | None = None
     inherited: bool = False
 
     def serve(self) -> None:
@@ -124,7 +124,7 @@ class _Server:
         if self.settings.one_cpu:
             # Each worker gets another CPU: all on the same one would gain nothing.
             cpus = sorted(os.sched_getaffinity(0))
-            number = self.place.number if self.place else 0
+            number = self.seat.number if self.seat else 0
             os.sched_setaffinity(0, {cpus[number % len(cpus)]})
         keep_freed_memory()
         sys.excepthook = _show_uncaught
@@ -150,8 +150,8 @@ class _Server:
                 farthest=max(
                     min(settings.max_term, farthest_within(settings.cache_bytes)), INLINE_LIMIT
                 ),
+                pair_at=jobs.pair,
             )
-            sequences.pair_at = jobs.pair
             try:
                 position = sequences.position(SHARED)
                 # Start computing a large term now, so that the first client waits less.
@@ -169,7 +169,7 @@ class _Server:
             *(opened.store.store, opened.sequences, opened.jobs),
             per_client=settings.per_client,
             shared_store=opened.store.shared,
-            shared=self.place.shared if self.place else None,
+            worker_memory=self.seat.memory if self.seat else None,
             draining=stop.draining,
             hosts=self._hosts(),
             cors_origin=settings.cors_origin,
@@ -194,8 +194,8 @@ class _Server:
         """Log where the service listens, and what it serves."""
         store, url = opened.store, listener.url(self.listening)
         name = f"bigfib {bigfib.__version__}"
-        if self.place:
-            worker = f"worker {self.place.number + 1} of {self.settings.workers}"
+        if self.seat:
+            worker = f"worker {self.seat.number + 1} of {self.settings.workers}"
             name += f" ({worker}, pid {os.getpid()})"
         _logger.info(
             "%s listens on %s; %s at position %d, durability %s, kernel: %s",
@@ -210,7 +210,7 @@ class _Server:
 
     def _run(self, app: WSGI) -> None:
         """Run bjoern until it is stopped, and report that its loop is alive."""
-        notify = self.place.notify if self.place else partial(systemd.notify, *_READY)
+        notify = self.seat.notify if self.seat else partial(systemd.notify, *_READY)
         with systemd.notifying(notify, self.timeout, bjoern.server_run.__code__):
             bjoern.server_run(self.listening, app)
 

@@ -36,18 +36,18 @@ _FOR_EVER: Final = 3600.0
 _ALIVE: Final = signal.SIGRTMIN
 
 
-class Place(NamedTuple):
-    """The place of a worker among the others.
+class Seat(NamedTuple):
+    """What the supervisor gives a worker.
 
     Attributes:
         number: The worker's number, from 0; its replacement gets the same.
         notify: Reports to the supervisor; the worker calls it at intervals.
-        shared: The memory for the metrics of all workers.
+        memory: The memory for the metrics of all workers.
     """
 
     number: int
     notify: Callable[[], None]
-    shared: SharedMemory
+    memory: SharedMemory
 
 
 class Worker:
@@ -106,7 +106,7 @@ class Supervisor:
         self._pid = os.getpid()
         self._timeout = timeout
         self._workers = [Worker() for _ in range(count)]
-        self._shared = SharedMemory(count)
+        self._memory = SharedMemory(count)
         self._ready = False
         self._stops_on = {signal.SIGTERM}
         # A shell without job control starts commands in the background with SIGINT ignored.
@@ -115,13 +115,13 @@ class Supervisor:
         self._signals = {*self._stops_on, signal.SIGCHLD, _ALIVE}
         self._mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
 
-    def run(self) -> Place | None:
+    def run(self) -> Seat | None:
         """Keep the workers running until SIGTERM or SIGINT.
 
         The first worker must be ready before the others are started.
 
         Returns:
-            In a worker: its place. In the supervisor: None, when all have ended.
+            In a worker: its seat. In the supervisor: None, when all have ended.
 
         Raises:
             CannotServe: The first worker cannot be started.
@@ -129,13 +129,13 @@ class Supervisor:
                 the worker's.
         """
         try:
-            place = self._start(self._workers[0])
+            seat = self._start(self._workers[0])
         except OSError as error:
             raise CannotServe(
                 f"cannot start a worker process: {error.strerror}; allow more processes "
                 "(ulimit -u, TasksMax= in the unit)"
             ) from error
-        while not place:
+        while not seat:
             received = signal.sigtimedwait(self._signals, self._seconds_left())
             if received and received.si_signo in self._stops_on:
                 systemd.notify("STOPPING=1")
@@ -149,11 +149,11 @@ class Supervisor:
                 for worker in self._workers:
                     worker.kill_if_silent(self._timeout)
             if self._ready:
-                place = self._start_due()
-        return place
+                seat = self._start_due()
+        return seat
 
-    def _start(self, worker: Worker) -> Place | None:
-        """Fork the worker; return its place in the new process, and None in the supervisor.
+    def _start(self, worker: Worker) -> Seat | None:
+        """Fork the worker; return its seat in the new process, and None in the supervisor.
 
         Raises:
             OSError: The system allows no more processes, or lacks memory.
@@ -162,28 +162,28 @@ class Supervisor:
         if pid:
             worker.note_start(pid)
             return None
-        number = self._shared.worker = self._workers.index(worker)
+        number = self._memory.worker = self._workers.index(worker)
         # If the supervisor is killed, the worker stops as if the supervisor had stopped it.
         die_with(self._pid, signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask_before)
         # Only the supervisor may notify systemd: one worker is not the service.
         os.environ.pop("NOTIFY_SOCKET", None)
-        return Place(number, lambda: os.kill(self._pid, _ALIVE), self._shared)
+        return Seat(number, lambda: os.kill(self._pid, _ALIVE), self._memory)
 
-    def _start_due(self) -> Place | None:
+    def _start_due(self) -> Seat | None:
         for number, worker in enumerate(self._workers):
             if worker.pid or worker.due > time.monotonic():
                 continue
             try:
-                place = self._start(worker)
+                seat = self._start(worker)
             except OSError as error:
                 _logger.error(  # noqa: TRY400 - the traceback says nothing more
                     "cannot start worker %d: %s; trying again", number + 1, error.strerror
                 )
                 worker.delay()
                 continue
-            if place:
-                return place
+            if seat:
+                return seat
         return None
 
     def _seconds_left(self) -> float:

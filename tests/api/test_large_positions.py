@@ -8,6 +8,7 @@ import sys
 from http.client import HTTPResponse
 from pathlib import Path
 
+from bigfib.numbers import kernel
 from bigfib.state.log import Log
 from bigfib.terms import INLINE_LIMIT
 from tests.api.large_terms import LONG, PUT, expected, files, workers
@@ -89,8 +90,8 @@ class TestSequences:
         assert done.stderr.count("\n") == 1
 
     def test_position_whose_terms_exceed_the_cache_is_refused(self, serve: Serve) -> None:
-        # Six numbers of 1,250,000 digits.
-        service = serve("--cache-bytes", "7500000")
+        # The numbers of 1,250,000 digits that a pair holds.
+        service = serve("--cache-bytes", "2500000" if kernel.load() else "7500000")
         limit = 5_981_214
         reply, body = self.put(service, limit + 1)
         assert reply.status == 422

@@ -11,6 +11,7 @@ import pytest
 from bigfib.cli import settings_file
 from bigfib.settings import Durability, InvalidSetting, Settings, resolve, without_password
 from tests.cli.command import Command
+from tests.test_settings import resolved
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def file(tmp_path: Path) -> Path:
 
 def settings_of(file: Path, content: str) -> Settings:
     file.write_text(content)
-    return Settings.resolve({}, {}, settings_file.read(str(file), {}))
+    return resolved({}, {}, settings_file.read(str(file), {}))
 
 
 def test_value_of_each_kind_is_read(file: Path) -> None:
@@ -47,9 +48,9 @@ def test_a_flag_goes_before_the_variable_before_the_file_before_the_default(file
 def test_first_source_that_names_a_store_overrides_file_and_store(file: Path) -> None:
     file.write_text('store = "postgresql://db/fib"\n')
     said = settings_file.read(str(file), {})
-    assert Settings.resolve({}, {}, said).store == "postgresql://db/fib"
+    assert resolved({}, {}, said).store == "postgresql://db/fib"
     for flags, environ in (({"file": "a"}, {}), ({}, {"BIGFIB_FILE": "a"})):
-        settings = Settings.resolve(flags, environ, said)
+        settings = resolved(flags, environ, said)
         assert (settings.file, settings.store) == (Path("a"), "")
 
 
@@ -81,7 +82,7 @@ def test_first_source_that_names_a_store_overrides_file_and_store(file: Path) ->
 def test_wrong_settings_file_is_refused_by_name(file: Path, content: str, says: str) -> None:
     file.write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(InvalidSetting, match=says) as refusal:
-        Settings.resolve({}, {}, settings_file.read(str(file), {}))
+        resolved({}, {}, settings_file.read(str(file), {}))
     assert str(file) in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -182,7 +183,7 @@ class TestShown:
         assert '# durability = "fsync"' in lines
         assert "secret" not in shown
         file.write_text(shown)
-        settings = Settings.resolve({}, {}, settings_file.read(str(file), {}))
+        settings = resolved({}, {}, settings_file.read(str(file), {}))
         assert (settings.port, settings.host, settings.workers) == (9000, "::1", 2)
 
     @pytest.mark.parametrize("name", ["a\x7fb\n'\"c", "\udcff"])

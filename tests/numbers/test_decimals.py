@@ -1,5 +1,6 @@
 """The pair in decimal, by the kernel and packed, compared with FLINT's terms and GMP's integers."""
 
+import mmap
 import random
 import subprocess
 import sys
@@ -25,6 +26,9 @@ def text_of(n: int) -> bytes:
 
 # Indices at which F(n) has one digit more than F(n - 1).
 LENGTH_BOUNDARIES = [n for n in range(2, 3000) if len(text_of(n)) > len(text_of(n - 1))]
+
+# The first index whose term has so many digits (OEIS A072354).
+FIRST_OF_LENGTH = {5_000: 23_922, 20_000: 95_697}
 
 
 def test_pair_begins_at_zero() -> None:
@@ -147,3 +151,44 @@ def test_steps_over_the_length_where_the_kernel_takes_over_are_exact() -> None:
 def test_short_term_imports_no_ctypes() -> None:
     script = "import sys, bigfib.sequences; sys.exit('ctypes' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("digits", [5_000, 20_000])
+def test_memory_of_pairs_is_what_their_process_grows_by(digits: int) -> None:
+    # In a process of its own, which has no freed memory that the pairs could use.
+    load = "kernel.load" if kernel.load() else "lambda: None"
+    script = f"""
+from pathlib import Path
+from bigfib.numbers import kernel
+from bigfib.numbers.decimals import DecimalPair
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * {mmap.PAGESIZE}
+
+kernel.load = {load}
+first = DecimalPair({FIRST_OF_LENGTH[digits]})
+this = first.digits()
+first.forward()
+following = first.digits()
+before = resident()
+pairs = []
+for _ in range(15_000_000 // {digits}):
+    pair = DecimalPair.of_digits(first.position - 1, this, following)
+    pair.forward()
+    pair.forward()
+    pair.digits(b"}}")
+    pairs.append(pair)
+print((resident() - before) / sum(pair.memory for pair in pairs))
+"""
+    command = [sys.executable, "-c", script]
+    ratio = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert 0.95 < ratio < 1.15
+
+
+@pytest.mark.parametrize(("position", "last"), [(9_000, 10_200), (10_200, 9_000)])
+def test_memory_follows_the_way_in_which_the_terms_are_kept(position: int, last: int) -> None:
+    # As long as a new pair reports there, if the kernel takes over on the way, too.
+    pair = DecimalPair(position)
+    for _ in range(abs(last - position)):
+        (pair.forward if last > position else pair.back)()
+    assert pair.memory == DecimalPair(last).memory

@@ -155,8 +155,7 @@ class TestService:
             ids = [secrets.token_bytes(16) for _ in range(5)]
             for one in ids:
                 log.note(one, 7)
-            sequences = Sequences(log)
-            sequences.pair_at = fail
+            sequences = Sequences(log, pair_at=fail)
             app = create_app(log, sequences, jobs(path), per_client=False)
             for one in ids:
                 reply = falcon.testing.simulate_get(app, f"/api1/sequences/{one.hex()}")
