@@ -76,8 +76,7 @@ class Log(Positions):
 
     Attributes:
         path: Its file, with links resolved.
-        latest: Position and day of each sequence, as `records.pack` joins them. Read-only for
-            callers.
+        latest: As in `Positions`.
         changes: The number of changes made.
         committed: How many of them are as durable as asked for.
         records: The number of records.
@@ -115,7 +114,7 @@ class Log(Positions):
         self._days_kept = days_kept
         self._system = system
         self._clock = clock
-        # The changes since the last commit: position and day as in `latest`, None if deleted.
+        # The changes since the last commit: as in `latest`, None if deleted.
         self._waiting: dict[bytes, int | None] = {}
         self.changes = self.committed = self.compactions = 0
         self.on_commit: OnCommit = ignore_commit
@@ -131,41 +130,36 @@ class Log(Positions):
             raise Unusable(path, error) from error
 
     def _open(self, path: Path, rewrite_bytes: int) -> None:
-        try:
+        with contextlib.ExitStack() as opened:
+            opened.callback(os.close, self._lock)
             fd, contents = open_file(self._system, self.path, path)
-        except BaseException:
-            os.close(self._lock)
-            raise
-        try:
+            self._header = contents.opened_header
+            self._file = LogFile(
+                self._system, self.path, fd, contents.end, is_old=self._header.is_old
+            )
+            opened.callback(self._file.close)
             self._floor = FloorFile(self._system, self.path, files.access(self.path))
-        except BaseException:
-            self._system.close(fd)
-            os.close(self._lock)
-            raise
-        self._header = contents.opened_header
-        self._file = LogFile(self._system, self.path, fd, contents.end, is_old=self._header.is_old)
-        self.latest = contents.latest
-        self.records = contents.records
-        self._durable = contents.end
-        self._scrub = Scrub(self.path)
-        self._scrub.follow(fd)
-        self._tend_at = self._idle_at = 0.0
-        self._tended = -1
-        self._floor.write(self._header.seed, contents.end, contents.end)
-        self._room = 0
-        today = max(self._day_of_clock(), 0)
-        self._earliest_day = typical_day(self.latest, self._permanent, today)
-        self._set_day()
-        self._compaction = Compaction(
-            self._system, self.path, self.latest, self._permanent, rewrite_bytes
-        )
-        if self.size > rewrite_bytes and self._compaction.is_worthwhile(self.records):
-            try:
+            opened.callback(self._floor.close)
+            self._scrub = Scrub(self.path)
+            opened.callback(self._scrub.close)
+            self._scrub.follow(fd)
+            self.latest = contents.latest
+            self.records = contents.records
+            self._durable = contents.end
+            self._tend_at = self._idle_at = 0.0
+            self._tended = -1
+            self._floor.write(self._header.seed, contents.end, contents.end)
+            self._room = 0
+            today = max(self._day_of_clock(), 0)
+            self._earliest_day = typical_day(self.latest, self._permanent, today)
+            self._set_day()
+            self._compaction = Compaction(
+                self._system, self.path, self.latest, self._permanent, rewrite_bytes
+            )
+            if self.size > rewrite_bytes and self._compaction.is_worthwhile(self.records):
                 with logging_failure():
                     self.compact()
-            except BaseException:
-                self._release()
-                raise
+            self._release = opened.pop_all().close
 
     @property
     def size(self) -> int:
@@ -190,7 +184,7 @@ class Log(Positions):
         self._file.check()
 
     def version(self, sequence_id: bytes) -> int | None:
-        """Return the version of the sequence, None in a log of the old format, which has none."""
+        """Return the version, None in a log of the old format, which has none."""
         return None if self._header.is_old else version_of(self.latest.get(sequence_id, 0))
 
     def note(self, sequence_id: bytes, position: int | None, version: int = 0) -> None:
@@ -317,12 +311,6 @@ class Log(Positions):
         finally:
             self._compaction.abandon()
             self._release()
-
-    def _release(self) -> None:
-        self._scrub.close()
-        self._file.close()
-        self._floor.close()
-        os.close(self._lock)
 
     def __enter__(self) -> "Log":
         return self
