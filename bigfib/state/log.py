@@ -13,7 +13,8 @@ What it promises, and `tests/state` show:
 Changes wait in memory, at most one of each sequence, until `Log.commit` writes them in one piece at
 the end of the file and syncs it. No byte of the file is written twice. Room for what waits is
 reserved before, so that a full disk is found while a change can still be refused. Where the file
-system reserves none (NFS before 4.2, ZFS), each change is written at once, and only the sync waits.
+system reserves none (NFS before 4.2, ZFS), or no more, each change is written at once, and only the
+sync waits.
 (A file system that copies on write may find a full disk at the commit only, which then fails.)
 """
 
@@ -235,9 +236,7 @@ class Log(Positions):
         self._file.check()
         began = time.perf_counter()
         if self._file.coalesces:
-            pieces = self._encode(self._waiting.items())
-            self._file.append(b"".join(pieces))
-            self.records += len(pieces)
+            self._append_waiting()
         if self._syncs:
             self._file.sync()
             self._durable = self._file.size
@@ -331,15 +330,27 @@ class Log(Positions):
     def _make_room(self, sequence_id: bytes, packed: int | None) -> None:
         """Reserve room for what waits and this change, which may take the place of one of them.
 
+        If the file system cannot reserve any more, write what waits.
+
         Raises:
             AppendFailed: there is none.
+            CommitFailed: what waits cannot be written.
         """
         needed = sum(
             _bound(name, change) for name, change in self._waiting.items() if name != sequence_id
         ) + _bound(sequence_id, packed)
         if needed > self._file.room():
             self._file.reserve(needed)
+            if self._waiting and not self._file.coalesces:
+                # From now on changes do not wait, and `commit` writes none.
+                self._append_waiting()
         self._room = self._file.room() - needed
+
+    def _append_waiting(self) -> None:
+        """Write the records of all waiting changes, for which room is reserved."""
+        pieces = self._encode(self._waiting.items())
+        self._file.append(b"".join(pieces))
+        self.records += len(pieces)
 
     def _encode(self, changes: Iterable[tuple[bytes, int | None]]) -> list[bytes]:
         """Return the records of these changes, to follow at the end of the file."""

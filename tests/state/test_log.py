@@ -351,6 +351,25 @@ class TestReservedRoom:
         assert len(reserved) < 10
         assert reader.read(path).records == 30_000
 
+    @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOSYS])
+    def test_changes_that_wait_when_reserving_is_no_longer_supported_are_committed(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+    ) -> None:
+        """As of a network file system that is moved to an older server."""
+        with Log(path) as opened:
+            opened.note(b"a", 1)
+            opened.note(b"b", 2**80)
+            monkeypatch.setattr(files, "reserve", _fail_with(code))
+            # Takes more room than is reserved.
+            opened.note(SHARED, 2**5_000_000)
+            opened.note(b"a", 2)
+            opened.commit()
+            written = {b"a": 2, b"b": 2**80, SHARED: 2**5_000_000}
+            assert positions(reader.read(path)) == positions(opened) == written
+            assert reader.read(path).records == opened.records
+            opened.note(b"b", 3)
+        assert positions(reader.read(path)) == written | {b"b": 3}
+
     def test_last_room_of_a_disk_is_used(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Fewer bytes than are reserved at a time."""
         real = files.reserve
