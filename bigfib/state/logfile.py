@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from bigfib.state import files
-from bigfib.state.errors import AppendFailed, CommitFailed
+from bigfib.state.errors import AppendFailed
 from bigfib.state.files import System
+from bigfib.state.store import CommitFailed
 
 # Bytes reserved at a time: some 10 thousand records, so that few commits pay for it. If the process
 # is killed, they stay reserved until the log is next compacted.

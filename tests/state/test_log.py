@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from bigfib.state import files, header, reader
-from bigfib.state.errors import AppendFailed, CommitFailed, Locked
+from bigfib.state.errors import AppendFailed, Locked
 from bigfib.state.log import Durability, Log
 from bigfib.state.packed import POSITION_SHIFT
 from bigfib.state.reader import Contents
+from bigfib.state.store import CommitFailed
 
 SHARED = b"shared"
 

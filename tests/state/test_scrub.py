@@ -12,8 +12,9 @@ import pytest
 
 from bigfib.state import header, reader
 from bigfib.state.compaction import new_path
-from bigfib.state.errors import CommitFailed, Damaged, Unusable
+from bigfib.state.errors import Damaged, Unusable
 from bigfib.state.log import Durability, Log
+from bigfib.state.store import CommitFailed
 from tests.service import TIMEOUT
 from tests.state.test_log import positions, store
 from tests.state.test_recovery import OLD
