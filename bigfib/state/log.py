@@ -10,9 +10,9 @@ What it promises, and `tests/state` show:
 4. The log stays within a few times the size of its live records, or `REWRITE_BYTES`.
 5. `reader.read` needs no lock and never changes the file.
 
-Changes wait in memory, at most one of each sequence, until `Log.commit` writes them in one piece at
-the end of the file and syncs it. No byte of the file is written twice. Room for what waits is
-reserved before, so that a full disk is found while a change can still be refused. Where the file
+Changes wait in memory, those of a sequence coalesced to one, until `Log.commit` writes them in one
+piece at the end of the file and syncs it. No byte of the file is written twice. Room for what waits
+is reserved before, so that a full disk is found while a change can still be refused. Where the file
 system reserves none (NFS before 4.2, ZFS), or no more, each change is written at once, and only the
 sync waits.
 (A file system that copies on write may find a full disk at the commit only, which then fails.)
