@@ -381,7 +381,7 @@ class Log(Positions):
         new = self._compaction.advance(self.size)
         if not new:
             return
-        # It has the log's name and every change so far, durably.
+        # It has the log's name, and durably every change: after a commit none waits.
         self._header = new.header
         self.records = new.records
         self._durable = new.end

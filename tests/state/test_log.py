@@ -326,11 +326,11 @@ class TestReservedRoom:
     ) -> None:
         with Log(path) as opened:
             store(opened, SHARED, 1)
-            opened._file._reserved = opened.size
             with monkeypatch.context() as patched:
                 patched.setattr(files, "reserve", _fail_with(errno.ENOSPC))
+                # Takes more room than is reserved.
                 with pytest.raises(AppendFailed, match="No space left"):
-                    opened.note(SHARED, 2)
+                    opened.note(SHARED, 2**5_000_000)
             assert (opened.changes, positions(opened)) == (1, {SHARED: 1})
             opened.note(SHARED, 2)
         assert positions(reader.read(path)) == {SHARED: 2}
