@@ -124,44 +124,43 @@ class Log(Positions):
             # Before anything is created next to a file that is not a log.
             require_log_or_nothing(self.path)
             files.make_directory(system, self.path.parent)
-            self._lock = files.lock(self.path, owner_url)
-            self._open(path, rewrite_bytes)
+            with contextlib.ExitStack() as opened:
+                opened.callback(os.close, files.lock(self.path, owner_url))
+                self._open(path, rewrite_bytes, opened)
+                self._release = opened.pop_all().close
         except files.Held as holder:
             raise Locked(path, holder.pid, holder.owner_url) from None
         except OSError as error:
             raise Unusable(path, error) from error
 
-    def _open(self, path: Path, rewrite_bytes: int) -> None:
-        with contextlib.ExitStack() as opened:
-            opened.callback(os.close, self._lock)
-            fd, contents = open_file(self._system, self.path, path)
-            # Every log that is opened has one.
-            self._header = cast("Header", contents.header)
-            is_old = self._header.is_old
-            self._file = LogFile(self._system, self.path, fd, contents.end, is_old=is_old)
-            opened.callback(self._file.close)
-            self._floor = FloorFile(self._system, self.path, files.access(self.path))
-            opened.callback(self._floor.close)
-            self._scrub = Scrub(self.path)
-            opened.callback(self._scrub.close)
-            self._scrub.follow(fd)
-            self.latest = contents.latest
-            self.records = contents.records
-            self._durable = contents.end
-            self._tend_at = self._idle_at = 0.0
-            self._tended = -1
-            self._floor.write(self._header.seed, contents.end, contents.end)
-            self._room = 0
-            today = max(self._day_of_clock(), 0)
-            self._earliest_day = typical_day(self.latest, self._permanent, today)
-            self._set_day()
-            self._compaction = Compaction(
-                self._system, self.path, self.latest, self._permanent, rewrite_bytes
-            )
-            if self.size > rewrite_bytes and self._compaction.is_worthwhile(self.records):
-                with logging_failure():
-                    self.compact()
-            self._release = opened.pop_all().close
+    def _open(self, path: Path, rewrite_bytes: int, opened: contextlib.ExitStack) -> None:
+        fd, contents = open_file(self._system, self.path, path)
+        # Every log that is opened has one.
+        self._header = cast("Header", contents.header)
+        is_old = self._header.is_old
+        self._file = LogFile(self._system, self.path, fd, contents.end, is_old=is_old)
+        opened.callback(self._file.close)
+        self._floor = FloorFile(self._system, self.path, files.access(self.path))
+        opened.callback(self._floor.close)
+        self._scrub = Scrub(self.path)
+        opened.callback(self._scrub.close)
+        self._scrub.follow(fd)
+        self.latest = contents.latest
+        self.records = contents.records
+        self._durable = contents.end
+        self._tend_at = self._idle_at = 0.0
+        self._tended = -1
+        self._floor.write(self._header.seed, contents.end, contents.end)
+        self._room = 0
+        today = max(self._day_of_clock(), 0)
+        self._earliest_day = typical_day(self.latest, self._permanent, today)
+        self._set_day()
+        self._compaction = Compaction(
+            self._system, self.path, self.latest, self._permanent, rewrite_bytes
+        )
+        if self.size > rewrite_bytes and self._compaction.is_worthwhile(self.records):
+            with logging_failure():
+                self.compact()
 
     @property
     def size(self) -> int:
@@ -234,23 +233,24 @@ class Log(Positions):
         """
         if not self._waiting:
             return
-        self._file.check()
+        file = self._file
+        file.check()
         began = time.perf_counter()
-        if self._file.coalesces:
+        if file.coalesces:
             self._append_waiting()
         if self._syncs:
-            self._file.sync()
-            self._durable = self._file.size
+            file.sync()
+            self._durable = file.size
         else:
-            self._file.require_size()
-        self._floor.write(self._header.seed, self._durable, self._file.size)
+            file.require_size()
+        self._floor.write(self._header.seed, self._durable, file.size)
         if self._syncs:
             self.on_commit(time.perf_counter() - began, self.changes - self.committed)
         self.committed = self.changes
         if self._compaction.running:
             self._compaction.running.touch(self._waiting)
         self._waiting.clear()
-        if self._file.size >= self._compaction.due_at:
+        if file.size >= self._compaction.due_at:
             self._compact_a_little()
 
     def tend(self, now: float) -> None:
