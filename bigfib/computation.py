@@ -37,7 +37,7 @@ Text = str | memoryview
 
 _PIECE: Final = 1 << 20
 
-# Exit status of a child that had not enough memory, or whose result failed its check.
+# Exit status of a child that ran out of memory, or whose result failed its check.
 _NO_MEMORY: Final = 3
 _WRONG: Final = 4
 
@@ -54,7 +54,7 @@ _PR_SET_PDEATHSIG: Final = 1
 class Expected(NamedTuple):
     """The seconds that a `StoringProcess` should take for its start, the digits and their storage.
 
-    Other machines are slower or faster, but mostly in all three.
+    Other machines are slower or faster, but mostly in all three alike.
     """
 
     start: float
@@ -110,7 +110,7 @@ class ComputationFailed(Exception):
 
 
 class Computation:
-    """Compute F(n) in a forked process, within a ``with`` statement, which kills it at the end."""
+    """Compute F(n) in a forked process, which is killed at the end of a ``with`` statement."""
 
     def __init__(self, n: int, base: int = 10) -> None:
         """Start the child; ``n`` may be negative.
@@ -246,14 +246,14 @@ class StoringProcess:
                 # Python looks for modules in the working directory first.
                 cwd="/",
                 # Each arena of the C library takes up to 128 MB of the address space, which is
-                # limited; a thread that starts without memory is waited for for ever.
+                # limited; if a thread starts without memory, the process waits for it for ever.
                 env={**os.environ, "MALLOC_ARENA_MAX": "1"},
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.pid = self._process.pid
         self.report = ("", "")
-        # Set by the parent, because the child already takes a while to start.
+        # Set by the parent, so that it applies to the start of the child, too.
         os.setpriority(os.PRIO_PROCESS, self.pid, _NICENESS)
         assert self._process.stdout is not None  # noqa: S101 - PIPE
         self._output = self._process.stdout
@@ -273,7 +273,7 @@ class StoringProcess:
         return status
 
     def kill(self) -> None:
-        """Kill the child without waiting for its end, which `poll` returns later."""
+        """Kill the child without waiting for its end, which `poll` reports later."""
         self._output.close()
         self._process.kill()
 
@@ -324,8 +324,8 @@ def _yield_to_parent(parent: int, n: int) -> None:
 class Pace:
     """Estimate the share of a computation that is done.
 
-    Between reports, which may be seconds apart, it grows at the pace of the work so far, and waits
-    when it was too fast.
+    Between reports, which may be seconds apart, the estimate grows at the pace of the work so far,
+    and pauses if it was too fast.
     """
 
     def __init__(

@@ -73,7 +73,7 @@ class Job:
     def seconds_left(self) -> float:
         """An estimate of the remaining time, if no other job uses the cores.
 
-        At first it is the expected time; the more is done, the more the time that this took counts.
+        At first it is the expected time; the more is done, the more the time taken so far counts.
         """
         left = 1 - self.progress
         elapsed = self.pace.elapsed() if self.state is State.RUNNING else 0
@@ -159,7 +159,7 @@ class Jobs:
         return kept and kept.digests[terms.decimal_frames(n).index(frame)]
 
     def pair(self, position: int) -> DecimalPair:
-        """Return the terms at ``position`` >= 0 and after it, to step from.
+        """Return the terms at ``position`` >= 0 and at the next one, to step from.
 
         Raises:
             TermNotReady, IndexTooLarge: As `open`; the digit cache must have room for both.
@@ -225,7 +225,7 @@ class Jobs:
             self._jobs.clear()
 
     def advance(self) -> None:
-        """Handle the ends of processes and start queued jobs; signal handlers may call this."""
+        """Handle ended processes and start queued jobs; signal handlers may call this."""
         if self._busy:
             self._due = True
             return

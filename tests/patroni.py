@@ -89,6 +89,13 @@ class Node:
                 cwd="/",
             )
 
+    def restart_patroni(self) -> None:
+        """Restart Patroni; its PostgreSQL goes on."""
+        assert self._process
+        self._process.kill()
+        self._process.wait()
+        self.start()
+
     def state(self) -> dict[str, Any]:
         """Return what Patroni reports of it; nothing if it does not answer."""
         try:

@@ -53,7 +53,7 @@ def test_example_of_the_client_in_the_package_works(proxy: LossyProxy, tmp_path:
     printed = run([sys.executable, written(program, tmp_path / "program.py", proxy)])
     assert printed.splitlines() == [
         "position 1",
-        "Nothing has changed: the sequence is not as If-Match has it; it is at position 100.",
+        "Nothing has changed: If-Match excludes the sequence as it is; it is at position 100.",
         f"[100] {residue(10**30, 1_000_000_007)}",
         f"{len(str(fmpz.fib_ui(fmpz(N))))} digits",
     ]

@@ -315,7 +315,7 @@ class TestSystemCalls:
         until(is_seen)
         reply, body = service.ask("/readyz")
         assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
-        assert b"cannot be asked" in body
+        assert b"is unavailable" in body
         assert service.ask("/readyz?verbose")[0].status == 503
         with pytest.raises(HTTPException):
             service.ask(target, method)

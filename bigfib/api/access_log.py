@@ -1,8 +1,8 @@
 """Log a line for every request, if ``--access-log`` asks for it.
 
 A line has the Common Log Format, the milliseconds that the request took, and the ids by which it is
-followed: ``X-Request-Id``, drawn here if the client sends none, and ``traceparent``. It has no
-query and only the beginning of an id of a sequence, because a client that knows it can step it.
+traced: ``X-Request-Id``, generated here if the client sends none, and ``traceparent``. It has no
+query, and only the beginning of a sequence's id: a client that knows an id can step the sequence.
 """
 
 import logging
@@ -36,7 +36,7 @@ def logged(app: Application, committer: Committer) -> Application:
         began, status, sent = time.perf_counter(), "", 0
         known = ids(environ)
         if _REQUEST_ID not in known:
-            # Returned to the client, who can name it.
+            # Returned to the client, which can quote it.
             environ[REQUEST_ID] = known[_REQUEST_ID] = secrets.token_hex(8)
 
         def start(status_line: str, headers: list[tuple[str, str]]) -> Any:
@@ -45,7 +45,7 @@ def logged(app: Application, committer: Committer) -> Application:
             return start_response(status_line, headers)
 
         def count(piece: bytes) -> bytes:
-            # Counted as sent: bjoern does not report more than that it wants the next piece.
+            # Counted as sent: bjoern reports only that it wants the next piece.
             nonlocal sent
             sent += len(piece)
             return piece

@@ -40,7 +40,8 @@ def create_app(
 
     ``per_client`` makes the sequences of ``/api0`` private. ``shared_store`` is the same store, if
     servers share it; workers have ``shared`` metrics; ``draining`` is set when the service stops.
-    Only requests for ``hosts``, by default any, are answered. Pages of ``cors_origin`` read terms.
+    Only requests for ``hosts``, by default any, are answered. Pages of ``cors_origin`` may read
+    terms.
     """
     draining = draining or Event()
     hosts = Hosts() if hosts is None else hosts

@@ -3,17 +3,17 @@
 **A state log** commits once for all requests of a loop iteration. bjoern reads requests in one
 iteration of its event loop and writes their replies in the next; in between
 `bigfib.server.bjoern.loop` calls `Committer.end_iteration`. With 64 connections, this serves ten
-times as many replies a second as one ``fdatasync`` for each. Where iterations cannot be followed,
-each reply commits before it begins.
+times as many replies a second as one ``fdatasync`` for each. If iterations cannot be hooked, each
+reply commits before it begins.
 
 **A shared store** commits each change by itself. A transaction takes as long for one step as for
 many, and a server with one thread waits for it. So steps of ``/api0`` wait in a `StepQueue` while
-bjoern reads requests, and the first reply that bjoern continues makes one transaction for all. A
+bjoern reads requests, and the first reply that bjoern continues runs one transaction for all. A
 sequence that many requests step is moved once; each reply shows the term after its own step.
 
 By then the replies have begun. If a step is refused or its outcome is unknown, its reply is aborted
 in the middle of its body; so steps that could be refused are not queued. If other sessions hold a
-sequence locked in the store, its steps stay for the next transactions, for `WAIT_SECONDS` at most.
+sequence locked in the store, its steps wait for later transactions, for `WAIT_SECONDS` at most.
 """
 
 import logging
@@ -40,7 +40,8 @@ from bigfib.state.store import (
 _logger = logging.getLogger(__name__)
 
 # Lowest position from which a step is queued, by its direction; 0 is a look. Forward: a sequence
-# beyond 0 is in the store. Back: other servers can hardly have moved it to 0 since it was seen.
+# above 0 exists in the store. Back: other servers are unlikely to have moved it to 0 since it was
+# seen.
 _TAKEN_FROM: Final = {0: 0, 1: 1, -1: 1000}
 
 
@@ -71,7 +72,7 @@ class Committer:
 
     def end_iteration(self) -> None:
         """Commit the changes that the replies of this loop iteration show; tend the store."""
-        # The first call shows that iterations are followed.
+        # The first call shows that iterations are hooked.
         self.by_iterations = True
         try:
             self._store.commit()
@@ -121,7 +122,7 @@ class WaitingStep:
         return self._queue is None
 
     def settles(self, share: float) -> bool:
-        """Make transactions until the step is settled, and return whether it is.
+        """Run transactions until the step is settled, and return whether it is.
 
         While others hold the sequence locked, return False after ``share`` of `WAIT_SECONDS`.
         """
@@ -160,7 +161,7 @@ class StepQueue:
         self._waiting: dict[bytes, list[WaitingStep]] = {}
 
     def takes(self, sequence_id: bytes, by: int) -> bool:
-        """Return whether a step may be added: the store will hardly refuse it."""
+        """Return whether a step may be added: the store is unlikely to refuse it."""
         position = self._sequences.last_seen(sequence_id)
         return position is not None and position >= _TAKEN_FROM[by] and self._store.is_open()
 

@@ -1,10 +1,10 @@
-/** Show /openapi.json by Swagger UI, which is from the package swagger-ui-bundle-v2. */
+/** Show /openapi.json with Swagger UI, from the package swagger-ui-bundle-v2. */
 
 SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#docs",
   deepLinking: true,
   tryItOutEnabled: true,
-  // The badge of another site.
+  // No validator badge: another site would serve it.
   validatorUrl: null,
 });

@@ -9,10 +9,10 @@ Three kinds of requests never reach a resource:
 
 * **Bodies in chunks.** bjoern drops them, and takes their trailers for headers.
 * **Changes requested by a page of another site.** Such a page needs only an image with the address
-  of ``/api0/next``, and could step sequences that only its visitors can reach. Browsers send where
-  a request comes from (W3C, Fetch Metadata Request Headers); other clients need not.
-* **Requests for another host** than `Hosts` allows: a page may have its name resolve to this
-  service, which then is the page's own site to a browser.
+  of ``/api0/next``, and could step sequences that only its visitors can reach. Browsers report
+  where a request comes from (W3C, Fetch Metadata Request Headers); other clients need not.
+* **Requests for another host** than `Hosts` allows: a page may have its own name resolve to this
+  service; a browser then takes the service for the page's own site.
 """
 
 import re
@@ -32,7 +32,7 @@ from bigfib.api.timing import PREFER, Timing
 from bigfib.api.tracing import REQUEST_ID, TRACEPARENT, ids
 from bigfib.metrics import UNMATCHED, Places, RequestHistogram
 
-# Browsers must believe the Content-Type. Not under `/api0`: its replies stay as they were.
+# Browsers must not sniff the content type. Not under `/api0`: its replies stay as they were.
 _NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
 
 # Value of `Sec-Fetch-Site` if a page of another site made the browser send the request.
@@ -61,7 +61,7 @@ class Front:
         """Answer by ``stepping`` or ``routed``, the Falcon application; count in ``requests``.
 
         Replies have ``Connection: close`` once ``draining`` is set. Only requests for ``hosts`` are
-        answered. Those by Falcon have their ``timing`` if they ask for it.
+        answered. Replies by Falcon have their ``timing`` if the request asks for it.
         """
         self.routed = routed
         self.committer = committer
@@ -179,19 +179,19 @@ class _Guard:
         if not self._hosts[host]:
             raise Problem(
                 421,
-                f"This service is not to be addressed as {host!r:.80}: a page may have given that "
-                "name its address (DNS rebinding). Use localhost or its IP address, or allow the "
-                "name by --allowed-host.",
+                f"This service does not answer to the name {host!r:.80}: a page may have made that "
+                "name resolve to it (DNS rebinding). Use localhost or an IP address, or allow the "
+                "name with --allowed-host.",
             )
         if "HTTP_TRANSFER_ENCODING" in req.env:
             raise Problem(411, "Send the body with a Content-Length, not in chunks.")
 
     def process_resource(self, req: falcon.Request, *_: object) -> None:
-        """Refuse cross-site changes, once the route is known, so that it counts them."""
+        """Refuse cross-site changes once the route is known, under which metrics count them."""
         _refuse_other_sites(req)
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, *_: object) -> None:
-        """Note the route in the environment, also of a request that is refused."""
+        """Note the route in the environment, even if the request is refused."""
         if PREFER in req.env:
             self._timing.end(resp)
         req.env[_ROUTE] = req.uri_template or UNMATCHED
@@ -206,5 +206,5 @@ def _refuse_other_sites(req: falcon.Request, *, changes: bool = False) -> None:
         raise Problem(
             403,
             "Cross-site requests may not change state (Sec-Fetch-Site): a page of another site has "
-            "sent this one. Open this address itself, or use a client that is not a browser.",
+            "sent this one. Open this address directly, or use a client that is not a browser.",
         )

@@ -1,7 +1,7 @@
-"""Know the names by which the service may be addressed, against DNS rebinding.
+"""Check the name by which a client addresses the service, to prevent DNS rebinding.
 
-A page can have its own name resolve to the address of this service. Its requests are then of the
-same site to the browser, which lets it read and step; but their ``Host`` has the page's name.
+A page can have its own name resolve to the address of this service. To the browser, its requests
+then go to the page's own site, so it may read and step; but their ``Host`` is the page's name.
 """
 
 import ipaddress
@@ -9,20 +9,20 @@ from typing import Final
 
 _ANY: Final = "*"
 
-# More values of Host, or longer ones, are looked up each time.
+# Further values of Host, or longer ones, are checked again each time.
 _MOST_KEPT: Final = 100
 _LONGEST_KEPT: Final = 300
 
 
 class Hosts(dict[str, bool]):
-    """Map each value of ``Host`` to whether it is allowed; a dictionary costs a request least.
+    """Map each value of ``Host`` to whether it is allowed; a dictionary is fastest.
 
-    An address, ``localhost`` and names below it need no look-up in the DNS, so that no page can
-    have them, and are always allowed. So is no ``Host``, which only old clients send.
+    IP addresses, ``localhost`` and names below it are always allowed: they need no DNS look-up, so
+    no page can take them. A request without ``Host``, which only old clients send, is allowed, too.
     """
 
     def __init__(self, names: str = _ANY) -> None:
-        """Allow the ``names``, which are separated by commas; ``*`` is any."""
+        """Allow the ``names``, which are separated by commas; ``*`` allows any."""
         super().__init__()
         self._names = {*names.lower().split(",")}
 

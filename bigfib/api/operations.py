@@ -54,7 +54,7 @@ class Health:
                 check()
             except (Draining, Unavailable, OutcomeUnknown, NoRoom) as error:
                 # The error may name the store's host, so it goes to standard error only.
-                reason = error if isinstance(error, Draining) else "it cannot be asked"
+                reason = error if isinstance(error, Draining) else "it is unavailable"
                 lines.append(f"[-] {name} failed: {reason}")
                 word, resp.status = f"not {self._word}", falcon.HTTP_503
                 resp.retry_after = RETRY_AFTER
@@ -66,12 +66,12 @@ class Health:
 
 
 def live() -> Health:
-    """Return ``/livez``: the service answers and needs no restart."""
+    """Return the resource for ``/livez``: the service answers and needs no restart."""
     return Health("live", answering=lambda: None)
 
 
 def ready(store: Store, draining: Event) -> Health:
-    """Return ``/readyz``: ``store`` can take changes, and ``draining`` is not set."""
+    """Return the resource for ``/readyz``: ``store`` takes changes, ``draining`` is not set."""
 
     def serving() -> None:
         if draining.is_set():
@@ -88,7 +88,7 @@ def ready(store: Store, draining: Event) -> Health:
 
 
 class Scrape(Collector):
-    """``GET /metrics``, for Prometheus."""
+    """Serve ``GET /metrics`` for Prometheus."""
 
     def __init__(
         self, metrics: Metrics, store: Store, committer: Committer, sequences: Sequences
@@ -103,7 +103,7 @@ class Scrape(Collector):
         try:
             encode, content_type = choose_encoder(req.accept)
         except TypeError:
-            # prometheus_client fails at a malformed version.
+            # prometheus_client fails on a malformed version.
             encode, content_type = choose_encoder("")
         resp.content_type = content_type
         resp.cache_control = ["no-store"]
@@ -125,13 +125,14 @@ class Scrape(Collector):
             position = self._sequences.position(SHARED)
         except (Unavailable, OutcomeUnknown, NoRoom, CommitFailed):
             return None
-        # As before any reply with a position: a step whose client has gone may be uncommitted.
+        # Commit, as before any reply with a position: a step whose client has gone may be
+        # uncommitted.
         self._committer.commit()
         return position
 
 
 class Stats:
-    """``GET /test/stats``: memory in use, in the format of the service that bigfib replaces."""
+    """Serve ``GET /test/stats``: memory use, in the format of the service that bigfib replaces."""
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
         """Send the resident memory of the process, and the part of it that no file backs."""
@@ -143,7 +144,7 @@ class Stats:
 
 
 class Interface:
-    """``GET /openapi.json``: the HTTP interface, from the file of that name."""
+    """Serve ``GET /openapi.json``: the HTTP interface, from the file of that name."""
 
     def __init__(self, max_term: int, farthest: int) -> None:
         """Fill in the version and the limits of this service."""

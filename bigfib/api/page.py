@@ -1,7 +1,7 @@
-"""Serve the page for people, which uses ``/api1`` as any client may, and the reference of the API.
+"""Serve the page for people, which uses ``/api1`` as any client may, and the API reference.
 
-The files are in packages and are served as they are. Nothing is fetched from other sites, which
-the content security policy forbids.
+The files are in packages and are served as they are. Nothing is fetched from other sites: the
+content security policy forbids it.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ _TYPES: Final = {
     "png": "image/png",
 }
 
-# Run scripts and send requests of this service only (Content Security Policy).
+# Allow only scripts of this service, and requests only to it (Content Security Policy).
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-# Where `index.html` needs the address of the service: OpenGraph has no relative addresses.
+# Stands in `index.html` for the address of the service: OpenGraph has no relative URLs.
 _ORIGIN: Final = b"{origin}"
 
 
@@ -77,12 +77,12 @@ def _tag(content: bytes) -> str:
 
 
 def page() -> Page:
-    """Return ``/`` and ``/page/{name}``."""
+    """Return the resource for ``/`` and ``/page/{name}``."""
     return Page("index.html", (resources.files("bigfib") / "page").iterdir())
 
 
 def reference() -> Page:
-    """Return ``/docs`` and ``/docs/{name}``: Swagger UI, to read and to try."""
+    """Return the resource for ``/docs`` and ``/docs/{name}``: Swagger UI, to read and to try."""
     own = [resources.files("bigfib.api") / name for name in ("docs.html", "docs.js")]
     bundle = [swagger_ui_path / name for name in ("swagger-ui.css", "swagger-ui-bundle.js")]
     return Page("docs.html", [*own, *bundle], _REFERENCE_POLICY)

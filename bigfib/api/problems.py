@@ -1,4 +1,4 @@
-"""Every error that a client can meet, as a problem document (RFC 9457).
+"""Turn the errors that clients can meet into problem documents (RFC 9457).
 
 An error has the type ``application/problem+json`` whatever ``Accept`` says: even to a client that
 cannot parse it, a reason is more useful than an empty body.
@@ -39,12 +39,12 @@ TITLES: Final = {
     "unknown-outcome": "The outcome is unknown",
     "full": "There is no room",
 }
-"""The title of each kind of problem; `_TYPE` and the kind are its type."""
+"""The title of each kind of problem. The type of a problem is `_TYPE` followed by its kind."""
 
 _TYPE: Final = "urn:bigfib:problem:"
 
-# What a status means unless the problem has a kind of its own. Others have none: their title is
-# that of HTTP, which says it all.
+# The kind of a problem that names none, by status. Problems with other statuses have no kind: their
+# title is HTTP's reason phrase, which says it all.
 _KINDS: Final = {
     400: "malformed",
     409: "start",
@@ -79,11 +79,11 @@ class Problem(falcon.HTTPError):
 
 
 class Draining(Exception):
-    """The service must not be sent requests any more."""
+    """Clients must not send this service any more requests."""
 
 
 class CreationUnknown(Exception):
-    """The store was lost while a sequence was created."""
+    """The store was lost while a sequence was being created."""
 
 
 class _Row(NamedTuple):
@@ -92,8 +92,8 @@ class _Row(NamedTuple):
     Attributes:
         status: The HTTP status; its reason phrase is the title.
         detail: The detail, in which ``{error}`` is the exception.
-        headers: Headers of the reply; their values may have it, too.
-        kind: As of `Problem`.
+        headers: Headers of the reply; their values may contain ``{error}``, too.
+        kind: As in `Problem`.
         log: Whether to log the exception, which only operators may see.
     """
 
@@ -131,18 +131,18 @@ _PROBLEMS: Final[dict[type[Exception], _Row]] = {
     ),
     Unavailable: _Row(
         503,
-        f"The store cannot be asked now; nothing has changed. Try again in {RETRY_AFTER} s.",
+        f"The store is unavailable now; nothing has changed. Try again in {RETRY_AFTER} s.",
         _SOON,
     ),
     SequenceLocked: _Row(
         503,
-        "This sequence is locked in the store by another transaction. Nothing has changed, so that "
-        f"it is safe to send the same request again in {RETRY_AFTER} s.",
+        "This sequence is locked in the store by another transaction. Nothing has changed, so it "
+        f"is safe to send the same request again in {RETRY_AFTER} s.",
         _SOON,
     ),
     OutcomeUnknown: _Row(
         503,
-        "The connection to the store was lost during the change, so that it is unknown whether the "
+        "The connection to the store was lost during the change, so it is unknown whether the "
         "change was made. Get the sequence before you change it again. A request with its ETag in "
         "If-Match is safe to send again as it was: its change is made at most once.",
         _SOON,
@@ -150,7 +150,7 @@ _PROBLEMS: Final[dict[type[Exception], _Row]] = {
     ),
     CreationUnknown: _Row(
         503,
-        "The connection to the store was lost during the creation, so that it is unknown whether "
+        "The connection to the store was lost during the creation, so it is unknown whether "
         "the sequence was created. Send this again: it is safe. A PUT creates it once, and what a "
         "POST has created expires unless somebody knows its id.",
         _SOON,
@@ -170,7 +170,7 @@ _ADVICE: Final = {
 
 
 def add_to(app: falcon.App[Any, Any]) -> None:
-    """Make all errors that ``app`` answers problem documents."""
+    """Have ``app`` answer every error with a problem document."""
     app.set_error_serializer(_serialize)
     for kind in _PROBLEMS:
         app.add_error_handler(kind, _answer)
@@ -189,7 +189,7 @@ def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErr
         "type": f"{_TYPE}{kind}" if kind else "about:blank",
         "title": TITLES.get(kind, title),
         "status": int(code),
-        # The domain's messages are no sentences yet.
+        # The domain's messages are not full sentences.
         "detail": f"{detail[:1].upper()}{detail[1:].removesuffix('.')}.",
     }
     resp.content_type = MEDIA_TYPE
@@ -212,6 +212,6 @@ def _stop(_req: object, _resp: object, error: CommitFailed, _params: object) -> 
 
 
 def _fail(req: falcon.Request, _resp: object, error: Exception, _params: object) -> None:
-    # Not the path: it may hold an id, and may be another each time.
+    # Not the path: it may hold an id, and may differ each time.
     _logger.error("%s", req.uri_template or UNMATCHED, exc_info=error)
     raise falcon.HTTPInternalServerError from error

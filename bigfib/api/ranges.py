@@ -25,7 +25,7 @@ _Line = Callable[[int, bytes], bytes]
 
 
 class TermRange:
-    """``/api1/terms``."""
+    """Serve ``/api1/terms``."""
 
     def __init__(self) -> None:
         self._open_streams = 0
@@ -38,7 +38,7 @@ class TermRange:
         terms.require_inline(first)
         count = requests.number(parameters, "count", int(terms.INLINE_LIMIT - first + 1))
         if count < 1:
-            raise InvalidIndex("the count is the number of terms, at least 1")
+            raise InvalidIndex("the count is the number of terms, and must be at least 1")
         terms.require_inline(first + count - 1)
         if self._open_streams >= MAX_STREAMS:
             raise Problem(
@@ -68,7 +68,7 @@ def _line(req: falcon.Request, format_name: str | None) -> tuple[str, _Line]:
     if format_name == "bfile":
         return requests.media_type(req, TEXT), lambda n, value: b"%d %b\n" % (n, value)
     if format_name is not None:
-        raise Problem(422, f"There is no format {format_name!r:.60}; there is bfile.")
+        raise Problem(422, f"The format {format_name!r:.60} is unknown; the only one is bfile.")
     media_type = requests.media_type(req, TEXT, LINES_OF_JSON)
     if media_type == TEXT:
         return media_type, lambda _, value: value + b"\n"

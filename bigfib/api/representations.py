@@ -65,7 +65,7 @@ class Body:
 class CommonHeaders:
     """The headers of every reply: ``Date``, which bjoern does not send.
 
-    The request that finds them ``due``, by `time.perf_counter`, renews them each second.
+    They are renewed each second, by the request that finds them ``due`` by `time.perf_counter`.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -117,8 +117,8 @@ class ValueReply:
     def later(self, waiting: WaitingStep) -> Answer:
         """Return the answer that shows the term after a step that waits for its transaction.
 
-        Its length is not known before the step is made, so that bjoern sends it in chunks. Only a
-        client that detects a missing last chunk may get it: HTTP/1.1, kept alive.
+        Its length is not known before the step is made, so bjoern sends it in chunks. Only a client
+        that detects a missing last chunk may get it: one that uses HTTP/1.1 and keep-alive.
         """
         return "200 OK", [_JSON_TYPE, _NO_STORE], _after_step(waiting)
 

@@ -32,8 +32,8 @@ _TAGS: Final = re.compile(r'[ \t,]*(?:(?:W/)?"[^"]*"[ \t,]*)*')
 # An unclosed string extends to the end, so that the search is linear.
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"?')
 
-# A media range has one slash. Another one without a comma before it belongs to the next line. The
-# types are those of IANA's registry.
+# A media range has one slash. A second slash without a comma before it belongs to the next header
+# line. The types are those of IANA's registry.
 _END_OF_LINE: Final = re.compile(
     r"(/[^,/]*?)(?=(?:application|audio|example|font|haptics|image|message|model|multipart|text|"
     r"video|\*)/)"
@@ -51,7 +51,7 @@ def parameters(req: falcon.Request, *names: str) -> dict[str, str]:
     for name, value in req.params.items():
         if name not in names:
             known = " and ".join(names) or "none"
-            raise Problem(422, f"There is no parameter {name!r:.60} here; there is {known}.")
+            raise Problem(422, f"The parameter {name!r:.60} is unknown; this takes {known}.")
         if not isinstance(value, str):
             raise Problem(422, f"Give the parameter {name} once.")
         given[name] = value
@@ -59,7 +59,7 @@ def parameters(req: falcon.Request, *names: str) -> dict[str, str]:
 
 
 def number(given: dict[str, str], name: str, default: int) -> mpz:
-    """Return the parameter ``name`` as a number, or ``default``; raise a 422 if it is none."""
+    """Return the parameter ``name``, or ``default``; raise a 422 if it is not a number."""
     try:
         return parse_index(given[name]) if name in given else mpz(default)
     except InvalidIndex:
@@ -73,8 +73,8 @@ def number(given: dict[str, str], name: str, default: int) -> mpz:
 def media_type(req: falcon.Request, *offered: str) -> str:
     """Return the media type that ``Accept`` prefers; of equally good ones, the first offered.
 
-    Names are compared without case, and empty members are ignored (RFC 9110, 8.3.1 and 5.6.1).
-    bjoern joins several lines without a comma; it is added where the next type begins.
+    Names are case-insensitive, and empty members are ignored (RFC 9110, 8.3.1 and 5.6.1). bjoern
+    joins several header lines without a comma; one is added where the next type begins.
 
     Raises:
         Problem: 406, none of those ``offered``, which are in lower case, is acceptable.
@@ -103,7 +103,7 @@ def is_conditional(req: falcon.Request) -> bool:
 
 
 def meets_if_match(req: falcon.Request, *etags: str) -> bool:
-    """Return whether ``If-Match`` (RFC 9110, 13.1.1) names one of these, and so allows it."""
+    """Return whether ``If-Match`` (RFC 9110, 13.1.1) allows the request: it names one of these."""
     if req.env.get("HTTP_IF_MATCH", "*").strip() == "*":
         return True
     # A malformed value matches nothing: such a client wants a condition, so nothing may change. Nor
@@ -135,7 +135,7 @@ def meets_if_none_match(req: falcon.Request, *etags: str) -> bool:
 
 
 def is_known(req: falcon.Request, etag: str) -> bool:
-    """Return whether the client has this version, by ``If-None-Match``: a GET is then 304."""
+    """Return whether the client has this version, by ``If-None-Match``: a GET then gets a 304."""
     header = req.env.get("HTTP_IF_NONE_MATCH", "")
     return bool(header) and (header.strip() == "*" or etag in (req.if_none_match or ()))
 
@@ -168,12 +168,12 @@ def document(req: falcon.Request) -> Any:
     """Return the JSON document in the body.
 
     Raises:
-        Problem: As `body`; and 400, it is malformed.
+        Problem: As `body`; or 400, the document is malformed.
     """
     try:
         return json.loads(body(req, JSON).decode())
     except (ValueError, RecursionError) as error:
-        raise Problem(400, "The body is no JSON document, or is nested too deeply.") from error
+        raise Problem(400, "The body is not a JSON document, or is nested too deeply.") from error
 
 
 def body(req: falcon.Request, media_type: str) -> bytes:
@@ -190,10 +190,10 @@ def body(req: falcon.Request, media_type: str) -> bytes:
     stream = req.env["wsgi.input"]
     length = stream.seek(0, os.SEEK_END)
     stream.seek(0)
-    # Of several Content-Length headers bjoern uses the last one, some proxies the first.
+    # Of several Content-Length headers bjoern uses the last one, and some proxies the first.
     if length != (req.content_length or 0):
-        raise Problem(400, "The body is not as long as Content-Length says; state that once.")
-    # Media types are compared without case (RFC 9110, 8.3.1).
+        raise Problem(400, "The body is not as long as Content-Length says; send that header once.")
+    # Media types are case-insensitive (RFC 9110, 8.3.1).
     kind = (req.content_type or media_type).partition(";")[0].strip().lower()
     if kind != media_type:
         raise Problem(415, f"Send the body as {media_type}.")

@@ -1,10 +1,10 @@
 """Serve private sequences and the shared one: ``/api1/sequences``.
 
 An id is a capability: a client that knows it may step the sequence, and no resource lists ids. The
-``ETag`` is ``"position-version"``, and each change makes it one that never was. So a change with it
-in ``If-Match`` is made at most once, however often it is sent; the position alone, ``"position"``,
-is a condition that may come true again. ``If-None-Match`` is a condition on changes, too (RFC 9110,
-13.2.2); PUT with `*` creates.
+``ETag`` is ``"position-version"``, and each change gives it a value that it never had before. So a
+change that names it in ``If-Match`` is made at most once, however often it is sent; the position
+alone, ``"position"``, is a condition that may come true again. ``If-None-Match`` is a condition on
+changes, too (RFC 9110, 13.2.2); PUT with `*` creates.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ from bigfib.terms import TEXT
 
 _Made = TypeVar("_Made")
 
-# The last is the value and the end of the document.
+# The last field takes the value and the end of the document.
 _SHOWN: Final = b'{"id":"%b","position":"%d","digits":"%d","value":"%b'
 
 # Each attempt after the first means that another client has just moved the sequence to another
@@ -107,8 +107,8 @@ class _OneSequence(_Sequences):
         excludes = "HTTP_IF_NONE_MATCH" in req.env
         if not excludes and req.env.get("HTTP_IF_MATCH", "*").strip() == "*":
             return change(None)  # From any place.
-        # With If-Match alone, the first place is tried without a look-up: the store reports another
-        # one.
+        # With If-Match alone, the first place is tried without a look-up: if the sequence is not
+        # there, the store reports where it is.
         named = [] if excludes else requests.places_to_match(req)
         place = named[0] if named else self._allowed(req, self._sequences.place(sequence_id))
         for _ in range(_ATTEMPTS):
@@ -123,15 +123,15 @@ class _OneSequence(_Sequences):
         """Return the place if If-Match and If-None-Match allow a change from it, or raise a 412."""
         self._require_match(req, place)
         if not requests.meets_if_none_match(req, *tags(place)):
-            raise self._unchanged(412, place, "If-None-Match excludes where it is")
+            raise self._unchanged(412, place, "If-None-Match excludes the sequence as it is")
         return place
 
     def _require_match(self, req: falcon.Request, place: Place) -> None:
         if not requests.meets_if_match(req, *tags(place)):
-            raise self._unchanged(412, place, "the sequence is not as If-Match has it")
+            raise self._unchanged(412, place, "If-Match excludes the sequence as it is")
 
     def _unchanged(self, status: int, place: Place, what: str) -> Problem:
-        """Return an error that shows where the sequence is, which is committed first."""
+        """Commit, then return an error that shows where the sequence is."""
         self._committer.commit()
         digits = tags(place)[-1]
         return Problem(
@@ -176,13 +176,15 @@ class SequenceResource(_OneSequence):
         self._show(resp, one, pair)
 
     def _create(self, req: falcon.Request, resp: falcon.Response, sequence_id: bytes) -> None:
-        """Create the sequence at the position in the body, 0 without one, or raise a 412."""
+        """Create the sequence at the position in the body (0 without a body), or raise a 412."""
         position = int(_position(requests.document(req))) if req.content_length else 0
         try:
             pair = self._sequences.create_as(sequence_id, position)
         except SequenceExists:
             found = self._sequences.place(sequence_id)
-            raise self._unchanged(412, found, "If-None-Match excludes what is there") from None
+            raise self._unchanged(
+                412, found, "If-None-Match excludes the sequence as it is"
+            ) from None
         except OutcomeUnknown as error:
             raise CreationUnknown from error
         resp.status = falcon.HTTP_201
@@ -225,7 +227,7 @@ class SequenceStep(_OneSequence):
             else:
                 pair = self._change(req, one, lambda place: self._sequences.step(one, by, place))
         except StartOfSequence as start:
-            # Not where it is by now: with a shared store others may have stepped it meanwhile.
+            # Report where the step was refused, not where others may have moved the sequence since.
             place = self._sequences.place_at(one, start.position)
             raise self._unchanged(409, place, str(start)) from None
         self._show(resp, one, pair)

@@ -30,8 +30,8 @@ _NO_ROOM: Final = "507 Insufficient Storage"
 
 _COOKIE: Final = re.compile(r"(?:^|;)\s*bigfib=([0-9a-f]{32})\s*(?:;|$)", re.ASCII)
 
-# bjoern joins several Cookie lines with nothing between them, so that the cookie may stand between
-# the value of one and the name of another. This pattern takes up to three times as long.
+# bjoern joins several Cookie lines with nothing between them, so the cookie may stand between the
+# value of one and the name of another. This pattern takes up to three times as long.
 _JOINED_COOKIE: Final = re.compile(
     r"(?:^|;)\s*(?:[^;=\s]+=[^;]*?)??bigfib=([0-9a-f]{32})\s*(?:;|$|[^;=\s]+=)", re.ASCII
 )
@@ -59,7 +59,7 @@ class Stepping:
     ) -> None:
         """Step ``sequences``.
 
-        With ``per_client`` each client has a private sequence, known by a cookie of 128 random
+        With ``per_client`` each client has a private sequence, identified by a cookie of 128 random
         bits; otherwise all share one. If servers share the store, the ``queue`` makes many steps in
         one transaction.
         """

@@ -1,6 +1,6 @@
 """Serve single terms, their residues, summaries and computations: ``/api1/terms/{n}``.
 
-A term never changes, so that every reply with one may be kept for ever.
+A term never changes, so every reply that has one may be cached for ever.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ class TermJob:
         self._jobs = jobs
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, n: str) -> None:
-        """Show its progress."""
+        """Show the progress of the computation."""
         requests.parameters(req)
         index = parse_index(n)
         _require_given(index, self._jobs)
@@ -64,7 +64,7 @@ class TermJob:
     on_head = on_get
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, n: str) -> None:
-        """Cancel it for all clients of this server; a finished term is kept."""
+        """Cancel the computation for all clients of this server; a finished term is kept."""
         requests.parameters(req)
         index = parse_index(n)
         if not self._jobs.cancel(int(abs(index))):
@@ -104,7 +104,7 @@ class Index:
     on_head = on_get
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Show the index of the value in the body, which may be longer than an address."""
+        """Show the index of the value in the body, which may be too long for a URL."""
         requests.parameters(req)
         requests.media_type(req, JSON)
         # A file of digits ends with a line break.
@@ -184,7 +184,7 @@ def _form(req: falcon.Request, n: mpz, parameters: dict[str, str], jobs: Jobs) -
     media_type = requests.media_type(req, JSON, TEXT, OCTETS)
     if media_type == OCTETS and base != _DECIMAL:
         raise Problem(
-            422, f"The type {OCTETS} has no base: leave it out, or accept {TEXT} or {JSON}."
+            422, f"The type {OCTETS} has no base: leave base out, or accept {TEXT} or {JSON}."
         )
     _require_given(n, jobs)
     if abs(n) > terms.INLINE_LIMIT and (media_type == OCTETS or base != _DECIMAL):
@@ -202,7 +202,7 @@ def _form(req: falcon.Request, n: mpz, parameters: dict[str, str], jobs: Jobs) -
 def _base(parameters: dict[str, str]) -> int:
     base = int(requests.number(parameters, "base", _DECIMAL))
     if base not in terms.BASES:
-        raise InvalidIndex(f"the base is {terms.BASES[0]} to {terms.BASES[-1]}")
+        raise InvalidIndex(f"the base is a number from {terms.BASES[0]} to {terms.BASES[-1]}")
     return base
 
 
@@ -212,7 +212,7 @@ def _require_given(n: mpz, jobs: Jobs) -> None:
         limit = f"Terms are given in full from F(-{jobs.max_term}) to F({jobs.max_term})"
         raise Problem(
             422,
-            f"{limit}; of this one, ask for the summary or a residue.",
+            f"{limit}; ask for the summary or a residue of this one.",
             kind="limit",
             headers=_link_to_summary(n),
         )
@@ -234,7 +234,7 @@ def _show_job(resp: falcon.Response, n: mpz, job: Job) -> None:
 
 def _no_job(n: mpz) -> Problem:
     shown = n.digits() if abs(n) < 10**20 else "this term"
-    return Problem(404, f"Nothing computes {shown}; GET the term itself to have it computed.")
+    return Problem(404, f"There is no job for {shown}; GET the term itself to have it computed.")
 
 
 def _send(
@@ -287,7 +287,7 @@ def _show_residue(
 
 
 def _show_small(req: falcon.Request, resp: falcon.Response, media_type: str, body: bytes) -> None:
-    """Show a body that is cheap to make; for HEAD and 304 it is made for its tag."""
+    """Show a body that is cheap to make; for HEAD and 304 it is made only for its tag."""
     etag = hashlib.blake2b(body, digest_size=8).hexdigest()
     if _is_wanted(req, etag):
         resp.data = body
@@ -301,7 +301,7 @@ def _is_wanted(req: falcon.Request, etag: str) -> bool:
         Problem: 412, ``If-Match`` names another version.
     """
     if not requests.meets_if_match(req, etag):
-        raise Problem(412, "This has another tag than If-Match.", headers={"ETag": f'"{etag}"'})
+        raise Problem(412, "If-Match does not name this version.", headers={"ETag": f'"{etag}"'})
     return req.method != "HEAD" and not requests.is_known(req, etag)
 
 

@@ -1,9 +1,9 @@
-"""Report what a reply took, to a request with ``Prefer: timing`` (RFC 7240).
+"""Report how long a reply took, if the request has ``Prefer: timing`` (RFC 7240).
 
 The reply has ``Server-Timing`` (W3C) with the milliseconds of three phases: ``commit``, waiting for
 the store; ``text``, converting terms into digits; ``compute``, all the rest until the reply begins.
-Such a request commits at once, and shares no commit with others. Answers of ``/api0`` have none of
-this, its refusals have.
+Such a request commits at once, and shares no commit with others. Replies of ``/api0`` have none of
+this, except its refusals.
 """
 
 import re
@@ -23,7 +23,7 @@ _TIMING: Final = re.compile(r"(?:^|[\s,])timing(?:$|[\s,;])", re.IGNORECASE)
 
 
 class Timing:
-    """Measure one request at a time, which has the header `PREFER`."""
+    """Measure one request at a time, if it has the header `PREFER`."""
 
     def __init__(self, committer: Committer, commit_seconds: Callable[[], float]) -> None:
         """``commit_seconds`` returns the seconds of all commits so far."""

@@ -1,4 +1,4 @@
-"""Know the ids by which clients and proxies follow a request: to return them, and to log them."""
+"""Find the ids by which clients and proxies trace a request, to return and to log them."""
 
 import re
 from typing import Any, Final
@@ -6,8 +6,9 @@ from typing import Any, Final
 REQUEST_ID: Final = "HTTP_X_REQUEST_ID"
 TRACEPARENT: Final = "HTTP_TRACEPARENT"
 
-# By its key in the environment: the header, and what it may be. What is anything else is ignored,
-# so that logs and replies have no long or odd text of a client. `traceparent` is as W3C has it.
+# By key in the environment: the header's name, and the pattern of a valid value. Other values are
+# ignored, to keep a client's long or odd text out of logs and replies. The pattern of `traceparent`
+# is that of W3C Trace Context.
 _IDS: Final = {
     REQUEST_ID: ("X-Request-Id", re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")),
     TRACEPARENT: (

@@ -1,6 +1,6 @@
 """Run the command line: parse the arguments, call the command, report errors.
 
-Modules that only some commands need are imported when those run; the others start quickly.
+Modules that only some commands need are imported when those run, so that others start quickly.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     _open_closed_streams()
     # File names need not be valid text; print them anyway.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    # Until `serve` configures logging, messages reach stderr by Python's handler of last resort.
+    # Until `serve` configures logging, Python's handler of last resort writes messages to stderr.
     assert logging.lastResort is not None  # noqa: S101 - nobody has removed it
     logging.lastResort.setFormatter(logging.Formatter("bigfib: %(message)s"))
     # Ignore logging errors: stderr itself is gone.
@@ -98,7 +98,7 @@ def _run(arguments: list[str]) -> int:
     except (CommitFailed, Failure, IndexTooLarge, StoreError, Unavailable) as error:
         return _fail(str(error), 1)
     except OutcomeUnknown as error:
-        return _fail(f"{error}; check with `current` whether it has changed", 1)
+        return _fail(f"{error}; check with `current` whether the sequence has changed", 1)
     except OSError as error:
         return _fail_to_write(error, moved=getattr(command, "moved", False))
     except MemoryError:
@@ -322,7 +322,7 @@ def _completion(command: argparse.Namespace) -> None:
     import shtab
 
     whole = parser()
-    # Without a command bigfib serves.
+    # Without a command bigfib serves, so the flags of `serve` are completed, too.
     add_settings(whole)
     _set_completions(whole)
     print(shtab.complete(whole, command.shell))

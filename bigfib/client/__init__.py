@@ -1,6 +1,6 @@
 """Use a service from Python: its sequences, its terms of any size, and the index of a value.
 
-Lost replies are asked for again, and no change is made twice by that. Each method may raise a
+If a reply is lost, the request is sent again, and no change is made twice. Each method may raise a
 `ServiceError`, whose message is one line. Numbers that may have thousands of digits are strings of
 digits, because ``int`` refuses to read or write more than 4,300 (`sys.set_int_max_str_digits`).
 """
@@ -50,12 +50,12 @@ _DECIMAL: Final = 10
 
 _PIECE: Final = 1 << 16
 
-# How often a sequence that others keep moving is looked up to move it from there.
+# How many times to look up a sequence that others keep moving, and to move it from there.
 _LOOKS: Final = 3
 
 _SUMMARY: Final = ("n", "digits", "leading", "trailing", "bytes")
 
-# Media type and further parameters of the forms that lines have.
+# Media type and further parameters of each form of lines.
 _FORMS: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "text": ("text/plain", {}),
     "bfile": ("text/plain", {"format": "bfile"}),
@@ -71,7 +71,7 @@ class Sequence:
     """A sequence as it was seen: ``value`` has the digits of F(``position``).
 
     Attributes:
-        tag: What the service recognises this state by; it means nothing else.
+        tag: The ETag by which the service recognises this state; clients must not interpret it.
     """
 
     id: str
@@ -81,7 +81,7 @@ class Sequence:
 
 
 class _Change(NamedTuple):
-    """A change of a sequence: method, path, headers and body, and where it leads to from where."""
+    """A change: method, path, headers and body, and the position that it leads to from another."""
 
     request: tuple[str, str, Mapping[str, str], bytes | None]
     leads_to: Callable[[int], int]
@@ -90,8 +90,8 @@ class _Change(NamedTuple):
 class Client:
     """Ask the service at ``url``.
 
-    A request fails after ``timeout`` seconds without a byte, and is given up after so many
-    ``attempts`` in vain.
+    A request fails after ``timeout`` seconds without a byte, and is given up after ``attempts``
+    failures.
     """
 
     def __init__(self, url: str, *, timeout: float = 60, attempts: int = 6) -> None:
@@ -105,11 +105,11 @@ class Client:
         return str(self._exchange.ask("GET", "/openapi.json", json.load)["info"]["version"])
 
     def address(self, sequence_id: str) -> str:
-        """Return the address of a sequence. Whoever has that of a private one may step it."""
+        """Return the URL of a sequence; a client that knows that of a private one may step it."""
         return f"{self._exchange.url}{_SEQUENCES}/{sequence_id}"
 
     def create(self, position: int = 0) -> Sequence:
-        """Create a private sequence, once however often a reply is lost."""
+        """Create a private sequence, exactly once even if replies are lost."""
         sequence_id = secrets.token_hex(16)
         headers, body = _position(position)
         try:
@@ -126,8 +126,8 @@ class Client:
     def step(self, sequence: Sequence | str, by: int = 1) -> Sequence:
         """Step a sequence by ``by`` terms, back if it is negative, at most once; return it.
 
-        A `Sequence` is stepped from where it was seen or not at all; one of an id, from wherever it
-        is.
+        A `Sequence` is stepped from where it was seen or not at all; one that is given by its id,
+        from wherever it is.
 
         Raises:
             Moved: The `Sequence` is elsewhere now.
@@ -140,7 +140,7 @@ class Client:
         return self._move(sequence, _Change(request, lambda position: position + by))
 
     def seek(self, sequence: Sequence | str, position: int) -> Sequence:
-        """Move a sequence to a position; as `step`."""
+        """Move a sequence to a position; arguments and errors as `step`."""
         request = ("PUT", "", *_position(position))
         return self._move(sequence, _Change(request, lambda _: position))
 
@@ -159,7 +159,7 @@ class Client:
     def pieces(
         self, n: Number, base: int = _DECIMAL, media_type: str = "text/plain"
     ) -> Iterator[str]:
-        """Yield F(n) in pieces, as `term`; if the reply is cut off, only the rest is asked for."""
+        """Yield F(n) in pieces, as `term`; if the reply is cut off, only the rest is requested."""
         path, got = _term_path(n, base), 0
 
         def rest() -> Iterator[str]:
@@ -170,7 +170,7 @@ class Client:
                     with self._exchange.reply("GET", path, headers) as reply:
                         if reply.status != HTTPStatus.ACCEPTED:
                             if reply.status == HTTPStatus.OK:
-                                reply.read(got)  # Something on the way ignores Range.
+                                reply.read(got)  # A proxy on the way ignores Range.
                             while piece := reply.read(_PIECE):
                                 got += len(piece)
                                 yield piece.decode()
@@ -178,7 +178,7 @@ class Client:
                                 raise IncompleteRead(b"", reply.length)
                             return
                 except Refused as error:
-                    # The reply was cut off behind the last digit.
+                    # The reply was cut off after the last digit.
                     if got and error.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                         return
                     raise
@@ -199,7 +199,7 @@ class Client:
     def terms(
         self, first: int, count: int, form: Literal["text", "bfile", "json"] = "text"
     ) -> Iterator[str]:
-        """Yield a line for each of ``count`` consecutive terms; ``bfile`` and ``json`` have n."""
+        """Yield a line for each of ``count`` consecutive terms; ``bfile`` and ``json`` show n."""
         media_type, parameters = _FORMS[form]
         done = 0
 
@@ -235,7 +235,7 @@ class Client:
         return self._exchange.ask("GET", f"{_term_path(n)}/summary", read)
 
     def index(self, value: Number) -> list[int]:
-        """Return the indices of the terms with this value: two of 1, else one.
+        """Return the indices of the terms with this value: 1 and 2 for 1, otherwise one.
 
         Raises:
             Refused: No term has it; the kind is ``not-a-term``.
@@ -265,7 +265,7 @@ class Client:
                 return now
             raise Unanswered(
                 f"it is unknown whether the sequence was moved from position {seen.position}: the "
-                f"reply is lost, and it is at position {now.position} now, perhaps by others"
+                f"reply is lost, and others may have moved it to {now.position}, where it is now"
             ) from error
 
     def _show(
@@ -278,7 +278,7 @@ class Client:
         *,
         exchange: Exchange | None = None,
     ) -> Sequence:
-        """Send a request whose reply shows a sequence; return that."""
+        """Send a request whose reply shows a sequence; return the sequence."""
         whole_path = f"{_SEQUENCES}/{sequence_id}{path}"
         return (exchange or self._exchange).ask(method, whole_path, _sequence, headers, body)
 
@@ -300,7 +300,7 @@ def _term_path(n: Number, base: int = _DECIMAL) -> str:
 
 
 def _job(reply: HTTPResponse) -> tuple[float, float] | None:
-    """Return the share of a term that is computed and the seconds left, or None if it is there."""
+    """Return the computed share of a term and the seconds left, or None if the term is ready."""
     if reply.status != HTTPStatus.ACCEPTED:
         return None
     job = json.load(reply)
@@ -312,7 +312,7 @@ def _indices(reply: HTTPResponse) -> list[int]:
 
 
 def _text(document: Any, name: str) -> str:
-    """Return a member of a document; a bigfib's are strings."""
+    """Return a member of a document; raise `TypeError` unless it is a string."""
     member = document[name]
     if not isinstance(member, str):
         raise TypeError(f"its {name} is not a string")

@@ -18,7 +18,7 @@ LAST_PAUSE: Final = 1.0
 """Seconds between two attempts, or two polls, at least and at most: between attempts the pause
 doubles, and a poll comes when the term is expected."""
 
-# A service that wants to be asked again later than in so many seconds is not waited for.
+# Do not wait for a service that sends a longer Retry-After than these seconds.
 _LONGEST_WAIT: Final = 5
 
 _LATER: Final = (
@@ -28,7 +28,7 @@ _LATER: Final = (
 
 _PROBLEM: Final = "urn:bigfib:problem:"
 
-# Raised by a document that is not a bigfib's.
+# Raised by parsing a document that is not a bigfib's.
 _MALFORMED: Final = (ValueError, LookupError, TypeError, RecursionError)
 
 _T = TypeVar("_T")
@@ -43,7 +43,7 @@ class Unreachable(ServiceError):
 
 
 class Unanswered(ServiceError):
-    """The reply is lost, or is that it cannot be had now.
+    """The reply is lost, or says that the service cannot answer now.
 
     Attributes:
         is_unchanged: Whether the service has said that nothing has changed; otherwise that is
@@ -63,7 +63,7 @@ class Refused(ServiceError):
     """The service has refused the request.
 
     Attributes:
-        status: The status of HTTP.
+        status: The HTTP status.
         kind: The kind of the problem, such as ``limit``; empty if it has none.
         in_doubt: Whether an earlier attempt, whose reply is lost, may have been made.
     """
@@ -95,7 +95,7 @@ class Exchange:
         headers: Mapping[str, str] = JSON,
         body: bytes | None = None,
     ) -> _T:
-        """Send a request that is safe to repeat until it is answered; return what ``read`` does."""
+        """Send a request, safe to repeat, until it is answered; return what ``read`` returns."""
 
         def answer() -> Iterator[_T]:
             with self.reply(method, path, headers, body) as reply:
@@ -116,7 +116,7 @@ class Exchange:
                 lost = error
                 in_doubt |= not error.is_unchanged
             except Unreachable:
-                # As while it is restarted. That nothing has changed is not so of the first attempt.
+                # It may be restarting. This attempt has changed nothing, an earlier one may have.
                 if not lost:
                     raise
             except Refused as error:
@@ -149,7 +149,7 @@ class Exchange:
         except (InvalidURL, *_MALFORMED) as error:
             raise Unreachable(f"no bigfib answers at {address}: {error}") from error
         except (OSError, HTTPException) as error:
-            lost = f"the reply of {address} is lost: {error}"
+            lost = f"the reply from {address} is lost: {error}"
             if method not in ("GET", "HEAD") and "/sequences" in path:
                 lost += "; look at the sequence to see whether it has changed"
             raise Unanswered(lost) from error
@@ -166,7 +166,7 @@ def _refusal(error: HTTPError, address: str) -> ServiceError:
     if error.code in _LATER:
         seconds = re.fullmatch("[0-9]{1,9}", error.headers.get("Retry-After", ""))
         retry_after = float(seconds[0]) if seconds else None
-        # A proxy that limits requests passes none of these on.
+        # A proxy that limits requests answers these itself, without passing them on.
         is_unchanged = kind == "busy" or error.code == HTTPStatus.TOO_MANY_REQUESTS
         return Unanswered(message, is_unchanged=is_unchanged, retry_after=retry_after)
     refused = Moved if error.code == HTTPStatus.PRECONDITION_FAILED else Refused

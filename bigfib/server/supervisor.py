@@ -101,7 +101,7 @@ class Supervisor:
         """Prepare to start ``count`` workers.
 
         Each has to report to the supervisor every ``timeout`` seconds, and the supervisor to
-        systemd. If it is None, no reports are expected.
+        systemd. If ``timeout`` is None, no reports are expected.
         """
         self._pid = os.getpid()
         self._timeout = timeout

@@ -1,4 +1,4 @@
-r"""The durable floor: a small file next to a state log that says how far the log must be whole.
+r"""Keep the durable floor: a small file that says how far the state log next to it must be whole.
 
 The records of the log prove only what was durable before the last sync. The floor is written after
 each sync, but synced only when the log is closed or compacted, or has not changed for a second. So
@@ -137,7 +137,7 @@ class FloorFile:
             OSError: it cannot be synced.
         """
         if not self._is_synced:
-            # Before the sync, which may miss a write made meanwhile.
+            # Set before the sync, which may miss a write made meanwhile.
             self._is_synced = True
             self._system.fdatasync(self._fd)
             if not self._has_durable_name:

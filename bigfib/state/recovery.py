@@ -46,7 +46,7 @@ class Fault:
     def __str__(self) -> str:
         text = f"at offset {self.offset} there is {self.found}"
         if self.proven_by is not None:
-            text += f", where the record at offset {self.proven_by} was written after a sync"
+            text += f"; the record at offset {self.proven_by} proves that this place was synced"
         return text
 
 
@@ -76,7 +76,7 @@ class Found:
 
     @property
     def promised(self) -> int:
-        """The offset up to which the log of the floor must be whole; 0 if that is no record."""
+        """The offset up to which the log of the floor must be whole; 0 if no record precedes it."""
         if not self.floor:
             return 0
         same_boot = self.floor.boot == self.boot != NO_BOOT
@@ -85,7 +85,7 @@ class Found:
 
     @property
     def has_its_floor(self) -> bool:
-        """Whether the floor is of this log."""
+        """Whether the floor belongs to this log."""
         return bool(self.floor and self.header and self.floor.seed == self.header.seed)
 
     @property
@@ -147,10 +147,10 @@ class Case:
 
     Attributes:
         name: The case.
-        fits: Whether it is this case, provided that no row before fits.
+        fits: Whether it is this case, provided that no earlier row fits.
         decision: What is done.
         reason: Why.
-        says: The message, a format of `Found` and its floor's path; empty if there is none.
+        says: The message, a format string for `Found` and its floor's path; may be empty.
     """
 
     name: str

@@ -34,7 +34,7 @@ def test_readiness_while_the_store_is_down_is_503(serve: Serve, cluster: Cluster
     cluster.stop()
     reply, body = service.ask("/readyz?verbose")
     assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
-    assert body == b"[+] serving ok\n[-] store failed: it cannot be asked\nnot ready\n"
+    assert body == b"[+] serving ok\n[-] store failed: it is unavailable\nnot ready\n"
     assert service.ask("/readyz")[0].headers["Content-Type"] == "application/problem+json"
     assert service.ask("/livez?verbose")[0].status == 200
     # The metrics are still there, and report it.

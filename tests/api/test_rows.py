@@ -85,7 +85,7 @@ class TestRow:
             ("?count=-1", "at least 1"),
             ("?count=x", "The parameter count is not a number: 'x'"),
             ("?from=", "The parameter from is not a number: ''"),
-            ("?format=afile", "There is no format 'afile'; there is bfile"),
+            ("?format=afile", "The format 'afile' is unknown; the only one is bfile"),
         ],
     )
     def test_row_with_a_wrong_parameter_is_422(self, get: Get, query: str, says: str) -> None:

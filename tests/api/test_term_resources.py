@@ -153,11 +153,11 @@ class TestTerm:
     @pytest.mark.parametrize(
         ("rest", "says"),
         [
-            ("/5?bse=2", "There is no parameter 'bse' here; there is base and modulo"),
+            ("/5?bse=2", "The parameter 'bse' is unknown; this takes base and modulo"),
             ("/5?base=2&base=3", "base once"),
             ("/5?base=2&modulo=3", "modulo or for base, not both"),
-            ("/5/summary?base=2", "there is digits"),
-            ("?n=5", "there is from and count and format"),
+            ("/5/summary?base=2", "this takes digits"),
+            ("?n=5", "this takes from and count and format"),
         ],
     )
     def test_wrong_parameter_is_422(self, get: Get, rest: str, says: str) -> None:

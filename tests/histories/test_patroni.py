@@ -29,10 +29,16 @@ def kill_node(cluster: Patroni) -> None:
 
 
 def freeze_primary(cluster: Patroni) -> None:
-    """Freeze PostgreSQL alone for longer than the leader's key lasts; its Patroni goes on."""
+    """Freeze PostgreSQL alone until the standby has taken over.
+
+    Its Patroni hangs with it. When PostgreSQL wakes, Patroni 3.0 goes on as the leader that it was,
+    and the steps made meanwhile are lost, unless a watchdog has ended it.
+    """
     node = cluster.leader()
     node.signal_postgres(signal.SIGSTOP)
-    threading.Event().wait(15)
+    (other,) = (each for each in cluster.nodes if each is not node)
+    until(lambda: other.state().get("role") == "master")
+    node.restart_patroni()
     node.signal_postgres(signal.SIGCONT)
 
 

@@ -84,7 +84,7 @@ class TestProblems:
         page = open_page(service)
         is_at(page, 0)
         problem = {"type": "about:blank", "title": "Service Unavailable", "status": 503}
-        problem["detail"] = "The store cannot be asked now; nothing has changed."
+        problem["detail"] = "The store is unavailable now; nothing has changed."
 
         def answer(route: Route) -> None:
             headers = {"Content-Type": "application/problem+json", "Retry-After": "1"}
@@ -92,7 +92,7 @@ class TestProblems:
 
         page.route(f"**{SHARED}*", answer)
         later(page)
-        expect(page.locator("#away")).to_contain_text("The store cannot be asked now")
+        expect(page.locator("#away")).to_contain_text("The store is unavailable now")
         page.unroute(f"**{SHARED}*")
         expect(page.locator("#away")).to_be_empty()
 

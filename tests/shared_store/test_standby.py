@@ -79,6 +79,24 @@ class TestUnansweredCommit:
         assert first_shown(service, path) == "8"
         assert service.ask(f"{path}/next", "POST", {"If-Match": '"8"'})[0].status == 200
 
+    def test_primary_of_an_older_timeline_is_refused_until_a_restart(
+        self, serve: Serve, cluster: Cluster, standby: Cluster
+    ) -> None:
+        store = f"postgresql://postgres@127.0.0.1:{cluster.port},127.0.0.1:{standby.port}/postgres"
+        service = serve("--store", store)
+        path = service.ask("/api1/sequences", "POST")[0].headers["Location"]
+        assert service.ask(path, "PUT", PUT, b'{"position":"5"}')[0].status == 200
+        cluster.stop()
+        standby.promote()
+        assert first_shown(service, path) == "5"
+        assert step_from_5(service, path) == 200
+        standby.stop()
+        cluster.start(synchronous_standby_names="")
+        assert [at(service, path) for _ in range(5)] == [None] * 5
+        assert service.stop(signal.SIGTERM) == 0
+        assert "is on timeline 1, but this service has used timeline 2" in "".join(service.said)
+        assert at(serve("--store", store), path) == "5"
+
 
 class TestReport:
     def test_durability_at_start_and_metric_say_whether_there_is_a_synchronous_standby(

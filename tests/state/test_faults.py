@@ -288,8 +288,8 @@ class TestDamage:
         # The third record was the first to be synced, so the fourth is the first that proves it.
         with pytest.raises(
             Damaged,
-            match=f"{path} is damaged: at offset {offsets[1]} there is .*, where the record at "
-            f"offset {offsets[3]} was written after a sync$",
+            match=f"{path} is damaged: at offset {offsets[1]} there is .*; the record at "
+            f"offset {offsets[3]} proves that this place was synced$",
         ):
             Log(path)
 

@@ -30,7 +30,7 @@ from bigfib.state.store import WAIT_SECONDS, NoRoom, OutcomeUnknown, StoreError,
 _logger = logging.getLogger(__name__)
 
 RECONNECT_SECONDS: Final = 0.5
-"""Maximum seconds that a request waits for a new connection, from the loss of the last one."""
+"""Maximum seconds that a request waits for a new connection after the loss of the last one."""
 
 # Between attempts to connect, in seconds; the pause doubles with each attempt.
 _FIRST_PAUSE: Final = 0.05
@@ -53,7 +53,7 @@ _DISK_FULL: Final = "53100"
 _QUERY_CANCELED: Final = "57014"
 
 TRY_CHANGE: Final = Statement(rb"UPDATE bigfib_sequences SET day = day WHERE id = '\x'::bytea")
-"""Changes nothing, because no sequence has this id, but needs permission and locks to change it."""
+"""Changes nothing, because no sequence has this id, but needs a change's permission and locks."""
 
 _DURABILITY: Final = b"""SELECT coalesce(current_setting('fsync', true), ''),
     coalesce(current_setting('synchronous_commit', true), ''),
@@ -80,12 +80,14 @@ class Connection:
             StoreError: No server can be connected to, or the database lacks the tables.
         """
         self._conninfo = conninfo
+        # The newest timeline of each database cluster that this has been connected to.
+        self._timelines: dict[bytes, int] = {}
         self._session: Session | None = self._connect()
         self.host = self._session.host
         self._trouble = ""
         self._lost_at = 0.0
         self._closed = False
-        # Set while there is no connection; set once reconnecting has been tried since the loss.
+        # Set while there is no connection; set after the first attempt to get another one.
         self._lost = threading.Event()
         self._tried = threading.Event()
         threading.Thread(target=self._replace_lost, daemon=True).start()
@@ -119,7 +121,7 @@ class Connection:
         except Refused as refusal:
             if refusal.sqlstate == _LOCK_NOT_AVAILABLE:
                 raise
-            raise Unavailable(f"others are in the way: {refusal}") from refusal
+            raise Unavailable(f"other transactions conflict with this one: {refusal}") from refusal
 
     def require_table(self) -> bool:
         """Return whether the table of sequences takes changes; if not, reconnect."""
@@ -212,9 +214,21 @@ class Connection:
             self.can_confirm = standby.can_confirm(session)
             if self.can_confirm:
                 standby.require_answers(session)
+                self._require_newest_timeline(session)
             self.synchronous_commit, self.has_standby = _warn_of_weak_durability(session)
             failed.pop_all()
         return session
+
+    def _require_newest_timeline(self, session: Session) -> None:
+        cluster, timeline = standby.timeline(session)
+        newest = self._timelines.get(cluster, 0)
+        if timeline < newest:
+            raise Unavailable(
+                f"{session.host} is on timeline {timeline}, but this service has used timeline "
+                f"{newest}: it lacks acknowledged steps; find the server that has them, or restart "
+                "bigfib to go on without them"
+            )
+        self._timelines[cluster] = timeline
 
     def _replace_lost(self) -> None:
         """Reconnect whenever the connection is lost. Runs in a thread."""
@@ -259,7 +273,7 @@ def _retry(transaction: Callable[[float], list[Rows]], wait: float = WAIT_SECOND
     """Run a transaction, and retry it while others conflict with it.
 
     Args:
-        transaction: Runs it, within the seconds that it is given.
+        transaction: Runs the transaction within the number of seconds passed to it.
         wait: How many seconds to retry while another transaction holds a lock.
 
     Raises:
@@ -287,14 +301,14 @@ def _warn_of_weak_durability(session: Session) -> tuple[str, bool]:
         value.decode() for value in session.run(Statement(_DURABILITY))[0][0]
     )
     if fsync == "off":
-        _logger.warning("store at %s: fsync is off, so power loss takes steps back", session.host)
+        _logger.warning("store at %s: fsync is off, so power loss may undo steps", session.host)
     if commit == "off":
         _logger.warning(
-            "store at %s: synchronous_commit is off, so a crash takes steps back", session.host
+            "store at %s: synchronous_commit is off, so a crash may undo steps", session.host
         )
     elif standbys and commit in ("local", "remote_write"):
         _logger.warning(
-            "store at %s: synchronous_commit is %s, so a failover may take steps back",
+            "store at %s: synchronous_commit is %s, so a failover may undo steps",
             *(session.host, commit),
         )
     return commit, bool(standbys) and commit not in ("off", "local")

@@ -1,7 +1,7 @@
 """Run transactions on one connection of PostgreSQL's protocol, each within a deadline.
 
-The statements of a transaction are sent together, in a pipeline. There are two failures: `Refused`
-means that nothing has changed, `Broken` that the outcome is unknown.
+The statements of a transaction are sent together, in a pipeline. There are two kinds of failure:
+`Refused` means that nothing has changed, `Broken` that the outcome is unknown.
 
 The deadline is enforced here. A paused server keeps its connections open, and its kernel
 acknowledges what is sent, so no timeout of the kernel or of the server would end the wait.
@@ -32,7 +32,7 @@ STATEMENT_SECONDS: Final = 2.5
 that a slow statement is known to have changed nothing."""
 
 ANSWER_SECONDS: Final = 2.8
-"""Seconds without all answers after which the connection is closed: a request may take 3 s."""
+"""Seconds after which a connection without all answers is closed: a request may take 3 s."""
 
 # Settings of libpq, unless the connection string or the environment has others: try the next host
 # if one does not answer, accept no standby, notice a lost network within 25 seconds. The keepalives
@@ -83,7 +83,7 @@ class Statement(NamedTuple):
     Attributes:
         sql: The text, with ``$1`` for the first parameter. A session without a pooler prepares it
             once.
-        parameters: Their values as text.
+        parameters: The values of the parameters, as text.
     """
 
     sql: bytes
@@ -136,7 +136,7 @@ def _what_is_wrong(conninfo: str) -> str:
             return f"the connection string has a parameter that libpq does not know: {name}"
     return (
         "the connection string is not valid; write postgresql://USER@HOST/DATABASE, and "
-        "percent-encode what is no letter or digit in a name or password"
+        "percent-encode everything but letters and digits in a name or password"
     )
 
 
@@ -156,7 +156,7 @@ def each_host(conninfo: str) -> list[str]:
 
 
 def one_line(message: str) -> str:
-    """Return a message, which may have several lines, in one line."""
+    """Return a message, which may have several lines, as one line."""
     return " ".join(message.split())
 
 

@@ -11,12 +11,16 @@ old primary this commit waits in vain.
 For the same reason bigfib cancels no wait for a standby. If a connection is closed during such a
 wait, its server process keeps waiting; `require_answers` prevents these from piling up.
 
+Each promotion of a standby begins a new timeline. A primary of an older one lacks what was
+committed since. It may still lead again if the program that manages the cluster is wrong about who
+leads: seen with Patroni 3.0 without a watchdog, after PostgreSQL alone had hung.
+
 Other databases of PostgreSQL's protocol have no such message, and replicate before they answer.
 """
 
 from typing import Final
 
-from bigfib.state.postgres.session import Session, Statement
+from bigfib.state.postgres.session import Refused, Session, Statement
 from bigfib.state.store import Unavailable
 
 _CONFIRM: Final = (
@@ -34,6 +38,11 @@ _KNOWS_MESSAGES: Final = Statement(
 _WAITS: Final = Statement(
     b"SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' "
     b"AND clock_timestamp() - state_change > interval '1 second'"
+)
+
+# The name of a file of the write-ahead log begins with the timeline, in hexadecimal.
+_TIMELINE: Final = Statement(
+    b"SELECT system_identifier, pg_walfile_name(pg_current_wal_lsn()) FROM pg_control_system()"
 )
 
 
@@ -67,3 +76,12 @@ def require_answers(session: Session) -> None:
     if session.run(_WAITS)[0]:
         raise Unavailable("commits wait for a synchronous standby, which does not answer")
     session.run(_COMMIT)
+
+
+def timeline(session: Session) -> tuple[bytes, int]:
+    """Return the id of the database cluster and its timeline; 0 if the server does not show it."""
+    try:
+        ((cluster, file),) = session.run(_TIMELINE)[0]
+    except Refused:
+        return b"", 0
+    return cluster, int(file[:8], 16)

@@ -1,22 +1,26 @@
 """Reads of a database that has a synchronous standby."""
 
+import re
+import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 
-from bigfib.state.postgres import lookup
+from bigfib.state.postgres import lookup, standby
+from bigfib.state.postgres.session import Session
 from bigfib.state.postgres.store import Postgres
 from bigfib.state.store import Place, PositionMismatch, SequenceExists, SequenceNotFound, Steps
-from tests.postgres import Cluster, free_port, synchronous_standby
+from tests.postgres import Cluster, free_port, program, synchronous_standby
 from tests.state.postgres.stores import ONE, OTHER, opened
 
 
 @pytest.fixture
 def replicated(cluster: Cluster) -> Iterator[Cluster]:
     """A cluster with a synchronous standby."""
-    standby = synchronous_standby(cluster, free_port())
+    other = synchronous_standby(cluster, free_port())
     yield cluster
-    standby.remove()
+    other.remove()
 
 
 def refused(change: Callable[[], object]) -> None:
@@ -65,3 +69,33 @@ def test_read_without_a_standby_writes_nothing(cluster: Cluster) -> None:
         store.create(ONE, 5)
         assert not any(transactions_of(cluster, read) for read in reads(store, cluster.url()))
         assert not store.has_standby
+
+
+def test_timeline_is_shown_to_any_user_and_grows_with_a_promotion(cluster: Cluster) -> None:
+    cluster.sql("CREATE ROLE app LOGIN")
+    other = synchronous_standby(cluster, free_port())
+    try:
+        assert timeline_seen(cluster) == (cluster_id(cluster), 1)
+        other.promote()
+        assert timeline_seen(other) == (cluster_id(cluster), 2)
+    finally:
+        other.remove()
+
+
+def timeline_seen(cluster: Cluster) -> tuple[bytes, int]:
+    with closing(Session(cluster.url(user="app"))) as session:
+        return standby.timeline(session)
+
+
+def test_timeline_is_0_where_the_server_does_not_show_it(cluster: Cluster) -> None:
+    cluster.sql("REVOKE EXECUTE ON FUNCTION pg_control_system FROM public", "CREATE ROLE app LOGIN")
+    assert timeline_seen(cluster) == (b"", 0)
+
+
+def cluster_id(cluster: Cluster) -> bytes:
+    """Return the id that the cluster's own program shows."""
+    command = [str(program("pg_controldata")), str(cluster.data)]
+    shown = subprocess.run(cluster.as_user(*command), capture_output=True, check=True).stdout
+    found = re.search(rb"system identifier: +(\d+)", shown)
+    assert found
+    return found[1]
