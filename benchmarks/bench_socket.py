@@ -29,6 +29,7 @@ from benchmarks.groups import (
 from benchmarks.load import (
     STEPS,
     Server,
+    compute,
     peak_memory,
     record,
     seconds_of_nearly_all,
@@ -201,8 +202,7 @@ def bench_term(
     service, n = start(0), POSITIONS[digits]
     plain_text = ("-H", "Accept: text/plain")
     path = f"/api1/terms/{n}"
-    while urllib.request.urlopen(service.url + path).status == 202:
-        time.sleep(0.05)
+    compute(service.url, n)
     with yardstick("constant", digits) as constant:
         take_turns(
             benchmark,
@@ -252,8 +252,7 @@ def bench_current_during_a_large_term(benchmark: BenchmarkFixture, tmp_path: Pat
 def bench_large_term(benchmark: BenchmarkFixture, start: Start, tmp_path: Path) -> None:
     service = start(0)
     term = f"{service.url}/api1/terms/{Settings.max_term}"
-    while urllib.request.urlopen(term).status == 202:
-        time.sleep(0.1)
+    compute(service.url, Settings.max_term)
     plain_text = ("-H", "Accept: text/plain")
     with yardstick("file", tmp_path / "cache" / f"{Settings.max_term}.digits") as file:
         measurements = {

@@ -14,6 +14,8 @@ from typing import Final, Literal
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from bigfib.client import Client
+
 HERE: Final = Path(__file__).parent
 
 STEPS: Final = ("-s", str(HERE / "step.lua"))
@@ -60,6 +62,12 @@ def _wait_for_url(process: "subprocess.Popen[bytes]", said: Callable[[], bytes])
             raise RuntimeError(f"{process.args!r} does not serve: {said().decode()}")
         time.sleep(0.01)
     return url[1].decode()
+
+
+def compute(url: str, n: int) -> None:
+    """Have the service at ``url`` compute F(n), and wait until it has it."""
+    for _ in Client(url).progress(n):
+        pass
 
 
 def peak_memory(pid: int | Literal["self"]) -> int:

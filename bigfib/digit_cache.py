@@ -69,7 +69,7 @@ def holds_term(file: BinaryIO, n: int) -> bool:
     found = kernel.load()
     at_once = _CHECKED_AT_ONCE_BY_KERNEL if found else _CHECKED_AT_ONCE
     primes = [doubling.random_prime(), doubling.random_prime()]
-    number = kernel.Number(at_once // kernel.LIMB_DIGITS)
+    number = kernel.Number(found, at_once // kernel.LIMB_DIGITS) if found else None
     residues = [mpz(0) for _ in primes]
     length, shifts = 0, residues
     while piece := file.read(at_once):
@@ -78,9 +78,9 @@ def holds_term(file: BinaryIO, n: int) -> bool:
         if len(piece) != length:
             length = len(piece)
             shifts = [gmpy2.powmod(10, length, prime) for prime in primes]
-        if found:
-            number.read(found, piece)
-            last = [number.residue(found, int(prime)) for prime in primes]
+        if number:
+            number.read(piece)
+            last = [number.residue(int(prime)) for prime in primes]
         else:
             last = [mpz(piece.decode())] * len(primes)
         parts = zip(residues, shifts, last, primes, strict=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bigfib.numbers.kernel import Kernel, Unusable
+from bigfib.numbers.kernel import Kernel, NoKernel
 from bigfib.state.postgres import schema
 from tests import proxies
 from tests.numbers.kernels import compiled
@@ -85,7 +85,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Kernel:
     """The C kernel, compiled from the source under test."""
     try:
         return Kernel(compiled(tmp_path_factory.mktemp("kernel")))
-    except Unusable as error:
+    except NoKernel as error:
         pytest.skip(str(error))
 
 

@@ -1,4 +1,4 @@
-"""A running service finds damage to its log on the disk, and rewrites the log."""
+"""A running service finds damage to its log on the disk, and compacts the log."""
 
 import random
 import signal
@@ -51,7 +51,7 @@ def test_damage_under_load_is_reported_and_nothing_acknowledged_is_lost(
         client.join()
     said = "".join(service.said)
     assert f"state log {log} is damaged on its disk: at offset " in said
-    assert f"state log {log} has been rewritten, and is whole" in said
+    assert f"state log {log} has been compacted, and is whole" in said
     contents = reader.read(log)
     assert contents.fault is None
     least = sum(len(client.acknowledged) for client in clients)

@@ -25,10 +25,10 @@ from typing import Final, NoReturn
 from bigfib.jobs import TermNotReady
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import Sequences
-from bigfib.state.errors import CommitFailed
 from bigfib.state.store import (
     LOCKED,
     WAIT_SECONDS,
+    CommitFailed,
     NoRoom,
     OutcomeUnknown,
     SharedStore,

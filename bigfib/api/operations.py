@@ -18,8 +18,7 @@ from bigfib.api.problems import RETRY_AFTER, Draining
 from bigfib.api.representations import JSON
 from bigfib.metrics import Metrics
 from bigfib.sequences import SHARED, Sequences
-from bigfib.state.errors import CommitFailed
-from bigfib.state.store import NoRoom, OutcomeUnknown, Store, Unavailable
+from bigfib.state.store import CommitFailed, NoRoom, OutcomeUnknown, Store, Unavailable
 
 _STATUS: Final = Path("/proc/self/status")
 

@@ -16,8 +16,7 @@ from bigfib.jobs import InProgress, TermNotReady
 from bigfib.metrics import UNMATCHED
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex, InvalidValue
 from bigfib.sequences import TooManySequences, UnknownSequence
-from bigfib.state.errors import CommitFailed
-from bigfib.state.store import NoRoom, OutcomeUnknown, SequenceLocked, Unavailable
+from bigfib.state.store import CommitFailed, NoRoom, OutcomeUnknown, SequenceLocked, Unavailable
 from bigfib.terms import InvalidModulus
 
 _logger = logging.getLogger(__name__)

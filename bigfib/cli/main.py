@@ -24,7 +24,7 @@ from bigfib.cli.arguments import (
 from bigfib.cli.output import Failure
 from bigfib.numbers.fibonacci import IndexTooLarge, InvalidIndex, InvalidValue
 from bigfib.state.errors import Damaged, LogError, Unreadable, Unusable
-from bigfib.state.store import OutcomeUnknown, StoreError, TablesMissing, Unavailable
+from bigfib.state.store import CommitFailed, OutcomeUnknown, StoreError, TablesMissing, Unavailable
 from bigfib.terms import InvalidModulus
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _run(arguments: list[str]) -> int:
         return _fail(f"{error}; create them with `bigfib store init`", 1)
     except LogError as error:
         return _fail(f"{error}{_remedy(error)}", 1)
-    except (Failure, IndexTooLarge, StoreError, Unavailable) as error:
+    except (CommitFailed, Failure, IndexTooLarge, StoreError, Unavailable) as error:
         return _fail(str(error), 1)
     except OutcomeUnknown as error:
         return _fail(f"{error}; check with `current` whether the sequence has changed", 1)

@@ -1,1 +1,1 @@
-"""The mathematics: exact terms, residues, digit counts, packed decimals. Pure functions."""
+"""Compute exact terms, residues and digit counts, and step in decimal. Knows no HTTP, no store."""

@@ -83,7 +83,7 @@ class DecimalPair:
         Raises:
             ValueError: Their lengths show that they are other numbers.
         """
-        lengths = fibonacci.decimal_length(position), fibonacci.decimal_length(position + 1)
+        lengths = fibonacci.quick_digit_count(position), fibonacci.quick_digit_count(position + 1)
         if (len(this), len(following)) != lengths:
             raise ValueError(
                 f"F({position}) and the next term have {lengths[0]} and {lengths[1]} digits, "
@@ -197,7 +197,7 @@ class _Ascii:
         self._position += 1
         made = self._kernel.step(
             False,
-            fibonacci.decimal_length(self._position + 1),
+            fibonacci.quick_digit_count(self._position + 1),
             self._following,
             self._length,
             self._this,
@@ -214,7 +214,7 @@ class _Ascii:
         self._position -= 1
         made = self._kernel.step(
             True,
-            fibonacci.decimal_length(self._position),
+            fibonacci.quick_digit_count(self._position),
             self._following,
             self._length,
             self._this,

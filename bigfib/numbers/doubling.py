@@ -135,10 +135,10 @@ def digits_by_kernel(
     # The last product takes three transforms, each one before it four.
     work = [(4 if left else 3) * kernel.points(limbs) for limbs, left in steps]
     room = max(Products.size(kernel, limbs, left > 0, threads) for limbs, left in steps)
-    a = Number(steps[-1][0])
-    b = Number(max((limbs for limbs, left in steps if left), default=len(before)))
-    a.read(kernel, this)
-    b.read(kernel, before)
+    a = Number(kernel, steps[-1][0])
+    b = Number(kernel, max((limbs for limbs, left in steps if left), default=len(before)))
+    a.read(this)
+    b.read(before)
     products = Products(kernel, room, threads)
     for done, (_, left) in enumerate(steps):
 
@@ -148,7 +148,7 @@ def digits_by_kernel(
         kind = ODD if n >> left & 1 else EVEN
         products.compute(kind, a, b, 2 * a.limbs + 1, [a, b] if left else [a], report_part)
     for prime in (random_prime(), random_prime()):
-        if a.residue(kernel, int(prime)) != fibonacci.residue(n, prime):
+        if a.residue(int(prime)) != fibonacci.residue(n, prime):
             raise WrongResult(
                 f"F({n}) was computed and is wrong: the memory or the processor of this machine is "
                 "at fault; check them"

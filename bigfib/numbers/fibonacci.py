@@ -106,14 +106,11 @@ def require_computable(n: int | mpz) -> None:
         )
 
 
-def pair(n: int | mpz) -> tuple[mpz, mpz]:
-    """Return F(n) and F(n+1), for negative ``n`` too; raise as `require_computable` for both."""
-    require_computable(n if n < 0 else n + 1)
-    if n >= 0:
-        following, this = gmpy2.fib2(int(n) + 1)
-        return this, following
-    this, towards_zero = gmpy2.fib2(int(-n))
-    return (-this, towards_zero) if n % 2 == 0 else (this, -towards_zero)
+def pair(n: int) -> tuple[mpz, mpz]:
+    """Return F(n) and F(n+1), n >= 0; raise as `require_computable` for both."""
+    require_computable(n + 1)
+    following, this = gmpy2.fib2(n + 1)
+    return this, following
 
 
 def term(n: int | mpz) -> mpz:
@@ -129,16 +126,11 @@ def is_negative(n: int | mpz) -> bool:
 
 
 def residue(n: int | mpz, modulus: int | mpz) -> mpz:
-    """Return F(n) mod ``modulus``, in 0 .. ``modulus`` - 1, without computing F(n).
+    """Return F(n) mod ``modulus`` >= 1, in 0 .. ``modulus`` - 1, without computing F(n).
 
     Fast doubling: F(2k) = F(k) (2 F(k+1) - F(k)) and F(2k+1) = F(k)^2 + F(k+1)^2, one doubling a
     bit of ``n``.
-
-    Raises:
-        ValueError: ``modulus`` is less than 1.
     """
-    if modulus < 1:
-        raise ValueError(f"a modulus is at least 1, not {modulus}")
     modulus = mpz(modulus)
     this, following = mpz(0), mpz(1) % modulus
     for bit in mpz(abs(n)).digits(2):
@@ -169,7 +161,7 @@ def digit_count(n: int | mpz, base: int = 10) -> mpz:
         guard *= 2
 
 
-def decimal_length(n: int) -> int:
+def quick_digit_count(n: int) -> int:
     """Return the exact number of decimal digits of F(n), 0 <= n < 2^53, faster than `digit_count`.
 
     Compute log10 F(n) by Binet's formula in floating point. Below 2^53 the rounding of constants,
@@ -187,14 +179,9 @@ def leading_digits(n: int | mpz, count: int) -> str:
     """Return the first ``count`` decimal digits of |F(n)|, or all if it has fewer.
 
     They are those of 10 to the power of the fraction of log10 F(n), at a precision that grows until
-    the rounding can no longer change a digit.
-
-    Raises:
-        ValueError: ``count`` is not in 1 .. 1000. At 1000, the part of Binet's formula that is
-            left out is still thousands of digits further right.
+    the rounding can no longer change a digit. ``count`` is 1 to 1000: the part of Binet's formula
+    that is left out is then still thousands of digits further right.
     """
-    if not 1 <= count <= 1000:
-        raise ValueError(f"the number of leading digits is 1 to 1000, not {count}")
     n = abs(n)
     digits: str
     if n < _BINET_FROM:

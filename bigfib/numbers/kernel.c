@@ -182,7 +182,7 @@ static double balanced(u64 x, u64 p) { return x > p / 2 ? -(double)(p - x) : (do
 
 /* ---- Cyclic convolution: X^(4h) - r^4 is the product of all X^h - i^k r ---- */
 
-enum { PRODUCT, EVEN, ODD };
+enum { EVEN, ODD };
 typedef struct {
     Modulus q;
     double *roots, *inverses; /* r[0] = 1, r[2b]^2 = r[b], r[2b + 1] = i r[2b] */
@@ -234,28 +234,27 @@ static void halves(vector *x, size_t h, Modulus q) {
     }
 }
 
-/* Replace x and y: by x y; by x (x + 2y), x^2 + y^2; or by x^2 + (x + y)^2, x (x + 2y). */
+/* Replace x and y by x (x + 2y), x^2 + y^2; or by x^2 + (x + y)^2, x (x + 2y). */
 INLINE void combine(vector *x, vector *y, size_t n, int kind, Modulus q) {
     for (size_t i = 0; i < n; i++) {
-        vector a = reduced(x[i], q), b = y ? reduced(y[i], q) : a, c = reduced(a + b, q);
+        vector a = reduced(x[i], q), b = reduced(y[i], q), c = reduced(a + b, q);
         vector even = times(a, a + b + b, q), square = times(a, a, q);
-        if (kind == PRODUCT) x[i] = times(a, b, q);
-        else if (kind == EVEN) x[i] = even, y[i] = square + times(b, b, q);
+        if (kind == EVEN) x[i] = even, y[i] = square + times(b, b, q);
         else x[i] = square + times(c, c, q), y[i] = even;
     }
 }
 
-/* Convolve block number b of the blocks of n vectors; y is NULL for a square. */
+/* Convolve block number b of the blocks of n vectors. */
 static void convolve(vector *x, vector *y, size_t n, size_t b, const Ring *f) {
     /* Only the whole array, b = 0, may have an odd power of two as its length. */
     const size_t factors = n & 0x5555555555555555 ? 4 : 2, h = n / factors;
     vector *z[2] = {x, y};
-    for (int k = 0; k <= (y != NULL); k++)
+    for (int k = 0; k < 2; k++)
         factors == 2 ? halves(z[k], h, f->q) : split(z[k], h, b, f->roots, f->q);
     if (h == 1) combine(x, y, 4, f->kind, f->q);
     else
         for (size_t i = 0; i < factors; i++)
-            convolve(x + i * h, y ? y + i * h : NULL, h, factors * b + i, f);
+            convolve(x + i * h, y + i * h, h, factors * b + i, f);
     for (int k = 0; k <= f->both; k++)
         factors == 2 ? halves(z[k], h, f->q) : join(z[k], h, b, f->inverses, f->q);
     /* Each point is counted once, with the block of this size that it is in. */
@@ -382,18 +381,17 @@ INLINE void transform(Ring f, int m, Shape s, u64 p, u64 root, const u64 *a, siz
     Powers k;
     fill_powers(&k, root, 1, m, columns, p);
     split_rows(x, a, na, m, k, f.q);
-    if (f.kind == PRODUCT && a == b) y = NULL;
-    else split_rows(y, b, nb, m, k, f.q);
+    split_rows(y, b, nb, m, k, f.q);
     for (int g = 0; g < m; g++)
-        convolve(x + g * columns, y ? y + g * columns : NULL, columns, 0, &f);
+        convolve(x + g * columns, y + g * columns, columns, 0, &f);
     fill_powers(&k, inverse(root, p), inverse(s.points, p), m, columns, p);
     join_rows(residues, x, n, m, k, f.q);
     if (f.both) join_rows(residues + s.points, y, n, m, k, f.q);
 }
 
-/* Compute the first n coefficients of a product modulo a prime (0, 1 or 2). `kind` is PRODUCT, a b;
-   EVEN, a (a + 2b) and a^2 + b^2; ODD, a^2 + (a + b)^2 and a (a + 2b): of F(k) and F(k - 1) these
-   are F(2k) and F(2k - 1); F(2k + 1) and F(2k). `residues` has room for `bigfib_points` doubles for
+/* Compute the first n coefficients of a product modulo a prime (0, 1 or 2). `kind` is EVEN,
+   a (a + 2b) and a^2 + b^2, or ODD, a^2 + (a + b)^2 and a (a + 2b): of F(k) and F(k - 1) these are
+   F(2k) and F(2k - 1), or F(2k + 1) and F(2k). `residues` has room for `bigfib_points` doubles for
    each wanted result (`both`, or the first), aligned to 32 bytes; `work` has room for a quarter of
    `bigfib_points` more than that. `done` grows with the points that are done. */
 void bigfib_transform(int kind, int both, int prime, double *residues, size_t n, const u64 *a,

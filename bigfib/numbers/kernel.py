@@ -33,11 +33,11 @@ _REPORT_EVERY: Final = 0.1
 # Measured at 10^7 .. 10^9: the share of a product that its transforms take; carries take the rest.
 _TRANSFORMS: Final = 0.8
 
-PRODUCT, EVEN, ODD = 0, 1, 2
-"""Results for a and b: ab; or a(a + 2b), aa + bb; or aa + (a + b)(a + b), a(a + 2b)."""
+EVEN, ODD = 0, 1
+"""Results for a and b: a(a + 2b), aa + bb; or aa + (a + b)(a + b), a(a + 2b)."""
 
 
-class Unusable(Exception):
+class NoKernel(Exception):
     """The kernel cannot be used; the message says why, and what to do."""
 
 
@@ -45,9 +45,9 @@ class Kernel:
     """The functions of a compiled kernel; ``variant`` names the vector instructions it uses."""
 
     def __init__(self, library: Path = LIBRARY) -> None:
-        """Load ``library``, or raise `Unusable`."""
+        """Load ``library``, or raise `NoKernel`."""
         if not library.exists():
-            raise Unusable("it was not built; install a C compiler, then reinstall bigfib")
+            raise NoKernel("it was not built; install a C compiler, then reinstall bigfib")
         try:
             functions = ctypes.CDLL(str(library))
             # A step takes microseconds, so it does not release the interpreter's lock.
@@ -55,9 +55,9 @@ class Kernel:
             functions.bigfib_variant.restype = c_char_p
             variant: bytes | None = functions.bigfib_variant()
         except (AttributeError, OSError) as error:
-            raise Unusable(f"it cannot be loaded ({error}); reinstall bigfib") from error
+            raise NoKernel(f"it cannot be loaded ({error}); reinstall bigfib") from error
         if variant is None:
-            raise Unusable("this processor lacks AVX2 or FMA")
+            raise NoKernel("this processor lacks AVX2 or FMA")
         self.variant = variant.decode()
         self._step = holding.bigfib_step
         self._step.restype = c_int
@@ -116,10 +116,10 @@ def _typed(function: Any, result: Any, *arguments: Any) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _loaded() -> Kernel | Unusable:
+def _loaded() -> Kernel | NoKernel:
     try:
         return Kernel()
-    except Unusable as error:
+    except NoKernel as error:
         return error
 
 
@@ -154,20 +154,21 @@ class Buffer:
 class Number:
     """A natural number in limbs of 18 digits, least significant first."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, kernel: Kernel, room: int) -> None:
         """Allocate ``room`` limbs; the number is 0."""
+        self._kernel = kernel
         self._buffer = Buffer(8 * room)
         self.address = self._buffer.address
         self.limbs = 0
 
-    def read(self, kernel: Kernel, digits: bytes) -> None:
+    def read(self, digits: bytes) -> None:
         """Set the number to ``digits``, for which there is room."""
         self.limbs = -(-len(digits) // LIMB_DIGITS)
-        kernel.read(self.address, digits, len(digits))
+        self._kernel.read(self.address, digits, len(digits))
 
-    def residue(self, kernel: Kernel, modulus: int) -> int:
+    def residue(self, modulus: int) -> int:
         """Return the number modulo ``modulus``, which is below 2^62."""
-        return kernel.residue(self.address, self.limbs, modulus)
+        return self._kernel.residue(self.address, self.limbs, modulus)
 
 
 class Products:

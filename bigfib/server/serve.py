@@ -50,7 +50,8 @@ def serve(settings: Settings) -> None:
 
     Raises:
         CannotServe: The address cannot be used, or the shared sequence is too large to compute.
-        LogError: The state log cannot be opened, or cannot be made durable at the end.
+        LogError: The state log cannot be opened.
+        CommitFailed: The last changes cannot be made durable.
         StoreError: The database cannot be used.
     """
     timeout = systemd.watchdog_seconds()

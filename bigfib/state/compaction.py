@@ -1,13 +1,13 @@
 """Compact a state log: write its live records to a new file, while appends go on.
 
-`CompactedFile` makes the new file in slices, one after each commit of the log:
+`CompactedFile` makes the new file in slices, so that a commit or a check of the log writes one:
 
 1. Write the position of every sequence to a new file next to the log, slice by slice.
 2. Sync the new file in a thread, because that may take long.
 3. Write and sync the changes made meanwhile, and rename the new file to the log's name.
 
 Until the renaming the log is unchanged. A crash leaves the old file or the new one, whole.
-`Compaction` decides when to do this.
+`log.Log` decides when to do this, by what `Compaction` knows; a backup and a repair do all at once.
 """
 
 import contextlib
@@ -184,7 +184,7 @@ class CompactedFile:
 
 
 class Compaction:
-    """Decide when a log is compacted, and advance it.
+    """Find out whether a compaction is due, and advance it.
 
     Attributes:
         due_at: The size from which on the log is compacted, if that is worthwhile.

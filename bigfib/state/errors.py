@@ -68,11 +68,3 @@ class AppendFailed(LogError, NoRoom):
 
 class CompactionFailed(LogError):
     """The log could not be compacted; it is unchanged and still in use."""
-
-
-class CommitFailed(LogError):
-    """The log could not be made durable, or another program has changed it.
-
-    This is final, because the content of the disk is unknown. A second ``fdatasync`` may succeed
-    although the first one lost the pages, so it is never retried.
-    """

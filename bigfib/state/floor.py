@@ -114,7 +114,7 @@ class FloorFile:
         self._boot = boot()
         self._fd = files.open_beside(system, self._path, access)
         self._has_durable_name = False
-        self.is_synced = True
+        self._is_synced = True
 
     def write(self, seed: int, durable: int, written: int) -> None:
         """Write the offsets up to which the log of this seed is on disk, and written.
@@ -128,7 +128,7 @@ class FloorFile:
                 "%s cannot be written: %s; damage to the state log may go unnoticed",
                 *(self._path, error.strerror),
             )
-        self.is_synced = False
+        self._is_synced = False
 
     def sync(self) -> None:
         """Make the floor durable.
@@ -136,9 +136,9 @@ class FloorFile:
         Raises:
             OSError: it cannot be synced.
         """
-        if not self.is_synced:
+        if not self._is_synced:
             # Set before the sync, which may miss a write made meanwhile.
-            self.is_synced = True
+            self._is_synced = True
             self._system.fdatasync(self._fd)
             if not self._has_durable_name:
                 files.sync_directory(self._system, self._path.parent)

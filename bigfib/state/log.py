@@ -10,10 +10,11 @@ What it promises, and `tests/state` show:
 4. The log stays within a few times the size of its live records, or `REWRITE_BYTES`.
 5. `reader.read` needs no lock and never changes the file.
 
-Changes wait in memory, at most one of each sequence, until `Log.commit` writes them in one piece at
-the end of the file and syncs it. No byte of the file is written twice. Room for what waits is
-reserved before, so that a full disk is found while a change can still be refused. Where the file
-system reserves none (NFS before 4.2, ZFS), each change is written at once, and only the sync waits.
+Changes wait in memory, those of a sequence coalesced to one, until `Log.commit` writes them in one
+piece at the end of the file and syncs it. No byte of the file is written twice. Room for what waits
+is reserved before, so that a full disk is found while a change can still be refused. Where the file
+system reserves none (NFS before 4.2, ZFS), or no more, each change is written at once, and only the
+sync waits.
 (A file system that copies on write may find a full disk at the commit only, which then fails.)
 """
 
@@ -23,13 +24,14 @@ import time
 from collections.abc import Callable, Iterable
 from enum import Enum
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from bigfib.state import files, records
 from bigfib.state.compaction import REWRITE_BYTES, Compaction, logging_failure
 from bigfib.state.errors import Locked, Unusable
 from bigfib.state.files import System
 from bigfib.state.floor import FloorFile
+from bigfib.state.header import Header
 from bigfib.state.logfile import LogFile
 from bigfib.state.opening import open_file, typical_day
 from bigfib.state.packed import MAX_DAY, changed, pack, version_of
@@ -76,8 +78,7 @@ class Log(Positions):
 
     Attributes:
         path: Its file, with links resolved.
-        latest: Position and day of each sequence, as `records.pack` joins them. Read-only for
-            callers.
+        latest: As in `Positions`.
         changes: The number of changes made.
         committed: How many of them are as durable as asked for.
         records: The number of records.
@@ -115,7 +116,7 @@ class Log(Positions):
         self._days_kept = days_kept
         self._system = system
         self._clock = clock
-        # The changes since the last commit: position and day as in `latest`, None if deleted.
+        # The changes since the last commit: as in `latest`, None if deleted.
         self._waiting: dict[bytes, int | None] = {}
         self.changes = self.committed = self.compactions = 0
         self.on_commit: OnCommit = ignore_commit
@@ -123,32 +124,30 @@ class Log(Positions):
             # Before anything is created next to a file that is not a log.
             require_log_or_nothing(self.path)
             files.make_directory(system, self.path.parent)
-            self._lock = files.lock(self.path, owner_url)
-            self._open(path, rewrite_bytes)
+            with contextlib.ExitStack() as opened:
+                opened.callback(os.close, files.lock(self.path, owner_url))
+                self._open(path, rewrite_bytes, opened)
+                self._release = opened.pop_all().close
         except files.Held as holder:
             raise Locked(path, holder.pid, holder.owner_url) from None
         except OSError as error:
             raise Unusable(path, error) from error
 
-    def _open(self, path: Path, rewrite_bytes: int) -> None:
-        try:
-            fd, contents = open_file(self._system, self.path, path)
-        except BaseException:
-            os.close(self._lock)
-            raise
-        try:
-            self._floor = FloorFile(self._system, self.path, files.access(self.path))
-        except BaseException:
-            self._system.close(fd)
-            os.close(self._lock)
-            raise
-        self._header = contents.opened_header
-        self._file = LogFile(self._system, self.path, fd, contents.end, is_old=self._header.is_old)
+    def _open(self, path: Path, rewrite_bytes: int, opened: contextlib.ExitStack) -> None:
+        fd, contents = open_file(self._system, self.path, path)
+        # Every log that is opened has one.
+        self._header = cast("Header", contents.header)
+        is_old = self._header.is_old
+        self._file = LogFile(self._system, self.path, fd, contents.end, is_old=is_old)
+        opened.callback(self._file.close)
+        self._floor = FloorFile(self._system, self.path, files.access(self.path))
+        opened.callback(self._floor.close)
+        self._scrub = Scrub(self.path)
+        opened.callback(self._scrub.close)
+        self._scrub.follow(fd)
         self.latest = contents.latest
         self.records = contents.records
         self._durable = contents.end
-        self._scrub = Scrub(self.path)
-        self._scrub.follow(fd)
         self._tend_at = self._idle_at = 0.0
         self._tended = -1
         self._floor.write(self._header.seed, contents.end, contents.end)
@@ -160,12 +159,8 @@ class Log(Positions):
             self._system, self.path, self.latest, self._permanent, rewrite_bytes
         )
         if self.size > rewrite_bytes and self._compaction.is_worthwhile(self.records):
-            try:
-                with logging_failure():
-                    self.compact()
-            except BaseException:
-                self._release()
-                raise
+            with logging_failure():
+                self.compact()
 
     @property
     def size(self) -> int:
@@ -190,7 +185,7 @@ class Log(Positions):
         self._file.check()
 
     def version(self, sequence_id: bytes) -> int | None:
-        """Return the version of the sequence, None in a log of the old format, which has none."""
+        """Return the version, None in a log of the old format, which has none."""
         return None if self._header.is_old else version_of(self.latest.get(sequence_id, 0))
 
     def note(self, sequence_id: bytes, position: int | None, version: int = 0) -> None:
@@ -238,25 +233,24 @@ class Log(Positions):
         """
         if not self._waiting:
             return
-        self._file.check()
+        file = self._file
+        file.check()
         began = time.perf_counter()
-        if self._file.coalesces:
-            pieces = self._encode(self._waiting.items())
-            self._file.append(b"".join(pieces))
-            self.records += len(pieces)
+        if file.coalesces:
+            self._append_waiting()
         if self._syncs:
-            self._file.sync()
-            self._durable = self._file.size
+            file.sync()
+            self._durable = file.size
         else:
-            self._file.require_size()
-        self._floor.write(self._header.seed, self._durable, self._file.size)
+            file.require_size()
+        self._floor.write(self._header.seed, self._durable, file.size)
         if self._syncs:
             self.on_commit(time.perf_counter() - began, self.changes - self.committed)
         self.committed = self.changes
         if self._compaction.running:
             self._compaction.running.touch(self._waiting)
         self._waiting.clear()
-        if self._file.size >= self._compaction.due_at:
+        if file.size >= self._compaction.due_at:
             self._compact_a_little()
 
     def tend(self, now: float) -> None:
@@ -318,12 +312,6 @@ class Log(Positions):
             self._compaction.abandon()
             self._release()
 
-    def _release(self) -> None:
-        self._scrub.close()
-        self._file.close()
-        self._floor.close()
-        os.close(self._lock)
-
     def __enter__(self) -> "Log":
         return self
 
@@ -343,15 +331,27 @@ class Log(Positions):
     def _make_room(self, sequence_id: bytes, packed: int | None) -> None:
         """Reserve room for what waits and this change, which may take the place of one of them.
 
+        If the file system cannot reserve any more, write what waits.
+
         Raises:
             AppendFailed: there is none.
+            CommitFailed: what waits cannot be written.
         """
         needed = sum(
             _bound(name, change) for name, change in self._waiting.items() if name != sequence_id
         ) + _bound(sequence_id, packed)
         if needed > self._file.room():
             self._file.reserve(needed)
+            if self._waiting and not self._file.coalesces:
+                # From now on changes do not wait, and `commit` writes none.
+                self._append_waiting()
         self._room = self._file.room() - needed
+
+    def _append_waiting(self) -> None:
+        """Write the records of all waiting changes, for which room is reserved."""
+        pieces = self._encode(self._waiting.items())
+        self._file.append(b"".join(pieces))
+        self.records += len(pieces)
 
     def _encode(self, changes: Iterable[tuple[bytes, int | None]]) -> list[bytes]:
         """Return the records of these changes, to follow at the end of the file."""
@@ -381,7 +381,7 @@ class Log(Positions):
         new = self._compaction.advance(self.size)
         if not new:
             return
-        # It has the log's name and every change so far, durably.
+        # It has the log's name, and durably every change: after a commit none waits.
         self._header = new.header
         self.records = new.records
         self._durable = new.end

@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from bigfib.state import files
-from bigfib.state.errors import AppendFailed, CommitFailed
+from bigfib.state.errors import AppendFailed
 from bigfib.state.files import System
+from bigfib.state.store import CommitFailed
 
 # Bytes reserved at a time: some 10 thousand records, so that few commits pay for it. If the process
 # is killed, they stay reserved until the log is next compacted.
 _RESERVED: Final = 1 << 18
+
+_RESTART: Final = (
+    "steps since the last sync may be lost; restart the service when the cause is removed"
+)
 
 _CANNOT_RESERVE: Final = (errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -102,7 +107,7 @@ class LogFile:
         try:
             files.write(self._system, self._fd, data, self.size)
         except OSError as error:
-            self.stop(f"{error.strerror} while writing", error)
+            self._stop(f"{error.strerror} while writing", error)
         self.size += len(data)
 
     def append_or_refuse(self, data: bytes) -> None:
@@ -128,7 +133,7 @@ class LogFile:
         try:
             self._system.fdatasync(self._fd)
         except OSError as error:
-            self.stop(f"{error.strerror} while syncing", error)
+            self._stop(f"{error.strerror} while syncing", error)
         self.require_in_place()
 
     def require_in_place(self) -> None:
@@ -136,9 +141,9 @@ class LogFile:
         try:
             status = self.path.stat()
         except OSError as error:
-            self.stop("it has been removed", error)
+            self._stop("it has been removed", error)
         if status.st_ino != self._inode or status.st_dev != self._device:
-            self.stop("it has been replaced")
+            self._stop("it has been replaced")
         if status.st_size != self.size:
             self._stop_for_size(status.st_size)
 
@@ -167,7 +172,7 @@ class LogFile:
             on_renamed()
         except OSError as error:
             with contextlib.suppress(CommitFailed):
-                self.stop(f"{error.strerror} while syncing its directory", error)
+                self._stop(f"{error.strerror} while syncing its directory", error)
 
     def close(self) -> None:
         """Close the file, and release reserved room that is not used."""
@@ -176,21 +181,17 @@ class LogFile:
                 self._system.ftruncate(self._fd, self.size)
         self._system.close(self._fd)
 
-    def stop(self, reason: str, cause: OSError | None = None) -> NoReturn:
+    def _stop(self, reason: str, cause: OSError | None = None, advice: str = _RESTART) -> NoReturn:
         """Refuse all changes from now on; raise `CommitFailed` with the reason."""
-        self.failure = CommitFailed(
-            f"state log {self.path}: {reason}; steps since the last sync may be lost; restart the "
-            "service when the cause is removed"
-        )
+        self.failure = CommitFailed(f"state log {self.path}: {reason}; {advice}")
         raise self.failure from cause
 
     def _stop_for_size(self, size: int) -> NoReturn:
         if size > self.size:
-            self.stop(f"another program has written to it ({size} bytes instead of {self.size})")
-        self.failure = CommitFailed(
-            f"state log {self.path}: another program has truncated it after {self.size} bytes "
-            "were written; positions in it are lost; before a restart put a copy of the file "
-            "in place, such as the one that logrotate makes with copytruncate, and exclude the "
-            "file from rotation"
+            self._stop(f"another program has written to it ({size} bytes instead of {self.size})")
+        self._stop(
+            f"another program has truncated it after {self.size} bytes were written",
+            advice="positions in it are lost; before a restart put a copy of the file in place, "
+            "such as the one that logrotate makes with copytruncate, and exclude the file from "
+            "rotation",
         )
-        raise self.failure

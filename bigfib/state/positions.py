@@ -5,7 +5,7 @@ The half of a log that knows no files: it checks what a change requires, and a s
 
 from abc import ABC, abstractmethod
 
-from bigfib.state.packed import POSITION_SHIFT, version_of
+from bigfib.state.packed import POSITION_SHIFT
 from bigfib.state.store import (
     Place,
     PositionMismatch,
@@ -20,8 +20,8 @@ class Positions(ABC):
     """Positions by sequence id.
 
     Attributes:
-        latest: Each sequence, as `packed.pack` joins it. Read-only for
-            callers.
+        latest: Position, version and day of each sequence, as `packed.pack` joins them. Read-only
+            for callers.
     """
 
     latest: dict[bytes, int]
@@ -46,9 +46,9 @@ class Positions(ABC):
         """Return the position of the sequence, 0 if it has never been stepped."""
         return self.latest.get(sequence_id, 0) >> POSITION_SHIFT
 
+    @abstractmethod
     def version(self, sequence_id: bytes) -> int | None:
-        """Return the version of the sequence, 0 if there is none; see `Store.version`."""
-        return version_of(self.latest.get(sequence_id, 0))
+        """Return the version of the sequence; see `Store.version`."""
 
     def find(self, sequence_id: bytes) -> int | None:
         """Return the position of the sequence, or None if there is no such sequence."""

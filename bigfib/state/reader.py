@@ -121,9 +121,9 @@ class Reader:
         if not self._judges:
             return
         for offset, record, _ in search(self._file, self.end, self._seed):
-            promised = offset if record.durable > self.end else None
-            self.fault = Fault(self.end, found, promised, later=True)
-            if promised is not None:
+            proven_by = offset if record.durable > self.end else None
+            self.fault = Fault(self.end, found, proven_by, later=True)
+            if proven_by is not None:
                 break
 
 

@@ -34,19 +34,19 @@ class Fault:
     Attributes:
         offset: Its offset.
         found: What is there instead.
-        promised: Offset of a later record that proves this range was synced; None if there is none.
+        proven_by: Offset of a later record that proves this range was synced, or None.
         later: Whether there is any valid record after it.
     """
 
     offset: int
     found: str
-    promised: int | None = None
+    proven_by: int | None = None
     later: bool = False
 
     def __str__(self) -> str:
         text = f"at offset {self.offset} there is {self.found}"
-        if self.promised is not None:
-            text += f"; the record at offset {self.promised} proves that this place was synced"
+        if self.proven_by is not None:
+            text += f"; the record at offset {self.proven_by} proves that this place was synced"
         return text
 
 
@@ -102,13 +102,6 @@ class Found:
     def is_old(self) -> bool:
         """Whether the log is of the old format."""
         return bool(self.header and self.header.is_old)
-
-    @property
-    def opened_header(self) -> Header:
-        """The header; every log that is opened has one."""
-        if self.header is None:
-            raise ValueError("there is no header")
-        return self.header
 
     @property
     def is_below_promise(self) -> bool:
@@ -237,7 +230,7 @@ CASES: Final = (
     ),
     Case(
         "a fault where a later record proves that the log was synced",
-        lambda found: found.fault and found.fault.promised is not None,
+        lambda found: found.fault and found.fault.proven_by is not None,
         Decision.REPAIR,
         "Acknowledged steps are missing; this is certain even without a floor.",
         "{0.fault}",
@@ -283,7 +276,7 @@ CASES: Final = (
         "whole, of the old format, with the floor of another log",
         lambda found: found.has_floor_of_another,
         Decision.OPEN,
-        "An older program, which keeps no floor, has rewritten it.",
+        "An older program, which keeps no floor, has compacted it.",
         "the floor next to it belongs to another log, and is ignored",
     ),
     Case(

@@ -63,7 +63,7 @@ class Scrub:
         """Check the file open as ``fd`` from now on."""
         self.close()
         if self.fault:
-            _logger.warning("state log %s has been rewritten, and is whole", self._path)
+            _logger.warning("state log %s has been compacted, and is whole", self._path)
         self._fd = fd
         self._file = self._reader = None
         self._begins_at = 0.0
@@ -104,7 +104,7 @@ class Scrub:
             return False
         self.faults += 1
         _logger.error(
-            "state log %s is damaged on its disk: %s; no step is lost: it is being rewritten from "
+            "state log %s is damaged on its disk: %s; no step is lost: it is being compacted from "
             "memory; check the disk",
             *(self._path, self.fault),
         )

@@ -1,7 +1,7 @@
 """What every store of positions promises, and the errors that it raises.
 
-`log.Log` is the store of one process, `postgres.store.Postgres` that of many servers. Callers need
-not know which one they use.
+`log.Log` is the store of one process, `postgres.store.Postgres` that of many servers. Callers of
+`Store` need not know which one it is; what only the second can is in `SharedStore`.
 
 A change is atomic, is made once or not at all, and is durable when `Store.commit` has returned for
 it. It names the positions from which it may be made. This keeps positions at or above 0, implements
@@ -95,6 +95,15 @@ class OutcomeUnknown(Exception):
     """
 
 
+class CommitFailed(Exception):
+    """Changes could not be made durable, or another program has changed the files of the store.
+
+    This is final: every later change fails, too. The content of the disk is unknown; a second
+    ``fdatasync`` may succeed although the first one lost the pages, so it is never retried. No
+    reply may show a change that was not committed, so the process must end.
+    """
+
+
 def first_version() -> int:
     """Return the version at which a sequence begins.
 
@@ -154,7 +163,8 @@ class Store(Protocol):
     """The positions of all sequences.
 
     All methods may raise `Unavailable`; those that change something may also raise `NoRoom`,
-    `OutcomeUnknown` and `SequenceLocked`.
+    `OutcomeUnknown` and `SequenceLocked`. These, `commit`, `tend`, `check` and `close` may raise
+    `CommitFailed`.
 
     Attributes:
         on_commit: Called after every commit.
@@ -216,7 +226,7 @@ class Store(Protocol):
         """Return when all changes are durable."""
 
     def tend(self, now: float) -> None:
-        """Do a little of what is due; called at the end of loop iterations, after `commit`.
+        """Do a little of what is due; called after `commit` if loop iterations are followed.
 
         Args:
             now: The time in seconds, by a clock that is never set back.

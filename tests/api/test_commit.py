@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from bigfib.api.commit import Committer
-from bigfib.state.errors import CommitFailed
 from bigfib.state.log import Log
+from bigfib.state.store import CommitFailed
 
 
 class Disk:

@@ -1,12 +1,14 @@
 """Pairs in packed decimal, compared with Python's integers."""
 
 from bigfib.numbers.decimals import DecimalPair
-from bigfib.numbers.fibonacci import decimal_length
+from bigfib.numbers.fibonacci import quick_digit_count
 
 # Few digits, because Python writes long numbers slowly. All of these stay packed; `kernel` fuzzes
 # the sums of longer ones.
 _LENGTHS = (1, 2, 7, 8, 9, 40, 600, 1_900)
-_POSITIONS = {(decimal_length(n), decimal_length(n + 1)): n for n in range(2, 5 * max(_LENGTHS))}
+_POSITIONS = {
+    (quick_digit_count(n), quick_digit_count(n + 1)): n for n in range(2, 5 * max(_LENGTHS))
+}
 
 
 def check(data: bytes) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from gmpy2 import mpz
 
-from bigfib.numbers.kernel import LIMB_DIGITS, Kernel
-from tests.numbers.kernels import check_step, shaped, text
+from bigfib.numbers.kernel import EVEN, LIMB_DIGITS, ODD, Kernel
+from tests.numbers.kernels import check_step, limbs_of, shaped, text
 
 _C = ctypes.CDLL(None)
 _C.memalign.restype = c_void_p
@@ -24,14 +24,14 @@ _C.free.argtypes = [c_void_p]
 def check(kernel: Kernel, randomness: random.Random) -> None:
     a, b = (shaped(randomness, randomness.randrange(1, 3_000)) for _ in range(2))
     check_step(kernel, max(a, b), min(a, b), b"}" * randomness.randrange(3))
+    b *= randomness.randrange(3) > 0
     even, square = a * (a + 2 * b), a * a
-    kind = randomness.randrange(3)
-    both = kind and randomness.randrange(2)
-    expected = [[a * b], [even, square + b * b], [square + (a + b) ** 2, even]][kind]
-    assert _product(kernel, kind, bool(both), a, b) == expected[: 1 + both]
+    results = {EVEN: [even, square + b * b], ODD: [square + (a + b) ** 2, even]}
+    kind, count = randomness.choice([EVEN, ODD]), randomness.choice([1, 2])
+    _check_results(kernel, kind, a, b, results[kind][:count])
 
 
-def _product(kernel: Kernel, kind: int, both: bool, a: mpz, b: mpz) -> list[mpz]:
+def _check_results(kernel: Kernel, kind: int, a: mpz, b: mpz, expected: list[mpz]) -> None:
     taken: list[int] = []
 
     def take(size: int) -> int:
@@ -39,28 +39,25 @@ def _product(kernel: Kernel, kind: int, both: bool, a: mpz, b: mpz) -> list[mpz]
         return taken[-1]
 
     numbers = []
-    for digits in (text(a), text(b)):
-        limbs = -(-len(digits) // LIMB_DIGITS)
-        numbers += [take(8 * limbs), limbs]
-        kernel.read(numbers[-2], digits, len(digits))
-    limbs = 2 * max(numbers[1], numbers[3]) + 1 if kind else numbers[1] + numbers[3]
+    for number in (a, b):
+        numbers += [take(8 * limbs_of(number)), limbs_of(number)]
+        kernel.read(numbers[-2], text(number), len(text(number)))
+    limbs, both = limbs_of(max(expected)), len(expected) == 2
     points = kernel.points(limbs)
     residues = [take(8 * points * (1 + both)) for _ in range(3)]
     done = c_uint64()
     for prime, to in enumerate(residues):
         work = take(8 * points * (1 + both) + 2 * points)
         kernel.transform(kind, both, prime, to, limbs, *numbers, work, ctypes.byref(done))
-    results = []
-    for result in range(1 + both):
+    for result, number in enumerate(expected):
         out = take(8 * limbs)
         kernel.carry(out, limbs, *(to + 8 * points * result for to in residues))
         written = take(LIMB_DIGITS * limbs)
         kernel.write(written, out, limbs)
-        results.append(mpz(ctypes.string_at(written, LIMB_DIGITS * limbs)))
-        assert kernel.residue(out, limbs, 2**61 - 1) == results[-1] % (2**61 - 1)
+        assert mpz(ctypes.string_at(written, LIMB_DIGITS * limbs)) == number
+        assert kernel.residue(out, limbs, 2**61 - 1) == number % (2**61 - 1)
     for address in taken:
         _C.free(address)
-    return results
 
 
 if __name__ == "__main__":

@@ -23,13 +23,13 @@ def check(data: bytes) -> None:
     assert read == [(drawn.start, *drawn[2:7]) for drawn in before]
     assert reader.end == end
     behind = diagram.search(log, end, SEED)
-    promised = [drawn.start for drawn in behind if drawn.durable > end]
+    proofs = [drawn.start for drawn in behind if drawn.durable > end]
     if end == len(log):
         assert reader.fault is None
     else:
         assert reader.fault is not None
         assert reader.fault.offset == end
-        assert reader.fault.promised == (promised[0] if promised else None)
+        assert reader.fault.proven_by == (proofs[0] if proofs else None)
         assert reader.fault.later == bool(behind)
 
     replaying = Reader(io.BytesIO(log))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from gmpy2 import mpz
 
-from bigfib.numbers.kernel import LIMB_DIGITS, PRODUCT, Kernel, Number, Products
+from bigfib.numbers.kernel import EVEN, LIMB_DIGITS, ODD, Kernel, Number, Products
 from hatch_build import NUMBERS, SOURCE, compile_kernel
 
 ROOT = Path(__file__).parent.parent.parent
@@ -39,25 +39,27 @@ def text(number: mpz) -> bytes:
     return digits.encode()
 
 
+def limbs_of(number: mpz) -> int:
+    return -(-len(text(number)) // LIMB_DIGITS)
+
+
 def read(kernel: Kernel, number: mpz) -> Number:
     digits = text(number)
-    read = Number(-(-len(digits) // LIMB_DIGITS))
-    read.read(kernel, digits)
+    read = Number(kernel, limbs_of(number))
+    read.read(digits)
     return read
 
 
-def computed(kernel: Kernel, kind: int, a: mpz, b: mpz, threads: int = 1) -> list[mpz]:
-    """Compute a product, or both results of the other kinds."""
-    first = read(kernel, a)
-    second = first if a is b else read(kernel, b)
-    both = kind != PRODUCT
-    limbs = 2 * max(first.limbs, second.limbs) + 1 if both else first.limbs + second.limbs
-    results = [Number(limbs) for _ in range(1 + both)]
-    size = Products.size(kernel, limbs, both, threads)
+def check_results(
+    kernel: Kernel, kind: int, a: mpz, b: mpz, expected: list[mpz], threads: int = 1
+) -> None:
+    """Compare the first result for a and b, or both, computed with as few limbs as they need."""
+    limbs = limbs_of(max(expected))
+    results = [Number(kernel, limbs) for _ in expected]
+    size = Products.size(kernel, limbs, len(results) == 2, threads)
     products = Products(kernel, size, threads)
-    products.compute(kind, first, second, limbs, results)
-    # A number without limbs is zero.
-    return [mpz(bytes(products.text(result)) or b"0") for result in results]
+    products.compute(kind, read(kernel, a), read(kernel, b), limbs, results)
+    assert [bytes(products.text(result)) for result in results] == list(map(text, expected))
 
 
 def shaped(randomness: random.Random, digits: int) -> mpz:
@@ -90,7 +92,7 @@ def check_step(kernel: Kernel, a: mpz, b: mpz, closing: bytes = b"") -> None:
 
 def check_products(kernel: Kernel, a: mpz, b: mpz, threads: int = 1) -> None:
     """Compare what a kernel computes from a and b with GMP's results."""
-    assert computed(kernel, PRODUCT, a, b, threads) == [a * b]
-    even, square = a * (a + 2 * b), a * a
-    assert computed(kernel, 1, a, b, threads) == [even, square + b * b]
-    assert computed(kernel, 2, a, b, threads) == [square + (a + b) ** 2, even]
+    square, even, odd = a * a, a * (a + 2 * b), a * a + (a + b) ** 2
+    check_results(kernel, EVEN, a, mpz(0), [square], threads)
+    check_results(kernel, EVEN, a, b, [even, square + b * b], threads)
+    check_results(kernel, ODD, a, b, [odd, even], threads)

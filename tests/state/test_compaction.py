@@ -7,8 +7,9 @@ import pytest
 
 from bigfib.state import floor, header, reader
 from bigfib.state.compaction import new_path
-from bigfib.state.errors import CommitFailed, CompactionFailed
+from bigfib.state.errors import CompactionFailed
 from bigfib.state.log import Durability, Log
+from bigfib.state.store import CommitFailed
 from tests.state.test_log import file_size_limit, store
 
 SHARED = b"shared"

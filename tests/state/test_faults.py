@@ -15,7 +15,6 @@ import pytest
 from bigfib.state import files, floor, reader
 from bigfib.state.errors import (
     AppendFailed,
-    CommitFailed,
     CompactionFailed,
     Damaged,
     LogError,
@@ -23,6 +22,7 @@ from bigfib.state.errors import (
 )
 from bigfib.state.log import Durability, Log
 from bigfib.state.packed import POSITION_SHIFT
+from bigfib.state.store import CommitFailed
 from tests.state.crash import PAGE, Disk, Recorder
 
 IDS = [b"shared", b"a", b"b", bytes(16)]

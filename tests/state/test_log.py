@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from bigfib.state import files, header, reader
-from bigfib.state.errors import AppendFailed, CommitFailed, Locked
+from bigfib.state.errors import AppendFailed, Locked
 from bigfib.state.log import Durability, Log
 from bigfib.state.packed import POSITION_SHIFT
 from bigfib.state.reader import Contents
+from bigfib.state.store import CommitFailed
 
 SHARED = b"shared"
 
@@ -325,11 +326,11 @@ class TestReservedRoom:
     ) -> None:
         with Log(path) as opened:
             store(opened, SHARED, 1)
-            opened._file._reserved = opened.size
             with monkeypatch.context() as patched:
                 patched.setattr(files, "reserve", _fail_with(errno.ENOSPC))
+                # Takes more room than is reserved.
                 with pytest.raises(AppendFailed, match="No space left"):
-                    opened.note(SHARED, 2)
+                    opened.note(SHARED, 2**5_000_000)
             assert (opened.changes, positions(opened)) == (1, {SHARED: 1})
             opened.note(SHARED, 2)
         assert positions(reader.read(path)) == {SHARED: 2}
@@ -350,6 +351,25 @@ class TestReservedRoom:
                 opened.note(b"%d" % number, 1)
         assert len(reserved) < 10
         assert reader.read(path).records == 30_000
+
+    @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOSYS])
+    def test_changes_that_wait_when_reserving_is_no_longer_supported_are_committed(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+    ) -> None:
+        """As of a network file system that is moved to an older server."""
+        with Log(path) as opened:
+            opened.note(b"a", 1)
+            opened.note(b"b", 2**80)
+            monkeypatch.setattr(files, "reserve", _fail_with(code))
+            # Takes more room than is reserved.
+            opened.note(SHARED, 2**5_000_000)
+            opened.note(b"a", 2)
+            opened.commit()
+            written = {b"a": 2, b"b": 2**80, SHARED: 2**5_000_000}
+            assert positions(reader.read(path)) == positions(opened) == written
+            assert reader.read(path).records == opened.records
+            opened.note(b"b", 3)
+        assert positions(reader.read(path)) == written | {b"b": 3}
 
     def test_last_room_of_a_disk_is_used(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Fewer bytes than are reserved at a time."""

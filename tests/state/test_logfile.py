@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bigfib.state.errors import CommitFailed
 from bigfib.state.log import Durability, Log
+from bigfib.state.store import CommitFailed
 from tests.state.test_log import file_size_limit
 
 SHARED = b"shared"

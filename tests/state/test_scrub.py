@@ -1,4 +1,4 @@
-"""The open log is checked while it is written, and rewritten if the disk has harmed it."""
+"""The open log is checked while it is written, and compacted if the disk has harmed it."""
 
 import os
 import random
@@ -12,8 +12,9 @@ import pytest
 
 from bigfib.state import header, reader
 from bigfib.state.compaction import new_path
-from bigfib.state.errors import CommitFailed, Damaged, Unusable
+from bigfib.state.errors import Damaged, Unusable
 from bigfib.state.log import Durability, Log
+from bigfib.state.store import CommitFailed
 from tests.service import TIMEOUT
 from tests.state.test_log import positions, store
 from tests.state.test_recovery import OLD
@@ -121,7 +122,7 @@ class TestHarmed:
     @pytest.mark.parametrize("durability", Durability)
     # In the header, in a record that others follow, and in the last one.
     @pytest.mark.parametrize("bit", [3, 8 * 12, 8 * (header.SIZE + 9), 8 * (header.SIZE + 40), -3])
-    def test_log_with_any_bit_flipped_is_reported_and_rewritten(
+    def test_log_with_any_bit_flipped_is_reported_and_compacted(
         self, path: Path, durability: Durability, bit: int, caplog: pytest.LogCaptureFixture
     ) -> None:
         with Log(path, durability) as log:
@@ -135,11 +136,11 @@ class TestHarmed:
             assert log.log_facts().faults == 1
             harmed, whole = (record.getMessage() for record in caplog.records)
             assert f"{path} is damaged on its disk" in harmed
-            assert whole == f"state log {path} has been rewritten, and is whole"
+            assert whole == f"state log {path} has been compacted, and is whole"
             assert positions(reader.read(path)) == before
             ticks.until_checked()
 
-    def test_changes_during_the_rewriting_are_in_the_new_log(self, path: Path) -> None:
+    def test_changes_during_the_compaction_are_in_the_new_log(self, path: Path) -> None:
         with Log(path) as log:
             # So many that one call does not write all of them.
             fill(log, 25_000)
@@ -159,7 +160,7 @@ class TestHarmed:
             expected |= {b"7": 1000, b"8": 2000, SHARED: 5}
             assert positions(reader.read(path)) == expected == positions(log)
 
-    def test_damage_that_cannot_be_rewritten_is_reported_until_it_can(
+    def test_damage_that_cannot_be_compacted_is_reported_until_it_can(
         self, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         with Log(path) as log:

@@ -62,7 +62,7 @@ def database_to_log(conninfo: str, path: Path) -> int:
     """Copy every sequence of the database into a log at ``path``, and return their number.
 
     Raises:
-        LogError: The log cannot be written.
+        LogError, CommitFailed: The log cannot be written.
         StoreError: The log has sequences already, or the database cannot be reached.
     """
     with _transaction(conninfo) as connection, Log(path) as target:
