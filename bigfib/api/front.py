@@ -29,7 +29,6 @@ from bigfib.api.problems import Problem
 from bigfib.api.representations import Answer, Body, CommonHeaders, Header
 from bigfib.api.stepping import Environ, Stepping
 from bigfib.api.timing import PREFER, Timing
-from bigfib.api.tracing import REQUEST_ID, TRACEPARENT, ids
 from bigfib.metrics import UNMATCHED, Places, RequestHistogram
 
 # Browsers must not sniff the content type. Not under `/api0`: its replies stay as they were.
@@ -67,9 +66,8 @@ class Front:
         self.committer = committer
         self._stepping = stepping
         self._requests = requests
-        self._is_draining = draining.is_set
         self._hosts = hosts
-        self._headers_of_all = CommonHeaders()
+        self._common = CommonHeaders(draining.is_set)
         self._answers: dict[str, dict[str, tuple[Callable[[Environ], Answer], Places]]] = {
             path: {
                 method: (answer, requests.places(path, method))
@@ -85,8 +83,6 @@ class Front:
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer one request, as a WSGI application (PEP 3333)."""
         began = perf_counter()
-        if began >= self._headers_of_all.due or self._is_draining():
-            self._headers_of_all.renew(began, close=self._is_draining())
         # CONNECT has no path.
         path = environ.setdefault("PATH_INFO", "")
         methods = self._answers.get(path)
@@ -110,9 +106,7 @@ class Front:
                 environ[_ERROR] = error
                 return self._answer_by_falcon(environ, start_response, began)
             status, headers, body = unavailable
-        headers += self._headers_of_all.headers
-        if REQUEST_ID in environ or TRACEPARENT in environ:
-            headers += ids(environ).items()
+        headers += self._common.of(environ, began)
         start_response(status, headers)
         return self._counted(places[status], began, body)
 
@@ -124,10 +118,8 @@ class Front:
         def start(status_line: str, headers: list[Header]) -> Any:
             nonlocal status
             status = status_line
-            headers += self._headers_of_all.headers
+            headers += self._common.of(environ, began)
             headers.append(_NOSNIFF)
-            if REQUEST_ID in environ or TRACEPARENT in environ:
-                headers += ids(environ).items()
             return start_response(status_line, headers)
 
         body = self.routed(environ, start)

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from email.utils import formatdate
-from typing import Final
+from typing import Any, Final
 
 import falcon
 from gmpy2 import mpz
 
 from bigfib.api.commit import Committer, WaitingStep
+from bigfib.api.tracing import REQUEST_ID, TRACEPARENT, ids
 from bigfib.state.store import Place
 
 Header = tuple[str, str]
@@ -63,26 +64,35 @@ class Body:
 
 
 class CommonHeaders:
-    """The headers of every reply: ``Date``, which bjoern does not send.
+    """Give the headers of every reply: ``Date``, which bjoern does not send, and the request's ids.
 
-    They are renewed each second, by the request that finds them ``due`` by `time.perf_counter`.
+    The date is renewed each second by the first request after it.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, is_draining: Callable[[], bool], clock: Callable[[], float] = time.time
+    ) -> None:
+        """Add ``Connection: close`` while ``is_draining`` returns True."""
+        self._is_draining = is_draining
         self._clock = clock
-        self.renew(time.perf_counter())
+        self._due = 0.0
 
-    def renew(self, now: float, *, close: bool = False) -> None:
-        """Set the headers for the current second; ``now`` is the time by `time.perf_counter`.
+    def of(self, environ: dict[str, Any], now: float) -> list[Header]:
+        """Return the headers of a reply, not to be changed; ``now`` is by `time.perf_counter`."""
+        if now >= self._due or self._is_draining():
+            self._renew(now)
+        if REQUEST_ID in environ or TRACEPARENT in environ:
+            return [*self._headers, *ids(environ).items()]
+        return self._headers
 
-        bjoern adds ``Connection: Keep-Alive`` even if its connection is to ``close``; of the two,
-        `close` counts (RFC 9112, 9.3).
-        """
+    def _renew(self, now: float) -> None:
         seconds = self._clock()
-        self.headers: list[Header] = [("Date", formatdate(int(seconds), usegmt=True))]
-        if close:
-            self.headers.append(("Connection", "close"))
-        self.due = now + 1 - seconds % 1
+        self._headers = [("Date", formatdate(int(seconds), usegmt=True))]
+        if self._is_draining():
+            # bjoern adds `Connection: Keep-Alive` all the same; of the two, `close` counts (RFC
+            # 9112, 9.3).
+            self._headers.append(("Connection", "close"))
+        self._due = now + 1 - seconds % 1
 
 
 def closing(status: str) -> bytes:
