@@ -31,7 +31,8 @@ from bigfib.api.stepping import Environ, Stepping
 from bigfib.api.timing import PREFER, Timing
 from bigfib.metrics import UNMATCHED, Places, RequestHistogram
 
-# Browsers must not sniff the content type. Not under `/api0`: its replies stay as they were.
+# Browsers must not sniff the content type. Replies by Falcon have this; those by `Stepping` stay as
+# they were.
 _NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
 
 # Value of `Sec-Fetch-Site` if a page of another site made the browser send the request.
