@@ -57,10 +57,7 @@ def logged(app: Application, committer: Committer) -> Application:
         if not isinstance(body, list | tuple):
             return Body(body, log, count)
         sent = sum(map(len, body))
-        if committer.by_iterations:
-            committer.on_commit.append(log)
-        else:
-            log()
+        committer.when_replies_leave(log)
         return body
 
     return logged_app

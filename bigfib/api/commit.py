@@ -60,15 +60,13 @@ class Committer:
 
     Attributes:
         by_iterations: Whether `end_iteration` is called before replies of a loop iteration leave.
-        on_commit: Functions that `end_iteration` calls once, when the replies of this iteration may
-            leave. They must not raise: that would end the process.
     """
 
     def __init__(self, store: Store) -> None:
         """Commit to ``store``."""
         self._store = store
         self.by_iterations = False
-        self.on_commit: list[Callable[[], None]] = []
+        self._calls: list[Callable[[], None]] = []
 
     def end_iteration(self) -> None:
         """Commit the changes that the replies of this loop iteration show; tend the store."""
@@ -79,20 +77,27 @@ class Committer:
             self._store.tend(time.monotonic())
         except CommitFailed as error:
             stop_process(error)
-        for call in self.on_commit:
+        for call in self._calls:
             call()
-        self.on_commit.clear()
+        self._calls.clear()
 
     def commit(self) -> None:
         """Commit all changes before a reply begins, unless `end_iteration` will."""
         if not self.by_iterations:
-            self._commit()
+            try:
+                self._store.commit()
+            except CommitFailed as error:
+                stop_process(error)
 
-    def _commit(self) -> None:
-        try:
-            self._store.commit()
-        except CommitFailed as error:
-            stop_process(error)
+    def when_replies_leave(self, call: Callable[[], None]) -> None:
+        """Call a function when the reply to this request may leave: now, or in `end_iteration`.
+
+        It must not raise: that would end the process.
+        """
+        if self.by_iterations:
+            self._calls.append(call)
+        else:
+            call()
 
 
 class NotMade(Exception):

@@ -76,7 +76,7 @@ class Front:
             }
             for path, methods in stepping.routes.items()
         }
-        # Place and start time of each request whose reply leaves after this loop iteration.
+        # Place and start time of each request whose reply has not left yet.
         self._answered: list[tuple[int, float]] = []
         routed.add_middleware(_Guard(hosts, timing))
         routed.add_sink(self._refuse, "|".join(rf"{re.escape(path)}\Z" for path in self._answers))
@@ -134,12 +134,9 @@ class Front:
         """
         if body.__class__ is not list:
             return Body(body, lambda: self._requests.count(place, perf_counter() - began))
-        if self.committer.by_iterations:
-            if not self._answered:
-                self.committer.on_commit.append(self._count_answered)
-            self._answered.append((place, began))
-        else:
-            self._requests.count(place, perf_counter() - began)
+        self._answered.append((place, began))
+        if len(self._answered) == 1:
+            self.committer.when_replies_leave(self._count_answered)
         return body
 
     def _count_answered(self) -> None:
