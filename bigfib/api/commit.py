@@ -56,22 +56,19 @@ def stop_process(error: CommitFailed) -> NoReturn:
 
 
 class Committer:
-    """Commit changes before the replies that show them leave.
-
-    Attributes:
-        by_iterations: Whether `end_iteration` is called before replies of a loop iteration leave.
-    """
+    """Commit changes before the replies that show them leave."""
 
     def __init__(self, store: Store) -> None:
         """Commit to ``store``."""
         self._store = store
-        self.by_iterations = False
+        self._by_iterations = False
+        self._at_once = True
         self._calls: list[Callable[[], None]] = []
 
     def end_iteration(self) -> None:
         """Commit the changes that the replies of this loop iteration show; tend the store."""
         # The first call shows that iterations are hooked.
-        self.by_iterations = True
+        self._by_iterations, self._at_once = True, False
         try:
             self._store.commit()
             self._store.tend(time.monotonic())
@@ -83,18 +80,26 @@ class Committer:
 
     def commit(self) -> None:
         """Commit all changes before a reply begins, unless `end_iteration` will."""
-        if not self.by_iterations:
+        if self._at_once:
             try:
                 self._store.commit()
             except CommitFailed as error:
                 stop_process(error)
+
+    def begin_at_once(self) -> None:
+        """Have `commit` leave nothing to `end_iteration`, until `end_at_once`."""
+        self._at_once = True
+
+    def end_at_once(self) -> None:
+        """Let `commit` leave changes to `end_iteration` again, if that is called."""
+        self._at_once = not self._by_iterations
 
     def when_replies_leave(self, call: Callable[[], None]) -> None:
         """Call a function when the reply to this request may leave: now, or in `end_iteration`.
 
         It must not raise: that would end the process.
         """
-        if self.by_iterations:
+        if self._by_iterations:
             self._calls.append(call)
         else:
             call()

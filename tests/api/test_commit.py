@@ -63,6 +63,19 @@ class TestWhereIterationsAreFollowed:
             committer.end_iteration()
             assert seen == [1]
 
+    def test_one_request_may_commit_at_once(self, path: Path, disk: Disk) -> None:
+        with Log(path, system=disk) as log:
+            committer = Committer(log)
+            committer.end_iteration()
+            committer.begin_at_once()
+            log.note(b"a", 1)
+            committer.commit()
+            assert disk.syncs == 1
+            committer.end_at_once()
+            log.note(b"a", 2)
+            committer.commit()
+            assert disk.syncs == 1
+
     def test_failed_commit_ends_the_process_before_any_reply(self, path: Path, disk: Disk) -> None:
         seen = []
         log = Log(path, system=disk)
@@ -89,6 +102,11 @@ class TestWhereIterationsAreNotFollowed:
                 assert log.committed == log.changes
             committer.commit()
             assert disk.syncs == 2, "nothing was to be committed"
+            committer.begin_at_once()
+            committer.end_at_once()
+            log.note(b"a", 3)
+            committer.commit()
+            assert disk.syncs == 3, "still each reply"
 
     def test_functions_are_called_at_once(self, path: Path) -> None:
         seen = []
