@@ -6,7 +6,7 @@ import falcon
 from falcon.routing import map_http_methods
 
 from bigfib.api import problems
-from bigfib.api.commit import Committer, StepQueue
+from bigfib.api.commit import Committer
 from bigfib.api.cross_origin import CrossOriginReads
 from bigfib.api.front import Front
 from bigfib.api.hosts import Hosts
@@ -15,6 +15,7 @@ from bigfib.api.page import page, reference
 from bigfib.api.ranges import TermRange
 from bigfib.api.representations import ValueReply
 from bigfib.api.sequence_resources import SequenceCollection, SequenceResource, SequenceStep
+from bigfib.api.step_queue import StepQueue
 from bigfib.api.stepping import Stepping
 from bigfib.api.term_resources import Index, Summary, Term, TermJob
 from bigfib.api.timing import Timing

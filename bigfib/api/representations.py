@@ -8,7 +8,8 @@ from typing import Any, Final
 import falcon
 from gmpy2 import mpz
 
-from bigfib.api.commit import Committer, WaitingStep
+from bigfib.api.commit import Committer
+from bigfib.api.step_queue import WaitingStep
 from bigfib.api.tracing import REQUEST_ID, TRACEPARENT, ids
 from bigfib.state.store import Place
 

@@ -10,9 +10,9 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Final
 
-from bigfib.api.commit import StepQueue
 from bigfib.api.problems import RETRY_AFTER
 from bigfib.api.representations import MADE, Answer, ValueReply, closing
+from bigfib.api.step_queue import StepQueue
 from bigfib.jobs import TermNotReady
 from bigfib.numbers.decimals import StartOfSequence
 from bigfib.numbers.fibonacci import IndexTooLarge

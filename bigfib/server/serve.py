@@ -19,8 +19,8 @@ import bjoern
 import bigfib
 from bigfib.api.access_log import logged
 from bigfib.api.app import create_app
-from bigfib.api.commit import NotMade
 from bigfib.api.hosts import Hosts
+from bigfib.api.step_queue import NotMade
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import Jobs, TermNotReady
 from bigfib.numbers import kernel

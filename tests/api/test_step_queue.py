@@ -8,8 +8,9 @@ from typing import NoReturn
 import psycopg
 import pytest
 
-from bigfib.api.commit import Committer, NotMade, StepQueue
+from bigfib.api.commit import Committer
 from bigfib.api.representations import ValueReply
+from bigfib.api.step_queue import NotMade, StepQueue
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.sequences import SHARED, Sequences
 from bigfib.state.postgres.store import Postgres
