@@ -144,7 +144,7 @@ def _after_step(waiting: WaitingStep) -> Iterator[bytes]:
     sent = 1
     try:
         yield _OPENING[:sent]
-        while not waiting.settles(sent / len(_OPENING)) and sent < len(_OPENING):
+        while not waiting.try_until(sent / len(_OPENING)) and sent < len(_OPENING):
             yield _OPENING[sent : sent + 1]
             sent += 1
         digits = waiting.digits()

@@ -58,11 +58,11 @@ class WaitingStep:
         self.locked = False
 
     @property
-    def settled(self) -> bool:
+    def is_settled(self) -> bool:
         """Whether the outcome of the step is known, or will stay unknown."""
         return self._queue is None
 
-    def settles(self, share: float) -> bool:
+    def try_until(self, share: float) -> bool:
         """Run transactions until the step is settled, and return whether it is.
 
         While others hold the sequence locked, return False after ``share`` of `WAIT_SECONDS`.
@@ -75,13 +75,13 @@ class WaitingStep:
 
     def digits(self) -> bytes:
         """Return the term after the committed step, or raise `NotMade`."""
-        if self._queue and not self.settles(1):
+        if self._queue and not self.try_until(1):
             self._queue.give_up_locked(self.sequence_id)
         if self._digits is None:
             raise NotMade
         return self._digits
 
-    def settle(self, digits: bytes | None) -> None:
+    def set_outcome(self, digits: bytes | None) -> None:
         """Set the outcome: the term after the step, or None if it is refused or unknown."""
         self._queue = None
         self._digits = digits
@@ -123,7 +123,7 @@ class StepQueue:
         given_up = [each for each in waiting if each.added <= oldest]
         self._waiting[sequence_id] = [each for each in waiting if each.added > oldest]
         for each in given_up:
-            each.settle(None)
+            each.set_outcome(None)
         _logger.warning("%d replies are aborted: their sequence is locked", len(given_up))
         self._store.give_up_locked()
 
@@ -140,8 +140,8 @@ class StepQueue:
         finally:
             # Even after an unforeseen error, no reply may wait for ever.
             for waiting in chain.from_iterable(batch):
-                if not waiting.settled and waiting.sequence_id not in self._waiting:
-                    waiting.settle(None)
+                if not waiting.is_settled and waiting.sequence_id not in self._waiting:
+                    waiting.set_outcome(None)
 
     def _make(self, stepped: list[list[WaitingStep]], looked_at: list[list[WaitingStep]]) -> None:
         positions = self._store.step_all(
@@ -156,9 +156,9 @@ class StepQueue:
         if made:
             self._store.on_commit(None, made)
         for steps, position in zip(stepped, positions, strict=False):
-            self._settle(steps, position)
+            self._set_outcomes(steps, position)
         for steps, position in zip(looked_at, positions[len(stepped) :], strict=True):
-            self._settle(steps, position or 0)
+            self._set_outcomes(steps, position or 0)
 
     def _sum(self, steps: list[WaitingStep]) -> Steps:
         """Return the sum of the steps of one sequence."""
@@ -169,7 +169,7 @@ class StepQueue:
         sequence_id = steps[0].sequence_id
         return Steps(sequence_id, at, *self._sequences.reach(sequence_id, least, most))
 
-    def _settle(self, steps: list[WaitingStep], position: int | None) -> None:
+    def _set_outcomes(self, steps: list[WaitingStep], position: int | None) -> None:
         """Settle the steps of one sequence, whose position is as `step_all` returns it."""
         sequence_id = steps[0].sequence_id
         if position == LOCKED:
@@ -181,15 +181,15 @@ class StepQueue:
             # The next request for the sequence is answered with the reason.
             self._sequences.forget(sequence_id)
             for waiting in steps:
-                waiting.settle(None)
+                waiting.set_outcome(None)
             return
         position -= sum(waiting.by for waiting in steps)
         for waiting in steps:
             position += waiting.by
             self._sequences.count_steps(waiting.by)
             try:
-                waiting.settle(self._sequences.at(sequence_id, position).digits())
+                waiting.set_outcome(self._sequences.at(sequence_id, position).digits())
             except (TermNotReady, IndexTooLarge):
                 # The next request for the sequence is answered with the reason.
                 self._sequences.forget(sequence_id)
-                waiting.settle(None)
+                waiting.set_outcome(None)
