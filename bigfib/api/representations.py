@@ -18,7 +18,9 @@ Header = tuple[str, str]
 Answer = tuple[str, list[Header], Iterable[bytes]]
 """Status line, headers and body, as WSGI has them.
 
-The list of headers must be a new one each time: `front` and bjoern write into it.
+The list of headers must be a new one each time: `front` and bjoern write into it. If the body is a
+list, `Front` counts the request when the reply may leave, or else when the server has taken the
+last piece.
 """
 
 JSON: Final = "application/json"
