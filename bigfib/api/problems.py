@@ -1,4 +1,4 @@
-"""Turn the errors that clients can meet into problem documents (RFC 9457).
+"""Turn errors into problem documents (RFC 9457): each `Problem`, the domain's, and Falcon's.
 
 An error has the type ``application/problem+json`` whatever ``Accept`` says: even to a client that
 cannot parse it, a reason is more useful than an empty body.
@@ -91,7 +91,7 @@ class _Row(NamedTuple):
     """The problem that an exception becomes.
 
     Attributes:
-        status: The HTTP status; its reason phrase is the title.
+        status: The HTTP status.
         detail: The detail, in which ``{error}`` is the exception.
         headers: Headers of the reply; their values may contain ``{error}``, too.
         kind: As in `Problem`.
