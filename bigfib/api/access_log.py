@@ -18,7 +18,7 @@ from bigfib.api.tracing import REQUEST_ID, draw_missing, ids
 
 _logger = logging.getLogger("bigfib.access")
 
-Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
+WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 # An id, even a mistyped one. A long index is shortened, too.
 _LONG: Final = re.compile(r"([0-9a-fA-F]{6})[0-9a-fA-F]{10,}")
@@ -26,7 +26,7 @@ _LONG: Final = re.compile(r"([0-9a-fA-F]{6})[0-9a-fA-F]{10,}")
 _LONGEST_PATH: Final = 200
 
 
-def logged(app: Application, committer: Committer) -> Application:
+def logged(app: WSGI, committer: Committer) -> WSGI:
     """Return ``app`` with a line in the log for every reply, once ``committer`` lets it leave."""
 
     def logged_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

@@ -1,4 +1,4 @@
-"""Turn terms and sequences into replies; `commit` decides when these may leave."""
+"""Make the parts of replies: bodies, common headers, tags, and the answers of ``/api0``."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator

@@ -142,7 +142,7 @@ def _show_term(
     length = terms.octets_length(n) if media_type == OCTETS else terms.length(n, base, frame)
     # The document has the base only if the request has one, even the default.
     etag = f"{n.digits()}.{parameters.get('base', '')}.{media_type.rpartition('/')[2]}"
-    wanted = _is_wanted(req, etag)
+    wanted = _evaluate_conditions(req, etag)
     part = requests.byte_range(req, etag, length) if wanted else None
     first, last = part or (0, length - 1)
     is_large = abs(n) > terms.decimal_limit()
@@ -289,17 +289,13 @@ def _show_residue(
 def _show_small(req: falcon.Request, resp: falcon.Response, media_type: str, body: bytes) -> None:
     """Show a body that is cheap to make; for HEAD and 304 it is made only for its tag."""
     etag = hashlib.blake2b(body, digest_size=8).hexdigest()
-    if _is_wanted(req, etag):
+    if _evaluate_conditions(req, etag):
         resp.data = body
     _describe(req, resp, etag, media_type, len(body))
 
 
-def _is_wanted(req: falcon.Request, etag: str) -> bool:
-    """Return whether the body has to be sent.
-
-    Raises:
-        Problem: 412, ``If-Match`` names another version.
-    """
+def _evaluate_conditions(req: falcon.Request, etag: str) -> bool:
+    """Return whether the body has to be sent; raise a 412 if ``If-Match`` names another version."""
     if not requests.meets_if_match(req, etag):
         raise Problem(412, "If-Match does not name this version.", headers={"ETag": f'"{etag}"'})
     return req.method != "HEAD" and not requests.is_known(req, etag)
