@@ -102,11 +102,8 @@ class Front:
         try:
             status, headers, body = answer(environ)
         except Exception as error:
-            unavailable = self._stepping.unavailable(path, error)
-            if unavailable is None:
-                environ[_ERROR] = error
-                return self._answer_by_falcon(environ, start_response, began)
-            status, headers, body = unavailable
+            environ[_ERROR] = error
+            return self._answer_by_falcon(environ, start_response, began)
         headers += self._common.of(environ, began)
         start_response(status, headers)
         return self._counted(places[status], began, body)

@@ -33,6 +33,8 @@ class _Sequences:
         _SAID.append(sequence_id)
         return SimpleNamespace(digits=bytes)
 
+    forward = back = current
+
 
 def _reply(_status: str, _rest: bytes) -> Answer:
     return "200 OK", [], []
