@@ -7,6 +7,7 @@ cannot parse it, a reason is more useful than an empty body.
 import json
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import falcon
@@ -173,8 +174,8 @@ _ADVICE: Final = {
 def add_to(app: falcon.App[Any, Any]) -> None:
     """Have ``app`` answer every error with a problem document."""
     app.set_error_serializer(_serialize)
-    for kind in _PROBLEMS:
-        app.add_error_handler(kind, _answer)
+    for kind, row in _PROBLEMS.items():
+        app.add_error_handler(kind, partial(_answer, row))
     app.add_error_handler(CommitFailed, _stop)
     app.add_error_handler(Exception, _fail)
 
@@ -199,8 +200,7 @@ def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErr
     resp.data = json.dumps(problem | getattr(error, "members", {})).encode()
 
 
-def _answer(_req: object, _resp: object, error: Exception, _params: object) -> None:
-    row = next(_PROBLEMS[kind] for kind in type(error).__mro__ if kind in _PROBLEMS)
+def _answer(row: _Row, _req: object, _resp: object, error: Exception, _params: object) -> None:
     if row.log:
         _logger.error("%s; nothing has changed", error)
     headers = {name: value.format(error=error) for name, value in row.headers.items()}

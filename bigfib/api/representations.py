@@ -1,5 +1,6 @@
 """Make the parts of replies: bodies, common headers, tags, and the answers of ``/api0``."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from email.utils import formatdate
@@ -170,6 +171,11 @@ def tag(position: int, version: int | None) -> str:
 def tags(place: Place) -> tuple[str, str]:
     """Return the tag of a sequence at this place, and that of the position alone."""
     return tag(*place), tag(place.position, None)
+
+
+def content_tag(content: bytes) -> str:
+    """Return the tag of a body that follows from its bytes."""
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def keep_for_ever(resp: falcon.Response) -> None:

@@ -19,20 +19,8 @@ from bigfib.api.problems import CreationUnknown, Problem
 from bigfib.api.representations import JOINED_UP_TO, JSON, tag, tags
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.numbers.fibonacci import require_steps
-from bigfib.sequences import (
-    SHARED,
-    Sequences,
-    format_id,
-    parse_id,
-    parse_position,
-)
-from bigfib.state.store import (
-    OutcomeUnknown,
-    Place,
-    PositionMismatch,
-    SequenceExists,
-    Unavailable,
-)
+from bigfib.sequences import SHARED, Sequences, format_id, parse_id, parse_position
+from bigfib.state.store import OutcomeUnknown, Place, PositionMismatch, SequenceExists, Unavailable
 from bigfib.terms import CONVERSION
 
 _Made = TypeVar("_Made")
