@@ -22,7 +22,7 @@ from bigfib.api.timing import Timing
 from bigfib.jobs import Jobs
 from bigfib.metrics import Metrics, RequestHistogram, SharedMemory
 from bigfib.sequences import Sequences
-from bigfib.state.store import SharedStore, Store
+from bigfib.state.store import Store
 
 
 def create_app(
@@ -31,7 +31,6 @@ def create_app(
     jobs: Jobs,
     *,
     per_client: bool,
-    shared_store: SharedStore | None = None,
     shared: SharedMemory | None = None,
     draining: Event | None = None,
     hosts: Hosts | None = None,
@@ -39,15 +38,14 @@ def create_app(
 ) -> Front:
     """Return the application over the sequences in a store.
 
-    ``per_client`` makes the sequences of ``/api0`` private. ``shared_store`` is the same store, if
-    servers share it; workers have ``shared`` metrics; ``draining`` is set when the service stops.
-    Only requests for ``hosts``, by default any, are answered. Pages of ``cors_origin`` may read
-    terms.
+    ``per_client`` makes the sequences of ``/api0`` private; workers have ``shared`` metrics;
+    ``draining`` is set when the service stops. Only requests for ``hosts``, by default any, are
+    answered. Pages of ``cors_origin`` may read terms.
     """
     draining = draining or Event()
     hosts = Hosts() if hosts is None else hosts
     committer = Committer(store)
-    queue = StepQueue(sequences, shared_store) if shared_store else None
+    queue = StepQueue(sequences, store.shared) if store.shared else None
     stepping = Stepping(sequences, ValueReply(committer), per_client, queue)
     resources = _resources(store, committer, sequences, jobs, draining)
     measured = RequestHistogram(
@@ -57,7 +55,7 @@ def create_app(
             "/metrics": map_http_methods(Scrape),
         }
     )
-    metrics = Metrics(store, sequences, jobs, measured, shared, shared_store)
+    metrics = Metrics(store, sequences, jobs, measured, shared)
     resources["/metrics"] = Scrape(metrics, store, committer, sequences)
     timing = Timing(committer, metrics.commit_seconds)
     routed = falcon.App(middleware=[CrossOriginReads(cors_origin)] if cors_origin else None)

@@ -168,7 +168,6 @@ class _Server:
         app = create_app(
             *(opened.store.store, opened.sequences, opened.jobs),
             per_client=settings.per_client,
-            shared_store=opened.store.shared,
             shared=self.place.shared if self.place else None,
             draining=stop.draining,
             hosts=self._hosts(),
