@@ -115,7 +115,7 @@ class ValueReply:
     def __init__(self, committer: Committer) -> None:
         self._committer = committer
 
-    def __call__(self, status: str, rest: bytes) -> Answer:
+    def now(self, status: str, rest: bytes) -> Answer:
         """Return the answer that shows a value, after the changes so far are committed.
 
         ``rest`` is the value in ASCII digits, perhaps after a minus sign, and its `closing`: given

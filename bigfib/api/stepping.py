@@ -110,7 +110,7 @@ class Stepping:
 
         def answer(sequence_id: bytes) -> Answer:
             try:
-                return self._reply("200 OK", take(sequence_id).digits(MADE))
+                return self._reply.now("200 OK", take(sequence_id).digits(MADE))
             except StartOfSequence:
                 return self._refuse("409 Conflict", b"-1")
             except (NoRoom, TooManySequences) as error:
@@ -129,7 +129,7 @@ class Stepping:
         return answer
 
     def _refuse(self, status: str, value: bytes, retry_after: int | None = None) -> Answer:
-        answer = self._reply(status, value + closing(status))
+        answer = self._reply.now(status, value + closing(status))
         if retry_after is not None:
             answer[1].append(("Retry-After", str(retry_after)))
         return answer

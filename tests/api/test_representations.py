@@ -24,7 +24,7 @@ class TestValueReply:
                 committer.end_iteration()
             log.note(b"a", 7)
             reply = ValueReply(committer)
-            status, headers, body = reply("409 Conflict", rest)
+            status, headers, body = reply.now("409 Conflict", rest)
             whole = b"".join(body)
         assert status == "409 Conflict"
         assert whole == b'{"value":"' + b"7" * digits + b'","status":"409"}'
