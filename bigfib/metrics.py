@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from bigfib.jobs import Jobs
     from bigfib.sequences import Sequences
-    from bigfib.state.store import SharedStore, Store
+    from bigfib.state.store import Store
 
 UNMATCHED: Final = "unmatched"
 """The label of requests whose path has no route."""
@@ -250,15 +250,12 @@ class Metrics:
         jobs: "Jobs",
         requests: RequestHistogram,
         worker_memory: SharedMemory | None = None,
-        shared_store: "SharedStore | None" = None,
     ) -> None:
         """Collect the counts of these objects, and set ``on_commit`` of the store.
 
         If there are several workers, the values move to ``worker_memory``.
-        ``shared_store`` is the same store, if servers share it.
         """
         self._store = store
-        self._shared_store = shared_store
         self._jobs = jobs
         self._requests = requests
         self._process = Gauge()
@@ -324,8 +321,8 @@ class Metrics:
         """Yield name and value of each metric that is looked up now and has no labels."""
         yield "bigfib_store_up", position is not None
         if position is not None:
-            if self._shared_store:
-                yield "bigfib_store_standby", self._shared_store.has_standby
+            if self._store.shared:
+                yield "bigfib_store_standby", self._store.shared.has_standby
             yield "bigfib_shared_position", _float(position)
             yield "bigfib_shared_digits", _float(digit_count(position))
         log = self._store.log_facts()

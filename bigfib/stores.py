@@ -5,20 +5,18 @@ from typing import NamedTuple
 from bigfib.sequences import SHARED
 from bigfib.settings import Settings
 from bigfib.state import log
-from bigfib.state.store import SharedStore, Store
+from bigfib.state.store import Store
 
 
 class Opened(NamedTuple):
     """An open store.
 
     Attributes:
-        shared: The same store if other servers may use it too, or else None.
         name: The store as messages name it.
         durability: What an acknowledged step survives, as messages state it.
     """
 
     store: Store
-    shared: SharedStore | None
     name: str
     durability: str
 
@@ -38,14 +36,14 @@ def open_store(settings: Settings, owner_url: str = "", *, expire: bool = True) 
     """
     if not settings.store:
         opened = open_log(settings, owner_url, expire=expire)
-        return Opened(opened, None, f"state log {settings.file}", settings.durability.value)
+        return Opened(opened, f"state log {settings.file}", settings.durability.value)
     from bigfib.state.postgres.store import Postgres
 
     days_kept = settings.sequence_ttl if expire else None
     store = Postgres(settings.store, days_kept=days_kept, permanent=SHARED)
     standby = "a" if store.has_standby else "no"
     durability = f"synchronous_commit {store.synchronous_commit} with {standby} synchronous standby"
-    return Opened(store, store, f"store {store.host}", durability)
+    return Opened(store, f"store {store.host}", durability)
 
 
 def open_log(settings: Settings, owner_url: str = "", *, expire: bool = True) -> log.Log:

@@ -70,8 +70,8 @@ class Stopwatch:
             self.seconds += perf_counter() - self._began
 
 
-TEXT: Final = Stopwatch()
-"""Of the conversion of terms into text, of the one request that is answered now."""
+CONVERSION: Final = Stopwatch()
+"""Measures the conversion of terms into text, for the one request that is answered now."""
 
 
 class InvalidModulus(ValueError):
@@ -102,7 +102,7 @@ def text(n: mpz, base: int = 10) -> bytes:
             digits = bytes(doubling.digits_by_kernel(found, int(abs(n))))
             return b"-" + digits if fibonacci.is_negative(n) else digits
     term = fibonacci.term(n)
-    with TEXT:
+    with CONVERSION:
         text: str = term.digits(base)
         return text.encode()
 
@@ -148,7 +148,7 @@ def decimal_frames(n: int) -> list[Frame]:
 def octets(n: mpz) -> bytes:
     """Return F(n) in big-endian two's complement, in the fewest bytes that hold it."""
     term = fibonacci.term(n)
-    with TEXT:
+    with CONVERSION:
         octets: bytes = term.to_bytes(octets_length(n), "big", signed=True)
         return octets
 

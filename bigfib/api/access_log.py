@@ -7,7 +7,6 @@ query, and only the beginning of a sequence's id: a client that knows an id can 
 
 import logging
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -15,29 +14,24 @@ from urllib.parse import quote
 
 from bigfib.api.commit import Committer
 from bigfib.api.representations import Body
-from bigfib.api.tracing import REQUEST_ID, ids
+from bigfib.api.tracing import REQUEST_ID, draw_missing, ids
 
 _logger = logging.getLogger("bigfib.access")
 
-Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
+WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 # An id, even a mistyped one. A long index is shortened, too.
 _LONG: Final = re.compile(r"([0-9a-fA-F]{6})[0-9a-fA-F]{10,}")
 
 _LONGEST_PATH: Final = 200
 
-_REQUEST_ID: Final = "X-Request-Id"
 
-
-def logged(app: Application, committer: Committer) -> Application:
+def logged(app: WSGI, committer: Committer) -> WSGI:
     """Return ``app`` with a line in the log for every reply, once ``committer`` lets it leave."""
 
     def logged_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         began, status, sent = time.perf_counter(), "", 0
-        known = ids(environ)
-        if _REQUEST_ID not in known:
-            # Returned to the client, which can quote it.
-            environ[REQUEST_ID] = known[_REQUEST_ID] = secrets.token_hex(8)
+        draw_missing(environ)
 
         def start(status_line: str, headers: list[tuple[str, str]]) -> Any:
             nonlocal status
@@ -51,24 +45,19 @@ def logged(app: Application, committer: Committer) -> Application:
             return piece
 
         def log() -> None:
-            _log(environ, int(status), sent, time.perf_counter() - began, known)
+            _log(environ, int(status), sent, time.perf_counter() - began)
 
         body = app(environ, start)
-        if not isinstance(body, list | tuple):
+        if not isinstance(body, list):
             return Body(body, log, count)
         sent = sum(map(len, body))
-        if committer.by_iterations:
-            committer.on_commit.append(log)
-        else:
-            log()
+        committer.when_replies_leave(log)
         return body
 
     return logged_app
 
 
-def _log(
-    environ: dict[str, Any], status: int, sent: int, seconds: float, known: dict[str, str]
-) -> None:
+def _log(environ: dict[str, Any], status: int, sent: int, seconds: float) -> None:
     members = {
         "client": environ["REMOTE_ADDR"],
         "method": environ["REQUEST_METHOD"],
@@ -77,8 +66,8 @@ def _log(
         "status": status,
         "bytes": sent,
         "milliseconds": round(seconds * 1000, 3),
-        "request_id": known[_REQUEST_ID],
-        "traceparent": known.get("traceparent", "-"),
+        "request_id": environ[REQUEST_ID],
+        "traceparent": ids(environ).get("traceparent", "-"),
     }
     now = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime())
     _logger.info(

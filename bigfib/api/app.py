@@ -6,7 +6,7 @@ import falcon
 from falcon.routing import map_http_methods
 
 from bigfib.api import problems
-from bigfib.api.commit import Committer, StepQueue
+from bigfib.api.commit import Committer
 from bigfib.api.cross_origin import CrossOriginReads
 from bigfib.api.front import Front
 from bigfib.api.hosts import Hosts
@@ -15,13 +15,14 @@ from bigfib.api.page import page, reference
 from bigfib.api.ranges import TermRange
 from bigfib.api.representations import ValueReply
 from bigfib.api.sequence_resources import SequenceCollection, SequenceResource, SequenceStep
+from bigfib.api.step_queue import StepQueue
 from bigfib.api.stepping import Stepping
 from bigfib.api.term_resources import Index, Summary, Term, TermJob
 from bigfib.api.timing import Timing
 from bigfib.jobs import Jobs
 from bigfib.metrics import Metrics, RequestHistogram, SharedMemory
 from bigfib.sequences import Sequences
-from bigfib.state.store import SharedStore, Store
+from bigfib.state.store import Store
 
 
 def create_app(
@@ -30,7 +31,6 @@ def create_app(
     jobs: Jobs,
     *,
     per_client: bool,
-    shared_store: SharedStore | None = None,
     worker_memory: SharedMemory | None = None,
     draining: Event | None = None,
     hosts: Hosts | None = None,
@@ -38,15 +38,14 @@ def create_app(
 ) -> Front:
     """Return the application over the sequences in a store.
 
-    ``per_client`` makes the sequences of ``/api0`` private. ``shared_store`` is the same store, if
-    servers share it; workers count in ``worker_memory``; ``draining`` is set when the service
-    stops. Only requests for ``hosts``, by default any, are answered. Pages of ``cors_origin`` may
-    read terms.
+    ``per_client`` makes the sequences of ``/api0`` private; workers count in ``worker_memory``;
+    ``draining`` is set when the service stops. Only requests for ``hosts``, by default any, are
+    answered. Pages of ``cors_origin`` may read terms.
     """
     draining = draining or Event()
     hosts = Hosts() if hosts is None else hosts
     committer = Committer(store)
-    queue = StepQueue(sequences, shared_store) if shared_store else None
+    queue = StepQueue(sequences, store.shared) if store.shared else None
     stepping = Stepping(sequences, ValueReply(committer), per_client, queue)
     resources = _resources(store, committer, sequences, jobs, draining)
     measured = RequestHistogram(
@@ -56,7 +55,7 @@ def create_app(
             "/metrics": map_http_methods(Scrape),
         }
     )
-    metrics = Metrics(store, sequences, jobs, measured, worker_memory, shared_store)
+    metrics = Metrics(store, sequences, jobs, measured, worker_memory)
     resources["/metrics"] = Scrape(metrics, store, committer, sequences)
     timing = Timing(committer, metrics.commit_seconds)
     routed = falcon.App(middleware=[CrossOriginReads(cors_origin)] if cors_origin else None)

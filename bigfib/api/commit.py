@@ -6,43 +6,17 @@ iteration of its event loop and writes their replies in the next; in between
 times as many replies a second as one ``fdatasync`` for each. If iterations cannot be hooked, each
 reply commits before it begins.
 
-**A shared store** commits each change by itself. A transaction takes as long for one step as for
-many, and a server with one thread waits for it. So steps of ``/api0`` wait in a `StepQueue` while
-bjoern reads requests, and the first reply that bjoern continues runs one transaction for all. A
-sequence that many requests step is moved once; each reply shows the term after its own step.
-
-By then the replies have begun. If a step is refused or its outcome is unknown, its reply is aborted
-in the middle of its body; so steps that could be refused are not queued. If other sessions hold a
-sequence locked in the store, its steps wait for later transactions, for `WAIT_SECONDS` at most.
+**A shared store** has nothing left to commit: each change is durable when it is made.
 """
 
 import logging
 import time
 from collections.abc import Callable
-from itertools import chain
-from typing import Final, NoReturn
+from typing import NoReturn
 
-from bigfib.jobs import TermNotReady
-from bigfib.numbers.fibonacci import IndexTooLarge
-from bigfib.sequences import Sequences
-from bigfib.state.store import (
-    LOCKED,
-    WAIT_SECONDS,
-    CommitFailed,
-    NoRoom,
-    OutcomeUnknown,
-    SharedStore,
-    Steps,
-    Store,
-    Unavailable,
-)
+from bigfib.state.store import CommitFailed, Store
 
 _logger = logging.getLogger(__name__)
-
-# Lowest position from which a step is queued, by its direction; 0 is a look. Forward: a sequence
-# above 0 exists in the store. Back: other servers are unlikely to have moved it to 0 since it was
-# seen.
-_TAKEN_FROM: Final = {0: 0, 1: 1, -1: 1000}
 
 
 def stop_process(error: CommitFailed) -> NoReturn:
@@ -56,199 +30,50 @@ def stop_process(error: CommitFailed) -> NoReturn:
 
 
 class Committer:
-    """Commit changes before the replies that show them leave.
-
-    Attributes:
-        by_iterations: Whether `end_iteration` is called before replies of a loop iteration leave.
-        on_commit: Functions that `end_iteration` calls once, when the replies of this iteration may
-            leave. They must not raise: that would end the process.
-    """
+    """Commit changes before the replies that show them leave."""
 
     def __init__(self, store: Store) -> None:
         """Commit to ``store``."""
         self._store = store
-        self.by_iterations = False
-        self.on_commit: list[Callable[[], None]] = []
+        self._by_iterations = False
+        self._at_once = True
+        self._calls: list[Callable[[], None]] = []
 
     def end_iteration(self) -> None:
         """Commit the changes that the replies of this loop iteration show; tend the store."""
         # The first call shows that iterations are hooked.
-        self.by_iterations = True
+        self._by_iterations, self._at_once = True, False
         try:
             self._store.commit()
             self._store.tend(time.monotonic())
         except CommitFailed as error:
             stop_process(error)
-        for call in self.on_commit:
+        for call in self._calls:
             call()
-        self.on_commit.clear()
+        self._calls.clear()
 
     def commit(self) -> None:
         """Commit all changes before a reply begins, unless `end_iteration` will."""
-        if not self.by_iterations:
-            self._commit()
-
-    def _commit(self) -> None:
-        try:
-            self._store.commit()
-        except CommitFailed as error:
-            stop_process(error)
-
-
-class NotMade(Exception):
-    """A step has not been made, or it is unknown whether it has."""
-
-
-class WaitingStep:
-    """A step ``by`` 1 or -1, or a look (0), that waits for its transaction.
-
-    ``added`` is when it was added, by `time.monotonic`; ``locked`` is whether a transaction has
-    found its sequence locked.
-    """
-
-    __slots__ = ("_digits", "_queue", "added", "by", "locked", "sequence_id")
-
-    def __init__(self, queue: "StepQueue", sequence_id: bytes, by: int) -> None:
-        self._queue: StepQueue | None = queue
-        self._digits: bytes | None = None
-        self.sequence_id = sequence_id
-        self.by = by
-        self.added = time.monotonic()
-        self.locked = False
-
-    @property
-    def settled(self) -> bool:
-        """Whether the outcome of the step is known, or will stay unknown."""
-        return self._queue is None
-
-    def settles(self, share: float) -> bool:
-        """Run transactions until the step is settled, and return whether it is.
-
-        While others hold the sequence locked, return False after ``share`` of `WAIT_SECONDS`.
-        """
-        while self._queue and not (
-            self.locked and time.monotonic() >= self.added + share * WAIT_SECONDS
-        ):
-            self._queue.commit()
-        return self._queue is None
-
-    def digits(self) -> bytes:
-        """Return the term after the committed step, or raise `NotMade`."""
-        if self._queue and not self.settles(1):
-            self._queue.give_up_locked(self.sequence_id)
-        if self._digits is None:
-            raise NotMade
-        return self._digits
-
-    def settle(self, digits: bytes | None) -> None:
-        """Set the outcome: the term after the step, or None if it is refused or unknown."""
-        self._queue = None
-        self._digits = digits
-
-    def withdraw(self) -> None:
-        """Remove the step unless it is settled: its client has gone."""
-        if self._queue:
-            self._queue.remove(self)
-
-
-class StepQueue:
-    """The steps that wait for the next transaction of a shared store."""
-
-    def __init__(self, sequences: Sequences, store: SharedStore) -> None:
-        """Step ``sequences``, which are in ``store``."""
-        self._sequences = sequences
-        self._store = store
-        self._waiting: dict[bytes, list[WaitingStep]] = {}
-
-    def takes(self, sequence_id: bytes, by: int) -> bool:
-        """Return whether a step may be added: the store is unlikely to refuse it."""
-        position = self._sequences.last_seen(sequence_id)
-        return position is not None and position >= _TAKEN_FROM[by] and self._store.is_open()
-
-    def add(self, sequence_id: bytes, by: int) -> WaitingStep:
-        """Add a step forward (1) or back (-1), or a look (0)."""
-        waiting = WaitingStep(self, sequence_id, by)
-        self._waiting.setdefault(sequence_id, []).append(waiting)
-        return waiting
-
-    def remove(self, waiting: WaitingStep) -> None:
-        """Remove a step that has been added and is not settled."""
-        self._waiting[waiting.sequence_id].remove(waiting)
-
-    def give_up_locked(self, sequence_id: bytes) -> None:
-        """Give up the steps of a locked sequence that have waited for `WAIT_SECONDS`."""
-        oldest = time.monotonic() - WAIT_SECONDS
-        waiting = self._waiting[sequence_id]
-        given_up = [each for each in waiting if each.added <= oldest]
-        self._waiting[sequence_id] = [each for each in waiting if each.added > oldest]
-        for each in given_up:
-            each.settle(None)
-        _logger.warning("%d replies are aborted: their sequence is locked", len(given_up))
-        self._store.give_up_locked()
-
-    def commit(self) -> None:
-        """Make all waiting steps in one transaction; settle those whose sequence is not locked."""
-        batch = [steps for steps in self._waiting.values() if steps]
-        self._waiting = {}
-        stepped = [steps for steps in batch if any(waiting.by for waiting in steps)]
-        looked_at = [steps for steps in batch if not any(waiting.by for waiting in steps)]
-        try:
-            self._make(stepped, looked_at)
-        except (Unavailable, NoRoom, OutcomeUnknown) as error:
-            _logger.warning("%d replies are aborted: %s", sum(map(len, batch)), error)
-        finally:
-            # Even after an unforeseen error, no reply may wait for ever.
-            for waiting in chain.from_iterable(batch):
-                if not waiting.settled and waiting.sequence_id not in self._waiting:
-                    waiting.settle(None)
-
-    def _make(self, stepped: list[list[WaitingStep]], looked_at: list[list[WaitingStep]]) -> None:
-        positions = self._store.step_all(
-            [self._sum(steps) for steps in stepped],
-            [steps[0].sequence_id for steps in looked_at],
-        )
-        made = sum(
-            len(steps)
-            for steps, position in zip(stepped, positions, strict=False)
-            if position not in (None, LOCKED)
-        )
-        if made:
-            self._store.on_commit(None, made)
-        for steps, position in zip(stepped, positions, strict=False):
-            self._settle(steps, position)
-        for steps, position in zip(looked_at, positions[len(stepped) :], strict=True):
-            self._settle(steps, position or 0)
-
-    def _sum(self, steps: list[WaitingStep]) -> Steps:
-        """Return the sum of the steps of one sequence."""
-        at = least = most = 0
-        for waiting in steps:
-            at += waiting.by
-            least, most = min(least, at), max(most, at)
-        sequence_id = steps[0].sequence_id
-        return Steps(sequence_id, at, *self._sequences.reach(sequence_id, least, most))
-
-    def _settle(self, steps: list[WaitingStep], position: int | None) -> None:
-        """Settle the steps of one sequence, whose position is as `step_all` returns it."""
-        sequence_id = steps[0].sequence_id
-        if position == LOCKED:
-            for waiting in steps:
-                waiting.locked = True
-            self._waiting[sequence_id] = steps
-            return
-        if position is None:
-            # The next request for the sequence is answered with the reason.
-            self._sequences.forget(sequence_id)
-            for waiting in steps:
-                waiting.settle(None)
-            return
-        position -= sum(waiting.by for waiting in steps)
-        for waiting in steps:
-            position += waiting.by
-            self._sequences.count_steps(waiting.by)
+        if self._at_once:
             try:
-                waiting.settle(self._sequences.at(sequence_id, position).digits())
-            except (TermNotReady, IndexTooLarge):
-                # The next request for the sequence is answered with the reason.
-                self._sequences.forget(sequence_id)
-                waiting.settle(None)
+                self._store.commit()
+            except CommitFailed as error:
+                stop_process(error)
+
+    def begin_at_once(self) -> None:
+        """Have `commit` leave nothing to `end_iteration`, until `end_at_once`."""
+        self._at_once = True
+
+    def end_at_once(self) -> None:
+        """Let `commit` leave changes to `end_iteration` again, if that is called."""
+        self._at_once = not self._by_iterations
+
+    def when_replies_leave(self, call: Callable[[], None]) -> None:
+        """Call a function when the reply to this request may leave: now, or in `end_iteration`.
+
+        It must not raise: that would end the process.
+        """
+        if self._by_iterations:
+            self._calls.append(call)
+        else:
+            call()

@@ -29,10 +29,10 @@ from bigfib.api.problems import Problem
 from bigfib.api.representations import Answer, Body, CommonHeaders, Header
 from bigfib.api.stepping import Environ, Stepping
 from bigfib.api.timing import PREFER, Timing
-from bigfib.api.tracing import REQUEST_ID, TRACEPARENT, ids
 from bigfib.metrics import UNMATCHED, Offsets, RequestHistogram
 
-# Browsers must not sniff the content type. Not under `/api0`: its replies stay as they were.
+# Browsers must not sniff the content type. Replies by Falcon have this; those by `Stepping` stay as
+# they were.
 _NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
 
 # Value of `Sec-Fetch-Site` if a page of another site made the browser send the request.
@@ -67,9 +67,8 @@ class Front:
         self.committer = committer
         self._stepping = stepping
         self._requests = requests
-        self._is_draining = draining.is_set
         self._hosts = hosts
-        self._headers_of_all = CommonHeaders()
+        self._common = CommonHeaders(draining.is_set)
         self._answers: dict[str, dict[str, tuple[Callable[[Environ], Answer], Offsets]]] = {
             path: {
                 method: (answer, requests.offsets(path, method))
@@ -77,7 +76,7 @@ class Front:
             }
             for path, methods in stepping.routes.items()
         }
-        # Offset and start time of each request whose reply leaves after this loop iteration.
+        # Offset and start time of each request whose reply has not left yet.
         self._answered: list[tuple[int, float]] = []
         routed.add_middleware(_Guard(hosts, timing))
         routed.add_sink(self._refuse, "|".join(rf"{re.escape(path)}\Z" for path in self._answers))
@@ -85,8 +84,6 @@ class Front:
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer one request, as a WSGI application (PEP 3333)."""
         began = perf_counter()
-        if began >= self._headers_of_all.due or self._is_draining():
-            self._headers_of_all.renew(began, close=self._is_draining())
         # CONNECT has no path.
         path = environ.setdefault("PATH_INFO", "")
         methods = self._answers.get(path)
@@ -105,14 +102,9 @@ class Front:
         try:
             status, headers, body = answer(environ)
         except Exception as error:
-            unavailable = self._stepping.unavailable(path, error)
-            if unavailable is None:
-                environ[_ERROR] = error
-                return self._answer_by_falcon(environ, start_response, began)
-            status, headers, body = unavailable
-        headers += self._headers_of_all.headers
-        if REQUEST_ID in environ or TRACEPARENT in environ:
-            headers += ids(environ).items()
+            environ[_ERROR] = error
+            return self._answer_by_falcon(environ, start_response, began)
+        headers += self._common.of(environ, began)
         start_response(status, headers)
         return self._counted(offsets[status], began, body)
 
@@ -124,10 +116,8 @@ class Front:
         def start(status_line: str, headers: list[Header]) -> Any:
             nonlocal status
             status = status_line
-            headers += self._headers_of_all.headers
+            headers += self._common.of(environ, began)
             headers.append(_NOSNIFF)
-            if REQUEST_ID in environ or TRACEPARENT in environ:
-                headers += ids(environ).items()
             return start_response(status_line, headers)
 
         body = self.routed(environ, start)
@@ -141,12 +131,9 @@ class Front:
         """
         if body.__class__ is not list:
             return Body(body, lambda: self._requests.count(offset, perf_counter() - began))
-        if self.committer.by_iterations:
-            if not self._answered:
-                self.committer.on_commit.append(self._count_answered)
-            self._answered.append((offset, began))
-        else:
-            self._requests.count(offset, perf_counter() - began)
+        self._answered.append((offset, began))
+        if len(self._answered) == 1:
+            self.committer.when_replies_leave(self._count_answered)
         return body
 
     def _count_answered(self) -> None:

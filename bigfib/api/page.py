@@ -4,7 +4,6 @@ The files are in packages and are served as they are. Nothing is fetched from ot
 content security policy forbids it.
 """
 
-import hashlib
 import html
 from collections.abc import Iterable
 from importlib import resources
@@ -14,6 +13,7 @@ import falcon
 from swagger_ui_bundle import swagger_ui_path
 
 from bigfib.api import requests
+from bigfib.api.representations import content_tag
 
 _TYPES: Final = {
     "html": "text/html; charset=utf-8",
@@ -32,7 +32,6 @@ _POLICY: Final = (
 # Stands in `index.html` for the address of the service: OpenGraph has no relative URLs.
 _ORIGIN: Final = b"{origin}"
 
-
 # Swagger UI has pictures in its style sheet.
 _REFERENCE_POLICY: Final = _POLICY.replace("img-src 'self'", "img-src 'self' data:")
 
@@ -48,7 +47,7 @@ class Page:
             if media_type := _TYPES.get(file.name.rpartition(".")[2]):
                 content = file.read_bytes()
                 name = "" if file.name == main else file.name
-                self._files[name] = media_type, content, _tag(content)
+                self._files[name] = media_type, content, content_tag(content)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str = "") -> None:
         """Send a file, or 304 if the client has this version of it."""
@@ -57,7 +56,7 @@ class Page:
         media_type, content, etag = self._files[name]
         if not name:
             content = content.replace(_ORIGIN, html.escape(req.forwarded_prefix).encode())
-            etag = _tag(content)
+            etag = content_tag(content)
         resp.etag = etag
         # Revalidated each time, so that page and scripts are of one version after an upgrade.
         resp.cache_control = ["no-cache"]
@@ -70,10 +69,6 @@ class Page:
         resp.data = content
 
     on_head = on_get
-
-
-def _tag(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def page() -> Page:

@@ -1,4 +1,4 @@
-"""Turn the errors that clients can meet into problem documents (RFC 9457).
+"""Turn errors into problem documents (RFC 9457): each `Problem`, the domain's, and Falcon's.
 
 An error has the type ``application/problem+json`` whatever ``Accept`` says: even to a client that
 cannot parse it, a reason is more useful than an empty body.
@@ -7,6 +7,7 @@ cannot parse it, a reason is more useful than an empty body.
 import json
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import falcon
@@ -90,7 +91,7 @@ class _Row(NamedTuple):
     """The problem that an exception becomes.
 
     Attributes:
-        status: The HTTP status; its reason phrase is the title.
+        status: The HTTP status.
         detail: The detail, in which ``{error}`` is the exception.
         headers: Headers of the reply; their values may contain ``{error}``, too.
         kind: As in `Problem`.
@@ -172,8 +173,8 @@ _ADVICE: Final = {
 def add_to(app: falcon.App[Any, Any]) -> None:
     """Have ``app`` answer every error with a problem document."""
     app.set_error_serializer(_serialize)
-    for kind in _PROBLEMS:
-        app.add_error_handler(kind, _answer)
+    for kind, row in _PROBLEMS.items():
+        app.add_error_handler(kind, partial(_answer, row))
     app.add_error_handler(CommitFailed, _stop)
     app.add_error_handler(Exception, _fail)
 
@@ -198,8 +199,7 @@ def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErr
     resp.data = json.dumps(problem | getattr(error, "members", {})).encode()
 
 
-def _answer(_req: object, _resp: object, error: Exception, _params: object) -> None:
-    row = next(_PROBLEMS[kind] for kind in type(error).__mro__ if kind in _PROBLEMS)
+def _answer(row: _Row, _req: object, _resp: object, error: Exception, _params: object) -> None:
     if row.log:
         _logger.error("%s; nothing has changed", error)
     headers = {name: value.format(error=error) for name, value in row.headers.items()}

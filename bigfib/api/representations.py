@@ -1,14 +1,17 @@
-"""Turn terms and sequences into replies; `commit` decides when these may leave."""
+"""Make the parts of replies: bodies, common headers, tags, and the answers of ``/api0``."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from email.utils import formatdate
-from typing import Final
+from typing import Any, Final
 
 import falcon
 from gmpy2 import mpz
 
-from bigfib.api.commit import Committer, WaitingStep
+from bigfib.api.commit import Committer
+from bigfib.api.step_queue import WaitingStep
+from bigfib.api.tracing import REQUEST_ID, TRACEPARENT, ids
 from bigfib.state.store import Place
 
 Header = tuple[str, str]
@@ -16,7 +19,9 @@ Header = tuple[str, str]
 Answer = tuple[str, list[Header], Iterable[bytes]]
 """Status line, headers and body, as WSGI has them.
 
-The list of headers must be a new one each time: `front` and bjoern write into it.
+The list of headers must be a new one each time: `front` and bjoern write into it. If the body is a
+list, `Front` counts the request when the reply may leave, or else when the server has taken the
+last piece.
 """
 
 JSON: Final = "application/json"
@@ -63,26 +68,35 @@ class Body:
 
 
 class CommonHeaders:
-    """The headers of every reply: ``Date``, which bjoern does not send.
+    """Give the headers of every reply: ``Date``, which bjoern does not send, and the request's ids.
 
-    They are renewed each second, by the request that finds them ``due`` by `time.perf_counter`.
+    The date is renewed each second by the first request after it.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, is_draining: Callable[[], bool], clock: Callable[[], float] = time.time
+    ) -> None:
+        """Add ``Connection: close`` while ``is_draining`` returns True."""
+        self._is_draining = is_draining
         self._clock = clock
-        self.renew(time.perf_counter())
+        self._due = 0.0
 
-    def renew(self, now: float, *, close: bool = False) -> None:
-        """Set the headers for the current second; ``now`` is the time by `time.perf_counter`.
+    def of(self, environ: dict[str, Any], now: float) -> list[Header]:
+        """Return the headers of a reply, not to be changed; ``now`` is by `time.perf_counter`."""
+        if now >= self._due or self._is_draining():
+            self._renew(now)
+        if REQUEST_ID in environ or TRACEPARENT in environ:
+            return [*self._headers, *ids(environ).items()]
+        return self._headers
 
-        bjoern adds ``Connection: Keep-Alive`` even if its connection is to ``close``; of the two,
-        `close` counts (RFC 9112, 9.3).
-        """
+    def _renew(self, now: float) -> None:
         seconds = self._clock()
-        self.headers: list[Header] = [("Date", formatdate(int(seconds), usegmt=True))]
-        if close:
-            self.headers.append(("Connection", "close"))
-        self.due = now + 1 - seconds % 1
+        self._headers = [("Date", formatdate(int(seconds), usegmt=True))]
+        if self._is_draining():
+            # bjoern adds `Connection: Keep-Alive` all the same; of the two, `close` counts (RFC
+            # 9112, 9.3).
+            self._headers.append(("Connection", "close"))
+        self._due = now + 1 - seconds % 1
 
 
 def closing(status: str) -> bytes:
@@ -101,7 +115,7 @@ class ValueReply:
     def __init__(self, committer: Committer) -> None:
         self._committer = committer
 
-    def __call__(self, status: str, rest: bytes) -> Answer:
+    def now(self, status: str, rest: bytes) -> Answer:
         """Return the answer that shows a value, after the changes so far are committed.
 
         ``rest`` is the value in ASCII digits, perhaps after a minus sign, and its `closing`: given
@@ -133,7 +147,7 @@ def _after_step(waiting: WaitingStep) -> Iterator[bytes]:
     sent = 1
     try:
         yield _OPENING[:sent]
-        while not waiting.settles(sent / len(_OPENING)) and sent < len(_OPENING):
+        while not waiting.try_until(sent / len(_OPENING)) and sent < len(_OPENING):
             yield _OPENING[sent : sent + 1]
             sent += 1
         digits = waiting.digits()
@@ -157,6 +171,11 @@ def tag(position: int, version: int | None) -> str:
 def tags(place: Place) -> tuple[str, str]:
     """Return the tag of a sequence at this place, and that of the position alone."""
     return tag(*place), tag(place.position, None)
+
+
+def content_tag(content: bytes) -> str:
+    """Return the tag of a body that follows from its bytes."""
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def keep_for_ever(resp: falcon.Response) -> None:

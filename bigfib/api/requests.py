@@ -188,6 +188,7 @@ def body(req: falcon.Request, media_type: str) -> bytes:
     if (req.content_length or 0) > MAX_BODY_BYTES:
         raise Problem(413, f"A body has at most {MAX_BODY_BYTES} bytes.")
     stream = req.env["wsgi.input"]
+    # bjoern has read the whole body into a buffer, which can be sought in.
     length = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     # Of several Content-Length headers bjoern uses the last one, and some proxies the first.

@@ -19,21 +19,9 @@ from bigfib.api.problems import CreationUnknown, Problem
 from bigfib.api.representations import JOINED_UP_TO, JSON, tag, tags
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.numbers.fibonacci import require_steps
-from bigfib.sequences import (
-    SHARED,
-    Sequences,
-    format_id,
-    parse_id,
-    parse_position,
-)
-from bigfib.state.store import (
-    OutcomeUnknown,
-    Place,
-    PositionMismatch,
-    SequenceExists,
-    Unavailable,
-)
-from bigfib.terms import TEXT
+from bigfib.sequences import SHARED, Sequences, format_id, parse_id, parse_position
+from bigfib.state.store import OutcomeUnknown, Place, PositionMismatch, SequenceExists, Unavailable
+from bigfib.terms import CONVERSION
 
 _Made = TypeVar("_Made")
 
@@ -45,7 +33,7 @@ _SHOWN: Final = b'{"id":"%b","position":"%d","digits":"%d","value":"%b'
 _ATTEMPTS: Final = 20
 
 
-class _Sequences:
+class _Resource:
     """Show a sequence as the document ``{"id","position","digits","value"}``.
 
     The sequence is committed before the reply begins: the headers have its place as ``ETag``.
@@ -56,9 +44,9 @@ class _Sequences:
         self._sequences = sequences
 
     def _show(self, resp: falcon.Response, sequence_id: bytes, pair: DecimalPair) -> None:
-        self._describe(resp, pair.position, self._sequences.version(sequence_id))
+        self._tag_after_commit(resp, pair.position, self._sequences.version(sequence_id))
         resp.content_type = JSON
-        with TEXT:
+        with CONVERSION:
             value = pair.digits(b'"}')
         facts = (format_id(sequence_id).encode(), pair.position, pair.digit_count)
         if len(value) <= JOINED_UP_TO:
@@ -68,17 +56,17 @@ class _Sequences:
             resp.content_length = len(opening) + len(value)
             resp.stream = iter((opening, value))
 
-    def _describe(self, resp: falcon.Response, position: int, version: int | None) -> None:
-        """Give ``resp`` the headers of a 304, which describe no content.
+    def _tag_after_commit(self, resp: falcon.Response, position: int, version: int | None) -> None:
+        """Commit the sequence, and give ``resp`` the headers with its place.
 
-        If they state the length of a document that does not follow, Node's ``fetch`` waits for it
-        and opens another connection for the next request.
+        A 304 has no others: if it states the length of a document that does not follow, Node's
+        ``fetch`` waits for that and opens another connection for the next request.
         """
         self._committer.commit()
         resp.set_headers((("ETag", f'"{tag(position, version)}"'), ("Cache-Control", "no-cache")))
 
 
-class SequenceCollection(_Sequences):
+class SequenceCollection(_Resource):
     """Serve ``/api1/sequences``."""
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -93,7 +81,7 @@ class SequenceCollection(_Sequences):
         self._show(resp, sequence_id, self._sequences.at(sequence_id, 0))
 
 
-class _OneSequence(_Sequences):
+class _OneSequence(_Resource):
     """Change one sequence under the conditions of a request."""
 
     def _change(
@@ -123,14 +111,16 @@ class _OneSequence(_Sequences):
         """Return the place if If-Match and If-None-Match allow a change from it, or raise a 412."""
         self._require_match(req, place)
         if not requests.meets_if_none_match(req, *tags(place)):
-            raise self._unchanged(412, place, "If-None-Match excludes the sequence as it is")
+            raise self._problem_after_commit(
+                412, place, "If-None-Match excludes the sequence as it is"
+            )
         return place
 
     def _require_match(self, req: falcon.Request, place: Place) -> None:
         if not requests.meets_if_match(req, *tags(place)):
-            raise self._unchanged(412, place, "If-Match excludes the sequence as it is")
+            raise self._problem_after_commit(412, place, "If-Match excludes the sequence as it is")
 
-    def _unchanged(self, status: int, place: Place, what: str) -> Problem:
+    def _problem_after_commit(self, status: int, place: Place, what: str) -> Problem:
         """Commit, then return an error that shows where the sequence is."""
         self._committer.commit()
         digits = tags(place)[-1]
@@ -154,7 +144,7 @@ class SequenceResource(_OneSequence):
             place = self._sequences.place_at(one, position)
             self._require_match(req, place)
             if requests.is_known(req, tag(*place)):
-                self._describe(resp, *place)
+                self._tag_after_commit(resp, *place)
                 resp.status = falcon.HTTP_304
                 return
         self._show(resp, one, self._sequences.at(one, position))
@@ -182,7 +172,7 @@ class SequenceResource(_OneSequence):
             pair = self._sequences.create_as(sequence_id, position)
         except SequenceExists:
             found = self._sequences.place(sequence_id)
-            raise self._unchanged(
+            raise self._problem_after_commit(
                 412, found, "If-None-Match excludes the sequence as it is"
             ) from None
         except OutcomeUnknown as error:
@@ -229,7 +219,7 @@ class SequenceStep(_OneSequence):
         except StartOfSequence as start:
             # Report where the step was refused, not where others may have moved the sequence since.
             place = self._sequences.place_at(one, start.position)
-            raise self._unchanged(409, place, str(start)) from None
+            raise self._problem_after_commit(409, place, str(start)) from None
         self._show(resp, one, pair)
 
 

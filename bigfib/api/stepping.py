@@ -10,11 +10,11 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Final
 
-from bigfib.api.commit import StepQueue
 from bigfib.api.problems import RETRY_AFTER
 from bigfib.api.representations import MADE, Answer, ValueReply, closing
+from bigfib.api.step_queue import StepQueue
 from bigfib.jobs import TermNotReady
-from bigfib.numbers.decimals import StartOfSequence
+from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import SHARED, Sequences, TooManySequences
 from bigfib.state.store import NoRoom, OutcomeUnknown, Unavailable
@@ -23,10 +23,7 @@ _logger = logging.getLogger(__name__)
 
 Environ = dict[str, Any]
 
-_OK: Final = "200 OK"
-_AT_START: Final = "409 Conflict"
 _UNAVAILABLE: Final = "503 Service Unavailable"
-_NO_ROOM: Final = "507 Insufficient Storage"
 
 _COOKIE: Final = re.compile(r"(?:^|;)\s*bigfib=([0-9a-f]{32})\s*(?:;|$)", re.ASCII)
 
@@ -63,16 +60,18 @@ class Stepping:
         bits; otherwise all share one. If servers share the store, the ``queue`` makes many steps in
         one transaction.
         """
-        self._sequences = sequences
         self._reply = reply
         self._per_client = per_client
+        current = self._answer("/api0/current", sequences.current)
+        forward = self._answer("/api0/next", sequences.forward)
+        back = self._answer("/api0/previous", sequences.back)
         self.routes: dict[str, dict[str, Callable[[Environ], Answer]]] = {
             "/api0/current": {
-                "GET": self._for_client(self._current, 0, queue),
-                "HEAD": self._for_client(self._head),
+                "GET": self._for_client(current, 0, queue),
+                "HEAD": self._for_client(lambda sequence_id: (*current(sequence_id)[:2], [])),
             },
-            "/api0/next": {"GET": self._for_client(self._next, 1, queue)},
-            "/api0/previous": {"GET": self._for_client(self._previous, -1, queue)},
+            "/api0/next": {"GET": self._for_client(forward, 1, queue)},
+            "/api0/previous": {"GET": self._for_client(back, -1, queue)},
         }
 
     def _for_client(
@@ -96,55 +95,44 @@ class Stepping:
                 status, headers, body = self._reply.later(queue.add(sequence_id, by))
             else:
                 status, headers, body = answer(sequence_id)
-            if is_new:
+            # A 503 shows no sequence that the client would want to keep.
+            if is_new and status != _UNAVAILABLE:
                 headers.append(("Set-Cookie", _SET_COOKIE.format(sequence_id.hex())))
             return status, headers, body
 
         return find_and_answer
 
-    def _current(self, sequence_id: bytes) -> Answer:
-        return self._reply(_OK, self._sequences.current(sequence_id).digits(MADE))
+    def _answer(self, path: str, take: Callable[[bytes], DecimalPair]) -> Callable[[bytes], Answer]:
+        """Return a function that answers with the term that ``take`` returns, or why there is none.
 
-    def _head(self, sequence_id: bytes) -> Answer:
-        status, headers, _ = self._current(sequence_id)
-        return status, headers, []
+        The answer waits for the commit even at the start, because -1 shows the position, too.
+        """
 
-    def _next(self, sequence_id: bytes) -> Answer:
-        try:
-            pair = self._sequences.forward(sequence_id)
-        except (NoRoom, TooManySequences) as error:
-            return self._no_room(error)
-        return self._reply(_OK, pair.digits(MADE))
+        def answer(sequence_id: bytes) -> Answer:
+            try:
+                return self._reply.now("200 OK", take(sequence_id).digits(MADE))
+            except StartOfSequence:
+                return self._refuse("409 Conflict", b"-1")
+            except (NoRoom, TooManySequences) as error:
+                _logger.error(  # noqa: TRY400 - the traceback says nothing more
+                    "%s; the sequence stays where it is", error
+                )
+                return self._refuse("507 Insufficient Storage", b"-2")
+            except (TermNotReady, IndexTooLarge) as error:
+                _logger.warning("%s: %s", path, error)
+                # If the term is too large to compute, a later retry would not help.
+                return self._refuse(_UNAVAILABLE, b"-3", getattr(error, "retry_after", None))
+            except (Unavailable, OutcomeUnknown):
+                # The store has logged the reason.
+                return self._refuse(_UNAVAILABLE, b"-3", RETRY_AFTER)
 
-    def _previous(self, sequence_id: bytes) -> Answer:
-        try:
-            pair = self._sequences.back(sequence_id)
-        except StartOfSequence:
-            # The refusal shows the position, as a term does, so it waits for the commit, too.
-            return self._reply(_AT_START, b"-1" + closing(_AT_START))
-        except NoRoom as error:
-            return self._no_room(error)
-        return self._reply(_OK, pair.digits(MADE))
+        return answer
 
-    def _no_room(self, error: Exception) -> Answer:
-        _logger.error("%s; the sequence stays where it is", error)
-        return self._reply(_NO_ROOM, b"-2" + closing(_NO_ROOM))
-
-    def unavailable(self, path: str, error: Exception) -> Answer | None:
-        """Return the 503 for an error that means that the term or store is not ready, or None."""
-        if isinstance(error, (TermNotReady, IndexTooLarge)):
-            _logger.warning("%s: %s", path, error)
-            # If the term is too large to compute, a later retry would not help.
-            retry_after = getattr(error, "retry_after", None)
-        elif isinstance(error, (Unavailable, OutcomeUnknown)):
-            # The store has logged the reason.
-            retry_after = RETRY_AFTER
-        else:
-            return None
-        status, headers, body = self._reply(_UNAVAILABLE, b"-3" + closing(_UNAVAILABLE))
+    def _refuse(self, status: str, value: bytes, retry_after: int | None = None) -> Answer:
+        answer = self._reply.now(status, value + closing(status))
         if retry_after is not None:
-            headers.append(("Retry-After", str(retry_after)))
-        return status, headers, body
+            answer[1].append(("Retry-After", str(retry_after)))
+        return answer
 
 
 def _notices_abort(environ: Environ) -> bool:

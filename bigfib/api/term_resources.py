@@ -3,11 +3,10 @@
 A term never changes, so every reply that has one may be cached for ever.
 """
 
-import hashlib
 import json
 import os
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO, Final
 
 import falcon
@@ -16,7 +15,7 @@ from gmpy2 import mpz
 from bigfib import terms
 from bigfib.api import requests
 from bigfib.api.problems import Problem
-from bigfib.api.representations import JSON, OCTETS, TEXT, Body, keep_for_ever
+from bigfib.api.representations import JSON, OCTETS, TEXT, Body, content_tag, keep_for_ever
 from bigfib.jobs import InProgress, Job, Jobs
 from bigfib.numbers import fibonacci
 from bigfib.numbers.fibonacci import InvalidIndex, parse_index, parse_value
@@ -25,6 +24,8 @@ from bigfib.numbers.fibonacci import InvalidIndex, parse_index, parse_value
 _PIECE_BYTES: Final = 1 << 16
 
 _DECIMAL: Final = 10
+
+_COMPACT: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 class Term:
@@ -81,8 +82,7 @@ class Summary:
         given = requests.parameters(req, "digits")
         ends = requests.number(given, "digits", terms.DEFAULT_ENDS)
         media_type = requests.media_type(req, JSON)
-        members = terms.summary(index, int(ends)).items()
-        _show_small(req, resp, media_type, _json((name, value.encode()) for name, value in members))
+        _show_small(req, resp, media_type, _json(terms.summary(index, int(ends))))
 
     on_head = on_get
 
@@ -124,7 +124,7 @@ class Index:
                 kind="not-a-term",
                 neighbours=[str(below), str(above)],
             ) from None
-        return json.dumps({"value": value, "n": [*map(str, found)]}, separators=(",", ":")).encode()
+        return _json({"value": value, "n": [*map(str, found)]})
 
     def _digits(self, n: int) -> bytes:
         if n <= terms.decimal_limit():
@@ -142,7 +142,7 @@ def _show_term(
     length = terms.octets_length(n) if media_type == OCTETS else terms.length(n, base, frame)
     # The document has the base only if the request has one, even the default.
     etag = f"{n.digits()}.{parameters.get('base', '')}.{media_type.rpartition('/')[2]}"
-    wanted = _is_wanted(req, etag)
+    wanted = _evaluate_conditions(req, etag)
     part = requests.byte_range(req, etag, length) if wanted else None
     first, last = part or (0, length - 1)
     is_large = abs(n) > terms.decimal_limit()
@@ -229,7 +229,7 @@ def _show_job(resp: falcon.Response, n: mpz, job: Job) -> None:
         document["failure"] = job.failure
     resp.content_type = JSON
     resp.cache_control = ["no-store"]
-    resp.data = json.dumps(document, separators=(",", ":")).encode()
+    resp.data = _json(document)
 
 
 def _no_job(n: mpz) -> Problem:
@@ -280,26 +280,21 @@ def _show_residue(
     terms.require_cheap_residue(n, modulus)
     media_type = requests.media_type(req, JSON, TEXT)
     members = {"n": n, "modulo": modulus, "residue": fibonacci.residue(n, modulus)}
-    digits = {name: number.digits().encode() for name, number in members.items()}
-    _show_small(
-        req, resp, media_type, _json(digits.items()) if media_type == JSON else digits["residue"]
-    )
+    digits = {name: number.digits() for name, number in members.items()}
+    body = _json(digits) if media_type == JSON else digits["residue"].encode()
+    _show_small(req, resp, media_type, body)
 
 
 def _show_small(req: falcon.Request, resp: falcon.Response, media_type: str, body: bytes) -> None:
     """Show a body that is cheap to make; for HEAD and 304 it is made only for its tag."""
-    etag = hashlib.blake2b(body, digest_size=8).hexdigest()
-    if _is_wanted(req, etag):
+    etag = content_tag(body)
+    if _evaluate_conditions(req, etag):
         resp.data = body
     _describe(req, resp, etag, media_type, len(body))
 
 
-def _is_wanted(req: falcon.Request, etag: str) -> bool:
-    """Return whether the body has to be sent.
-
-    Raises:
-        Problem: 412, ``If-Match`` names another version.
-    """
+def _evaluate_conditions(req: falcon.Request, etag: str) -> bool:
+    """Return whether the body has to be sent; raise a 412 if ``If-Match`` names another version."""
     if not requests.meets_if_match(req, etag):
         raise Problem(412, "If-Match does not name this version.", headers={"ETag": f'"{etag}"'})
     return req.method != "HEAD" and not requests.is_known(req, etag)
@@ -325,5 +320,5 @@ def _link_to_summary(n: mpz) -> dict[str, str]:
     return {"Link": f'<{path}>; rel="related"'} if len(path) <= 1000 else {}
 
 
-def _json(members: Iterable[tuple[str, bytes]]) -> bytes:
-    return b"{%b}" % b",".join(b'"%b":"%b"' % (name.encode(), value) for name, value in members)
+def _json(document: Mapping[str, object]) -> bytes:
+    return _COMPACT.encode(document).encode()

@@ -14,7 +14,7 @@ from typing import Final
 import falcon
 
 from bigfib.api.commit import Committer
-from bigfib.terms import TEXT
+from bigfib.terms import CONVERSION
 
 PREFER: Final = "HTTP_PREFER"
 
@@ -30,26 +30,25 @@ class Timing:
         self._committer = committer
         self._commit_seconds = commit_seconds
         self._began = 0.0
-        self._by_iterations = False
         self._committing = 0.0
 
     def begin(self, req: falcon.Request) -> None:
         """Begin to measure if the request asks for it; let it commit before its reply begins."""
         if not _TIMING.search(req.env[PREFER]):
             return
-        self._by_iterations, self._committer.by_iterations = self._committer.by_iterations, False
+        self._committer.begin_at_once()
         self._committing = self._commit_seconds()
-        TEXT.seconds = 0.0
+        CONVERSION.seconds = 0.0
         self._began = perf_counter()
 
     def end(self, resp: falcon.Response) -> None:
         """Add what was measured, if anything was, to the headers."""
-        if TEXT.seconds is None:
+        if CONVERSION.seconds is None:
             return
-        self._committer.by_iterations = self._by_iterations
-        phases = {"commit": self._commit_seconds() - self._committing, "text": TEXT.seconds}
+        self._committer.end_at_once()
+        phases = {"commit": self._commit_seconds() - self._committing, "text": CONVERSION.seconds}
         phases["compute"] = perf_counter() - self._began - sum(phases.values())
-        TEXT.seconds = None
+        CONVERSION.seconds = None
         resp.set_header(
             "Server-Timing",
             ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in phases.items()),

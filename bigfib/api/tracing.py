@@ -1,6 +1,7 @@
 """Find the ids by which clients and proxies trace a request, to return and to log them."""
 
 import re
+import secrets
 from typing import Any, Final
 
 REQUEST_ID: Final = "HTTP_X_REQUEST_ID"
@@ -27,3 +28,9 @@ def ids(environ: dict[str, Any]) -> dict[str, str]:
         if pattern.fullmatch(environ.get(key, "")):
             found[name] = environ[key]
     return found
+
+
+def draw_missing(environ: dict[str, Any]) -> None:
+    """Give a request without a valid ``X-Request-Id`` a random one, which its reply returns."""
+    if not _IDS[REQUEST_ID][1].fullmatch(environ.get(REQUEST_ID, "")):
+        environ[REQUEST_ID] = secrets.token_hex(8)

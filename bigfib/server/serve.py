@@ -19,8 +19,8 @@ import bjoern
 import bigfib
 from bigfib.api.access_log import logged
 from bigfib.api.app import create_app
-from bigfib.api.commit import NotMade
 from bigfib.api.hosts import Hosts
+from bigfib.api.step_queue import NotMade
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import Jobs, TermNotReady
 from bigfib.numbers import kernel
@@ -169,7 +169,6 @@ class _Server:
         app = create_app(
             *(opened.store.store, opened.sequences, opened.jobs),
             per_client=settings.per_client,
-            shared_store=opened.store.shared,
             worker_memory=self.seat.memory if self.seat else None,
             draining=stop.draining,
             hosts=self._hosts(),

@@ -11,6 +11,7 @@ from bigfib.state.store import (
     PositionMismatch,
     SequenceExists,
     SequenceNotFound,
+    SharedStore,
     first_version,
     require_place,
 )
@@ -22,9 +23,11 @@ class Positions(ABC):
     Attributes:
         latest: Position, version and day of each sequence, as `packed.pack` joins them. Read-only
             for callers.
+        shared: None: no other server uses them.
     """
 
     latest: dict[bytes, int]
+    shared: SharedStore | None = None
 
     def __init__(self, permanent: bytes) -> None:
         """Start without sequences.

@@ -168,9 +168,11 @@ class Store(Protocol):
 
     Attributes:
         on_commit: Called after every commit.
+        shared: This same store if many servers share it, or else None.
     """
 
     on_commit: OnCommit
+    shared: "SharedStore | None"
 
     def find(self, sequence_id: bytes) -> int | None:
         """Return the position of the sequence, or None if there is no such sequence."""

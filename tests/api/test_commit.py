@@ -51,17 +51,30 @@ class TestWhereIterationsAreFollowed:
             committer.end_iteration()
             assert disk.syncs == 1
 
-    def test_on_commit_is_called_once_after_the_sync(self, path: Path, disk: Disk) -> None:
+    def test_functions_are_called_once_after_the_sync(self, path: Path, disk: Disk) -> None:
         seen = []
         with Log(path, system=disk) as log:
             committer = Committer(log)
             committer.end_iteration()
             log.note(b"a", 1)
-            committer.on_commit.append(lambda: seen.append(disk.syncs))
+            committer.when_replies_leave(lambda: seen.append(disk.syncs))
             committer.end_iteration()
             assert seen == [1]
             committer.end_iteration()
             assert seen == [1]
+
+    def test_one_request_may_commit_at_once(self, path: Path, disk: Disk) -> None:
+        with Log(path, system=disk) as log:
+            committer = Committer(log)
+            committer.end_iteration()
+            committer.begin_at_once()
+            log.note(b"a", 1)
+            committer.commit()
+            assert disk.syncs == 1
+            committer.end_at_once()
+            log.note(b"a", 2)
+            committer.commit()
+            assert disk.syncs == 1
 
     def test_failed_commit_ends_the_process_before_any_reply(self, path: Path, disk: Disk) -> None:
         seen = []
@@ -69,7 +82,7 @@ class TestWhereIterationsAreFollowed:
         committer = Committer(log)
         committer.end_iteration()
         log.note(b"a", 1)
-        committer.on_commit.append(lambda: seen.append("a reply may leave"))
+        committer.when_replies_leave(lambda: seen.append("a reply may leave"))
         disk.fails = True
         with pytest.raises(SystemExit, match=r"^1$"):
             committer.end_iteration()
@@ -89,6 +102,17 @@ class TestWhereIterationsAreNotFollowed:
                 assert log.committed == log.changes
             committer.commit()
             assert disk.syncs == 2, "nothing was to be committed"
+            committer.begin_at_once()
+            committer.end_at_once()
+            log.note(b"a", 3)
+            committer.commit()
+            assert disk.syncs == 3, "still each reply"
+
+    def test_functions_are_called_at_once(self, path: Path) -> None:
+        seen = []
+        with Log(path) as log:
+            Committer(log).when_replies_leave(lambda: seen.append("called"))
+        assert seen == ["called"]
 
     def test_failed_commit_ends_the_process(self, path: Path, disk: Disk) -> None:
         log = Log(path, system=disk)

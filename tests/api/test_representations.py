@@ -1,7 +1,7 @@
 """The bytes of replies."""
 
-import time
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -24,7 +24,7 @@ class TestValueReply:
                 committer.end_iteration()
             log.note(b"a", 7)
             reply = ValueReply(committer)
-            status, headers, body = reply("409 Conflict", rest)
+            status, headers, body = reply.now("409 Conflict", rest)
             whole = b"".join(body)
         assert status == "409 Conflict"
         assert whole == b'{"value":"' + b"7" * digits + b'","status":"409"}'
@@ -32,14 +32,26 @@ class TestValueReply:
 
 
 class TestCommonHeaders:
-    def test_is_due_with_the_next_second(self) -> None:
+    def test_date_is_renewed_with_the_next_second(self) -> None:
         now = 784111777.25
-        before = time.perf_counter()
-        common = CommonHeaders(clock=lambda: now)
+        common = CommonHeaders(lambda: False, clock=lambda: now)
         # This is the example in RFC 9110.
-        assert common.headers == [("Date", "Sun, 06 Nov 1994 08:49:37 GMT")]
-        assert before + 0.75 <= common.due <= time.perf_counter() + 0.75
+        assert common.of({}, 1000.0) == [("Date", "Sun, 06 Nov 1994 08:49:37 GMT")]
         now += 0.75
-        common.renew(1000.0)
-        assert common.headers == [("Date", "Sun, 06 Nov 1994 08:49:38 GMT")]
-        assert common.due == 1001.0
+        assert common.of({}, 1000.7) == [("Date", "Sun, 06 Nov 1994 08:49:37 GMT")]
+        assert common.of({}, 1000.75) == [("Date", "Sun, 06 Nov 1994 08:49:38 GMT")]
+        now += 1
+        assert common.of({}, 1001.7) == [("Date", "Sun, 06 Nov 1994 08:49:38 GMT")]
+        assert common.of({}, 1001.75) == [("Date", "Sun, 06 Nov 1994 08:49:39 GMT")]
+
+    def test_connection_closes_from_the_moment_of_draining(self) -> None:
+        draining = Event()
+        common = CommonHeaders(draining.is_set)
+        assert ("Connection", "close") not in common.of({}, 1000.0)
+        draining.set()
+        assert ("Connection", "close") in common.of({}, 1000.0)
+
+    def test_ids_of_a_request_are_in_its_reply_alone(self) -> None:
+        common = CommonHeaders(lambda: False)
+        assert ("X-Request-Id", "mine") in common.of({"HTTP_X_REQUEST_ID": "mine"}, 1000.0)
+        assert [name for name, _ in common.of({}, 1000.0)] == ["Date"]

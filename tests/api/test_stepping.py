@@ -14,6 +14,7 @@ from flint import fmpz
 
 from bigfib.api.app import create_app
 from bigfib.numbers.decimals import DecimalPair
+from bigfib.numbers.fibonacci import IndexTooLarge
 from bigfib.sequences import SHARED, Sequences
 from bigfib.state.log import Log
 from tests.service import Serve, Service, exchange, jobs, seconds_of_work
@@ -186,6 +187,26 @@ def test_position_beyond_computing_is_503_without_retry(serve: Serve, path: Path
     # Retrying would not help.
     assert reply.headers["Retry-After"] is None
     assert service.ask("/api0/next")[1] == b'{"value":"1","status":"200"}'
+    head = f"HEAD /api0/current HTTP/1.1\r\nCookie: bigfib={client}\r\nConnection: close\r\n\r\n"
+    received = exchange(service, head.encode())
+    assert received.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert received.endswith(b"\r\n\r\n")
+
+
+def test_503_gives_a_new_client_no_sequence(path: Path) -> None:
+    def fail(_: int) -> DecimalPair:
+        raise IndexTooLarge
+
+    with Log(path) as log:
+        sequences = Sequences(log)
+        sequences.pair_at = fail
+        app = create_app(log, sequences, jobs(path), per_client=True)
+        for name in ("current", "next"):
+            reply = falcon.testing.simulate_get(app, f"/api0/{name}")
+            assert "Set-Cookie" not in reply.headers
+            assert reply.content == b'{"value":"-3","status":"503"}'
+        sequences.pair_at = DecimalPair
+        assert "Set-Cookie" in falcon.testing.simulate_get(app, "/api0/previous").headers
 
 
 class TestWithoutRoom:

@@ -33,13 +33,16 @@ class _Sequences:
         _SAID.append(sequence_id)
         return SimpleNamespace(digits=bytes)
 
+    forward = back = current
 
-def _reply(_status: str, _rest: bytes) -> Answer:
-    return "200 OK", [], []
+
+class _Reply:
+    def now(self, _status: str, _rest: bytes) -> Answer:
+        return "200 OK", [], []
 
 
 _SAID: list[bytes] = []
-_STEPPING = Stepping(cast(Sequences, _Sequences()), cast(ValueReply, _reply), per_client=True)
+_STEPPING = Stepping(cast(Sequences, _Sequences()), cast(ValueReply, _Reply()), per_client=True)
 
 
 def _request(method: str = "GET", query: str = "", body: bytes = b"", **headers: str) -> Any:

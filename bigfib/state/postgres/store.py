@@ -35,6 +35,7 @@ from bigfib.state.store import (
     SequenceExists,
     SequenceLocked,
     SequenceNotFound,
+    SharedStore,
     Steps,
     Unavailable,
     first_version,
@@ -87,7 +88,7 @@ class Postgres:
     """The store in a database.
 
     Attributes:
-        on_commit: As `Store` has it. Every change is durable when it is made.
+        on_commit, shared: As `Store` has them. Every change is durable when it is made.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Postgres:
         """
         self._permanent = permanent
         self.on_commit: OnCommit = ignore_commit
+        self.shared: SharedStore | None = self
         # The sequence that the last answer was about, and its version.
         self._place = b"", 0
         # The last count without the permanent one, plus what this server has created since.

@@ -8,8 +8,9 @@ from typing import NoReturn
 import psycopg
 import pytest
 
-from bigfib.api.commit import Committer, NotMade, StepQueue
+from bigfib.api.commit import Committer
 from bigfib.api.representations import ValueReply
+from bigfib.api.step_queue import NotMade, StepQueue
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.sequences import SHARED, Sequences
 from bigfib.state.postgres.store import Postgres
@@ -135,7 +136,7 @@ def test_unexpected_error_ends_the_wait_of_all_steps(
     with pytest.raises(ZeroDivisionError):
         waiting[1].digits()
     for each in waiting:
-        assert each.settled
+        assert each.is_settled
         each.withdraw()
         with pytest.raises(NotMade):
             each.digits()
@@ -168,11 +169,11 @@ def test_steps_of_a_locked_sequence_wait_for_it_with_those_added_meanwhile(
     with psycopg.connect(database) as other:
         other.execute("SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [SHARED])
         early = [queue.add(SHARED, 1) for _ in range(2)]
-        assert not early[0].settles(0.02)
+        assert not early[0].try_until(0.02)
         gone, late, free = queue.add(SHARED, 1), queue.add(SHARED, 1), queue.add(ONE, 0)
         assert free.digits() == b"55"
         gone.withdraw()
-        assert not late.settles(0.02)
+        assert not late.try_until(0.02)
     assert [each.digits() for each in (*early, late)] == [b"89", b"144", b"233"]
     assert store.find(SHARED) == 13
 
@@ -199,7 +200,7 @@ def test_steps_that_waited_too_long_are_given_up_without_the_later_ones(
     with psycopg.connect(database) as other:
         other.execute("SELECT FROM bigfib_sequences WHERE id = %s FOR UPDATE", [SHARED])
         early = [queue.add(SHARED, 1) for _ in range(2)]
-        assert not early[0].settles(0.5)
+        assert not early[0].try_until(0.5)
         late = queue.add(SHARED, 1)
         for each in early:
             with pytest.raises(NotMade):
