@@ -91,7 +91,7 @@ def holds_term(file: BinaryIO, n: int) -> bool:
 def digests(file: BinaryIO, n: int) -> tuple[bytes, ...]:
     """Return the SHA-256 of the digits in the file in each of `terms.decimal_frames`, in order."""
     frames = terms.decimal_frames(n)
-    # Frames that differ in their end only share the work.
+    # Frames that begin alike share the work.
     begun = {opening: hashlib.sha256(opening) for opening, _ in frames}
     file.seek(0)
     while piece := file.read(_WRITTEN_AT_ONCE):

@@ -43,7 +43,8 @@ _BEFORE_LIMIT: Final = INLINE_LIMIT - 1
 # Measured at small positions: what a sequence takes besides the numbers of its pair.
 _SEQUENCE_BYTES: Final = 800
 
-# As long as batches of a shared store may be. At F(100,000,000) other requests wait for 4 s then.
+# As many steps as a batch of a shared store may have. At F(100,000,000) other requests then wait
+# for 4 s.
 _LARGE_WALK: Final = 320
 
 # 1 / log10(phi): indices after which a term is longer by one digit.
@@ -104,9 +105,10 @@ class Sequences:
     ) -> None:
         """Serve the sequences in ``store``, at most ``max_sequences`` besides the shared one.
 
-        The cache takes ``cache_bytes``, or more if the terms used last alone need more. One move
-        may lead up to ``farthest``, which is at least `INLINE_LIMIT`. ``pair_at`` returns the terms
-        at a position, and may raise errors beyond `INLINE_LIMIT`; then nothing has changed.
+        The cache takes ``cache_bytes``, or more if the terms used last alone need more. A single
+        move may lead as far as ``farthest``, which is at least `INLINE_LIMIT`. ``pair_at`` returns
+        the terms at a position, and may raise errors beyond `INLINE_LIMIT`; then nothing has
+        changed.
         """
         self.steps_forward, self.steps_back = Counter(), Counter()
         self.memory = Gauge()
@@ -130,11 +132,11 @@ class Sequences:
         return position or 0
 
     def place(self, sequence_id: bytes) -> Place:
-        """Return where the sequence is, which must exist."""
+        """Return where the sequence is; it must exist."""
         return self.place_at(sequence_id, self.position(sequence_id))
 
     def place_at(self, sequence_id: bytes, position: int) -> Place:
-        """Return where the sequence is, which a method here has just found at ``position``."""
+        """Return the place of a sequence that a method here has just found at ``position``."""
         return Place(position, self.version(sequence_id))
 
     def create(self) -> bytes:
@@ -147,11 +149,11 @@ class Sequences:
         """Create the sequence under an id that the client has chosen, at ``position`` >= 0.
 
         Raises:
-            SequenceExists: There is a sequence of this id, as the shared one always is.
+            SequenceExists: There is a sequence of this id; the shared one always exists.
             IndexTooLarge, TooManySequences: As `seek` and `create`.
         """
-        # Checked first: it counts even where no more sequences may be created, and no terms are
-        # computed in vain.
+        # Check this first: it is reported even if no more sequences may be created, and no terms
+        # are computed in vain.
         if sequence_id == SHARED or self._store.find(sequence_id) is not None:
             raise SequenceExists
         self._require_near(position)
@@ -246,7 +248,7 @@ class Sequences:
         try:
             self._store.put(sequence_id, position, expected)
         except SequenceNotFound:
-            # Only the shared one exists although it is not there.
+            # Only the shared sequence exists without being in the store.
             require_place(expected, self.place(sequence_id))
             try:
                 self._store.create(sequence_id, position)

@@ -1,8 +1,8 @@
 """Compute F(n), its residues and summaries for any n, within bounds checked before the work.
 
-The representations of a term over HTTP begin here, too: what they have around the digits (`Frame`),
-because the digit cache computes their digests; and the time of the conversion that a request may
-ask for (`Stopwatch`), because the conversion is made here.
+Two parts of the HTTP representations of a term are here, too: the bytes around the digits
+(`Frame`), because the digit cache computes digests of the representations; and the time of the
+conversion (`Stopwatch`), which a request may ask for, because the conversion is made here.
 """
 
 from collections.abc import Callable, Iterator
@@ -71,7 +71,7 @@ class Stopwatch:
 
 
 CONVERSION: Final = Stopwatch()
-"""Measures the conversion of terms into text, for the one request that is answered now."""
+"""Measures the conversion of terms into text or octets for the request that is answered now."""
 
 
 class InvalidModulus(ValueError):
@@ -132,7 +132,8 @@ def length(n: mpz, base: int, frame: Frame) -> int:
 def decimal_frames(n: int) -> list[Frame]:
     """Return the frames of all representations of F(n) and F(-n) in decimal.
 
-    Digests of them are kept in this order: with the frames, thousands would take some 10 MB more.
+    Their digests are kept in this order, without the frames: for thousands of terms, the frames
+    would take some 10 MB more.
     """
     return [
         frame
@@ -162,7 +163,7 @@ def octets_length(n: mpz) -> int:
 def walk(first: int, count: int, pair: DecimalPair | None = None) -> Iterator[tuple[int, bytes]]:
     """Yield ``count`` consecutive indices from ``first`` with their terms, one linear step each.
 
-    ``pair`` has the terms at |first|, and is stepped by this; if it is None they are computed.
+    ``pair`` has the terms at |first|, and is stepped here; if it is None, they are computed.
     """
     pair = pair or DecimalPair(abs(first))
     for n in range(first, first + count):
@@ -229,7 +230,7 @@ def indices(value: str, digits: Callable[[int], bytes]) -> list[int]:
 
 
 def parse_modulus(text: str) -> mpz:
-    """Parse a modulus in ASCII decimal; raise `InvalidModulus`, and as `fibonacci.parse_index`."""
+    """Parse a modulus in ASCII decimal; raise `InvalidModulus`, or `IndexTooLarge` if too long."""
     try:
         modulus = fibonacci.parse_index(text)
     except InvalidIndex:

@@ -6,8 +6,9 @@ bjoern continues runs one transaction for all. A sequence that many requests ste
 each reply shows the term after its own step.
 
 By then the replies have begun. If a step is refused or its outcome is unknown, its reply is aborted
-in the middle of its body; so steps that could be refused are not queued. If other sessions hold a
-sequence locked in the store, its steps wait for later transactions, for `WAIT_SECONDS` at most.
+in the middle of its body; so only steps that are unlikely to be refused are queued. If other
+sessions hold a sequence locked in the store, its steps wait for later transactions, for
+`WAIT_SECONDS` at most.
 """
 
 import logging
@@ -30,14 +31,14 @@ from bigfib.state.store import (
 
 _logger = logging.getLogger(__name__)
 
-# Lowest position from which a step is queued, by its direction; 0 is a look. Forward: a sequence
-# above 0 exists in the store. Back: other servers are unlikely to have moved it to 0 since it was
-# seen.
+# Lowest position, when last seen, from which a step is queued, by its direction; 0 is a look.
+# Forward: a sequence above 0 exists in the store. Back: other servers are unlikely to have moved
+# the sequence to 0 since it was seen.
 _TAKEN_FROM: Final = {0: 0, 1: 1, -1: 1000}
 
 
 class NotMade(Exception):
-    """A step has not been made, or it is unknown whether it has."""
+    """A step was not made, it is unknown whether it was, or its term cannot be shown."""
 
 
 class WaitingStep:
@@ -82,7 +83,7 @@ class WaitingStep:
         return self._digits
 
     def set_outcome(self, digits: bytes | None) -> None:
-        """Set the outcome: the term after the step, or None if it is refused or unknown."""
+        """Set the outcome: the term after the step, or None to make `digits` raise `NotMade`."""
         self._queue = None
         self._digits = digits
 

@@ -6,13 +6,13 @@ in decimal, in one of two ways.
 **ASCII digits**, added and subtracted by the C kernel: for terms of `_KERNEL_FROM` digits or more,
 where there is a kernel. The sum is already the text, made in one pass.
 
-**Packed decimal**, for all others: integers whose *bytes* are decimal digits, 144 is
+**Packed decimal**, for all others: integers whose *bytes* are decimal digits; 144 is
 ``0x01_04_04``. Whole-number arithmetic then works on all digits at once. With the masks ``0xF6``,
 ``0x0F``, ``0x30`` repeated for each byte:
 
 *Forward.* In ``t = a + 0xF6.. + b`` a byte overflows just when its digits add up to ten or more
 (0xF6 = 256 - 10), so the carry between bytes is the decimal carry. A byte that overflowed holds
-its digit, 0x00 .. 0x09. One that did not holds 0xF6 .. 0xFF: its low half is 6 too large, and its
+its digit, 0x00 .. 0x09. Any other byte holds 0xF6 .. 0xFF: its low half is 6 too large, and its
 high half is all ones, two of which, shifted right by 3, are the 6 to subtract::
 
     a + b   = (t & 0x0F..) - ((t & 0x30..) >> 3)
@@ -41,7 +41,7 @@ _ASCII_ZERO: Final = 0x30
 _LEAST_ROOM: Final = 8
 
 _KERNEL_FROM: Final = 2_000
-"""Digits from which on the kernel is faster: a step and its digits take 2.5 us, packed 2.7.
+"""Digits from which the kernel is faster: a step and its digits take 2.5 us, packed 2.7.
 
 At 209 thousand digits they take 12 us, packed 166.
 """
@@ -62,7 +62,7 @@ class DecimalPair:
     """The terms F(position) and F(position + 1), position >= 0, in decimal.
 
     ``length`` is the number of decimal digits of F(position + 1), ``memory`` the bytes of all
-    numbers held, which the digits alone decide.
+    numbers held, which depends on that length alone.
     """
 
     __slots__ = ("_terms", "length", "memory", "position")
@@ -145,7 +145,7 @@ class DecimalPair:
 
 
 def numbers_held() -> int:
-    """Return how many numbers as long as its terms a pair of long ones holds."""
+    """Return how many numbers, each as long as a term, a pair of long terms holds."""
     return _Ascii.NUMBERS if _kernel() else _Packed.NUMBERS
 
 

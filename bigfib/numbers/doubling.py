@@ -94,7 +94,7 @@ def _last(this: Decimal, before: Decimal, bit: int, twice: Decimal) -> Decimal:
 # Bits of the index up to which GMP is faster than the kernel.
 _KERNEL_START_BITS: Final = 17
 
-# The length of terms grows by log10(phi) digits an index.
+# Terms grow by log10(phi) digits with each index.
 _DIGITS_AN_INDEX: Final = 0.20898764024997874
 
 _CHECK_BITS: Final = 61

@@ -1,4 +1,4 @@
-"""Call the C kernel (kernel.c) by ctypes: sums of digits, and exact products in threads.
+"""Call the C kernel (kernel.c) through ctypes: sums of digits, and exact products in threads.
 
 ctypes rather than an extension module: the library then needs no Python headers to build, is the
 same for every version of Python, and lets other threads run. A call costs half a microsecond.
@@ -34,7 +34,7 @@ _REPORT_EVERY: Final = 0.1
 _TRANSFORMS: Final = 0.8
 
 EVEN, ODD = 0, 1
-"""Results for a and b: a(a + 2b), aa + bb; or aa + (a + b)(a + b), a(a + 2b)."""
+"""The two results for a and b. EVEN: a(a + 2b), aa + bb. ODD: aa + (a + b)(a + b), a(a + 2b)."""
 
 
 class NoKernel(Exception):
@@ -98,8 +98,8 @@ class Kernel:
     ) -> bytes:
         """Return the last ``digits`` digits of a sum or a difference, then ``closing``.
 
-        Zeros fill up a shorter result. Each number is ASCII digits, most significant first, perhaps
-        with other bytes after them; the second is not larger than the first.
+        A shorter result is padded with leading zeros. Each number is ASCII digits, most significant
+        first, perhaps with other bytes after them; the second is not larger than the first.
         """
         room = len(closing)
         made = self._unwritten(None, digits + room)
@@ -175,9 +175,12 @@ class Products:
     """Compute products, in memory allocated once and in threads."""
 
     def __init__(self, kernel: Kernel, size: int, threads: int = 1) -> None:
-        """Allocate ``size`` bytes, by `size` for the largest product, or raise `MemoryError`.
+        """Allocate ``size`` bytes, as `size` returns for the largest product.
 
         At most three threads have work to do.
+
+        Raises:
+            MemoryError: There is not enough memory.
         """
         self._kernel = kernel
         self._buffer = Buffer(size)

@@ -96,8 +96,9 @@ class _Server:
 
     Attributes:
         timeout: Within how many seconds systemd or the supervisor expects each report, if at all.
-        seat: What the supervisor gave this worker, if there are several.
-        inherited: Whether another program handed the socket over; it then listens beyond the end.
+        seat: What the supervisor gave this worker, if there are several workers.
+        inherited: Whether another program handed the socket over; the socket then listens on after
+            this process ends.
     """
 
     settings: Settings
@@ -123,7 +124,7 @@ class _Server:
     def _prepare_process(self) -> int:
         """Set up the process; return how many descriptors it may have."""
         if self.settings.one_cpu:
-            # Each worker gets another CPU: all on the same one would gain nothing.
+            # Spread workers over the CPUs: several workers on one CPU would gain nothing.
             cpus = sorted(os.sched_getaffinity(0))
             number = self.seat.number if self.seat else 0
             os.sched_setaffinity(0, {cpus[number % len(cpus)]})
@@ -188,7 +189,7 @@ class _Server:
         names = self.settings.allowed_host
         if names or listener.is_loopback(self.listening):
             return Hosts(f"{names},{self.settings.host}")
-        return Hosts()  # To those who connect from elsewhere it may have any name.
+        return Hosts()  # Other machines may know the service by any name.
 
     def _announce(self, opened: _Opened) -> None:
         """Log where the service listens, and what it serves."""
@@ -220,7 +221,7 @@ def _show_uncaught(
 ) -> None:
     """Show an uncaught exception, unless it was raised to make bjoern close a connection."""
     if kind is PartOfRequest:
-        _logger.warning("a client pipelined requests, the last one incomplete; none was answered")
+        _logger.warning("a client pipelined requests, the last one incomplete; none had an effect")
     elif kind is not NotMade:
         sys.__excepthook__(kind, error, traceback)
 

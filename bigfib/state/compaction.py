@@ -1,13 +1,14 @@
 """Compact a state log: write its live records to a new file, while appends go on.
 
-`CompactedFile` makes the new file in slices, so that a commit or a check of the log writes one:
+`CompactedFile` makes the new file in slices, so that a commit writes one and `Log.tend` several:
 
 1. Write the position of every sequence to a new file next to the log, slice by slice.
 2. Sync the new file in a thread, because that may take long.
 3. Write and sync the changes made meanwhile, and rename the new file to the log's name.
 
-Until the renaming the log is unchanged. A crash leaves the old file or the new one, whole.
-`log.Log` decides when to do this, by what `Compaction` knows; a backup and a repair do all at once.
+Until the rename, the log is the old file. A crash leaves the old file or the new one, whole.
+`log.Log` decides when to compact, by means of `Compaction`; a backup and a repair make the new file
+at once.
 """
 
 import contextlib
@@ -103,7 +104,7 @@ class CompactedFile:
         self._touched.update(sequence_ids)
 
     def advance(self) -> bool:
-        """Write the next slice or wait for the sync; return whether only `finish` is left.
+        """Write the next slice, or start or poll the sync; return whether only `finish` is left.
 
         Raises:
             OSError: the new file cannot be written or synced.
@@ -187,7 +188,7 @@ class Compaction:
     """Find out whether a compaction is due, and advance it.
 
     Attributes:
-        due_at: The size from which on the log is compacted, if that is worthwhile.
+        due_at: The size from which the log is compacted, if that is worthwhile.
         running: The new file of the compaction under way, or None.
     """
 
@@ -218,7 +219,7 @@ class Compaction:
         """Begin to compact the log of ``size`` bytes; other arguments as for `CompactedFile`.
 
         Raises:
-            CompactionFailed: the new file cannot be created; retry when the log has doubled.
+            CompactionFailed: the new file cannot be created; retried when the log has doubled.
         """
         try:
             self.running = CompactedFile(
@@ -238,7 +239,7 @@ class Compaction:
         """Do the next part, and return the new file once it has the log's name.
 
         Raises:
-            CompactionFailed: the new file cannot be written; retry when the log has doubled.
+            CompactionFailed: the new file cannot be written; retried when the log has doubled.
         """
         new = self.running
         if not new:
@@ -271,7 +272,7 @@ class Compaction:
 
 @contextlib.contextmanager
 def logging_failure() -> Iterator[None]:
-    """Log a warning if a compaction fails, which is retried later."""
+    """Log a warning if a compaction fails; it is retried later."""
     try:
         yield
     except CompactionFailed as error:

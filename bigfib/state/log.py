@@ -1,21 +1,22 @@
-"""The append-only state log: open, note changes, commit, close. `records` draws its bytes.
+"""The append-only state log: open, note changes, commit, close. `records` describes its bytes.
 
-What it promises, and `tests/state` show:
+Its promises, which `tests/state` check:
 
 1. An acknowledged step is never lost: once `Log.commit` has returned for it, it survives
    ``kill -9``, and with `Durability.FSYNC` power loss, too. A failed sync is final.
 2. A tail torn by a crash is cut off, with a warning, when the log is next opened for writing.
-   Damage to what was durable is never taken for a torn tail: the log is then refused.
-3. There is one writer. It holds a lock next to the log; the error of a second one names it.
+   Damage to what the floor or a later record proves durable is never taken for a torn tail: the
+   log is then refused.
+3. There is one writer. It holds a lock next to the log; the error of a second one names the first.
 4. The log stays within a few times the size of its live records, or `REWRITE_BYTES`.
 5. `reader.read` needs no lock and never changes the file.
 
 Changes wait in memory, those of a sequence coalesced to one, until `Log.commit` writes them in one
-piece at the end of the file and syncs it. No byte of the file is written twice. Room for what waits
-is reserved before, so that a full disk is found while a change can still be refused. Where the file
-system reserves none (NFS before 4.2, ZFS), or no more, each change is written at once, and only the
-sync waits.
-(A file system that copies on write may find a full disk at the commit only, which then fails.)
+piece at the end of the file and syncs it. No byte of the file is written twice. Room for waiting
+changes is reserved in advance, so that a full disk is found while a change can still be refused.
+Where the file system cannot reserve room (NFS before 4.2, ZFS), or no longer can, each change is
+written at once, and only the sync waits. (A file system that copies on write may report a full disk
+only at the commit, which then fails.)
 """
 
 import contextlib
@@ -42,7 +43,7 @@ from bigfib.state.store import LogFacts, OnCommit, ignore_commit
 
 _DAY_SECONDS: Final = 86_400
 
-# Slices that a compaction because of damage does at a time: a million sequences take 25 s.
+# Slices that a compaction because of damage writes at a time: a million sequences take 25 s.
 _SLICES: Final = 20
 
 # Seconds without a change after which the floor is synced.
@@ -121,7 +122,7 @@ class Log(Positions):
         self.changes = self.committed = self.compactions = 0
         self.on_commit: OnCommit = ignore_commit
         try:
-            # Before anything is created next to a file that is not a log.
+            # Check this first: nothing may be created next to a file that is not a log.
             require_log_or_nothing(self.path)
             files.make_directory(system, self.path.parent)
             with contextlib.ExitStack() as opened:
@@ -168,7 +169,7 @@ class Log(Positions):
         return self._file.size
 
     def log_facts(self) -> LogFacts:
-        """Return what there is to count; see `Store.log_facts`."""
+        """Return the sizes and counts of the log; see `Store.log_facts`."""
         scrub = self._scrub
         return LogFacts(self.size, self.records, self.compactions, scrub.checks, scrub.faults)
 
@@ -177,10 +178,10 @@ class Log(Positions):
         return False
 
     def check(self) -> None:
-        """Return if the log can take changes.
+        """Check that the log can take changes.
 
         Raises:
-            CommitFailed: it never can again.
+            CommitFailed: it cannot, and never can again.
         """
         self._file.check()
 
@@ -224,12 +225,12 @@ class Log(Positions):
         self.changes += 1
 
     def commit(self) -> None:
-        """Return when all changes are as durable as asked for.
+        """Make all changes as durable as asked for.
 
-        One write and one sync serve all changes before it, so those that wait together share them.
+        All changes since the last commit share one write and one sync.
 
         Raises:
-            CommitFailed: it cannot be made durable, now or at any later call.
+            CommitFailed: they cannot be made durable, now or at any later call.
         """
         if not self._waiting:
             return
@@ -254,7 +255,7 @@ class Log(Positions):
             self._compact_a_little()
 
     def tend(self, now: float) -> None:
-        """Sync the floor of an idle log; check a piece of the file, and compact a damaged one.
+        """Sync the floor of an idle log; check a piece of the file; compact the log if damaged.
 
         See `Store.tend`.
 
@@ -269,7 +270,7 @@ class Log(Positions):
             self._tended = self.changes
             self._idle_at = now + _IDLE
         elif now >= self._idle_at:
-            # An old floor is as true.
+            # If this fails, an older floor stays on disk, which is still true.
             with contextlib.suppress(OSError):
                 self._floor.sync()
         with logging_failure():
@@ -329,13 +330,13 @@ class Log(Positions):
         self._day = min(max(self._today, self._earliest_day), MAX_DAY)
 
     def _make_room(self, sequence_id: bytes, packed: int | None) -> None:
-        """Reserve room for what waits and this change, which may take the place of one of them.
+        """Reserve room for the waiting changes and this one, which may replace one of them.
 
-        If the file system cannot reserve any more, write what waits.
+        If the file system can no longer reserve room, write the waiting changes.
 
         Raises:
-            AppendFailed: there is none.
-            CommitFailed: what waits cannot be written.
+            AppendFailed: there is no room.
+            CommitFailed: the waiting changes cannot be written.
         """
         needed = sum(
             _bound(name, change) for name, change in self._waiting.items() if name != sequence_id
@@ -381,7 +382,7 @@ class Log(Positions):
         new = self._compaction.advance(self.size)
         if not new:
             return
-        # It has the log's name, and durably every change: after a commit none waits.
+        # The new file has the log's name and, durably, every change: none waits after a commit.
         self._header = new.header
         self.records = new.records
         self._durable = new.end
@@ -390,11 +391,12 @@ class Log(Positions):
         self._file.replace(new.fd, new.end, self._move_floor)
 
     def _move_floor(self) -> None:
-        # Durably: the log after the next compaction knows this one, and no earlier.
+        # Sync it: the log that the next compaction makes names this one as the log that it
+        # replaces, and would be refused next to the floor of an earlier one.
         self._floor.write(self._header.seed, self._durable, self._file.size)
         self._floor.sync()
 
 
 def _bound(sequence_id: bytes, packed: int | None) -> int:
-    """Return more bytes than the record of a change takes, at little cost."""
+    """Return an upper bound of the size of a change's record, at little cost."""
     return _RECORD_BYTES + len(sequence_id) + ((packed or 0).bit_length() >> 3)

@@ -1,4 +1,4 @@
-"""Open a state log for writing: create it, or recover it as a crash left it.
+"""Open a state log for writing: create it, or recover it after a crash.
 
 `recovery` decides what is done. A torn end that is cut off is kept in another file.
 """

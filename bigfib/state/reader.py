@@ -19,8 +19,8 @@ from bigfib.state.errors import Unreadable, Unusable
 from bigfib.state.records import Record
 from bigfib.state.recovery import Decision, Fault, Found
 
-# Bytes read at a time: so many that reading a record again, which is cut by the end of a piece,
-# costs nothing noticeable.
+# Bytes read at a time: so many that it costs nothing noticeable to read again a record that the end
+# of a piece cuts.
 _PIECE: Final = 1 << 20
 
 
@@ -76,9 +76,10 @@ class Reader:
         return count
 
     def advance(self, latest: dict[bytes, int]) -> int:
-        """Apply the next records to ``latest``: one, and all common ones that follow in the piece.
+        """Apply the next record to ``latest``, and the common ones that follow it in the piece.
 
-        Return their number, 0 at the end or at a fault.
+        `records.replay` defines which are common. Return the number applied, 0 at the end or at a
+        fault.
         """
         record = self._next()
         if record is None:
@@ -202,7 +203,7 @@ def _long_record(file: BinaryIO, piece: bytes, at: int, seed: int) -> int:
 
 @dataclass(frozen=True)
 class Contents(Found):
-    """What is at the path of a log, and the positions that its records result in.
+    """What is at the path of a log, and the positions that result from its records.
 
     Attributes:
         latest: Each sequence, as packed by `packed.pack`.
@@ -288,7 +289,7 @@ def require_file(path: Path) -> None:
     A device must not be replaced by a file, and opening a pipe may block forever.
 
     Raises:
-        Unusable: ``path`` is neither a file nor a directory, and exists.
+        Unusable: ``path`` exists, and is neither a file nor a directory.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise Unusable(path, "it is not a file")

@@ -7,12 +7,12 @@ Damage found at a start means lost positions. Found while the service runs, it c
 and begins again after a pause. A call takes about a millisecond.
 
 Before it reads a piece, the kernel drops the cached pages and fetches them again, so that damage on
-the disk is seen. Not seen is damage to pages that are not written yet (with `Durability.OS`), on
-file systems that ignore the advice (tmpfs) or have their own cache (ZFS), and behind the cache of
-the disk itself. If the disk takes long to fail a read, the service is delayed as long.
+the disk is seen. It does not see damage to pages that are not written yet (with `Durability.OS`),
+on file systems that ignore the advice (tmpfs) or have their own cache (ZFS), or behind the cache of
+the disk itself. If the disk takes long to fail a read, the service waits that long.
 
-If the log is appended to or compacted faster than it is checked, the check does not reach its end;
-that part was written recently.
+If the log is appended to or compacted faster than it is checked, the check does not reach the end
+of the log; the unchecked part was written recently.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ INTERVAL: Final = 0.25
 # Bytes: 64 KiB a second, or 0.4 % of a core.
 _PIECE: Final = 1 << 14
 
-# Seconds between two checks of the whole file: a small log is checked in less.
+# Seconds of pause after a check of the whole file: checking a small log takes less.
 _PAUSE: Final = 10.0
 
 _PAGE: Final = 4096
@@ -120,7 +120,7 @@ class Scrub:
         records: dict[bytes, int] = {}
         while reader.advance(records):
             records.clear()
-            # Stop before the record that the end of the piece cuts.
+            # Stop well before the end of the piece, which may cut a record.
             if reader.end - start > _PIECE // 2:
                 _fetch(file, reader.end)
                 return False
@@ -134,7 +134,7 @@ class Scrub:
 
 
 def _fetch(file: BinaryIO, offset: int) -> None:
-    """Have the kernel drop the next piece from its cache, and read it from the disk meanwhile."""
+    """Have the kernel drop the next piece from its cache and start to read it from the disk."""
     start = offset - offset % _PAGE
     for advice in (os.POSIX_FADV_DONTNEED, os.POSIX_FADV_WILLNEED):
         with contextlib.suppress(OSError):

@@ -65,7 +65,7 @@ class Place(NamedTuple):
 
 
 def require_place(expected: Place | None, found: Place) -> None:
-    """Raise `PositionMismatch` unless a sequence that is found there is where it is expected."""
+    """Raise `PositionMismatch` if the place found is not the expected one; None allows any."""
     if expected is not None and expected not in (found, Place(found.position)):
         raise PositionMismatch(found.position)
 
@@ -81,7 +81,7 @@ class Unavailable(Exception):
 class SequenceLocked(Unavailable):
     """The sequence has been locked by others for as long as a request may take.
 
-    Nothing has changed, so that it is safe to retry.
+    Nothing has changed, so it is safe to retry.
     """
 
     def __init__(self) -> None:
@@ -89,9 +89,9 @@ class SequenceLocked(Unavailable):
 
 
 class OutcomeUnknown(Exception):
-    """The store was lost during a change, which it may have made or not.
+    """The store was lost during a change, which may or may not have been made.
 
-    The server never retries it: that could make the change twice.
+    The server never retries the change: that could make it twice.
     """
 
 
@@ -107,8 +107,8 @@ class CommitFailed(Exception):
 def first_version() -> int:
     """Return the version at which a sequence begins.
 
-    It is random, because nothing is kept of an earlier sequence of this id: that one had the same
-    version at the same position with a probability of 4e-9.
+    It is random, because nothing is kept of an earlier sequence of this id: the probability that
+    the earlier one had the same version at the same position is then 4e-9.
     """
     return 1 + (int.from_bytes(os.urandom(4), "big") >> 4)
 
@@ -122,11 +122,11 @@ number is reported after it.
 
 
 def ignore_commit(_seconds: float | None, _changes: int) -> None:
-    """Be the `OnCommit` of a store whose commits nobody counts."""
+    """Do nothing: the `OnCommit` of a store whose commits are not counted."""
 
 
 class LogFacts(NamedTuple):
-    """What there is to count of a state log.
+    """The sizes and counts of a state log.
 
     Attributes:
         size: Its bytes.
@@ -180,8 +180,8 @@ class Store(Protocol):
     def version(self, sequence_id: bytes) -> int | None:
         """Return the version of the sequence, 0 if there is none; None if versions are not kept.
 
-        It grows with each change, and begins anew with `first_version`. It is the one at the
-        position that was last returned or set, if that was the sequence's.
+        It grows with each change; that of a new sequence is `first_version`. If the last call was
+        about this sequence, it is the version at the position that this call returned or set.
         """
 
     def step(
@@ -191,8 +191,8 @@ class Store(Protocol):
 
         Raises:
             SequenceNotFound: there is no such sequence.
-            PositionMismatch: its position is not in ``lowest`` .. ``highest``, or it has another
-                version than this one.
+            PositionMismatch: its position is not in ``lowest`` .. ``highest``, or its version is
+                not ``version``; None allows any.
         """
 
     def put(self, sequence_id: bytes, position: int, expected: Place | None = None) -> None:
@@ -225,10 +225,10 @@ class Store(Protocol):
         """
 
     def commit(self) -> None:
-        """Return when all changes are durable."""
+        """Make all changes durable."""
 
     def tend(self, now: float) -> None:
-        """Do a little of what is due; called after `commit` if loop iterations are followed.
+        """Do a little upkeep that is due; called after `commit` if loop iterations are hooked.
 
         Args:
             now: The time in seconds, by a clock that is never set back.
@@ -238,7 +238,7 @@ class Store(Protocol):
         """Return whether the store is known to be out of reach, without a query."""
 
     def check(self) -> None:
-        """Return if the store can take changes now; raise why if it cannot."""
+        """Check that the store can take changes now; raise why if it cannot."""
 
     def log_facts(self) -> LogFacts | None:
         """Return the facts of the store's log, or None if it has none."""
@@ -252,7 +252,7 @@ class SharedStore(Store, Protocol):
 
     @property
     def has_standby(self) -> bool:
-        """Whether commits waited for a synchronous standby when that was last seen."""
+        """Whether commits waited for a synchronous standby when this was last checked."""
 
     def is_open(self) -> bool:
         """Return whether the store can take steps, as far as is known without a query."""
@@ -268,7 +268,7 @@ class SharedStore(Store, Protocol):
 
         Returns:
             For each sequence its position after the steps; `LOCKED` if it is locked; None if there
-            is no such sequence, or its position does not allow the steps. `step` tells which.
+            is no such sequence, or its position does not allow the steps. `step` raises the reason.
         """
 
     def give_up_locked(self) -> None:

@@ -78,6 +78,7 @@ class _Facts(NamedTuple):
     Attributes:
         cookie: Its identity.
         acknowledged: Bytes sent that the client has acknowledged.
+        received: Bytes received from the client.
         silent: Seconds since bytes were last received.
     """
 
@@ -135,7 +136,7 @@ class ConnectionWatch:
         self._thread.start()
 
     def drain(self) -> None:
-        """Close all connections from now on, as the service is stopping."""
+        """Start to close all connections, because the service is stopping."""
         self._deadline = self._clock() + DRAIN_SECONDS
 
     def close(self) -> None:
@@ -213,7 +214,7 @@ class ConnectionWatch:
             connection.detach()
 
     def _close(self, fd: int, seen: _Seen, *, at_once: bool = False) -> None:
-        """Shut down receiving, or with ``at_once`` both directions, unless bytes have moved since.
+        """Shut down receiving; with ``at_once`` both directions, unless bytes have moved since.
 
         bjoern may close the connection at any moment, and its descriptor may then belong to the
         next one. A duplicate keeps referring to the same connection.

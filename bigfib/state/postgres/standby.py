@@ -5,11 +5,11 @@ visible when the wait ends. But if an administrator or a restart cancels the wai
 become visible although no standby has them. And an old primary that wakes up after a failover
 shows outdated positions. So a transaction that reads also writes a message to the write-ahead log,
 which has no effect when it is replayed. Its commit waits for the standbys like that of a change.
-They confirm the log in order, and so, with the message, all that the transaction has seen. On an
-old primary this commit waits in vain.
+They confirm the log in order, so a standby that confirms the message has all that the transaction
+has seen. On an old primary this commit waits in vain.
 
 For the same reason bigfib cancels no wait for a standby. If a connection is closed during such a
-wait, its server process keeps waiting; `require_answers` prevents these from piling up.
+wait, its server process keeps waiting; `require_answers` keeps such processes from piling up.
 
 Each promotion of a standby begins a new timeline. A primary of an older one lacks what was
 committed since. It may still lead again if the program that manages the cluster is wrong about who
@@ -34,7 +34,8 @@ _KNOWS_MESSAGES: Final = Statement(
     b"SELECT proname FROM pg_proc WHERE proname = 'pg_logical_emit_message'"
 )
 
-# The server shows this only for processes of the same user. Any commit waits for a moment.
+# The server shows this only for processes of the same user. Any commit waits for a moment, so only
+# longer waits count.
 _WAITS: Final = Statement(
     b"SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' "
     b"AND clock_timestamp() - state_change > interval '1 second'"

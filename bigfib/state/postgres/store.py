@@ -6,8 +6,8 @@ names what it changes and from where, so no server has to ask first.
 
 A locked row must not delay other sequences more than necessary. A batch steps the sequences that
 are free and reports the others as `LOCKED`; its caller decides how long to retry. A single change
-blocks the thread until the row is free, for `WAIT_SECONDS` at most, and after a wait in vain no
-longer than has passed since: requests that queue meanwhile have waited already.
+blocks the thread until the row is free, for `WAIT_SECONDS` at most. After a wait in vain, the next
+change waits at most as long as has passed since: requests in the queue have waited already.
 """
 
 import logging
@@ -48,15 +48,15 @@ _logger = logging.getLogger(__name__)
 _CHECK_SECONDS: Final = 0.5
 
 COUNT_SECONDS: Final = 5.0
-"""How old a count of all sequences may be, in seconds, when one is created."""
+"""Minimum seconds between two counts of all sequences; a creation needs the count."""
 
 # Counting a million sequences takes 0.1 s. The limit leaves a creation enough of its 3 s.
 _COUNT_LIMIT_SECONDS: Final = 0.5
 
-# The server waits while it counts; the next count is not due before so many times as long.
+# Counting blocks this server, so the next count is due only after this many times its duration.
 _COUNT_REST_FACTOR: Final = 50
 
-# Finds nothing where it would have to wait. The lock is that of an update that changes no key.
+# Returns no row if it would have to wait. The lock is that of an update that changes no key.
 _TRY_LOCK: Final = (
     b"SELECT id FROM bigfib_sequences WHERE id = $1::bytea FOR NO KEY UPDATE SKIP LOCKED"
 )
@@ -88,7 +88,7 @@ class Postgres:
     """The store in a database.
 
     Attributes:
-        on_commit, shared: As `Store` has them. Every change is durable when it is made.
+        on_commit, shared: As in `Store`. Every change is durable when it is made.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Postgres:
         """Connect to the database.
 
         Args:
-            conninfo: Where it is, as libpq has it: ``postgresql://...``.
+            conninfo: A connection string of libpq, such as ``postgresql://...``.
             days_kept: Sequences not touched for more days are deleted; None keeps all.
             permanent: The id of a sequence that is always kept.
 
@@ -113,7 +113,8 @@ class Postgres:
         self.shared: SharedStore | None = self
         # The sequence that the last answer was about, and its version.
         self._place = b"", 0
-        # The last count without the permanent one, plus what this server has created since.
+        # The last count without the permanent one, and what this server has created since, less
+        # what it has deleted.
         self._count = 0
         self._count_due = 0.0
         # When a wait for a locked row last was in vain, by `time.monotonic`.
@@ -137,7 +138,7 @@ class Postgres:
 
     @property
     def has_standby(self) -> bool:
-        """Whether commits waited for a synchronous standby when that was last seen."""
+        """Whether commits waited for a synchronous standby when this was last checked."""
         return self._connection.has_standby
 
     def is_open(self) -> bool:
@@ -160,7 +161,7 @@ class Postgres:
     def step(
         self, sequence_id: bytes, by: int, lowest: int, highest: int, version: int | None = None
     ) -> int:
-        """Move the sequence by so many terms; see `Store.step`."""
+        """Move the sequence by ``by`` positions; see `Store.step`."""
         statement = self._step(Steps(sequence_id, by, lowest, highest))
         if version is not None:
             statement = _only_from(_STEP, statement.parameters, version=version)
@@ -171,7 +172,7 @@ class Postgres:
 
     def step_all(self, steps: Sequence[Steps], looks: Sequence[bytes] = ()) -> list[int | None]:
         """Step many sequences in one transaction; see `SharedStore.step_all`."""
-        # Every server locks rows in the order of their ids; any other could deadlock.
+        # Every server locks rows in the order of their ids: different orders could deadlock.
         left = {
             number: self._step(each)
             for number, each in sorted(enumerate(steps), key=lambda pair: pair[1].sequence_id)
@@ -203,7 +204,7 @@ class Postgres:
         """Note a wait in vain, and reconnect if the whole table is locked."""
         self._gave_up_at = time.monotonic()
         if self._connection.require_table():
-            # Without the id: it is the only right that stepping a sequence takes.
+            # Do not log the id: knowing it is all that it takes to step the sequence.
             _logger.warning("store at %s: others hold a sequence locked", self.host)
 
     def put(self, sequence_id: bytes, position: int, expected: Place | None = None) -> None:
@@ -219,7 +220,8 @@ class Postgres:
         parameters = (bytea(sequence_id), numeric(position), numeric(version))
         rows = self._change(sequence_id, Statement(_CREATE, parameters), more=1)
         if self._at(sequence_id, rows) is None:
-            self.find(sequence_id)  # Nobody may be told so before a standby has it.
+            # Do not report this before the standbys have the sequence.
+            self.find(sequence_id)
             raise SequenceExists
 
     def delete(self, sequence_id: bytes, expected: Place | None = None) -> None:
@@ -239,17 +241,17 @@ class Postgres:
         return self._count >= count
 
     def commit(self) -> None:
-        """Return: every change is committed when it is made."""
+        """Do nothing: every change is committed when it is made."""
 
     def tend(self, now: float) -> None:
-        """Return: nothing is ever due."""
+        """Do nothing: nothing is ever due."""
 
     def is_lost(self) -> bool:
-        """Return whether a connection is being looked for; see `Store.is_lost`."""
+        """Return whether there is no connection; see `Store.is_lost`."""
         return self._connection.is_lost()
 
     def check(self) -> None:
-        """Return if the database answers and takes changes; change nothing.
+        """Check that the database answers and takes changes; change nothing.
 
         Raises:
             Unavailable: It does not; the store then reconnects.
@@ -335,7 +337,7 @@ class Postgres:
             more: How many more sequences there are then.
 
         Raises:
-            SequenceLocked, Unavailable, NoRoom, OutcomeUnknown: As `Store` has them.
+            SequenceLocked, Unavailable, NoRoom, OutcomeUnknown: As methods of `Store`.
         """
         try:
             waited_ago = time.monotonic() - self._gave_up_at
