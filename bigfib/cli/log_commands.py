@@ -64,12 +64,15 @@ def require_log(path: Path) -> None:
     """Check that there is a file at ``path``.
 
     Raises:
-        Failure: There is none.
-        Unusable: The path cannot be accessed.
+        Failure: There is none, and there was none.
+        Unusable: The path cannot be accessed, or the log that was there is gone.
     """
     try:
         path.stat()
     except FileNotFoundError:
+        from bigfib.state import reader
+
+        reader.read(path)  # This raises if there was a log.
         raise Failure(f"there is no state log at {path} yet; name another with --file") from None
     except OSError as error:
         raise Unusable(path, error) from error

@@ -141,24 +141,26 @@ def _store(settings: Settings) -> Finding:
 
 def _log(settings: Settings) -> Finding:
     from bigfib.state import reader
+    from bigfib.state.recovery import Decision
 
     path = settings.file
     try:
-        if not path.exists():
-            return Finding("log", OK, f"there is none at {path} yet; the first step creates it")
         contents = reader.read(path)
     except (LogError, OSError) as error:
         unusable = isinstance(error, (Unusable, OSError))
         other = "name another file with --file, or run this as the user of the service"
         repair = "see what can be saved with `bigfib log repair`"
         return Finding("log", FAILED, str(error), other if unusable else repair)
+    decision = contents.case.decision
+    if decision is Decision.CREATE:
+        return Finding("log", OK, f"there is none at {path} yet; `bigfib serve` creates it")
     detail = (
         f"{path}: {contents.records} records, {contents.end} bytes; the shared sequence is at "
         f"position {contents.position(SHARED)}"
     )
-    if contents.fault:
-        advice = "a crash cut writes short; the next start cuts them off and loses nothing"
-        return Finding("log", NOTE, f"{detail}; torn: {contents.fault}", advice)
+    if message := contents.message(path):
+        advice = "the next start cuts off its end, and keeps it in another file"
+        return Finding("log", NOTE, f"{detail}; {message}", advice * (decision is Decision.CUT))
     return Finding("log", OK, detail)
 
 

@@ -100,12 +100,24 @@ def test_damaged_log_is_a_failure_and_a_torn_one_is_not(bigfib: Command) -> None
     done = bigfib("status", "-p", "1")
     assert done.returncode == 3
     assert state_of(done.stdout, "log").startswith("note: ")
-    assert "the next start cuts them off" in done.stdout
+    assert "the next start cuts off its end, and keeps it" in done.stdout
     bigfib.file.write_bytes(whole[: header.SIZE] + bytes(4) + whole[header.SIZE + 4 :])
     done = bigfib("status", "-p", "1")
     assert done.returncode == 1
     assert "is damaged" in state_of(done.stdout, "log")
     assert "`bigfib log repair`" in done.stdout
+
+
+def test_log_that_is_gone_is_a_failure(bigfib: Command) -> None:
+    bigfib.prints("next")
+    bigfib.file.unlink()
+    done = bigfib("status", "-p", "1")
+    assert done.returncode == 1
+    assert "it is gone, and was on disk up to offset" in state_of(done.stdout, "log")
+    for command in ("verify", "dump", "compact", "repair", "backup"):
+        target = [str(bigfib.file.with_name("copy"))] if command == "backup" else []
+        assert "it is gone" in bigfib.fails("log", command, *target)
+    assert not bigfib.file.exists()
 
 
 def test_settings_that_matter_are_named_with_advice(bigfib: Command, tmp_path: Path) -> None:
