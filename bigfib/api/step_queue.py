@@ -105,7 +105,10 @@ class StepQueue:
     def takes(self, sequence_id: bytes, by: int) -> bool:
         """Return whether a step may be added: the store is unlikely to refuse it."""
         position = self._sequences.last_seen(sequence_id)
-        return position is not None and position >= _TAKEN_FROM[by] and self._store.is_open()
+        if position is None or position < _TAKEN_FROM[by]:
+            return False
+        steps = len(self._waiting.get(sequence_id, ())) + 1
+        return self._sequences.allows_batch(sequence_id, steps) and self._store.is_open()
 
     def add(self, sequence_id: bytes, by: int) -> WaitingStep:
         """Add a step forward (1) or back (-1), or a look (0)."""

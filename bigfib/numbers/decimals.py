@@ -62,7 +62,7 @@ class DecimalPair:
     """The terms F(position) and F(position + 1), position >= 0, in decimal.
 
     ``length`` is the number of decimal digits of F(position + 1), ``memory`` the bytes of all
-    numbers held, which depends on that length alone.
+    numbers held.
     """
 
     __slots__ = ("_terms", "length", "memory", "position")

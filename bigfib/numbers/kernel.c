@@ -182,7 +182,7 @@ static double balanced(u64 x, u64 p) { return x > p / 2 ? -(double)(p - x) : (do
 
 /* ---- Cyclic convolution: X^(4h) - r^4 is the product of all X^h - i^k r ---- */
 
-enum { EVEN, ODD };
+enum { EVEN = 1, ODD }; // 0 was another kind, which libraries built before still have.
 typedef struct {
     Modulus q;
     double *roots, *inverses; /* r[0] = 1, r[2b]^2 = r[b], r[2b + 1] = i r[2b] */

@@ -33,7 +33,7 @@ _REPORT_EVERY: Final = 0.1
 # Measured at 10^7 .. 10^9: the share of a product that its transforms take; carries take the rest.
 _TRANSFORMS: Final = 0.8
 
-EVEN, ODD = 0, 1
+EVEN, ODD = 1, 2
 """The two results for a and b. EVEN: a(a + 2b), aa + bb. ODD: aa + (a + b)(a + b), a(a + 2b)."""
 
 

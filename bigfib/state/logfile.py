@@ -55,7 +55,11 @@ class LogFile:
         self.failure: CommitFailed | None = None
         self._reserves = True
         self._system = system
-        self._take(fd, size)
+        try:
+            self._take(fd, size)
+        except OSError:
+            system.close(fd)
+            raise
         self.coalesces = not is_old
 
     def _take(self, fd: int, size: int) -> None:
@@ -164,8 +168,11 @@ class LogFile:
             size: Its size.
             on_renamed: Called when the name is durable; may raise `OSError`.
         """
-        self._system.close(self._fd)
+        old = self._fd
         self._take(fd, size)
+        # The new file has everything that is in the old one, durably.
+        with contextlib.suppress(OSError):
+            self._system.close(old)
         self.coalesces = self._reserves
         try:
             files.sync_directory(self._system, self.path.parent)

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import psycopg
 import pytest
+from gmpy2 import fib, mpz
 
 from bigfib.api.commit import Committer
 from bigfib.api.representations import ValueReply
@@ -118,6 +119,23 @@ def test_batched_step_far_from_the_terms_in_memory_is_not_made(
             queue.add(SHARED, 1).digits()
         assert other.find(SHARED) == 5 * INLINE_LIMIT
     assert computed == []
+
+
+def test_batch_of_a_large_term_is_not_longer_than_what_may_be_stepped(
+    sequences: Sequences, queue: StepQueue, database: str
+) -> None:
+    start = INLINE_LIMIT + 500
+    sequences.seek(SHARED, start)
+    waiting = []
+    while len(waiting) < 1000 and queue.takes(SHARED, 1):
+        waiting.append(queue.add(SHARED, 1))
+    assert 100 < len(waiting) < 1000
+    with closing(Postgres(database, permanent=SHARED)) as other:
+        # Others may be as fast.
+        other.step(SHARED, len(waiting), 0, 10**9)
+        last = [each.digits() for each in waiting][-1]
+        assert other.find(SHARED) == start + 2 * len(waiting)
+    assert mpz(last) == fib(start + 2 * len(waiting))
 
 
 def test_unexpected_error_ends_the_wait_of_all_steps(

@@ -94,7 +94,7 @@ class TestUnansweredCommit:
         cluster.start(synchronous_standby_names="")
         assert [at(service, path) for _ in range(5)] == [None] * 5
         assert service.stop(signal.SIGTERM) == 0
-        assert "is on timeline 1, but this service has used timeline 2" in "".join(service.said)
+        assert "is on timeline 1, but this process has used timeline 2" in "".join(service.said)
         assert at(serve("--store", store), path) == "5"
 
 

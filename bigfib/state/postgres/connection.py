@@ -17,6 +17,7 @@ from typing import Final
 from bigfib.state.postgres import schema, standby
 from bigfib.state.postgres.session import (
     ANSWER_SECONDS,
+    QUERY_CANCELED,
     Broken,
     CannotConnect,
     Refused,
@@ -49,8 +50,6 @@ _TRY_SECONDS: Final = 0.2
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 _RETRIED: Final = {"40001", "40P01", _LOCK_NOT_AVAILABLE}
 _DISK_FULL: Final = "53100"
-# The server's code for a statement that took too long, for whatever reason.
-_QUERY_CANCELED: Final = "57014"
 
 TRY_CHANGE: Final = Statement(rb"UPDATE bigfib_sequences SET day = day WHERE id = '\x'::bytea")
 """Changes nothing, because no sequence has this id, but needs a change's permission and locks."""
@@ -154,7 +153,7 @@ class Connection:
                 raise
             if refusal.sqlstate == _DISK_FULL:
                 raise NoRoom(f"store at {self.host}: {refusal}") from refusal
-            if refusal.sqlstate == _QUERY_CANCELED and _takes_changes(session):
+            if refusal.sqlstate == QUERY_CANCELED and _takes_changes(session):
                 trouble = f"it took too long, and nothing has changed: {refusal}"
                 raise Unavailable(trouble) from refusal
             self._lose(session, str(refusal))
@@ -224,9 +223,9 @@ class Connection:
         newest = self._timelines.get(cluster, 0)
         if timeline < newest:
             raise Unavailable(
-                f"{session.host} is on timeline {timeline}, but this service has used timeline "
-                f"{newest}: it lacks acknowledged steps; find the server that has them, or restart "
-                "bigfib to go on without them"
+                f"{session.host} is on timeline {timeline}, but this process has used timeline "
+                f"{newest}: it may lack acknowledged steps; find the server that has them, or "
+                "restart bigfib to go on without them"
             )
         self._timelines[cluster] = timeline
 

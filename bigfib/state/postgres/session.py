@@ -52,6 +52,9 @@ _DEFAULTS_OF_READERS: Final = {"target_session_attrs": ("PGTARGETSESSIONATTRS", 
 
 _COMPLETION_UNKNOWN: Final = "40003"
 
+QUERY_CANCELED: Final = "57014"
+"""The server's code for a statement that took too long, for whatever reason."""
+
 # This function of PostgreSQL warns that the wait for a standby was cancelled: the commit is then on
 # this server, and perhaps on no other. The text of the warning depends on the server's language.
 _WAIT_FOR_STANDBY: Final = "SyncRepWaitForLSN"

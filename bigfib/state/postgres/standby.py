@@ -20,7 +20,7 @@ Other databases of PostgreSQL's protocol have no such message, and replicate bef
 
 from typing import Final
 
-from bigfib.state.postgres.session import Refused, Session, Statement
+from bigfib.state.postgres.session import QUERY_CANCELED, Refused, Session, Statement
 from bigfib.state.store import Unavailable
 
 _CONFIRM: Final = (
@@ -80,9 +80,15 @@ def require_answers(session: Session) -> None:
 
 
 def timeline(session: Session) -> tuple[bytes, int]:
-    """Return the id of the database cluster and its timeline; 0 if the server does not show it."""
+    """Return the id of the database cluster and its timeline; 0 if the server does not show it.
+
+    Raises:
+        Refused, Broken: As `Session.run`; the former only if it took too long.
+    """
     try:
         ((cluster, file),) = session.run(_TIMELINE)[0]
-    except Refused:
+    except Refused as refusal:
+        if refusal.sqlstate == QUERY_CANCELED:
+            raise
         return b"", 0
-    return cluster, int(file[:8], 16)
+    return cluster, int(file[:8] or b"0", 16)
