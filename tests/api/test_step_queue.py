@@ -11,7 +11,7 @@ from gmpy2 import fib, mpz
 
 from bigfib.api.commit import Committer
 from bigfib.api.representations import ValueReply
-from bigfib.api.step_queue import NotMade, StepQueue
+from bigfib.api.step_queue import NotMade, StepQueue, WaitingStep
 from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.sequences import SHARED, Sequences
 from bigfib.state.postgres.store import Postgres
@@ -126,7 +126,7 @@ def test_batch_of_a_large_term_is_not_longer_than_what_may_be_stepped(
 ) -> None:
     start = INLINE_LIMIT + 500
     sequences.seek(SHARED, start)
-    waiting = []
+    waiting: list[WaitingStep] = []
     while len(waiting) < 1000 and queue.takes(SHARED, 1):
         waiting.append(queue.add(SHARED, 1))
     assert 100 < len(waiting) < 1000

@@ -1,5 +1,6 @@
 """If another program truncates the open log, or writes to it, the log refuses all changes."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -146,3 +147,27 @@ def test_close_of_a_log_that_is_no_longer_at_its_path_fails(
         path.write_bytes(content)
     with pytest.raises(CommitFailed, match="replaced" if replaced else "removed"):
         log.close()
+
+
+class CloseOfReplacedFileFails:
+    """The real system, but closing a file reports what NFS could not write (close(2))."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def close(self, fd: int, /) -> None:
+        is_replaced = str(Path(f"/proc/self/fd/{fd}").readlink()).endswith(" (deleted)")
+        os.close(fd)
+        if is_replaced:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_log_goes_on_after_a_compaction_though_closing_its_old_file_fails(path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with Log(path, system=CloseOfReplacedFileFails()) as log:
+        append_and_commit(log, 1)
+        log.compact()
+        append_and_commit(log, 2)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    with Log(path) as log:
+        assert log.find(SHARED) == 2
