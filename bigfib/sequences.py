@@ -16,7 +16,7 @@ from typing import Final
 from gmpy2 import mpz
 
 from bigfib.metrics import Counter, Gauge
-from bigfib.numbers.decimals import DecimalPair, StartOfSequence, numbers_held
+from bigfib.numbers.decimals import DecimalPair, StartOfSequence
 from bigfib.numbers.fibonacci import MAX_INDEX, IndexTooLarge, InvalidIndex, parse_index
 from bigfib.settings import Settings
 from bigfib.state.store import (
@@ -47,9 +47,6 @@ _SEQUENCE_BYTES: Final = 800
 # Measured: 0.4 s at F(100,000,000), which exceeds the caches of the processor; less before it.
 _LARGE_WALK: Final = 700_000_000
 _MOST_LARGE_STEPS: Final = 320
-
-# 1 / log10(phi): indices after which a term is longer by one digit.
-_INDICES_A_DIGIT: Final = 4.784971966781666
 
 
 class UnknownSequence(LookupError):
@@ -290,10 +287,7 @@ class Sequences:
         return pair.position - walkable, pair.position + walkable
 
     def allows_batch(self, sequence_id: bytes, steps: int) -> bool:
-        """Return whether terms are ready for a batch of steps of a sequence whose terms are cached.
-
-        Others may have stepped it since, as far as the batch does.
-        """
+        """Return whether terms are ready for a batch of steps, if others step as far meanwhile."""
         pair = self._cached[sequence_id]
         return pair.position + steps <= INLINE_LIMIT or 2 * steps <= _walkable(pair)
 
@@ -404,8 +398,3 @@ def _walkable(pair: DecimalPair) -> int:
     if pair.position > INLINE_LIMIT:
         return min(_LARGE_WALK // pair.length, _MOST_LARGE_STEPS)
     return pair.length // 120 if pair.uses_kernel else isqrt(pair.length // 2)
-
-
-def farthest_within(cache_bytes: int) -> int:
-    """Return the farthest position at which the terms of a sequence fit in ``cache_bytes``."""
-    return int(cache_bytes / numbers_held() * _INDICES_A_DIGIT)

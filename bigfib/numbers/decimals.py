@@ -49,6 +49,9 @@ At 209 thousand digits they take 12 us, packed 166.
 # Shorter terms are packed again; the gap avoids repeated conversions around one length.
 _PACKED_BELOW: Final = 1_900
 
+# 1 / log10(phi): indices after which a term is longer by one digit.
+_INDICES_A_DIGIT: Final = 4.784971966781666
+
 
 class StartOfSequence(ValueError):
     """A step would lead below F(0) from ``position``; nothing has changed."""
@@ -144,9 +147,9 @@ class DecimalPair:
             self._set(self.position, *terms.both())
 
 
-def numbers_held() -> int:
-    """Return how many numbers, each as long as a term, a pair of long terms holds."""
-    return _Ascii.NUMBERS if _kernel() else _Packed.NUMBERS
+def farthest_within(memory: int) -> int:
+    """Return the farthest position whose pair takes so many bytes, at most."""
+    return int(memory / (_Ascii if _kernel() else _Packed).NUMBERS * _INDICES_A_DIGIT)
 
 
 def _kernel() -> "Kernel | None":

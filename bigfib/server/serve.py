@@ -24,8 +24,9 @@ from bigfib.api.step_queue import NotMade
 from bigfib.digit_cache import DigitCache
 from bigfib.jobs import Jobs, TermNotReady
 from bigfib.numbers import kernel
+from bigfib.numbers.decimals import farthest_within
 from bigfib.numbers.fibonacci import IndexTooLarge
-from bigfib.sequences import SHARED, Sequences, farthest_within
+from bigfib.sequences import SHARED, Sequences
 from bigfib.server import CannotServe, listener, systemd
 from bigfib.server.bjoern.idle import ConnectionWatch
 from bigfib.server.bjoern.loop import IterationHook

@@ -25,14 +25,13 @@ import time
 from collections.abc import Callable, Iterable
 from enum import Enum
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 from bigfib.state import files, records
 from bigfib.state.compaction import REWRITE_BYTES, Compaction, logging_failure
 from bigfib.state.errors import Locked, Unusable
 from bigfib.state.files import System
 from bigfib.state.floor import FloorFile
-from bigfib.state.header import Header
 from bigfib.state.logfile import LogFile
 from bigfib.state.opening import open_file, typical_day
 from bigfib.state.packed import MAX_DAY, changed, pack, version_of
@@ -136,10 +135,9 @@ class Log(Positions):
 
     def _open(self, path: Path, rewrite_bytes: int, opened: contextlib.ExitStack) -> None:
         fd, contents = open_file(self._system, self.path, path)
-        # Every log that is opened has one.
-        self._header = cast("Header", contents.header)
-        is_old = self._header.is_old
-        self._file = LogFile(self._system, self.path, fd, contents.end, is_old=is_old)
+        assert contents.header  # noqa: S101 - every log that is opened has one
+        self._header = contents.header
+        self._file = LogFile(self._system, self.path, fd, contents.end, is_old=self._header.is_old)
         opened.callback(self._file.close)
         self._floor = FloorFile(self._system, self.path, files.access(self.path))
         opened.callback(self._floor.close)
