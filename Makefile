@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 DEV := $(VENV)/.dev
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
 # Most tests wait for a process, a page or the disk most of the time.
-PYTEST := $(VENV)/bin/python -m pytest -n 5 --dist worksteal
+PYTEST := $(VENV)/bin/python -m pytest -n 4 --dist worksteal
 MAN := build/bigfib.1
 
 .DEFAULT_GOAL := help

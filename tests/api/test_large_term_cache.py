@@ -244,7 +244,7 @@ class TestCache:
 
         def ask(service: Service, seed: int) -> None:
             randomness = random.Random(seed)
-            for _ in range(20):
+            for _ in range(8):
                 n = NEAR + randomness.randrange(4)
                 if awaited(service, n, TEXT)[1] != expected(n):
                     failures.append(n)

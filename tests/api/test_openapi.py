@@ -488,7 +488,7 @@ def test_schemathesis_finds_nothing(serve: Serve, times: int) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", CONFIGURATION, "run"),
-            *("--checks", "all", "--max-examples", str(8 * times), "--no-color"),
+            *("--checks", "all", "--max-examples", str(6 * times), "--no-color"),
             f"{service.url}/openapi.json",
         ],
         cwd=service.file.parent,
