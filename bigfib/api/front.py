@@ -1,9 +1,9 @@
 """Answer ``/api0`` without Falcon, refuse forged requests, and measure every request.
 
 Falcon's request and response objects cost more than all the rest of a small request: an empty
-Falcon application takes 4.2 us in process, bare WSGI 0.1, and through Falcon ``/api0`` keeps 0.40
-to 0.66 of its speed. So `Stepping` answers ``/api0`` here. Falcon answers all other paths, refusals
-under ``/api0``, and unforeseen errors.
+Falcon application takes 4.2 us in process, bare WSGI 0.1. (docs/architecture.md has what they cost
+over a socket.) So `Stepping` answers ``/api0`` here. Falcon answers all other paths, refusals under
+``/api0``, and unforeseen errors.
 
 Three kinds of requests never reach a resource:
 

@@ -1,6 +1,6 @@
 """Serve the page for people, which uses ``/api1`` as any client may, and the API reference.
 
-The files are in packages and are served as they are. Nothing is fetched from other sites: the
+The files are in packages. Nothing is fetched from other sites: the
 content security policy forbids it.
 """
 

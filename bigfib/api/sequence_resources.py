@@ -29,7 +29,7 @@ _Made = TypeVar("_Made")
 _SHOWN: Final = b'{"id":"%b","position":"%d","digits":"%d","value":"%b'
 
 # Each attempt after the first means that another client has just moved the sequence to another
-# position that the conditions allow.
+# place that the conditions allow.
 _ATTEMPTS: Final = 20
 
 

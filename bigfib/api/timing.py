@@ -2,7 +2,7 @@
 
 The reply has ``Server-Timing`` (W3C) with the milliseconds of three phases: ``commit``, waiting for
 the store; ``text``, converting terms into digits; ``compute``, all the rest until the reply begins.
-Such a request commits at once, and shares no commit with others. Replies of ``/api0`` have none of
+Such a request commits at once, and waits for no later one. Replies of ``/api0`` have none of
 this, except its refusals.
 """
 

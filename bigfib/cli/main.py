@@ -52,7 +52,7 @@ Without a command, bigfib serves: try `bigfib`, then `curl localhost:8080/api0/n
 _EPILOG: Final = """\
 exit status:
   0    success; for `serve`: stopped by a signal, after its replies or 5 seconds
-  1    the command failed, and one line on standard error says why and what to do
+  1    the command failed; a line on standard error, or `status` itself, says why
   2    the command was misused, or a setting has an invalid value
   3    `status`: all is well, but no service runs
   4    `log verify`: the end of the log is torn, and will be cut off

@@ -37,7 +37,7 @@ _LOW_HALF: Final = 0x0F
 _ASCII_ZERO: Final = 0x30
 
 # Making masks takes several passes over memory, so they are made with room for longer terms: a 64th
-# to a 32nd more bytes than digits, and at least this many more. Results have zeros there.
+# to a 16th more bytes than digits, and at least this many more. Results have zeros there.
 _LEAST_ROOM: Final = 8
 
 _KERNEL_FROM: Final = 2_000
