@@ -52,7 +52,7 @@ class Client(threading.Thread):
 
 
 @pytest.mark.parametrize(
-    "kills", [pytest.param(10, id="few"), pytest.param(40, marks=pytest.mark.campaign, id="many")]
+    "kills", [pytest.param(10, id="few"), pytest.param(20, marks=pytest.mark.campaign, id="many")]
 )
 def test_steps_acknowledged_before_a_kill_under_load_are_kept(
     serve: Serve, tried: Counter[str], times: int, kills: int
